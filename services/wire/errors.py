@@ -1,0 +1,220 @@
+"""The one error vocabulary. A class is a pair of gRPC status code and reason; it crosses gRPC and AMQP intact.
+
+Code raises these; one server interceptor turns them into a status with ErrorInfo, one client interceptor back into the
+same class, and a broker reply carries the same pair. A reason never changes its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+from stellwerk.job.v1 import work_pb2
+
+DOMAIN = "stellwerk"
+
+
+class ServiceError(Exception):
+    """An error with a sentence for the caller that says what to do; dynamic values also stand in `metadata`."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    retry_after_ms: ClassVar[int] = 0
+
+    def __init__(self, message: str, *, retry_after_ms: int | None = None, **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+        self.retry_after = self.retry_after_ms if retry_after_ms is None else retry_after_ms
+
+
+class InvalidInput(ServiceError):
+    code, reason = grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT"
+
+
+class Unauthenticated(ServiceError):
+    code, reason = grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
+
+
+class NotPermitted(ServiceError):
+    code, reason = grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED"
+
+
+class NotFound(ServiceError):
+    code, reason = grpc.StatusCode.NOT_FOUND, "NOT_FOUND"
+
+
+class BucketNotFound(NotFound):
+    reason = "BUCKET_NOT_FOUND"
+
+
+class ModelNotFound(NotFound):
+    reason = "MODEL_NOT_FOUND"
+
+
+class VersionNotFound(NotFound):
+    reason = "VERSION_NOT_FOUND"
+
+
+class AliasNotFound(NotFound):
+    reason = "ALIAS_NOT_FOUND"
+
+
+class UploadNotFound(NotFound):
+    reason = "UPLOAD_NOT_FOUND"
+
+
+class PrincipalNotFound(NotFound):
+    reason = "PRINCIPAL_NOT_FOUND"
+
+
+class KeyNotFound(NotFound):
+    reason = "KEY_NOT_FOUND"
+
+
+class RuntimeNotFound(NotFound):
+    reason = "RUNTIME_NOT_FOUND"
+
+
+class RouteNotFound(NotFound):
+    reason = "ROUTE_NOT_FOUND"
+
+
+class AlreadyExists(ServiceError):
+    code, reason = grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"
+
+
+class Conflict(ServiceError):
+    """A stale etag or a lost claim: re-read, then try again."""
+
+    code, reason = grpc.StatusCode.ABORTED, "CONFLICT"
+
+
+class NotReady(ServiceError):
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "NOT_READY"
+
+
+class RequirementUnmet(ServiceError):
+    """No runtime of the fleet has what the model or the call requires."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "REQUIREMENT_UNMET"
+
+
+class ModelFailed(ServiceError):
+    """The model's own code raised while it was called or loaded."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "MODEL_FAILED"
+
+
+class UnsafeFormat(ServiceError):
+    """The artifact's format can run code and is not allowed here."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "UNSAFE_FORMAT"
+
+
+class Overloaded(ServiceError):
+    code, reason, retry_after_ms = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1000
+
+
+class TooLarge(ServiceError):
+    """A message or body over the configured limit. HTTP answers 413 here, 429 for its siblings."""
+
+    code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE"
+
+
+class Unavailable(ServiceError):
+    """A service that this one needs does not answer."""
+
+    code, reason, retry_after_ms = grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", 1000
+
+
+class NoRuntimeAvailable(Unavailable):
+    reason = "NO_RUNTIME_AVAILABLE"
+
+
+class BrokerDown(Unavailable):
+    reason = "BROKER_DOWN"
+
+
+class DeadlinePassed(ServiceError):
+    code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"
+
+
+class Cancelled(ServiceError):
+    code, reason = grpc.StatusCode.CANCELLED, "CANCELLED"
+
+
+class Corrupt(ServiceError):
+    """Stored bytes do not have the digest they should have."""
+
+    code, reason = grpc.StatusCode.DATA_LOSS, "CORRUPT"
+
+
+class NotImplementedHere(ServiceError):
+    code, reason = grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"
+
+
+class Internal(ServiceError):
+    """Anything unforeseen. The caller learns the request id, the log holds the traceback."""
+
+
+def _all_classes() -> list[type[ServiceError]]:
+    found, waiting = [], [ServiceError]
+    while waiting:
+        cls = waiting.pop(0)
+        found.append(cls)
+        waiting += cls.__subclasses__()
+    return found
+
+
+BY_REASON: dict[str, type[ServiceError]] = {cls.reason: cls for cls in _all_classes() if cls is not ServiceError}
+# The class that stands for a bare status code, from a peer that sent no reason: the most general one.
+BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {}
+for _cls in [
+    InvalidInput,
+    Unauthenticated,
+    NotPermitted,
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    NotReady,
+    Overloaded,
+    Unavailable,
+    DeadlinePassed,
+    Cancelled,
+    Corrupt,
+    NotImplementedHere,
+    Internal,
+]:
+    BY_CODE[_cls.code] = _cls
+BY_CODE[grpc.StatusCode.OUT_OF_RANGE] = InvalidInput
+CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def rebuild(
+    code: grpc.StatusCode, reason: str, message: str, metadata: dict[str, str] | None = None, retry_after_ms: int = 0
+) -> ServiceError:
+    """The error that a peer raised, as the class it raised; an unknown reason becomes its code's general class."""
+    cls = BY_REASON.get(reason)
+    if cls is None or cls.code is not code:
+        cls = BY_CODE.get(code, Internal)
+    error = cls(message, retry_after_ms=retry_after_ms)
+    error.metadata = dict(metadata or {})
+    return error
+
+
+def to_work_error(error: ServiceError) -> work_pb2.WorkError:
+    """The error as a broker reply carries it."""
+    return work_pb2.WorkError(
+        code=error.code.value[0],
+        reason=error.reason,
+        message=error.message,
+        metadata=error.metadata,
+        retry_after_ms=error.retry_after,
+    )
+
+
+def from_work_error(error: work_pb2.WorkError) -> ServiceError:
+    """The inverse of `to_work_error`."""
+    code = CODE_BY_NUMBER.get(error.code, grpc.StatusCode.INTERNAL)
+    return rebuild(code, error.reason, error.message, dict(error.metadata), error.retry_after_ms)
