@@ -136,6 +136,12 @@ class BrokerDown(Unavailable):
     reason = "BROKER_DOWN"
 
 
+class Unroutable(Unavailable):
+    """The broker took back a message because nothing would have received it."""
+
+    reason = "UNROUTABLE"
+
+
 class DeadlinePassed(ServiceError):
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"
 

@@ -1,4 +1,4 @@
-"""Resource names (AIP-122) and the ids they are made of. Everything that enters a name is checked here and only here."""
+"""Resource names (AIP-122) and the ids they are made of. What enters a name is checked here and only here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from services.wire.errors import InvalidInput
 
 DEFAULT_BUCKET = "default"
-# Lower and upper case letters, digits, and . _ - inside; at most 63: safe in URLs, file names, queues and metric labels.
+# Letters, digits, and . _ - inside; at most 63: safe in URLs, file names, queues and metric labels.
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _ALIAS = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
@@ -16,6 +17,8 @@ from services.wire import names
 
 ANONYMOUS = "anonymous"
 AUTHENTICATED = "authenticated"
+# protoc's stubs and those of types-protobuf disagree about extensions.
+_ACCESS: Any = options_pb2.access
 ALL_BUCKETS = "*"
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
@@ -84,11 +87,8 @@ def permits(grants: Iterable[Grant], permission: str, bucket: str) -> bool:
     """Whether the grants give the permission on the bucket; bucket "" asks for it platform-wide."""
     for grant in grants:
         role = ROLES.get(grant.role)
-        if (
-            role
-            and permission in role.permissions
-            and (grant.bucket == ALL_BUCKETS or (bucket and grant.bucket == bucket))
-        ):
+        in_scope = grant.bucket == ALL_BUCKETS or (bool(bucket) and grant.bucket == bucket)
+        if role and permission in role.permissions and in_scope:
             return True
     return False
 
@@ -124,9 +124,9 @@ def rule_of(method: MethodDescriptor) -> Rule:
     """Reads the rule from the method's options; raises UndeclaredRpc if there is none."""
     full = f"/{method.containing_service.full_name}/{method.name}"
     options = method.GetOptions()
-    if not options.HasExtension(options_pb2.access):
+    if not options.HasExtension(_ACCESS):
         raise UndeclaredRpc(f"{full} carries no (stellwerk.options.v1.access) option")
-    access = options.Extensions[options_pb2.access]
+    access: options_pb2.Access = options.Extensions[_ACCESS]
     if not access.permission or access.effect == options_pb2.EFFECT_UNSPECIFIED:
         raise UndeclaredRpc(f"{full} declares no permission or no effect")
     return Rule(

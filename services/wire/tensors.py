@@ -80,7 +80,8 @@ def check(tensor: tensor_pb2.Tensor) -> int:
 
 def split_bytes(data: bytes | memoryview, count: int, name: str = "") -> list[bytes]:
     """The elements of a BYTES tensor; InvalidInput unless the data holds exactly `count` of them."""
-    view, items, offset = memoryview(data), [], 0
+    items: list[bytes] = []
+    view, offset = memoryview(data), 0
     while offset + 4 <= len(view) and len(items) < count:
         (length,) = struct.unpack_from("<I", view, offset)
         offset += 4
@@ -118,7 +119,7 @@ def to_numpy(tensor: tensor_pb2.Tensor) -> Array:
 
 
 def from_numpy(name: str, array: npt.ArrayLike) -> tensor_pb2.Tensor:
-    """The array as a tensor, shape kept. Strings and objects of str or bytes become BYTES; InvalidInput for the rest."""
+    """The array as a tensor, shape kept. Text and bytes become BYTES; InvalidInput for types no datatype stands for."""
     values = np.asarray(array)
     if values.dtype.kind in "OSU":
         return tensor_pb2.Tensor(
