@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Resolves the lock files anew with uv, keeping the versions that are in them unless UPGRADE=1.
+# torch is left out on purpose (see requirements-torch.lock): its own requirements stand in requirements.in.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)"; exit 1; }
+compile=(uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-find-links)
+[ "${UPGRADE:-}" = 1 ] && compile+=(--upgrade)
+
+lock() { # lock FILE "first line" arguments...: uv reads the old file for its versions, then the comment goes on top
+    local file=$1 comment=$2
+    shift 2
+    "${compile[@]}" "$@" -o "$file" >/dev/null
+    printf '# %s Made by `make lock`.\n%s\n' "$comment" "$(grep -v '^# ' "$file")" >"$file"
+    echo "wrote $file"
+}
+
+lock requirements.lock "The platform with every extra but torch." \
+    --extra services --extra sklearn --extra onnx --extra otel --extra unsafe pyproject.toml requirements.in
+lock requirements-dev.lock "The developers' tools." -c requirements.lock requirements-dev.in
