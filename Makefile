@@ -1,0 +1,55 @@
+# Everything a newcomer types. `make` alone lists the targets; each works on a fresh machine with Python 3.11, make and git.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+export VENV PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help install lock protos protos-check lint format test demo up bench secrets compose-check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Install what is missing: .venv from the lock files, RabbitMQ and a few system packages
+	@tools/install.sh
+
+demo: install ## Start the platform, store real models, predict over REST, gRPC and the SDK, and check every answer
+	@$(BIN)/python -m demo
+
+up: install ## Start the platform and keep it up (more: .venv/bin/stellwerk up --help)
+	@$(BIN)/stellwerk up
+
+test: install protos-check lint ## Install, check generated code and style, then run every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install ## ruff, ruff format --check, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Let ruff repair and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: install ## Write generated/ from protos/
+	$(BIN)/python tools/protos.py
+
+protos-check: install ## Fail if generated/ is stale
+	$(BIN)/python tools/protos.py --check
+
+bench: install ## Measure side by side with other servers; writes benchmarks/results/
+	@$(BIN)/python -m benchmarks
+
+secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)
+	@$(BIN)/stellwerk local init-secrets compose/secrets
+
+compose-check: install ## Validate compose/ with the real Compose binary and hadolint
+	$(BIN)/python -m pytest tests/integration/test_compose.py
+
+lock: ## Resolve the lock files anew (needs uv)
+	@tools/lock.sh
+
+clean: ## Remove .venv, caches and local data
+	rm -rf $(VENV) .stellwerk .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
