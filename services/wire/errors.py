@@ -160,6 +160,18 @@ class NotImplementedHere(ServiceError):
     code, reason = grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"
 
 
+class MethodNotAllowed(NotImplementedHere):
+    """The path exists but does not take this HTTP method. HTTP answers 405 here, 501 for its siblings."""
+
+    reason = "METHOD_NOT_ALLOWED"
+
+
+class UnsupportedEncoding(InvalidInput):
+    """A body in a content encoding that nobody here decodes. HTTP answers 415 here."""
+
+    reason = "UNSUPPORTED_ENCODING"
+
+
 class Internal(ServiceError):
     """Anything unforeseen. The caller learns the request id, the log holds the traceback."""
 
