@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import grpc
+
 from stellwerk.job.v1 import work_pb2
 
 DOMAIN = "stellwerk"

@@ -11,9 +11,9 @@ from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
-from stellwerk.options.v1 import options_pb2
 
 from services.wire import names
+from stellwerk.options.v1 import options_pb2
 
 ANONYMOUS = "anonymous"
 AUTHENTICATED = "authenticated"
@@ -102,6 +102,7 @@ class Rule:
     resource: str
     changes: bool
     internal: bool
+    streaming: bool = False
 
     def resource_of(self, request: Message | None) -> str:
         """The resource name that the request is about, or ""."""
@@ -135,6 +136,7 @@ def rule_of(method: MethodDescriptor) -> Rule:
         resource=access.resource,
         changes=access.effect == options_pb2.EFFECT_CHANGE,
         internal=access.effect == options_pb2.EFFECT_INTERNAL,
+        streaming=method.client_streaming or method.server_streaming,
     )
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from stellwerk.type.v1 import tensor_pb2
 
 from services.wire.errors import InvalidInput
+from stellwerk.type.v1 import tensor_pb2
 
 Array = npt.NDArray[np.generic]
 

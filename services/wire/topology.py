@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from stellwerk.type.v1 import requirements_pb2
-
 from services.wire.names import parse_model
+from stellwerk.type.v1 import requirements_pb2
 
 EVENTS_EXCHANGE = "stellwerk.events"
 # Routing keys on the events exchange.

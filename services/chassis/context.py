@@ -1,0 +1,68 @@
+"""The call being served: who asks, until when, under which request and trace id. Bound once, by the guard."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from services.wire.permissions import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified caller: "principals/{principal}" or "services/{service}", and what it was granted."""
+
+    name: str
+    grants: tuple[Grant, ...] = ()
+    key_id: str = ""
+    expires_at: float = 0.0
+
+    @property
+    def is_service(self) -> bool:
+        return self.name.startswith("services/")
+
+
+@dataclass(slots=True)
+class CallContext:
+    """One call. `deadline` is a value of time.monotonic(), None for a stream that may stay open."""
+
+    method: str
+    request_id: str
+    peer: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+    token: str = ""
+    principal: Principal | None = None
+    deadline: float | None = None
+
+    def remaining(self) -> float:
+        """Seconds left, never below 0; an hour when there is no deadline."""
+        return 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+_current: ContextVar[CallContext | None] = ContextVar("stellwerk_call", default=None)
+
+
+def current() -> CallContext | None:
+    """The call being served in this task, None outside of one."""
+    return _current.get()
+
+
+def bind(call: CallContext | None) -> None:
+    """Makes `call` the current one for this task and the tasks it starts."""
+    _current.set(call)
+
+
+def caller() -> Principal:
+    """Who asks. Outside of an authenticated call this is a fault of ours and raises RuntimeError, loudly."""
+    call = _current.get()
+    if call is None or call.principal is None:
+        raise RuntimeError("no authenticated call is being served here")
+    return call.principal
+
+
+def new_request_id() -> str:
+    """A fresh request id, 32 hex digits."""
+    return uuid.uuid4().hex

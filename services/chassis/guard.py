@@ -1,0 +1,258 @@
+"""What surrounds every RPC, in this order: context → log → authenticate → authorise → audit → deadline → errors.
+
+It is one interceptor that the server cannot be built without; a method that has no access rule does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+
+from services.chassis import context, rpc_status
+from services.chassis.audit import AuditSink, Journal
+from services.chassis.auth import TokenVerifier, bearer
+from services.chassis.context import CallContext
+from services.chassis.telemetry import CallMetrics, Tracing, valid_traceparent
+from services.wire import metadata as keys
+from services.wire.errors import Cancelled, NotPermitted, ServiceError, Unauthenticated
+from services.wire.names import bucket_of
+from services.wire.permissions import ANONYMOUS, AUTHENTICATED, LIBRARY_RULES, Rule, permits
+from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+
+Exchange = Callable[[str], Awaitable[str]]
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the guard works with."""
+
+    verifier: TokenVerifier
+    ledger: AuditSink
+    journal: Journal
+    metrics: CallMetrics
+    tracing: Tracing
+    log: structlog.typing.FilteringBoundLogger
+    max_deadline_seconds: float
+    # Turns another credential than a token, such as an API key, into a token; the gateway sets it.
+    exchange: Exchange | None = None
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Wraps every handler once, by its rule."""
+
+    def __init__(self, rules: Mapping[str, Rule], surroundings: Surroundings) -> None:
+        self._rules, self._with = rules, surroundings
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        wrapped = self._wrapped.get(details.method)
+        if wrapped is None:
+            handler = await continuation(details)
+            rule = self._rules.get(details.method)
+            if handler is None or rule is None:
+                return None
+            wrapped = handler if details.method in LIBRARY_RULES else self._wrap(rule, handler)
+            self._wrapped[details.method] = wrapped
+        return wrapped
+
+    def _wrap(self, rule: Rule, handler: Any) -> Any:
+        coders = (handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+            async def stream(request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
+                async with aclosing(self._serve_stream(rule, inner, request, grpc_context)) as responses:
+                    async for response in responses:
+                        yield response
+
+            if handler.request_streaming:
+                return grpc.stream_stream_rpc_method_handler(stream, *coders)
+            return grpc.unary_stream_rpc_method_handler(stream, *coders)
+        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+        async def unary(request: Any, grpc_context: Any) -> Any:
+            return await self._serve_unary(rule, inner, request, grpc_context)
+
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(unary, *coders)
+        return grpc.unary_unary_rpc_method_handler(unary, *coders)
+
+    async def _serve_unary(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> Any:
+        call, started = self._begin(rule, grpc_context), time.perf_counter()
+        span = self._with.tracing.begin(rule.method, call)
+        resource = ""
+        error: ServiceError | None = None
+        try:
+            first, request = await _peek(rule, request)
+            resource = rule.resource_of(first)
+            await self._admit(rule, call, grpc_context, resource)
+            async with asyncio.timeout(None if call.deadline is None else call.remaining()):
+                if not rule.changes:
+                    return await inner(request, grpc_context)
+                return await self._change(rule, call, resource, lambda: inner(request, grpc_context))
+        except asyncio.CancelledError:
+            error = Cancelled("the caller went away")
+            raise
+        except Exception as exc:
+            error = self._mean(exc, call)
+        finally:
+            self._end(rule, call, resource, error, started, span)
+        return await _abort(grpc_context, error)
+
+    async def _serve_stream(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
+        call, started = self._begin(rule, grpc_context), time.perf_counter()
+        span = self._with.tracing.begin(rule.method, call)
+        resource = ""
+        error: ServiceError | None = None
+        try:
+            first, request = await _peek(rule, request)
+            resource = rule.resource_of(first)
+            await self._admit(rule, call, grpc_context, resource)
+            async with aclosing(inner(request, grpc_context)) as responses:
+                async for response in responses:
+                    yield response
+        except (asyncio.CancelledError, GeneratorExit):
+            error = Cancelled("the caller went away")
+            raise
+        except Exception as exc:
+            error = self._mean(exc, call)
+        finally:
+            self._end(rule, call, resource, error, started, span)
+        if error is not None:
+            await _abort(grpc_context, error)
+
+    def _begin(self, rule: Rule, grpc_context: Any) -> CallContext:
+        given = {key: value for key, value in grpc_context.invocation_metadata() or () if isinstance(value, str)}
+        request_id = given.get(keys.REQUEST_ID, "")
+        call = CallContext(
+            method=rule.method,
+            request_id=request_id
+            if 0 < len(request_id) <= keys.MAX_REQUEST_ID_LENGTH and request_id.isprintable()
+            else context.new_request_id(),
+            peer=_host(grpc_context.peer()),
+            traceparent=valid_traceparent(given.get(keys.TRACEPARENT, "")),
+            tracestate=given.get(keys.TRACESTATE, "")[:512],
+            token=given.get(keys.AUTHORIZATION, ""),
+        )
+        context.bind(call)
+        return call
+
+    async def _admit(self, rule: Rule, call: CallContext, grpc_context: Any, resource: str) -> None:
+        """Authenticates, authorises and sets the deadline, or raises."""
+        self._set_deadline(rule, call, grpc_context)
+        if rule.permission == ANONYMOUS:
+            return
+        token = bearer(call.token)
+        if self._with.exchange is not None:
+            token = await self._with.exchange(token)
+        call.token = token
+        call.principal = self._with.verifier.verify(token)
+        if rule.permission == AUTHENTICATED:
+            return
+        bucket = bucket_of(resource)
+        if not permits(call.principal.grants, rule.permission, bucket):
+            where = f" on buckets/{bucket}" if bucket else ""
+            raise NotPermitted(
+                f"this needs the permission {rule.permission}{where}; ask an administrator for a role that has it",
+                permission=rule.permission,
+            )
+
+    def _set_deadline(self, rule: Rule, call: CallContext, grpc_context: Any) -> None:
+        """A unary call ends at its caller's deadline or our cap; a stream stays open unless its caller bounds it."""
+        left = grpc_context.time_remaining()
+        if left is None and rule.streaming:
+            return
+        cap = self._with.max_deadline_seconds
+        call.deadline = time.monotonic() + (cap if left is None else left if rule.streaming else min(left, cap))
+
+    async def _change(self, rule: Rule, call: CallContext, resource: str, make: Callable[[], Awaitable[Any]]) -> Any:
+        """Makes a change between its two audit records. Without the first one nothing is changed."""
+        await self._with.ledger.append([_record(audit.AuditRecord.KIND_INTENT, call, resource, "")])
+        outcome = "CANCELLED"
+        try:
+            response = await make()
+            outcome = "OK"
+            return response
+        except Exception as exc:
+            outcome = rpc_status.mean(exc, call.request_id).reason
+            raise
+        finally:
+            self._with.journal.note(_record(audit.AuditRecord.KIND_OUTCOME, call, resource, outcome))
+
+    def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
+        error = rpc_status.mean(exc, call.request_id)
+        if error is not exc and error.code is grpc.StatusCode.INTERNAL:
+            self._with.log.error("unexpected_error", method=call.method, exc_info=exc)
+        return error
+
+    def _end(
+        self, rule: Rule, call: CallContext, resource: str, error: ServiceError | None, started: float, span: Any
+    ) -> None:
+        seconds = time.perf_counter() - started
+        code = "OK" if error is None else error.code.name
+        self._with.metrics.observe(rule.method, code, seconds)
+        self._with.tracing.end(span, code)
+        if isinstance(error, Unauthenticated | NotPermitted):
+            self._with.journal.note(_record(audit.AuditRecord.KIND_REFUSAL, call, resource, error.reason))
+        level = self._with.log.info
+        if error is None and (rule.internal or rule.permission == ANONYMOUS):
+            level = self._with.log.debug
+        level(
+            "rpc",
+            method=rule.method,
+            code=code,
+            reason=error.reason if error else None,
+            ms=round(seconds * 1000, 2),
+            principal=call.principal.name if call.principal else None,
+            resource=resource or None,
+            peer=call.peer,
+        )
+
+
+async def _peek(rule: Rule, request: Any) -> tuple[Any, Any]:
+    """The message that names the resource, and the request as the handler takes it."""
+    if not hasattr(request, "__aiter__"):
+        return request, request
+    if not rule.resource:
+        return None, request
+    iterator = request.__aiter__()
+    first = await anext(iterator, None)
+
+    async def whole() -> AsyncGenerator[Any]:
+        if first is not None:
+            yield first
+            async for message in iterator:
+                yield message
+
+    return first, whole()
+
+
+def _host(peer: str) -> str:
+    return peer.rsplit(":", 1)[0] if peer.startswith("ipv") else peer
+
+
+def _record(kind: int, call: CallContext, resource: str, outcome: str) -> audit.AuditRecord:
+    return audit.AuditRecord(
+        kind=kind,  # type: ignore[arg-type]
+        principal=call.principal.name if call.principal else "",
+        method=call.method,
+        resource=resource[:512],
+        request_id=call.request_id,
+        outcome=outcome,
+        peer=call.peer,
+        count=1,
+    )
+
+
+async def _abort(grpc_context: Any, error: ServiceError) -> Any:
+    trailers = ((rpc_status.DETAILS, rpc_status.details(error)),)
+    await grpc_context.abort(error.code, error.message, trailing_metadata=trailers)

@@ -1,0 +1,77 @@
+"""Errors on gRPC: our classes out as status + ErrorInfo + RetryInfo (AIP-193), and back in as the same class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from services.wire import errors
+
+DETAILS = "grpc-status-details-bin"
+# gRPC's own bound on metadata is 16 KiB for everything together.
+_MAX_MESSAGE = 2048
+
+
+def details(error: errors.ServiceError) -> bytes:
+    """The error as a serialised google.rpc.Status."""
+    status = status_pb2.Status(code=error.code.value[0], message=error.message[:_MAX_MESSAGE])
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason,
+        domain=errors.DOMAIN,
+        metadata={key: value[:256] for key, value in error.metadata.items()},
+    )
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    status.details.append(packed)
+    if error.retry_after:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(error.retry_after)
+        packed = any_pb2.Any()
+        packed.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        status.details.append(packed)
+    data: bytes = status.SerializeToString()
+    return data
+
+
+def parse(
+    code: grpc.StatusCode, message: str, trailers: Iterable[tuple[str, str | bytes]] | None
+) -> errors.ServiceError | None:
+    """The error that these trailers carry, None if they carry no ErrorInfo of ours."""
+    for key, value in trailers or ():
+        if key != DETAILS or not isinstance(value, bytes):
+            continue
+        status = status_pb2.Status.FromString(value)
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        for detail in status.details:
+            detail.Unpack(info) or detail.Unpack(retry)
+        if info.reason and info.domain == errors.DOMAIN:
+            delay = retry.retry_delay.ToMilliseconds()
+            return errors.rebuild(code, info.reason, status.message or message, dict(info.metadata), delay)
+    return None
+
+
+def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> errors.ServiceError:
+    """What a failed call to `peer` means here. gRPC's own words about connections never reach a caller."""
+    code = error.code()
+    known = parse(code, error.details() or "", error.trailing_metadata())  # type: ignore[arg-type]
+    if known is not None:
+        return known
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return errors.Unavailable(f"the {peer} does not answer; try again in a moment", service=peer)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.DeadlinePassed(f"the {peer} did not answer in time", service=peer)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return errors.TooLarge(f"a message to or from the {peer} is too large", service=peer)
+    return errors.rebuild(code, "", f"the {peer} answered {code.name}")
+
+
+def mean(exc: BaseException, request_id: str) -> errors.ServiceError:
+    """The error a caller is told for an exception: ours as it is, anything else without detail."""
+    if isinstance(exc, errors.ServiceError):
+        return exc
+    if isinstance(exc, TimeoutError):
+        return errors.DeadlinePassed("the call did not finish before its deadline")
+    return errors.Internal(f"internal error; the log tells more under request id {request_id}", request_id=request_id)

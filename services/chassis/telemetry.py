@@ -1,0 +1,93 @@
+"""Metrics and traces. Metrics are always kept; spans are made only when a collector is configured.
+
+Trace context (W3C traceparent) is passed on in either case, so that callers' traces join across gRPC and AMQP.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+
+from services.chassis.context import CallContext
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+def valid_traceparent(value: str) -> str:
+    """The value if it is a W3C traceparent, else ""."""
+    return value if _TRACEPARENT.fullmatch(value) else ""
+
+
+class CallMetrics:
+    """Calls counted and timed by method and status code. Label children are cached: looking them up costs more than
+    counting."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._calls = Counter("stellwerk_rpc", "RPCs served", ["method", "code"], registry=registry)
+        self._seconds = Histogram(
+            "stellwerk_rpc_seconds", "Time of an RPC", ["method"], buckets=_BUCKETS, registry=registry
+        )
+        self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
+
+    def observe(self, method: str, code: str, seconds: float) -> None:
+        children = self._children.get((method, code))
+        if children is None:
+            children = (self._calls.labels(method, code), self._seconds.labels(method))
+            self._children[(method, code)] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+
+def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:
+    """Serves the registry over HTTP in a thread of its own; returns the server and the port it took."""
+    host, _, port = address.rpartition(":")
+    server, _thread = start_http_server(int(port), host or "127.0.0.1", registry)
+    return server, server.server_port
+
+
+class Tracing:
+    """Spans around units of work, exported by OTLP; without an endpoint it does nothing and costs nothing."""
+
+    def __init__(self, service: str, instance: str, endpoint: str) -> None:
+        self._tracer: Any = None
+        self._provider: Any = None
+        if not endpoint:
+            return
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        resource = Resource.create({"service.name": f"stellwerk-{service}", "service.instance.id": instance})
+        self._provider = TracerProvider(resource=resource)
+        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("stellwerk")
+
+    def begin(self, name: str, call: CallContext) -> Any:
+        """Starts a span under the call's trace and makes it the parent of what follows; None when tracing is off."""
+        if self._tracer is None:
+            return None
+        from opentelemetry.trace.propagation import set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        propagator = TraceContextTextMapPropagator()
+        parent = propagator.extract({"traceparent": call.traceparent, "tracestate": call.tracestate})
+        span = self._tracer.start_span(name, context=parent)
+        carrier: dict[str, str] = {}
+        propagator.inject(carrier, context=set_span_in_context(span))
+        call.traceparent = carrier["traceparent"]
+        return span
+
+    def end(self, span: Any, code: str) -> None:
+        """Ends a span that `begin` returned."""
+        if span is not None:
+            span.set_attribute("rpc.code", code)
+            span.end()
+
+    def close(self) -> None:
+        if self._provider is not None:
+            self._provider.shutdown()
