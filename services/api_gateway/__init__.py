@@ -1,1 +1,1 @@
-"""The gateway: the one public door, HTTP and gRPC. It turns requests into calls and decides nothing; it owns no data."""
+"""The gateway: the one public door, HTTP and gRPC. It turns requests into calls, decides nothing and owns no data."""

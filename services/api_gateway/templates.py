@@ -1,6 +1,7 @@
 """Path templates of google.api.http: parsing, and taking a matched path's variables.
 
-Pure. A path is split while it is still percent-encoded, so an encoded slash never makes a segment (google/api/http.proto).
+Pure. A path is split while it is still percent-encoded, so an encoded slash never makes a segment
+(google/api/http.proto).
 """
 
 from __future__ import annotations
@@ -137,9 +138,7 @@ def _variable(piece: str, start: int, segments: list[str], text: str) -> Variabl
     if "" in inner:
         raise BadTemplate(f"{text}: an empty segment")
     segments += inner
-    return Variable(
-        field, start, start + len(inner), rest=inner[-1] == REST, multi=len(inner) > 1 or inner[-1] == REST
-    )
+    return Variable(field, start, start + len(inner), rest=inner[-1] == REST, multi=len(inner) > 1 or inner[-1] == REST)
 
 
 def _segment(piece: str, text: str) -> str:
