@@ -1,0 +1,69 @@
+"""Which formats this process can load. An entry point whose library is missing is left out; the runtime lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol
+
+from services.runtime.formats.port import FormatSettings, ModelFormat
+from services.wire.errors import RequirementUnmet, UnsafeFormat
+
+GROUP = "stellwerk.model_formats"
+
+
+class Log(Protocol):
+    """The part of a logger that is used here."""
+
+    def info(self, event: str, **fields: object) -> object: ...
+    def warning(self, event: str, **fields: object) -> object: ...
+
+
+class Formats:
+    """The loaded formats by name, and the rule who may be used."""
+
+    def __init__(self, formats: Iterable[ModelFormat], *, allow_unsafe: bool) -> None:
+        self._formats = {item.name: item for item in formats}
+        self._allow_unsafe = allow_unsafe
+
+    @property
+    def usable(self) -> list[ModelFormat]:
+        """The formats that this runtime loads, by name."""
+        return [self._formats[name] for name in sorted(self._formats) if self._may_use(self._formats[name])]
+
+    def find(self, name: str) -> ModelFormat:
+        """The format. Raises UnsafeFormat if it runs code and that is off, RequirementUnmet if it is not here."""
+        found = self._formats.get(name)
+        if found is None:
+            raise RequirementUnmet(f"this runtime cannot load the format '{name[:64]}'", format=name[:64])
+        if not self._may_use(found):
+            raise UnsafeFormat(
+                f"the format '{name}' runs code that the artifact carries; this runtime was not started to allow that",
+                format=name,
+            )
+        return found
+
+    def _may_use(self, item: ModelFormat) -> bool:
+        return self._allow_unsafe or not item.runs_code
+
+
+def load_formats(settings: FormatSettings, *, allow_unsafe: bool, log: Log) -> Formats:
+    """Imports every format of the entry-point group. Takes seconds where torch is installed: not for the event loop."""
+    found: list[ModelFormat] = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        item = _load(entry, settings, log)
+        if item is not None:
+            found.append(item)
+    return Formats(found, allow_unsafe=allow_unsafe)
+
+
+def _load(entry: EntryPoint, settings: FormatSettings, log: Log) -> ModelFormat | None:
+    try:
+        item: ModelFormat = entry.load()(settings)
+    except ImportError as exc:
+        log.info("format left out", format=entry.name, missing=getattr(exc, "name", None) or str(exc))
+        return None
+    except Exception as exc:  # a foreign plug-in must not keep the runtime from serving what it can
+        log.warning("format broken", format=entry.name, error=f"{type(exc).__name__}: {exc}")
+        return None
+    return item
