@@ -145,8 +145,12 @@ class IdentityStore:
     # --- API keys
 
     async def add_key(self, key: ApiKey) -> None:
+        """Raises AlreadyExists if the key is known."""
         async with errors():
-            await self._keys.insert_one(_key_document(key))
+            try:
+                await self._keys.insert_one(_key_document(key))
+            except DuplicateKeyError:
+                raise AlreadyExists("this key exists already; make another one", key=key.name) from None
 
     async def find_key(self, key_id: str) -> ApiKey | None:
         async with errors():
@@ -201,10 +205,7 @@ class IdentityStore:
                     "retired_at": None,
                 }
             )
-            await self._signing.update_many(
-                {"_id": {"$ne": key.kid}, "retired_at": None},
-                {"$set": {"retired_at": key.signs_from, "purge_at": gone}},
-            )
+            await self._signing.update_many({"_id": {"$ne": key.kid}, "retired_at": None}, {"$set": retirement})
 
 
 def _no_principal(principal_id: str) -> PrincipalNotFound:
