@@ -1,0 +1,101 @@
+"""Constructs with no place in the code: what runs foreign code or trusts blindly, and tests that sleep or patch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.architecture.checks.tree import Module, called, imports, modules
+
+GUARDED = ("services", "sdk", "demo", "tools", "benchmarks")
+# Formats that run code live here, behind a permission and a flag, in a child process; packaging writes what they read.
+FORMAT_HOMES = ("services/runtime/formats/", "sdk/stellwerk/client/packaging/")
+RUNS_CODE_WHEN_READ = ("pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal")
+BANNED_CALLS = {
+    "eval": "eval runs text as code",
+    "exec": "exec runs text as code",
+    "os.system": "os.system runs a shell",
+    "torch.load": "torch.load unpickles",
+    "yaml.load": "yaml.load builds any object; use safe_load",
+    "tempfile.mktemp": "mktemp races; use mkstemp",
+}
+BANNED_METHODS = {"extractall": "extractall writes wherever the archive says"}
+BANNED_ARGUMENTS = {
+    ("shell", True): "shell=True runs a shell",
+    ("verify", False): "verify=False trusts any certificate",
+    ("allow_pickle", True): "allow_pickle=True unpickles",
+}
+SLEEPS = ("time.sleep", "asyncio.sleep")
+# Calls by which a loop knows that its time is over.
+CLOCKS = ("monotonic", ".time", "asyncio.timeout", "asyncio.wait_for")
+
+
+def dangerous(root: Path) -> list[str]:
+    """Constructs that run foreign code or switch a check off, outside the sandboxed formats."""
+    found = []
+    for module in modules(root, GUARDED):
+        if not module.matches(*FORMAT_HOMES):
+            found += _imports_that_run_code(module)
+            found += [module.at(node, why) for node in ast.walk(module.tree) if (why := _danger(node))]
+    return found
+
+
+def _imports_that_run_code(module: Module) -> list[str]:
+    return [
+        module.at(wanted.line, f"{wanted.target.split('.')[0]} runs code when it reads")
+        for wanted in imports(module)
+        if wanted.within(*RUNS_CODE_WHEN_READ)
+    ]
+
+
+def _danger(node: ast.AST) -> str:
+    if not isinstance(node, ast.Call):
+        return ""
+    for word in node.keywords:
+        value = word.value.value if isinstance(word.value, ast.Constant) else None
+        if isinstance(value, bool) and (word.arg, value) in BANNED_ARGUMENTS:
+            return BANNED_ARGUMENTS[str(word.arg), value]
+    name = called(node)
+    return BANNED_CALLS.get(name) or BANNED_METHODS.get(name.rpartition(".")[2], "")
+
+
+def sleeps(root: Path) -> list[str]:
+    """Tests that sleep instead of waiting for what they expect.
+
+    Polling may sleep: inside a loop of a function that looks at a clock, so that it ends. `sleep(0)` lets others run.
+    """
+    found = []
+    for module in modules(root, ("tests",)):
+        bare = any(wanted.target in SLEEPS for wanted in imports(module))
+        polling = {id(node) for function in ast.walk(module.tree) for node in _polling(function)}
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and (called(node) in SLEEPS or (bare and called(node) == "sleep")):
+                zero = bool(node.args) and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
+                if not zero and id(node) not in polling:
+                    found.append(module.at(node, "wait for what the test expects instead of sleeping"))
+    return found
+
+
+def _polling(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes in loops of a function that has a deadline."""
+    if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        calls = {called(node) for node in ast.walk(function) if isinstance(node, ast.Call)}
+        if any(name.endswith(CLOCKS) for name in calls):
+            for loop in ast.walk(function):
+                if isinstance(loop, ast.While | ast.For | ast.AsyncFor):
+                    yield from ast.walk(loop)
+
+
+def patches(root: Path) -> list[str]:
+    """Tests that replace parts of the code under test; they use the fakes of tests/fakes instead."""
+    found = []
+    for module in modules(root, ("tests",)):
+        lines = {wanted.line for wanted in imports(module) if wanted.within("unittest.mock", "mock")}
+        lines |= {
+            node.lineno
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Call) and called(node) in ("monkeypatch.setattr", "monkeypatch.setitem")
+        }
+        found += [module.at(line, "use a fake instead of patching") for line in sorted(lines)]
+    return found
