@@ -1,0 +1,1 @@
+"""Secures every request, chooses where it runs, waits for it; keeps the ledger of jobs; knows every runtime."""

@@ -1,0 +1,72 @@
+"""What model names mean: asked of the repository once, kept until an event says otherwise or half a minute passed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import Any
+
+from services.chassis.broker.port import Delivery
+from services.wire.errors import InvalidInput
+from services.wire.names import ModelName, parse_model
+from stellwerk.repository.v1 import repository_service_pb2 as messages
+from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
+from stellwerk.type.v1 import event_pb2
+
+_CAPACITY = 10_000
+
+
+class ModelDirectory:
+    """A cache in front of the repository, with one call in flight per name."""
+
+    def __init__(self, channel: Any, lifetime_seconds: float) -> None:
+        self._stub: Any = stubs.RepositoryServiceStub(channel)
+        self._lifetime = lifetime_seconds
+        self._known: OrderedDict[ModelName, tuple[float, messages.ModelVersion]] = OrderedDict()
+        self._asking: dict[ModelName, asyncio.Task[messages.ModelVersion]] = {}
+        self._epoch = 0
+
+    async def resolve(self, name: ModelName) -> messages.ModelVersion:
+        """The version that the name means. Raises ModelNotFound, VersionNotFound, AliasNotFound, Unavailable."""
+        known = self._known.get(name)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        task = self._asking.get(name)
+        if task is None:
+            task = asyncio.create_task(self._ask(name))
+            self._asking[name] = task
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, name: ModelName) -> messages.ModelVersion:
+        epoch = self._epoch
+        answer = await self._stub.ResolveModelVersion(messages.ResolveModelVersionRequest(name=str(name)), timeout=5.0)
+        if epoch == self._epoch:
+            self._known[name] = (time.monotonic() + self._lifetime, answer.model_version)
+            if len(self._known) > _CAPACITY:
+                self._known.popitem(last=False)
+        version: messages.ModelVersion = answer.model_version
+        return version
+
+    async def versions(self, name: ModelName) -> list[str]:
+        """The newest version numbers of a model, newest first."""
+        request = messages.ListModelVersionsRequest(parent=name.parent, page_size=100)
+        answer = await self._stub.ListModelVersions(request, timeout=5.0)
+        return [str(version.version) for version in answer.model_versions]
+
+    async def on_event(self, delivery: Delivery) -> None:
+        """Forgets what an event of the repository is about."""
+        self._epoch += 1
+        try:
+            changed = parse_model(event_pb2.Event.FromString(delivery.message.body).resource)
+        except InvalidInput:
+            self.clear()
+            return
+        for name in [n for n in self._known if n.parent == changed.parent]:
+            del self._known[name]
+
+    def clear(self) -> None:
+        """Forgets everything, as after a broker outage in which events may have been missed."""
+        self._epoch += 1
+        self._known.clear()
