@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 from services.runtime.formats.port import Array, Arrays, FormatSettings
 from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 # onnxruntime's names of element types, and the numpy types that tensors of ours arrive with.
 _DTYPES: dict[str, type[np.generic]] = {

@@ -12,12 +12,12 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 import joblib
-from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 from services.runtime.formats.estimator import EstimatorModel
 from services.runtime.formats.port import FormatSettings, signatures
 from services.wire.errors import Corrupt
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
 class PickleFormat:

@@ -41,14 +41,18 @@ _OPERATOR = re.compile(
 # Names and the like: nothing that Python source could be made of.
 _PLAIN = re.compile(r"[A-Za-z0-9_.\[\]<>=:\-]{0,1024}")
 # Written by the exporter for people (stack traces, module types), and guards, which torch does not run here.
-_FREE_TEXT = frozenset({"metadata", "guards_code"})
+_FREE_TEXT = frozenset({"metadata", "guards_code", "torch_version"})
 _TREE_SPECS = frozenset({"in_spec", "out_spec"})
 _TREE_TYPES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
 # sympy's constructors that shape expressions are written with.
 _EXPRESSION_CALLS = frozenset(
-    "Symbol Integer Float Rational Add Mul Pow Max Min Mod FloorDiv ModularIndexing Where PythonMod CleanDiv CeilDiv "
-    "CeilToInt FloorToInt IntTrueDiv FloatTrueDiv PowByNatural TruncToInt RoundToInt ToFloat Identity Eq Ne Lt Le Gt "
-    "Ge Equality Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan And Or Not".split()
+    {
+        *("Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CeilDiv"),
+        *("ModularIndexing", "Where", "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt", "IntTrueDiv"),
+        *("FloatTrueDiv", "PowByNatural", "TruncToInt", "RoundToInt", "ToFloat", "Identity", "Eq", "Ne", "Lt", "Le"),
+        *("Gt", "Ge", "Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan"),
+        *("And", "Or", "Not"),
+    }
 )
 _EXPRESSION_NODES = (
     *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.UnaryOp, ast.USub, ast.BinOp),

@@ -11,14 +11,14 @@ from typing import Any
 import sklearn
 import skops
 import skops.io
-from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 from services.runtime.formats.estimator import METHODS, EstimatorModel
 from services.runtime.formats.port import FormatSettings, signatures
 from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
-# What scikit-learn's own estimators hold beyond skops' defaults: dumped with each of its estimators (1.9) and looked at.
+# What scikit-learn's own estimators (1.9, each was dumped) hold beyond skops' defaults, looked at one by one.
 # They rebuild themselves from numbers, or are functions of scikit-learn, numpy and scipy over arrays.
 REVIEWED_TYPES = frozenset(
     {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 from services.runtime.formats.port import Array
 from services.wire.errors import InvalidInput, RequirementUnmet
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
 def frameworks() -> dict[str, str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.export.pt2_archive._package import load_pt2
-from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from torch.export.passes import move_to_device_pass
+from torch.export.pt2_archive._package import load_pt2
 
 from services.runtime.formats import pt2_guard, torch_devices
 from services.runtime.formats.port import FormatSettings, signatures
 from services.runtime.formats.torch_module import TorchModel
 from services.wire.errors import Corrupt
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
 class TorchExportFormat:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -44,7 +44,8 @@ class TorchModel:
         try:
             with torch.inference_mode():
                 tensors = [
-                    torch_devices.to_tensor(name, array, self._device) for name, array in zip(names, arrays, strict=True)
+                    torch_devices.to_tensor(name, array, self._device)
+                    for name, array in zip(names, arrays, strict=True)
                 ]
                 return name_outputs(self._module(*tensors), signature)
         except torch.cuda.OutOfMemoryError as exc:
@@ -57,13 +58,21 @@ class TorchModel:
 
 
 def name_outputs(answer: Any, signature: Signature) -> dict[str, Array]:
-    """A tensor, a sequence or a mapping of tensors, by name: the mapping's, the signature's, else output_0 and so on."""
+    """Tensors by name: a mapping's own, the signature's, else output_0 and so on; nested sequences are flattened."""
     if isinstance(answer, dict):
         return {str(name): torch_devices.to_array(_tensor(value)) for name, value in answer.items()}
-    parts = list(answer) if isinstance(answer, (tuple, list)) else [answer]
+    parts = list(_flat(answer))
     declared = [spec.name for spec in signature.outputs]
     names = declared if len(declared) == len(parts) else [f"output_{index}" for index in range(len(parts))]
     return {name: torch_devices.to_array(_tensor(part)) for name, part in zip(names, parts, strict=True)}
+
+
+def _flat(answer: Any) -> Iterator[Any]:
+    if isinstance(answer, (tuple, list)):
+        for part in answer:
+            yield from _flat(part)
+    elif answer is not None:
+        yield answer
 
 
 def _tensor(value: Any) -> torch.Tensor:

@@ -12,13 +12,13 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file
-from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 from services.runtime.formats import torch_devices
 from services.runtime.formats.port import FormatSettings, signatures
 from services.runtime.formats.torch_module import TorchModel
 from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
 class TorchSafetensorsFormat:

@@ -185,7 +185,7 @@ def test_a_type_that_was_not_reviewed_is_refused_by_name(tmp_path: Path) -> None
     path = tmp_path / "model.skops"
     skops.io.dump(Hostile(f"touch {canary}"), path)
 
-    with pytest.raises(UnsafeFormat, match="system|Hostile"):
+    with pytest.raises(UnsafeFormat, match=r"system|Hostile"):
         FORMAT.load(path, models.version("skops"), "auto")
 
     assert not canary.exists()

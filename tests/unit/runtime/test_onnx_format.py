@@ -1,0 +1,114 @@
+"""ONNX models: the graph's names and shapes, and nothing outside of the artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from skl2onnx import to_onnx
+
+from services.runtime.formats.onnx import OnnxFormat
+from services.runtime.formats.port import FormatSettings
+from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
+from tests.fakes import models
+
+FORMAT = OnnxFormat(FormatSettings())
+
+
+def export(path: Path, *, zipmap: bool = False) -> Path:
+    pipeline, features, _ = models.iris_pipeline()
+    options = {id(pipeline): {"zipmap": zipmap}}
+    path.write_bytes(to_onnx(pipeline, features[:1].astype(np.float32), options=options).SerializeToString())
+    return path
+
+
+def test_predictions_equal_the_local_models(tmp_path: Path) -> None:
+    pipeline, features, _ = models.iris_pipeline()
+    model = FORMAT.load(export(tmp_path / "model.onnx"), models.version("onnx"), "auto")
+
+    answer = model.call("predict", {"X": features.astype(np.float32)})
+
+    np.testing.assert_array_equal(answer["label"], pipeline.predict(features))
+    np.testing.assert_allclose(answer["probabilities"], pipeline.predict_proba(features), atol=1e-5)
+    assert answer["probabilities"].shape == (150, 3)
+
+
+def test_text_tensors_go_in_and_come_out(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "text",
+        [helper.make_tensor_value_info("x", TensorProto.STRING, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.STRING, ["n"])],
+    )
+    path = tmp_path / "model.onnx"
+    opset = helper.make_opsetid("", 18)
+    path.write_bytes(helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+    model = FORMAT.load(path, models.version("onnx"), "cpu")
+
+    answer = model.call("predict", {"x": np.array([b"gr\xc3\xbcn", b"red"], dtype=object)})
+
+    assert list(answer["y"]) == ["grün", "red"]
+
+
+def test_an_output_that_is_no_tensor_is_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="zipmap"):
+        FORMAT.load(export(tmp_path / "model.onnx", zipmap=True), models.version("onnx"), "auto")
+
+
+def test_a_wrong_shape_type_or_name_is_the_callers_fault(tmp_path: Path) -> None:
+    model = FORMAT.load(export(tmp_path / "model.onnx"), models.version("onnx"), "auto")
+
+    with pytest.raises(InvalidInput, match="shapes"):
+        model.call("predict", {"X": np.zeros((1, 5), np.float32)})
+    with pytest.raises(InvalidInput, match=r"tensor\(float\)"):
+        model.call("predict", {"X": np.zeros((1, 4))})
+    with pytest.raises(InvalidInput, match="the inputs X"):
+        model.call("predict", {"Y": np.zeros((1, 4), np.float32)})
+    with pytest.raises(InvalidInput, match="'predict'"):
+        model.call("fit", {"X": np.zeros((1, 4), np.float32)})
+
+
+def test_tensors_in_other_files_are_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value="secret")
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "leak",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])],
+        [weights],
+    )
+    path = tmp_path / "model.onnx"
+    opset = helper.make_opsetid("", 18)
+    path.write_bytes(helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+
+    with pytest.raises(UnsafeFormat, match="other files"):
+        FORMAT.load(path, models.version("onnx"), "auto")
+
+
+def test_the_word_location_alone_refuses_nothing(tmp_path: Path) -> None:
+    path = export(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.doc_string = "trained at this location"
+    path.write_bytes(model.SerializeToString())
+
+    assert FORMAT.load(path, models.version("onnx"), "auto").device == "cpu"
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"\x08\x07" * 50])
+def test_a_broken_artifact_is_corrupt(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+
+    with pytest.raises(Corrupt):
+        FORMAT.load(path, models.version("onnx"), "auto")
+
+
+def test_cuda_where_there_is_none_is_a_requirement_unmet(tmp_path: Path) -> None:
+    with pytest.raises(RequirementUnmet, match="CUDA"):
+        FORMAT.load(export(tmp_path / "model.onnx"), models.version("onnx"), "cuda")
