@@ -1,0 +1,9 @@
+"""python -m services.api_gateway, pretended."""
+
+from __future__ import annotations
+
+import os
+
+from fake_service import serve
+
+serve(os.environ.get("STELLWERK_NAME", "api_gateway"))

@@ -1,0 +1,196 @@
+"""The pure parts of `stellwerk up`: ports, environments, delays, log lines, secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stellwerk.local import backing, ports, supervisor
+from stellwerk.local.logs import LogStream
+from stellwerk.local.plan import Options, Ports, environment, process_names, reachable, services
+from stellwerk.local.secrets import Secrets, write
+from stellwerk.local.supervised import FIRST_DELAY, LONGEST_DELAY, STEADY_SECONDS, restart_delay
+
+
+def _plan(**options: object) -> dict[str, dict[str, str]]:
+    chosen = Options(data_dir=Path("/data"), **options)  # type: ignore[arg-type]
+    names = process_names(chosen.runtimes)
+    metrics = {name: 30_000 + at for at, name in enumerate(names)}
+    internal = Ports(1, 2, 3, tuple(range(10, 10 + chosen.runtimes)), metrics)
+    planned = services(chosen, internal, broker_file=Path("/b"), mongo_file=Path("/m"), inherited={})
+    return {service.name: dict(service.environment) for service in planned}
+
+
+@given(st.lists(st.floats(min_value=0, max_value=STEADY_SECONDS, exclude_max=True), max_size=30))
+def test_waits_between_restarts_grow_to_a_bound_while_a_process_keeps_ending(uptimes: list[float]) -> None:
+    delays = [0.0]
+    for uptime in uptimes:
+        delays.append(restart_delay(delays[-1], uptime))
+
+    assert delays == sorted(delays)
+    assert all(FIRST_DELAY <= delay <= LONGEST_DELAY for delay in delays[1:])
+
+
+def test_a_process_that_stayed_up_is_restarted_at_once_again() -> None:
+    assert restart_delay(LONGEST_DELAY, STEADY_SECONDS) == FIRST_DELAY
+
+
+@given(count=st.integers(min_value=0, max_value=30))
+def test_reserved_ports_are_different_and_below_those_of_outgoing_connections(count: int) -> None:
+    found = ports.reserve(count)
+
+    assert len(set(found)) == count
+    lowest_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(port < lowest_ephemeral for port in found)
+
+
+def test_an_address_that_is_not_ours_is_a_problem_with_a_reason() -> None:
+    with pytest.raises(ports.PortTaken, match=r"cannot listen on 192\.0\.2\.1:80 .*--http-port"):
+        ports.require("192.0.2.1", 80, "--http-port")
+
+
+def test_metrics_ports_count_up_from_the_one_given() -> None:
+    base = ports.reserve(1)[0]
+
+    chosen = supervisor.choose_ports(Options(data_dir=Path("/data"), metrics_port=base, runtimes=2))
+
+    assert list(chosen.metrics.values()) == list(range(base, base + 6))
+
+
+def test_a_metrics_port_in_use_names_its_option() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        with pytest.raises(ports.PortTaken, match="--metrics-port"):
+            supervisor.choose_ports(Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1]))
+
+
+def test_every_service_finds_its_peers_where_they_listen() -> None:
+    told = _plan(runtimes=3)
+
+    for service in told.values():
+        for peer in ("controlplane", "repository", "router"):
+            assert service[f"STELLWERK_{peer.upper()}"] == told[peer]["STELLWERK_LISTEN"]
+    listening = [service["STELLWERK_LISTEN"] for service in told.values()]
+    assert len(set(listening)) == len(listening)
+
+
+def test_only_those_who_need_the_database_or_the_root_key_are_told_of_them() -> None:
+    told = _plan()
+
+    holders = {name for name, service in told.items() if "STELLWERK_MONGO_URL_FILE" in service}
+    assert holders == {"repository", "controlplane"}
+    assert [name for name, service in told.items() if "STELLWERK_ROOT_KEY_FILE" in service] == ["controlplane"]
+
+
+def test_runtimes_have_names_and_caches_of_their_own() -> None:
+    told = _plan(runtimes=2)
+
+    assert told["runtime-1"]["STELLWERK_NAME"] == "runtime-1"
+    assert told["runtime-1"]["STELLWERK_CACHE_DIR"] != told["runtime-2"]["STELLWERK_CACHE_DIR"]
+    assert told["runtime-1"]["STELLWERK_SERVICE_KEY_FILE"] == told["runtime-2"]["STELLWERK_SERVICE_KEY_FILE"]
+
+
+def test_only_the_gateway_listens_where_others_can_reach_it() -> None:
+    told = _plan(host="0.0.0.0")
+
+    public = {name for name, service in told.items() if "0.0.0.0" in service["STELLWERK_LISTEN"]}
+    assert public == {"api_gateway"}
+    assert told["controlplane"]["STELLWERK_GATEWAY"] == "127.0.0.1:8081"
+
+
+@pytest.mark.parametrize("mine", ["STELLWERK_BROKER", "STELLWERK_BROKER_FILE"])
+def test_a_variable_of_the_user_never_displaces_what_the_platform_decided(mine: str) -> None:
+    built = environment({"BROKER_FILE": "/ours"}, {mine: "theirs", "STELLWERK_SLOTS": "4", "PATH": "/bin"})
+
+    assert {key: value for key, value in built.items() if "BROKER" in key} == {"STELLWERK_BROKER_FILE": "/ours"}
+    assert (built["STELLWERK_SLOTS"], built["PATH"]) == ("4", "/bin")
+
+
+def test_a_wildcard_address_is_reached_on_the_loopback() -> None:
+    assert [reachable("0.0.0.0:1"), reachable("127.0.0.1:2"), reachable("[::]:3")] == [
+        "127.0.0.1:1",
+        "127.0.0.1:2",
+        "127.0.0.1:3",
+    ]
+
+
+def test_secrets_are_made_once_and_kept(tmp_path: Path) -> None:
+    secrets = Secrets(tmp_path / "secrets")
+
+    written = secrets.create()
+    texts = {path: path.read_text() for path in written}
+
+    assert len(set(texts.values())) == len(written) == 7
+    assert secrets.create() == []
+    assert {path: path.read_text() for path in written} == texts
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o600}
+
+
+def test_a_lost_secret_is_made_anew_and_the_others_stay(tmp_path: Path) -> None:
+    secrets = Secrets(tmp_path)
+    secrets.create()
+    secrets.service_key("router").write_text("")
+
+    assert secrets.create() == [secrets.service_key("router")]
+
+
+def test_a_file_that_was_open_to_others_is_not_when_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    path.chmod(0o644)
+
+    write(path, "new")
+
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_addresses_are_shown_without_their_passwords() -> None:
+    assert backing.place("amqp://user:secret@host:5672/v") == "host:5672"
+    assert backing.place("mongodb://u:p%40@a:1,b:2/?replicaSet=rs0") == "a:1,b:2"
+
+
+async def test_a_given_broker_is_used_as_told(tmp_path: Path) -> None:
+    pull = await backing.open_broker("pull", tmp_path, print)
+    amqp = await backing.open_broker("amqp://user:secret@host:5672/v", tmp_path, print)
+
+    assert (pull.url, pull.description) == ("pull", "pull dispatch (as told)")
+    assert (amqp.url, amqp.description) == ("amqp://user:secret@host:5672/v", "RabbitMQ at host:5672 (as told)")
+
+
+def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
+    sink = io.StringIO()
+    record = {"service": "router", "event": "rpc", "level": "error", "timestamp": "2026-01-02T03:04:05.678Z", "code": 5}
+
+    LogStream(sink, terminal=True).line("router", json.dumps(record))
+
+    text = sink.getvalue()
+    assert text.count("\n") == 1
+    for part in ("router ", "03:04:05.678", "error", "rpc", "code=", "5"):
+        assert part in text
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs"])))
+def test_off_a_terminal_any_line_comes_out_as_one_json_object(text: str) -> None:
+    sink = io.StringIO(newline="\n")
+
+    LogStream(sink, terminal=False).line("router", text)
+
+    assert isinstance(json.loads(sink.getvalue()), dict)
+
+
+def test_a_reader_who_went_away_stops_nothing() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise BrokenPipeError
+
+    LogStream(Gone(), terminal=False).say("ready")
