@@ -33,6 +33,13 @@ class ControlPlaneSettings(ServiceSettings):
     # The gateway's gRPC address, to ask for its status; empty to leave it out.
     gateway: str = ""
 
+    @pydantic.field_validator("mongo_url")
+    @classmethod
+    def _mongo_url_is_one(cls, value: pydantic.SecretStr) -> pydantic.SecretStr:
+        if not value.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must look like mongodb://user:password@host:port/?replicaSet=name")
+        return value
+
     @pydantic.field_validator("root_key")
     @classmethod
     def _root_key_is_long(cls, value: pydantic.SecretStr) -> pydantic.SecretStr:

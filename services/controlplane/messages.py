@@ -8,9 +8,13 @@ from google.protobuf import timestamp_pb2
 
 from services.controlplane.ledger import Entry, Finding
 from services.controlplane.principals import ApiKey, Principal
+from services.wire.errors import InvalidInput
 from services.wire.permissions import Grant, Role
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
+
+# 9999-12-31, where protobuf's timestamps end.
+_LAST_MILLISECOND = 253_402_300_799_000
 
 
 def timestamp(seconds: float | None) -> timestamp_pb2.Timestamp | None:
@@ -79,8 +83,11 @@ def record(entry: Entry) -> audit.AuditRecord:
     )
 
 
-# 9999-12-31, where protobuf's timestamps end.
-_LAST_MILLISECOND = 253_402_300_799_000
+def sequence(position: str) -> int:
+    """The number in a page token, 0 for the first page. InvalidInput if it is none: anyone can write a token."""
+    if position and not (position.isascii() and position.isdigit() and len(position) < 19):
+        raise InvalidInput("page_token is not one of this listing's", field="page_token")
+    return int(position or 0)
 
 
 def finding(value: Finding) -> audit.VerifyResponse:

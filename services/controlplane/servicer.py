@@ -106,7 +106,7 @@ class AuditServicer:
     async def ListRecords(self, request: audit.ListRecordsRequest, _: Any) -> audit.ListRecordsResponse:
         size = paging.page_size(request.page_size)
         listing = f"audit\0{request.principal}\0{request.resource}"
-        before = int(paging.decode(listing, request.page_token) or 0)
+        before = messages.sequence(paging.decode(listing, request.page_token))
         found = await self._ledger.page(before, size + 1, request.principal, request.resource)
         next_page = paging.encode(listing, str(found[size - 1].sequence)) if len(found) > size else ""
         return audit.ListRecordsResponse(records=map(messages.record, found[:size]), next_page_token=next_page)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from services.controlplane import keys
 from services.controlplane.issuer import (
+    DEFAULT_LIFETIME_SECONDS,
     MAX_LIFETIME_SECONDS,
     SigningKey,
     Subject,
@@ -46,7 +47,7 @@ class Policy:
     """How tokens are issued. A new signing key is shown to verifiers `publish_seconds` before it signs."""
 
     issuer: str = "stellwerk"
-    lifetime_seconds: int = 900
+    lifetime_seconds: int = DEFAULT_LIFETIME_SECONDS
     publish_seconds: float = 12.0
 
 
@@ -127,6 +128,11 @@ class Tokens:
         if service is not None:
             return await self._for_service(service, lifetime)
         return await self._for_principal(keys.parse_api_key(text), lifetime)
+
+    async def own(self) -> tuple[str, float]:
+        """The control plane's own token and its lifetime, in exchange for nothing. Raises Unavailable at the start."""
+        token = self._sign(Subject("services/controlplane", (Grant("service.controlplane"),)), DEFAULT_LIFETIME_SECONDS)
+        return token.text, float(token.expires_in)
 
     async def _for_service(self, presented: keys.Presented, lifetime: int) -> Token:
         if not await asyncio.to_thread(self._service_keys.holds, presented):

@@ -1,0 +1,11 @@
+"""`python -m services.controlplane`: settings from the environment, then the process until it is told to stop."""
+
+import os
+import sys
+
+from services.chassis.entry import run
+from services.controlplane.config import ControlPlaneSettings
+from services.controlplane.main import compose
+
+if __name__ == "__main__":
+    sys.exit(run(compose, ControlPlaneSettings, os.environ))
