@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
 from google.protobuf.message import Message
 
+from stellwerk.client.credentials import Credentials
 from stellwerk.client.errors import Unavailable, from_http, late, unreachable
 from stellwerk.client.rest import from_http as read_answer
 from stellwerk.client.rest import to_http
@@ -24,15 +26,15 @@ MOST_MILLISECONDS = 99_999_999
 
 def _client_options(target: Target) -> dict[str, Any]:
     headers = {"user-agent": user_agent(), "accept": "application/json"}
-    if target.token:
-        headers["authorization"] = f"Bearer {target.token}"
     verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(target.ca)) if target.ca else True
     return {"headers": headers, "verify": verify, "trust_env": not target.loopback}
 
 
-def _request(address: str, request: Message, timeout: float) -> dict[str, Any]:
+def _request(address: str, credentials: Credentials, request: Message, timeout: float) -> dict[str, Any]:
     http = to_http(request)
     headers = {"grpc-timeout": f"{min(max(int(timeout * 1000), 1), MOST_MILLISECONDS)}m"}
+    if credentials.authorization:
+        headers["authorization"] = credentials.authorization
     if http.body is not None:
         headers["content-type"] = "application/json"
     return {
@@ -44,8 +46,7 @@ def _request(address: str, request: Message, timeout: float) -> dict[str, Any]:
     }
 
 
-def _upload_request(address: str, request: Message, size: int, timeout: float) -> dict[str, Any]:
-    options = _request(address, request, timeout)
+def _for_upload(options: dict[str, Any], size: int) -> dict[str, Any]:
     options["headers"] |= {"content-type": "application/octet-stream", "content-length": str(size)}
     return options
 
@@ -81,17 +82,18 @@ def _answer(request: Message, response: httpx.Response, address: str) -> Message
 class HttpTransport:
     """Blocking REST."""
 
-    def __init__(self, target: Target, adapter: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, target: Target, credentials: Credentials, adapter: httpx.BaseTransport | None = None) -> None:
         self._address = target.url.rstrip("/")
+        self._request = partial(_request, self._address, credentials)
         self._client = httpx.Client(**_client_options(target), transport=adapter)
 
     def call(self, request: Message, timeout: float) -> Message:
         with _failures(self._address, timeout):
-            response = self._client.request(**_request(self._address, request, timeout))
+            response = self._client.request(**self._request(request, timeout))
         return _answer(request, response, self._address)
 
     def upload(self, request: Message, pieces: Iterator[bytes], size: int, timeout: float) -> Message:
-        options = _upload_request(self._address, request, size, timeout) | {"content": pieces}
+        options = _for_upload(self._request(request, timeout), size) | {"content": pieces}
         with _failures(self._address, timeout):
             response = self._client.request(**options)
         return _answer(request, response, self._address)
@@ -99,7 +101,7 @@ class HttpTransport:
     def download(self, request: Message, timeout: float) -> Iterator[bytes]:
         with (
             _failures(self._address, timeout),
-            self._client.stream(**_request(self._address, request, timeout)) as response,
+            self._client.stream(**self._request(request, timeout)) as response,
         ):
             if not response.is_success:
                 raise from_http(response.status_code, response.headers, response.read(), self._address)
@@ -112,24 +114,27 @@ class HttpTransport:
 class AsyncHttpTransport:
     """REST, awaited."""
 
-    def __init__(self, target: Target, adapter: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, target: Target, credentials: Credentials, adapter: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self._address = target.url.rstrip("/")
+        self._request = partial(_request, self._address, credentials)
         self._client = httpx.AsyncClient(**_client_options(target), transport=adapter)
 
     async def call(self, request: Message, timeout: float) -> Message:
         with _failures(self._address, timeout):
-            response = await self._client.request(**_request(self._address, request, timeout))
+            response = await self._client.request(**self._request(request, timeout))
         return _answer(request, response, self._address)
 
     async def upload(self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float) -> Message:
-        options = _upload_request(self._address, request, size, timeout) | {"content": pieces}
+        options = _for_upload(self._request(request, timeout), size) | {"content": pieces}
         with _failures(self._address, timeout):
             response = await self._client.request(**options)
         return _answer(request, response, self._address)
 
     async def download(self, request: Message, timeout: float) -> AsyncIterator[bytes]:
         with _failures(self._address, timeout):
-            async with self._client.stream(**_request(self._address, request, timeout)) as response:
+            async with self._client.stream(**self._request(request, timeout)) as response:
                 if not response.is_success:
                     raise from_http(response.status_code, response.headers, await response.aread(), self._address)
                 async for piece in response.aiter_bytes():

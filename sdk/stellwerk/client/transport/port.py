@@ -20,7 +20,8 @@ class Target:
     """Where the platform is and what is needed to talk to it."""
 
     url: str
-    token: str | None
+    # A token or an API key.
+    secret: str | None
     # Certificates of the authority to trust, in PEM; None for those the machine trusts.
     ca: Path | None = None
 
