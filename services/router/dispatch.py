@@ -136,7 +136,7 @@ class Dispatcher:
         if lane is not None and not lane.waiting and not lane.sending:
             del self._lanes[key]
 
-    def keys(self) -> list[str]:
+    def used_keys(self) -> list[str]:
         """The keys that work was sent for."""
         return sorted(self._lanes)
 

@@ -83,7 +83,7 @@ def _pack(elements: Any, datatype: str, name: str) -> bytes:
     dtype = DTYPES[datatype]
     wide = np.asarray(elements, dtype=dtype if dtype.kind in "bf" else None)
     if dtype.kind in "iu" and wide.size:
-        info = np.iinfo(dtype)
+        info: Any = np.iinfo(dtype.type)  # type: ignore[type-var]
         if int(wide.min()) < info.min or int(wide.max()) > info.max:
             raise InvalidInput(f"input '{name}' holds a number that does not fit {datatype}", tensor=name)
     return wide.astype(dtype).tobytes()

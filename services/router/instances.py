@@ -36,7 +36,7 @@ def to_tensor(rows: struct_pb2.ListValue, signature: tensor_pb2.MethodSignature)
         raise InvalidInput(f"instances cannot be given as {spec.datatype}; send inputs instead")
     array = _array(values, np.dtype(np.bool_) if dtype.kind == "b" else np.dtype(np.float64))
     if dtype.kind in "iu":
-        info = np.iinfo(dtype)
+        info: Any = np.iinfo(dtype.type)  # type: ignore[type-var]
         if np.any(array != np.floor(array)) or np.any(array < info.min) or np.any(array > info.max):
             raise InvalidInput(f"instances must be whole numbers that fit {spec.datatype}", field="instances")
     return tensors.from_numpy(spec.name, array.astype(dtype))
@@ -44,8 +44,8 @@ def to_tensor(rows: struct_pb2.ListValue, signature: tensor_pb2.MethodSignature)
 
 def _array(values: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     kinds = {type(leaf) for leaf in _leaves(values)}
-    allowed = {"b": {bool}, "f": {float}, "O": {str}}[dtype.kind]
-    if not kinds <= allowed:
+    allowed: type = {"b": bool, "f": float, "O": str}[dtype.kind]
+    if not kinds <= {allowed}:
         raise InvalidInput("instances do not have the type of the model's input", field="instances")
     try:
         return np.array(values, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Where models run: `plan(demands, fleet) -> actions`. A pure function; carrying the actions out is somebody else's job."""
+"""Where models run: `plan(demands, fleet) -> actions`. A pure function; somebody else carries the actions out."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _serves(member: Member, key: str, now: float) -> bool:
 
 
 def failure(demand: Demand, members: Iterable[Member]) -> ServiceError | None:
-    """Why the demand is not served although runtimes tried: the error they reported, None while one may still succeed."""
+    """Why nobody serves the demand although some tried: what they reported, None while one may still succeed."""
     found: ServiceError | None = None
     for member in candidates(demand, members):
         model = member.served(demand.key)

@@ -54,7 +54,7 @@ class RouterServicer:
 
     async def ListQueues(self, request: messages.ListQueuesRequest, _: Any) -> messages.ListQueuesResponse:
         response = messages.ListQueuesResponse(broker=self._broker.description)
-        for key in self._dispatcher.keys():
+        for key in self._dispatcher.used_keys():
             name = topology.inference_queue(key).name
             depth = await self._broker.inspect(name)
             demand = self._serving.demands.get(key)

@@ -1,4 +1,4 @@
-"""Keeps models served: takes demands from requests, has `plan` decide, tells runtimes, and lets requests wait for it."""
+"""Keeps models served: takes demands from requests, has `plan` decide, tells runtimes, lets requests wait for them."""
 
 from __future__ import annotations
 
