@@ -44,6 +44,7 @@ class TokenVerifier:
         self._keys: dict[str, Any] = {}
         self._revoked_keys: frozenset[str] = frozenset()
         self._revoked_principals: frozenset[str] = frozenset()
+        self._valid_from: dict[str, int] = {}
         self._seen: OrderedDict[str, Principal] = OrderedDict()
         self._trusted = b""
 
@@ -62,6 +63,7 @@ class TokenVerifier:
         self._keys = {key.kid: jwt.PyJWK(_jwk(key)).key for key in bundle.keys}
         self._revoked_keys = frozenset(bundle.revoked_key_ids)
         self._revoked_principals = frozenset(bundle.revoked_principals)
+        self._valid_from = dict(bundle.tokens_valid_from)
         self._seen.clear()
 
     def verify(self, token: str) -> Principal:
@@ -104,6 +106,8 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError, AttributeError):
             raise Unauthenticated(REFUSAL) from None
         if principal.key_id in self._revoked_keys or principal.name in self._revoked_principals:
+            raise Unauthenticated(REFUSAL)
+        if int(claims["iat"]) < self._valid_from.get(principal.name, 0):
             raise Unauthenticated(REFUSAL)
         return principal
 

@@ -28,13 +28,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from stellwerk.options.v1 import options_pb2 as stellwerk_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0stellwerk/controlplane/v1/identity_service.proto\x12\x19stellwerk.controlplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"stellwerk/options/v1/options.proto\"+\n\x0bRoleBinding\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"\xb7\x01\n\tPrincipal\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x35\n\x05roles\x18\x03 \x03(\x0b\x32&.stellwerk.controlplane.v1.RoleBinding\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xbf\x01\n\x06\x41piKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x03Jwk\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03kid\x18\x02 \x01(\t\x12\x0b\n\x03use\x18\x03 \x01(\t\x12\x0b\n\x03\x61lg\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\">\n\x11IssueTokenRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x02 \x01(\x05\"R\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\x05\"\x10\n\x0eGetJwksRequest\"?\n\x0fGetJwksResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.stellwerk.controlplane.v1.Jwk\"\x11\n\x0fGetTrustRequest\"\x85\x01\n\x10GetTrustResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12,\n\x04keys\x18\x02 \x03(\x0b\x32\x1e.stellwerk.controlplane.v1.Jwk\x12\x17\n\x0frevoked_key_ids\x18\x03 \x03(\t\x12\x1a\n\x12revoked_principals\x18\x04 \x03(\t\"\x12\n\x10GetCallerRequest\"\x8e\x01\n\x11GetCallerResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x35\n\x05roles\x18\x02 \x03(\x0b\x32&.stellwerk.controlplane.v1.RoleBinding\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x16\x43reatePrincipalRequest\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\"R\n\x17\x43reatePrincipalResponse\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\"#\n\x13GetPrincipalRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x14GetPrincipalResponse\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\">\n\x15ListPrincipalsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x16ListPrincipalsResponse\x12\x38\n\nprincipals\x18\x01 \x03(\x0b\x32$.stellwerk.controlplane.v1.Principal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x16UpdatePrincipalRequest\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"R\n\x17UpdatePrincipalResponse\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\"&\n\x16\x44\x65letePrincipalRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x19\n\x17\x44\x65letePrincipalResponse\"Y\n\x13\x43reateApiKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x32\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\"Z\n\x14\x43reateApiKeyResponse\x12\x32\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"$\n\x12ListApiKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"J\n\x13ListApiKeysResponse\x12\x33\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\"#\n\x13RevokeApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x14RevokeApiKeyResponse\x12\x32\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\"\x12\n\x10ListRolesRequest\"C\n\x11ListRolesResponse\x12.\n\x05roles\x18\x01 \x03(\x0b\x32\x1f.stellwerk.controlplane.v1.Role\">\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\"\x19\n\x17RotateSigningKeyRequest\"\'\n\x18RotateSigningKeyResponse\x12\x0b\n\x03kid\x18\x01 \x01(\t2\x98\x12\n\x0fIdentityService\x12\x97\x01\n\nIssueToken\x12,.stellwerk.controlplane.v1.IssueTokenRequest\x1a-.stellwerk.controlplane.v1.IssueTokenResponse\",\xaa\xd5\x18\r\n\tanonymous\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tokens:issue:\x01*\x12\x91\x01\n\x07GetJwks\x12).stellwerk.controlplane.v1.GetJwksRequest\x1a*.stellwerk.controlplane.v1.GetJwksResponse\"/\xaa\xd5\x18\r\n\tanonymous\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12v\n\x08GetTrust\x12*.stellwerk.controlplane.v1.GetTrustRequest\x1a+.stellwerk.controlplane.v1.GetTrustResponse\"\x11\xaa\xd5\x18\r\n\tanonymous\x18\x03\x12\x8f\x01\n\tGetCaller\x12+.stellwerk.controlplane.v1.GetCallerRequest\x1a,.stellwerk.controlplane.v1.GetCallerResponse\"\'\xaa\xd5\x18\x11\n\rauthenticated\x18\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/caller\x12\xaf\x01\n\x0f\x43reatePrincipal\x12\x31.stellwerk.controlplane.v1.CreatePrincipalRequest\x1a\x32.stellwerk.controlplane.v1.CreatePrincipalResponse\"5\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02\x1b\"\x0e/v1/principals:\tprincipal\x12\xa3\x01\n\x0cGetPrincipal\x12..stellwerk.controlplane.v1.GetPrincipalRequest\x1a/.stellwerk.controlplane.v1.GetPrincipalResponse\"2\xaa\xd5\x18\x0f\n\x0b\x61\x63\x63\x65ss.read\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=principals/*}\x12\xa0\x01\n\x0eListPrincipals\x12\x30.stellwerk.controlplane.v1.ListPrincipalsRequest\x1a\x31.stellwerk.controlplane.v1.ListPrincipalsResponse\")\xaa\xd5\x18\x0f\n\x0b\x61\x63\x63\x65ss.read\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/principals\x12\xc2\x01\n\x0fUpdatePrincipal\x12\x31.stellwerk.controlplane.v1.UpdatePrincipalRequest\x1a\x32.stellwerk.controlplane.v1.UpdatePrincipalResponse\"H\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02.2!/v1/{principal.name=principals/*}:\tprincipal\x12\xad\x01\n\x0f\x44\x65letePrincipal\x12\x31.stellwerk.controlplane.v1.DeletePrincipalRequest\x1a\x32.stellwerk.controlplane.v1.DeletePrincipalResponse\"3\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02\x19*\x17/v1/{name=principals/*}\x12\xb4\x01\n\x0c\x43reateApiKey\x12..stellwerk.controlplane.v1.CreateApiKeyRequest\x1a/.stellwerk.controlplane.v1.CreateApiKeyResponse\"C\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02)\"\x1e/v1/{parent=principals/*}/keys:\x07\x61pi_key\x12\xa7\x01\n\x0bListApiKeys\x12-.stellwerk.controlplane.v1.ListApiKeysRequest\x1a..stellwerk.controlplane.v1.ListApiKeysResponse\"9\xaa\xd5\x18\x0f\n\x0b\x61\x63\x63\x65ss.read\x18\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=principals/*}/keys\x12\xb5\x01\n\x0cRevokeApiKey\x12..stellwerk.controlplane.v1.RevokeApiKeyRequest\x1a/.stellwerk.controlplane.v1.RevokeApiKeyResponse\"D\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02*\"%/v1/{name=principals/*/keys/*}:revoke:\x01*\x12\x8e\x01\n\tListRoles\x12+.stellwerk.controlplane.v1.ListRolesRequest\x1a,.stellwerk.controlplane.v1.ListRolesResponse\"&\xaa\xd5\x18\x11\n\rauthenticated\x18\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/roles\x12\xb2\x01\n\x10RotateSigningKey\x12\x32.stellwerk.controlplane.v1.RotateSigningKeyRequest\x1a\x33.stellwerk.controlplane.v1.RotateSigningKeyResponse\"5\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/signingKeys:rotate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0stellwerk/controlplane/v1/identity_service.proto\x12\x19stellwerk.controlplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"stellwerk/options/v1/options.proto\"+\n\x0bRoleBinding\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"\xb7\x01\n\tPrincipal\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x35\n\x05roles\x18\x03 \x03(\x0b\x32&.stellwerk.controlplane.v1.RoleBinding\x12\x10\n\x08\x64isabled\x18\x04 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xbf\x01\n\x06\x41piKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\\\n\x03Jwk\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03kid\x18\x02 \x01(\t\x12\x0b\n\x03use\x18\x03 \x01(\t\x12\x0b\n\x03\x61lg\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\">\n\x11IssueTokenRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x18\n\x10lifetime_seconds\x18\x02 \x01(\x05\"R\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\x05\"\x10\n\x0eGetJwksRequest\"?\n\x0fGetJwksResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.stellwerk.controlplane.v1.Jwk\"\x11\n\x0fGetTrustRequest\"\x9a\x02\n\x10GetTrustResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12,\n\x04keys\x18\x02 \x03(\x0b\x32\x1e.stellwerk.controlplane.v1.Jwk\x12\x17\n\x0frevoked_key_ids\x18\x03 \x03(\t\x12\x1a\n\x12revoked_principals\x18\x04 \x03(\t\x12[\n\x11tokens_valid_from\x18\x05 \x03(\x0b\x32@.stellwerk.controlplane.v1.GetTrustResponse.TokensValidFromEntry\x1a\x36\n\x14TokensValidFromEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x12\n\x10GetCallerRequest\"\x8e\x01\n\x11GetCallerResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x35\n\x05roles\x18\x02 \x03(\x0b\x32&.stellwerk.controlplane.v1.RoleBinding\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x16\x43reatePrincipalRequest\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\"R\n\x17\x43reatePrincipalResponse\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\"#\n\x13GetPrincipalRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x14GetPrincipalResponse\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\">\n\x15ListPrincipalsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"k\n\x16ListPrincipalsResponse\x12\x38\n\nprincipals\x18\x01 \x03(\x0b\x32$.stellwerk.controlplane.v1.Principal\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x16UpdatePrincipalRequest\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"R\n\x17UpdatePrincipalResponse\x12\x37\n\tprincipal\x18\x01 \x01(\x0b\x32$.stellwerk.controlplane.v1.Principal\"&\n\x16\x44\x65letePrincipalRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x19\n\x17\x44\x65letePrincipalResponse\"Y\n\x13\x43reateApiKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x32\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\"Z\n\x14\x43reateApiKeyResponse\x12\x32\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"$\n\x12ListApiKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"J\n\x13ListApiKeysResponse\x12\x33\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\"#\n\x13RevokeApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x14RevokeApiKeyResponse\x12\x32\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32!.stellwerk.controlplane.v1.ApiKey\"\x12\n\x10ListRolesRequest\"C\n\x11ListRolesResponse\x12.\n\x05roles\x18\x01 \x03(\x0b\x32\x1f.stellwerk.controlplane.v1.Role\">\n\x04Role\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bpermissions\x18\x03 \x03(\t\"\x19\n\x17RotateSigningKeyRequest\"\'\n\x18RotateSigningKeyResponse\x12\x0b\n\x03kid\x18\x01 \x01(\t2\xda\x12\n\x0fIdentityService\x12\x97\x01\n\nIssueToken\x12,.stellwerk.controlplane.v1.IssueTokenRequest\x1a-.stellwerk.controlplane.v1.IssueTokenResponse\",\xaa\xd5\x18\r\n\tanonymous\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/tokens:issue:\x01*\x12\x91\x01\n\x07GetJwks\x12).stellwerk.controlplane.v1.GetJwksRequest\x1a*.stellwerk.controlplane.v1.GetJwksResponse\"/\xaa\xd5\x18\r\n\tanonymous\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12v\n\x08GetTrust\x12*.stellwerk.controlplane.v1.GetTrustRequest\x1a+.stellwerk.controlplane.v1.GetTrustResponse\"\x11\xaa\xd5\x18\r\n\tanonymous\x18\x03\x12\x8f\x01\n\tGetCaller\x12+.stellwerk.controlplane.v1.GetCallerRequest\x1a,.stellwerk.controlplane.v1.GetCallerResponse\"\'\xaa\xd5\x18\x11\n\rauthenticated\x18\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/caller\x12\xbf\x01\n\x0f\x43reatePrincipal\x12\x31.stellwerk.controlplane.v1.CreatePrincipalRequest\x1a\x32.stellwerk.controlplane.v1.CreatePrincipalResponse\"E\xaa\xd5\x18 \n\x0c\x61\x63\x63\x65ss.write\x12\x0eprincipal.name\x18\x02\x82\xd3\xe4\x93\x02\x1b\"\x0e/v1/principals:\tprincipal\x12\xa9\x01\n\x0cGetPrincipal\x12..stellwerk.controlplane.v1.GetPrincipalRequest\x1a/.stellwerk.controlplane.v1.GetPrincipalResponse\"8\xaa\xd5\x18\x15\n\x0b\x61\x63\x63\x65ss.read\x12\x04name\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/{name=principals/*}\x12\xa0\x01\n\x0eListPrincipals\x12\x30.stellwerk.controlplane.v1.ListPrincipalsRequest\x1a\x31.stellwerk.controlplane.v1.ListPrincipalsResponse\")\xaa\xd5\x18\x0f\n\x0b\x61\x63\x63\x65ss.read\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/principals\x12\xd2\x01\n\x0fUpdatePrincipal\x12\x31.stellwerk.controlplane.v1.UpdatePrincipalRequest\x1a\x32.stellwerk.controlplane.v1.UpdatePrincipalResponse\"X\xaa\xd5\x18 \n\x0c\x61\x63\x63\x65ss.write\x12\x0eprincipal.name\x18\x02\x82\xd3\xe4\x93\x02.2!/v1/{principal.name=principals/*}:\tprincipal\x12\xb3\x01\n\x0f\x44\x65letePrincipal\x12\x31.stellwerk.controlplane.v1.DeletePrincipalRequest\x1a\x32.stellwerk.controlplane.v1.DeletePrincipalResponse\"9\xaa\xd5\x18\x16\n\x0c\x61\x63\x63\x65ss.write\x12\x04name\x18\x02\x82\xd3\xe4\x93\x02\x19*\x17/v1/{name=principals/*}\x12\xbc\x01\n\x0c\x43reateApiKey\x12..stellwerk.controlplane.v1.CreateApiKeyRequest\x1a/.stellwerk.controlplane.v1.CreateApiKeyResponse\"K\xaa\xd5\x18\x18\n\x0c\x61\x63\x63\x65ss.write\x12\x06parent\x18\x02\x82\xd3\xe4\x93\x02)\"\x1e/v1/{parent=principals/*}/keys:\x07\x61pi_key\x12\xaf\x01\n\x0bListApiKeys\x12-.stellwerk.controlplane.v1.ListApiKeysRequest\x1a..stellwerk.controlplane.v1.ListApiKeysResponse\"A\xaa\xd5\x18\x17\n\x0b\x61\x63\x63\x65ss.read\x12\x06parent\x18\x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=principals/*}/keys\x12\xbb\x01\n\x0cRevokeApiKey\x12..stellwerk.controlplane.v1.RevokeApiKeyRequest\x1a/.stellwerk.controlplane.v1.RevokeApiKeyResponse\"J\xaa\xd5\x18\x16\n\x0c\x61\x63\x63\x65ss.write\x12\x04name\x18\x02\x82\xd3\xe4\x93\x02*\"%/v1/{name=principals/*/keys/*}:revoke:\x01*\x12\x8e\x01\n\tListRoles\x12+.stellwerk.controlplane.v1.ListRolesRequest\x1a,.stellwerk.controlplane.v1.ListRolesResponse\"&\xaa\xd5\x18\x11\n\rauthenticated\x18\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/roles\x12\xb2\x01\n\x10RotateSigningKey\x12\x32.stellwerk.controlplane.v1.RotateSigningKeyRequest\x1a\x33.stellwerk.controlplane.v1.RotateSigningKeyResponse\"5\xaa\xd5\x18\x10\n\x0c\x61\x63\x63\x65ss.write\x18\x02\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/signingKeys:rotate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stellwerk.controlplane.v1.identity_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETTRUSTRESPONSE_TOKENSVALIDFROMENTRY']._loaded_options = None
+  _globals['_GETTRUSTRESPONSE_TOKENSVALIDFROMENTRY']._serialized_options = b'8\001'
   _globals['_IDENTITYSERVICE'].methods_by_name['IssueToken']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\252\325\030\r\n\tanonymous\030\001\202\323\344\223\002\025\"\020/v1/tokens:issue:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['GetJwks']._loaded_options = None
@@ -44,21 +46,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITYSERVICE'].methods_by_name['GetCaller']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['GetCaller']._serialized_options = b'\252\325\030\021\n\rauthenticated\030\001\202\323\344\223\002\014\022\n/v1/caller'
   _globals['_IDENTITYSERVICE'].methods_by_name['CreatePrincipal']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['CreatePrincipal']._serialized_options = b'\252\325\030\020\n\014access.write\030\002\202\323\344\223\002\033\"\016/v1/principals:\tprincipal'
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreatePrincipal']._serialized_options = b'\252\325\030 \n\014access.write\022\016principal.name\030\002\202\323\344\223\002\033\"\016/v1/principals:\tprincipal'
   _globals['_IDENTITYSERVICE'].methods_by_name['GetPrincipal']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['GetPrincipal']._serialized_options = b'\252\325\030\017\n\013access.read\030\001\202\323\344\223\002\031\022\027/v1/{name=principals/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['GetPrincipal']._serialized_options = b'\252\325\030\025\n\013access.read\022\004name\030\001\202\323\344\223\002\031\022\027/v1/{name=principals/*}'
   _globals['_IDENTITYSERVICE'].methods_by_name['ListPrincipals']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['ListPrincipals']._serialized_options = b'\252\325\030\017\n\013access.read\030\001\202\323\344\223\002\020\022\016/v1/principals'
   _globals['_IDENTITYSERVICE'].methods_by_name['UpdatePrincipal']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['UpdatePrincipal']._serialized_options = b'\252\325\030\020\n\014access.write\030\002\202\323\344\223\002.2!/v1/{principal.name=principals/*}:\tprincipal'
+  _globals['_IDENTITYSERVICE'].methods_by_name['UpdatePrincipal']._serialized_options = b'\252\325\030 \n\014access.write\022\016principal.name\030\002\202\323\344\223\002.2!/v1/{principal.name=principals/*}:\tprincipal'
   _globals['_IDENTITYSERVICE'].methods_by_name['DeletePrincipal']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['DeletePrincipal']._serialized_options = b'\252\325\030\020\n\014access.write\030\002\202\323\344\223\002\031*\027/v1/{name=principals/*}'
+  _globals['_IDENTITYSERVICE'].methods_by_name['DeletePrincipal']._serialized_options = b'\252\325\030\026\n\014access.write\022\004name\030\002\202\323\344\223\002\031*\027/v1/{name=principals/*}'
   _globals['_IDENTITYSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\252\325\030\020\n\014access.write\030\002\202\323\344\223\002)\"\036/v1/{parent=principals/*}/keys:\007api_key'
+  _globals['_IDENTITYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\252\325\030\030\n\014access.write\022\006parent\030\002\202\323\344\223\002)\"\036/v1/{parent=principals/*}/keys:\007api_key'
   _globals['_IDENTITYSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\252\325\030\017\n\013access.read\030\001\202\323\344\223\002 \022\036/v1/{parent=principals/*}/keys'
+  _globals['_IDENTITYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\252\325\030\027\n\013access.read\022\006parent\030\001\202\323\344\223\002 \022\036/v1/{parent=principals/*}/keys'
   _globals['_IDENTITYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
-  _globals['_IDENTITYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\252\325\030\020\n\014access.write\030\002\202\323\344\223\002*\"%/v1/{name=principals/*/keys/*}:revoke:\001*'
+  _globals['_IDENTITYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\252\325\030\026\n\014access.write\022\004name\030\002\202\323\344\223\002*\"%/v1/{name=principals/*/keys/*}:revoke:\001*'
   _globals['_IDENTITYSERVICE'].methods_by_name['ListRoles']._loaded_options = None
   _globals['_IDENTITYSERVICE'].methods_by_name['ListRoles']._serialized_options = b'\252\325\030\021\n\rauthenticated\030\001\202\323\344\223\002\013\022\t/v1/roles'
   _globals['_IDENTITYSERVICE'].methods_by_name['RotateSigningKey']._loaded_options = None
@@ -82,53 +84,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTRUSTREQUEST']._serialized_start=962
   _globals['_GETTRUSTREQUEST']._serialized_end=979
   _globals['_GETTRUSTRESPONSE']._serialized_start=982
-  _globals['_GETTRUSTRESPONSE']._serialized_end=1115
-  _globals['_GETCALLERREQUEST']._serialized_start=1117
-  _globals['_GETCALLERREQUEST']._serialized_end=1135
-  _globals['_GETCALLERRESPONSE']._serialized_start=1138
-  _globals['_GETCALLERRESPONSE']._serialized_end=1280
-  _globals['_CREATEPRINCIPALREQUEST']._serialized_start=1282
-  _globals['_CREATEPRINCIPALREQUEST']._serialized_end=1363
-  _globals['_CREATEPRINCIPALRESPONSE']._serialized_start=1365
-  _globals['_CREATEPRINCIPALRESPONSE']._serialized_end=1447
-  _globals['_GETPRINCIPALREQUEST']._serialized_start=1449
-  _globals['_GETPRINCIPALREQUEST']._serialized_end=1484
-  _globals['_GETPRINCIPALRESPONSE']._serialized_start=1486
-  _globals['_GETPRINCIPALRESPONSE']._serialized_end=1565
-  _globals['_LISTPRINCIPALSREQUEST']._serialized_start=1567
-  _globals['_LISTPRINCIPALSREQUEST']._serialized_end=1629
-  _globals['_LISTPRINCIPALSRESPONSE']._serialized_start=1631
-  _globals['_LISTPRINCIPALSRESPONSE']._serialized_end=1738
-  _globals['_UPDATEPRINCIPALREQUEST']._serialized_start=1741
-  _globals['_UPDATEPRINCIPALREQUEST']._serialized_end=1871
-  _globals['_UPDATEPRINCIPALRESPONSE']._serialized_start=1873
-  _globals['_UPDATEPRINCIPALRESPONSE']._serialized_end=1955
-  _globals['_DELETEPRINCIPALREQUEST']._serialized_start=1957
-  _globals['_DELETEPRINCIPALREQUEST']._serialized_end=1995
-  _globals['_DELETEPRINCIPALRESPONSE']._serialized_start=1997
-  _globals['_DELETEPRINCIPALRESPONSE']._serialized_end=2022
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=2024
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=2113
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=2115
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=2205
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=2207
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=2243
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=2245
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=2319
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2321
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2356
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2358
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2432
-  _globals['_LISTROLESREQUEST']._serialized_start=2434
-  _globals['_LISTROLESREQUEST']._serialized_end=2452
-  _globals['_LISTROLESRESPONSE']._serialized_start=2454
-  _globals['_LISTROLESRESPONSE']._serialized_end=2521
-  _globals['_ROLE']._serialized_start=2523
-  _globals['_ROLE']._serialized_end=2585
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=2587
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=2612
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=2614
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=2653
-  _globals['_IDENTITYSERVICE']._serialized_start=2656
-  _globals['_IDENTITYSERVICE']._serialized_end=4984
+  _globals['_GETTRUSTRESPONSE']._serialized_end=1264
+  _globals['_GETTRUSTRESPONSE_TOKENSVALIDFROMENTRY']._serialized_start=1210
+  _globals['_GETTRUSTRESPONSE_TOKENSVALIDFROMENTRY']._serialized_end=1264
+  _globals['_GETCALLERREQUEST']._serialized_start=1266
+  _globals['_GETCALLERREQUEST']._serialized_end=1284
+  _globals['_GETCALLERRESPONSE']._serialized_start=1287
+  _globals['_GETCALLERRESPONSE']._serialized_end=1429
+  _globals['_CREATEPRINCIPALREQUEST']._serialized_start=1431
+  _globals['_CREATEPRINCIPALREQUEST']._serialized_end=1512
+  _globals['_CREATEPRINCIPALRESPONSE']._serialized_start=1514
+  _globals['_CREATEPRINCIPALRESPONSE']._serialized_end=1596
+  _globals['_GETPRINCIPALREQUEST']._serialized_start=1598
+  _globals['_GETPRINCIPALREQUEST']._serialized_end=1633
+  _globals['_GETPRINCIPALRESPONSE']._serialized_start=1635
+  _globals['_GETPRINCIPALRESPONSE']._serialized_end=1714
+  _globals['_LISTPRINCIPALSREQUEST']._serialized_start=1716
+  _globals['_LISTPRINCIPALSREQUEST']._serialized_end=1778
+  _globals['_LISTPRINCIPALSRESPONSE']._serialized_start=1780
+  _globals['_LISTPRINCIPALSRESPONSE']._serialized_end=1887
+  _globals['_UPDATEPRINCIPALREQUEST']._serialized_start=1890
+  _globals['_UPDATEPRINCIPALREQUEST']._serialized_end=2020
+  _globals['_UPDATEPRINCIPALRESPONSE']._serialized_start=2022
+  _globals['_UPDATEPRINCIPALRESPONSE']._serialized_end=2104
+  _globals['_DELETEPRINCIPALREQUEST']._serialized_start=2106
+  _globals['_DELETEPRINCIPALREQUEST']._serialized_end=2144
+  _globals['_DELETEPRINCIPALRESPONSE']._serialized_start=2146
+  _globals['_DELETEPRINCIPALRESPONSE']._serialized_end=2171
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=2173
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=2262
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=2264
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=2354
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=2356
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=2392
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=2394
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=2468
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2470
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2505
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2507
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2581
+  _globals['_LISTROLESREQUEST']._serialized_start=2583
+  _globals['_LISTROLESREQUEST']._serialized_end=2601
+  _globals['_LISTROLESRESPONSE']._serialized_start=2603
+  _globals['_LISTROLESRESPONSE']._serialized_end=2670
+  _globals['_ROLE']._serialized_start=2672
+  _globals['_ROLE']._serialized_end=2734
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=2736
+  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=2761
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=2763
+  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=2802
+  _globals['_IDENTITYSERVICE']._serialized_start=2805
+  _globals['_IDENTITYSERVICE']._serialized_end=5199
 # @@protoc_insertion_point(module_scope)

@@ -101,16 +101,25 @@ class GetTrustRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetTrustResponse(_message.Message):
-    __slots__ = ("issuer", "keys", "revoked_key_ids", "revoked_principals")
+    __slots__ = ("issuer", "keys", "revoked_key_ids", "revoked_principals", "tokens_valid_from")
+    class TokensValidFromEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ISSUER_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     REVOKED_KEY_IDS_FIELD_NUMBER: _ClassVar[int]
     REVOKED_PRINCIPALS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_VALID_FROM_FIELD_NUMBER: _ClassVar[int]
     issuer: str
     keys: _containers.RepeatedCompositeFieldContainer[Jwk]
     revoked_key_ids: _containers.RepeatedScalarFieldContainer[str]
     revoked_principals: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, issuer: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[Jwk, _Mapping]]] = ..., revoked_key_ids: _Optional[_Iterable[str]] = ..., revoked_principals: _Optional[_Iterable[str]] = ...) -> None: ...
+    tokens_valid_from: _containers.ScalarMap[str, int]
+    def __init__(self, issuer: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[Jwk, _Mapping]]] = ..., revoked_key_ids: _Optional[_Iterable[str]] = ..., revoked_principals: _Optional[_Iterable[str]] = ..., tokens_valid_from: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class GetCallerRequest(_message.Message):
     __slots__ = ()
