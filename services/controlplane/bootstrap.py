@@ -95,7 +95,8 @@ class Bootstrap:
                 before = await self.store.get(ADMIN_ID)
         if not before.administers:
             roles = (*(role for role in before.roles if role != ADMIN), ADMIN)
-            await self.store.replace(before, replace(before, disabled=False, roles=roles, etag=uuid.uuid4().hex))
+            after = replace(before, disabled=False, roles=roles, etag=uuid.uuid4().hex, tokens_valid_from=int(now) + 1)
+            await self.store.replace(before, after)
         await self.store.add_key(key_for(before, key_id, secret, _DISPLAY_NAME, now))
 
 

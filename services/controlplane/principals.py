@@ -20,7 +20,10 @@ _MAX_ROLES = 100
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A person or an application. `uid` tells it from an earlier one of the same id. Times are Unix seconds."""
+    """A person or an application. `uid` tells it from an earlier one of the same id. Times are Unix seconds.
+
+    Tokens issued before `tokens_valid_from` are refused: they tell of roles that it no longer has.
+    """
 
     id: str
     uid: str
@@ -29,6 +32,7 @@ class Principal:
     disabled: bool
     created_at: float
     etag: str
+    tokens_valid_from: int = 0
 
     @property
     def name(self) -> str:
@@ -116,12 +120,16 @@ def fields_to_change(mask: Iterable[str], wanted: pb.Principal) -> frozenset[str
     return frozenset(paths) & frozenset(CHANGEABLE)
 
 
-def changed(principal: Principal, wanted: pb.Principal, fields: frozenset[str], etag: str) -> Principal:
+def changed(principal: Principal, wanted: pb.Principal, fields: frozenset[str], etag: str, now: float) -> Principal:
     """The principal with the wanted values in these fields, under a new etag. Raises InvalidInput."""
-    return replace(
+    after = replace(
         principal,
         display_name=check_display_name(wanted.display_name) if "display_name" in fields else principal.display_name,
         roles=check_roles(wanted.roles) if "roles" in fields else principal.roles,
         disabled=wanted.disabled if "disabled" in fields else principal.disabled,
         etag=etag,
     )
+    if set(after.roles) == set(principal.roles) and after.disabled == principal.disabled:
+        return after
+    # From the next second on, so that no token of this second outlives the change.
+    return replace(after, tokens_valid_from=int(now) + 1)

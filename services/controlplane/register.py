@@ -78,7 +78,7 @@ class Register:
         fields = fields_to_change(mask, wanted)
         for rounds_left in reversed(range(_ROUNDS)):
             before = await self._store.get(principal_id)
-            after = changed(before, wanted, fields, uuid.uuid4().hex)
+            after = changed(before, wanted, fields, uuid.uuid4().hex, self._clock())
             if wanted.etag and wanted.etag != before.etag:
                 raise Conflict(
                     f"{before.name} was changed since you read it; read it again and repeat the change",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,10 +26,11 @@ _HOLDS_ADMIN = {"disabled": False, "roles": [ADMIN.role, ADMIN.bucket]}
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """Whose tokens are refused: API key ids, and principals' names."""
+    """Whose tokens are refused: those of these API keys, of these principals, and those issued before a second."""
 
-    key_ids: tuple[str, ...]
-    principals: tuple[str, ...]
+    key_ids: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()
+    valid_from: Mapping[str, int] = field(default_factory=dict)
 
 
 class IdentityStore:
@@ -53,6 +54,7 @@ class IdentityStore:
             await self._keys.create_index([("revoked_at", 1)], sparse=True)
             await self._principals.create_index([("roles", 1), ("disabled", 1)])
             await self._principals.create_index([("disabled", 1)])
+            await self._principals.create_index([("tokens_valid_from", 1)])
             for collection in (self._keys, self._departed, self._signing):
                 await collection.create_index("purge_at", expireAfterSeconds=0)
             await self._guards.update_one({"_id": "admins"}, {"$setOnInsert": {"changes": 0}}, upsert=True)
@@ -176,11 +178,19 @@ class IdentityStore:
     async def revocations(self, now: float) -> Revocations:
         """Whose tokens are to be refused now."""
         async with errors():
-            keys = await self._keys.find({"revoked_at": {"$gt": now - _REMEMBERED_SECONDS}}, {"_id": 1}).to_list()
+            since = now - _REMEMBERED_SECONDS
+            keys = await self._keys.find({"revoked_at": {"$gt": since}}, {"_id": 1}).to_list()
+            altered = await self._principals.find(
+                {"tokens_valid_from": {"$gt": since}}, {"tokens_valid_from": 1}
+            ).to_list()
             disabled = await self._principals.find({"disabled": True}, {"_id": 1}).to_list()
             departed = await self._departed.find({}, {"_id": 1}).to_list()
         names = sorted({f"principals/{document['_id']}" for document in [*disabled, *departed]})
-        return Revocations(tuple(sorted(document["_id"] for document in keys)), tuple(names))
+        return Revocations(
+            tuple(sorted(document["_id"] for document in keys)),
+            tuple(names),
+            {f"principals/{document['_id']}": document["tokens_valid_from"] for document in altered},
+        )
 
     # --- signing keys
 
@@ -229,6 +239,7 @@ def _principal_document(principal: Principal) -> Document:
         "disabled": principal.disabled,
         "created_at": principal.created_at,
         "etag": principal.etag,
+        "tokens_valid_from": principal.tokens_valid_from,
     }
 
 
@@ -241,6 +252,7 @@ def _principal(doc: Document) -> Principal:
         doc["disabled"],
         doc["created_at"],
         doc["etag"],
+        doc["tokens_valid_from"],
     )
 
 

@@ -95,6 +95,7 @@ class Tokens:
                 keys=[key.jwk() for key in sorted(self._keys, key=lambda key: key.kid)],
                 revoked_key_ids=revoked.key_ids,
                 revoked_principals=revoked.principals,
+                tokens_valid_from=revoked.valid_from,
             )
             self.problem = ""
             self._on_trust(self._trust)
@@ -155,10 +156,11 @@ class Tokens:
             lifetime = min(lifetime, int(key.expires_at - now))
         if lifetime < 1:
             raise Unauthenticated(REFUSAL)
-        return self._sign(Subject(principal.name, principal.roles, key.id), lifetime)
+        return self._sign(Subject(principal.name, principal.roles, key.id), lifetime, principal.tokens_valid_from)
 
-    def _sign(self, subject: Subject, lifetime: int) -> Token:
-        now = int(self._clock())
+    def _sign(self, subject: Subject, lifetime: int, valid_from: int = 0) -> Token:
+        # Up to a second ahead after a change of roles; verifiers allow for far more.
+        now = max(int(self._clock()), valid_from)
         key = current(self._keys, self._clock())
         if key is None:
             raise Unavailable(f"the control plane is starting: {self.problem}")
