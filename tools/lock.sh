@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Resolves the lock files anew with uv, keeping the versions that are in them unless UPGRADE=1.
-# torch is left out on purpose (see requirements-torch.lock): its own requirements stand in requirements.in.
+# torch is left out on purpose (see requirements-torch.lock): its own requirements stand in requirements-models.in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,10 +12,13 @@ lock() { # lock FILE "first line" arguments...: uv reads the old file for its ve
     local file=$1 comment=$2
     shift 2
     "${compile[@]}" "$@" -o "$file" >/dev/null
-    printf '# %s Made by `make lock`.\n%s\n' "$comment" "$(grep -v '^# ' "$file")" >"$file"
+    printf '# %s Made by tools/lock.sh.\n%s\n' "$comment" "$(grep -v '^# ' "$file")" >"$file"
     echo "wrote $file"
 }
 
-lock requirements.lock "The platform with every extra but torch." \
-    --extra services --extra sklearn --extra onnx --extra otel --extra unsafe pyproject.toml requirements.in
-lock requirements-dev.lock "The developers' tools." -c requirements.lock requirements-dev.in
+lock requirements.lock "The SDK and the five services." --extra services --extra otel pyproject.toml
+lock requirements-models.lock "What runs models, but for torch." -c requirements.lock \
+    --extra sklearn --extra onnx --extra unsafe pyproject.toml requirements-models.in
+lock requirements-build.lock "What builds the package." -c requirements.lock requirements-build.in
+lock requirements-dev.lock "The developers' tools." -c requirements.lock -c requirements-models.lock -c requirements-build.lock \
+    requirements-dev.in

@@ -31,7 +31,10 @@ def up(
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the REST API.")] = 8080,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gRPC API.")] = 8081,
     host: Annotated[str, typer.Option(help="Address that both APIs listen on.")] = "127.0.0.1",
-    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept. [default: the user's]")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="STELLWERK_DATA_DIR", help="Where everything is kept. [default: the user's data folder]"),
+    ] = None,
     broker: Annotated[
         str,
         typer.Option(

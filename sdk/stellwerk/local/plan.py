@@ -13,6 +13,13 @@ from pathlib import Path
 from stellwerk.local.secrets import Secrets
 
 PREFIX = "STELLWERK_"
+_DEFAULTS = {
+    # A crash is worth its traceback, and a line of log is worth most at once.
+    "PYTHONFAULTHANDLER": "1",
+    "PYTHONUNBUFFERED": "1",
+    # Shorter than what the supervisor grants a process to stop.
+    f"{PREFIX}DRAIN_SECONDS": "5",
+}
 # Several runtimes are told apart by number; a lone one is called as its service.
 _SINGLE = ("controlplane", "repository", "router", "api_gateway")
 
@@ -86,8 +93,7 @@ def environment(told: Mapping[str, str], inherited: Mapping[str, str]) -> dict[s
     ours = {PREFIX + key: value for key, value in told.items()}
     displaced = {name.removesuffix("_FILE") for name in ours}
     kept = {name: value for name, value in inherited.items() if name.removesuffix("_FILE") not in displaced}
-    # A crash is worth its traceback, and a line of log is worth most at once.
-    return {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", **kept, **ours}
+    return {**_DEFAULTS, **kept, **ours}
 
 
 def _shared(options: Options, ports: Ports, broker_file: Path) -> dict[str, str]:

@@ -161,9 +161,18 @@ class Supervisor:
             return waiting
         try:
             token = await self._fetch_token()
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() == grpc.StatusCode.UNAUTHENTICATED:
+                key = self._options.secrets.admin_key
+                raise NeverReady(
+                    f"this database knows another administrator's key than {key}; put the right one there, "
+                    "or start once with STELLWERK_NEW_ADMIN_KEY=true to make the new one good"
+                ) from None
+            return [f"controlplane gives no token ({exc.code().name})"]
+        try:
             attached = await readiness.attached_runtimes(addresses["router"], token)
-        except (grpc.aio.AioRpcError, OSError) as exc:
-            return [f"no token yet ({exc.code().name if isinstance(exc, grpc.aio.AioRpcError) else exc.strerror})"]
+        except grpc.aio.AioRpcError as exc:
+            return [f"router does not list its runtimes ({exc.code().name})"]
         write(token_file, token)
         return [] if attached else ["no runtime has attached to the router"]
 
