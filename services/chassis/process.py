@@ -10,7 +10,6 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import grpc
@@ -27,19 +26,12 @@ from services.chassis.clients import ServiceChannel
 from services.chassis.config import ConfigError, ServiceSettings
 from services.chassis.guard import Exchange, Guard, Surroundings
 from services.chassis.readiness import Readiness, StatusServicer
+from services.chassis.release import platform_version
 from services.wire.permissions import ANONYMOUS, AUTHENTICATED, Rule, rules_of
 from stellwerk.status.v1 import status_service_pb2, status_service_pb2_grpc
 
 Hook = Callable[[], Awaitable[None]]
 _LONGEST_RESTART = 5.0
-
-
-def platform_version() -> str:
-    """The version of the installed package."""
-    try:
-        return version("stellwerk")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Process:
@@ -73,6 +65,8 @@ class Process:
         self._channels: list[Any] = []
         self._metrics_server: Any = None
         self._stopping = asyncio.Event()
+        # Set once everything is started and the server answers.
+        self.started = asyncio.Event()
         self._is_issuer = token is not None
         self.identity = identity.ServiceIdentity(token or self._exchange_service_key())
         self.ledger: AuditSink = ledger or RemoteLedger(self.channel("controlplane", settings.controlplane))
@@ -169,6 +163,7 @@ class Process:
                 self._tasks.append(asyncio.create_task(self._keep_running(name, work), name=name))
             await self.readiness.enter("")
             self.log.info("started", port=self.bound_port, metrics_port=self.metrics_port, version=platform_version())
+            self.started.set()
             await self._stopping.wait()
         finally:
             await self._end(server, started)

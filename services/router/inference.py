@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from services.chassis.process import platform_version
+from services.chassis.release import platform_version
 from services.router.predictions import DEFAULT_METHOD, Predictions, signature_of
 from services.router.serving import Serving
 from services.wire import tensors

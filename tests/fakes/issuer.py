@@ -1,4 +1,4 @@
-"""A token issuer in a few lines: signs what a test asks for, good or bad, and gives the trust bundle to verify it with."""
+"""A token issuer in a few lines: signs what a test asks for, good or bad, and gives the trust bundle to verify it."""
 
 from __future__ import annotations
 

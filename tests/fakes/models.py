@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.type.v1 import tensor_pb2
 
