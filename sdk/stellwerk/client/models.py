@@ -8,18 +8,20 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stellwerk.client import packaging
 from stellwerk.client.errors import AliasNotFound, Corrupt, InvalidInput
 from stellwerk.client.naming import bucket_name, model_name
 from stellwerk.client.noun import Noun, S, pages
-from stellwerk.client.packaging.package import Package
 from stellwerk.client.plan import Download, Plan, Progress, call, operation, upload, work
 from stellwerk.client.requirements import requirements
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.type.v1.requirements_pb2 import Requirements
 from stellwerk.type.v1.tensor_pb2 import MethodSignature
+
+if TYPE_CHECKING:
+    from stellwerk.client.packaging.package import Package
 
 _HASH_BYTES = 1 << 20
 

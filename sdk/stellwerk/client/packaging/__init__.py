@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stellwerk.client.errors import InvalidInput
-from stellwerk.client.packaging.package import Package
+
+if TYPE_CHECKING:
+    from stellwerk.client.packaging.package import Package
 
 # By the first part of the module of a class, most special first. A class counts with its bases.
 _BY_LIBRARY = {
