@@ -42,7 +42,7 @@ bench: install ## Measure side by side with other servers; writes benchmarks/res
 	@$(BIN)/python -m benchmarks
 
 secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)
-	@$(BIN)/stellwerk local init-secrets compose/secrets
+	@$(BIN)/python -m stellwerk.local init-secrets --containers compose/secrets
 
 compose-check: install ## Validate compose/ with the real Compose binary and hadolint
 	$(BIN)/python -m pytest tests/integration/test_compose.py

@@ -12,6 +12,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
+from stellwerk.local import container_secrets
 from stellwerk.local.child import StartFailed
 from stellwerk.local.lock import AlreadyRunning
 from stellwerk.local.logs import LogStream
@@ -79,10 +80,16 @@ def up(
 
 
 @app.command("init-secrets")
-def init_secrets(directory: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
+def init_secrets(
+    directory: Annotated[Path, typer.Argument(help="Where to write them.")],
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Also what compose.yaml mounts into RabbitMQ and MongoDB.")
+    ] = False,
+) -> None:
     """Write the secrets that the services need to know each other; what exists is kept."""
-    secrets = Secrets(directory)
-    written = secrets.create()
+    written = Secrets(directory).create()
+    if containers:
+        written += container_secrets.create(directory)
     for path in written:
         typer.echo(f"wrote {path}")
     if not written:

@@ -13,6 +13,7 @@ from pathlib import Path
 from stellwerk.local.secrets import Secrets
 
 PREFIX = "STELLWERK_"
+_BROKER_USERS = ("router", "runtime", "repository")
 _DEFAULTS = {
     # A crash is worth its traceback, and a line of log is worth most at once.
     "PYTHONFAULTHANDLER": "1",
@@ -75,12 +76,14 @@ def services(
     options: Options, ports: Ports, *, broker_file: Path, mongo_file: Path, inherited: Mapping[str, str]
 ) -> list[Service]:
     """The processes of the platform. `inherited` is the user's environment; what is decided here wins over it."""
-    shared = _shared(options, ports, broker_file)
+    shared = _shared(options, ports)
     built = []
     for name in process_names(options.runtimes):
         kind = "runtime" if name.startswith("runtime") else name
         address, own = _own(name, kind, options, ports, mongo_file)
         told = shared | own
+        if kind in _BROKER_USERS:
+            told["BROKER_FILE"] = str(broker_file)
         told["SERVICE_KEY_FILE"] = str(options.secrets.service_key(kind))
         told["METRICS_LISTEN"] = f"127.0.0.1:{ports.metrics[name]}" if name in ports.metrics else ""
         command = (sys.executable, "-m", f"services.{kind}")
@@ -96,12 +99,11 @@ def environment(told: Mapping[str, str], inherited: Mapping[str, str]) -> dict[s
     return {**_DEFAULTS, **kept, **ours}
 
 
-def _shared(options: Options, ports: Ports, broker_file: Path) -> dict[str, str]:
+def _shared(options: Options, ports: Ports) -> dict[str, str]:
     return {
         "CONTROLPLANE": f"127.0.0.1:{ports.controlplane}",
         "REPOSITORY": f"127.0.0.1:{ports.repository}",
         "ROUTER": f"127.0.0.1:{ports.router}",
-        "BROKER_FILE": str(broker_file),
         "OTEL_ENDPOINT": options.otel_endpoint,
         "LOG_LEVEL": options.log_level,
         "LOG_FORMAT": "json",
