@@ -76,6 +76,7 @@ class Ledger:
         self._head: Head | None = None
         self._furthest = Head()
         self._waiting: list[_Waiting] = []
+        self._queued = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def append(self, records: Sequence[pb.AuditRecord]) -> None:
@@ -93,10 +94,11 @@ class Ledger:
             raise InvalidInput(f"at most {MAX_RECORDS_PER_CALL} records are taken in one call", field="records")
         if any(record.kind not in _KINDS for record in records):
             raise InvalidInput("every record must say its kind: intent, outcome or refusal", field="kind")
-        if sum(len(waiting.records) for waiting in self._waiting) + len(records) > _MAX_WAITING:
+        if self._queued + len(records) > _MAX_WAITING:
             raise Overloaded("the audit ledger has more to write than it can; try again in a moment")
         waiting = _Waiting(records)
         self._waiting.append(waiting)
+        self._queued += len(records)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_waiting())
         return await waiting.done
@@ -145,6 +147,7 @@ class Ledger:
             size += len(self._waiting[count].records)
             count += 1
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._queued -= size
         return batch
 
     async def _write(self, entries: Sequence[Entry]) -> list[int]:
