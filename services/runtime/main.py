@@ -1,0 +1,44 @@
+"""The composition root of the runtime."""
+
+from __future__ import annotations
+
+from services.chassis.process import Process
+from services.runtime.agent import Agent, Surroundings
+from services.runtime.config import RuntimeSettings
+from services.runtime.metrics import RuntimeMetrics
+from services.runtime.repository import Repository
+from services.runtime.servicer import RuntimeServicer
+from stellwerk.router.v1 import fleet_service_pb2_grpc as fleet_grpc
+from stellwerk.runtime.v1 import runtime_service_pb2 as runtime_pb2
+from stellwerk.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
+
+
+def compose(settings: RuntimeSettings) -> Process:
+    """Puts the process together: broker and repository, the agent, its RPCs."""
+    process = Process("runtime", settings)
+    repository = Repository(process.channel("repository", settings.repository))
+    fleet = fleet_grpc.FleetServiceStub(process.channel("router", settings.router))
+    agent = Agent(
+        settings,
+        Surroundings(
+            instance=process.instance,
+            broker=process.open_broker(),
+            versions=repository,
+            download=repository.download,
+            open_stream=fleet.Attach,
+            metrics=RuntimeMetrics(process.metrics),
+            log=process.log,
+        ),
+    )
+    process.resource("agent", agent.start, agent.stop)
+    process.background("formats", agent.loader.start)
+    process.background("attach", agent.attachment.run)
+    process.depends_on("formats", lambda: agent.loader.problem)
+    process.depends_on("router", lambda: agent.attachment.problem)
+    process.on_drain(agent.drain)
+    process.serve(
+        runtime_pb2.DESCRIPTOR.services_by_name["RuntimeService"],
+        runtime_grpc.add_RuntimeServiceServicer_to_server,
+        RuntimeServicer(agent.describe, agent.cache),
+    )
+    return process
