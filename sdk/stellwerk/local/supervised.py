@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stellwerk.local.logs import LogStream
@@ -22,7 +21,13 @@ FIRST_DELAY, LONGEST_DELAY, STEADY_SECONDS = 0.2, 10.0, 30.0
 _READ_BYTES = 65_536
 # A line longer than this is passed on in pieces.
 _LONGEST_LINE = 1_048_576
-_PR_SET_PDEATHSIG = 1
+# 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. Whoever lost its parent before that goes at once.
+_STARTER = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+os.getppid() == int(sys.argv[1]) or sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def restart_delay(previous: float, uptime: float) -> float:
@@ -96,7 +101,7 @@ class Supervised:
 
     async def _run_once(self) -> int:
         self._process = await asyncio.create_subprocess_exec(
-            *self.service.command,
+            *dying_with_us(self.service.command),
             env=dict(self.service.environment),
             cwd=self._directory,
             stdin=asyncio.subprocess.DEVNULL,
@@ -104,7 +109,6 @@ class Supervised:
             stderr=asyncio.subprocess.STDOUT,
             # Ctrl-C in the terminal must reach us alone: we say who stops first.
             start_new_session=True,
-            preexec_fn=die_with_parent(),
         )
         self._changed()
         if self._stopping.is_set():
@@ -145,15 +149,11 @@ def _how_it_ended(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """For a child before it executes: the kernel kills it when we are gone, however we went. Linux only."""
+def dying_with_us(command: Sequence[str]) -> list[str]:
+    """The command behind a starter that asks the kernel to kill it when we are gone, however we went. Linux only.
+
+    A starter, because code between fork and exec (preexec_fn) is not safe beside threads, gRPC's least of all.
+    """
     if not sys.platform.startswith("linux"):
-        return None
-    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _STARTER, str(os.getpid()), *command]
