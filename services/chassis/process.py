@@ -128,6 +128,11 @@ class Process:
             self._rules[method] = replace(rule, permission=permission, resource="", changes=False)
         self._bindings.append(lambda server: server.add_generic_rpc_handlers((handler,)))
 
+    @property
+    def journal(self) -> Journal:
+        """Where refusals are noted that happen before a call reaches the guard, such as at an HTTP door."""
+        return self._journal
+
     def exchange_credentials(self, exchange: Exchange) -> None:
         """Lets callers present something that `exchange` turns into a token; tokens pass through it unchanged."""
         self._surroundings.exchange = exchange
