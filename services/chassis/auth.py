@@ -21,6 +21,8 @@ ALGORITHM = "ES256"
 AUDIENCE = "stellwerk"
 LEEWAY_SECONDS = 30
 MAX_TOKEN_BYTES = 8192
+# A token that claims to live longer than any issuer gives is refused rather than believed.
+MAX_LIFETIME_SECONDS = 24 * 3600
 _REQUIRED = ["exp", "iat", "nbf", "iss", "aud", "sub"]
 _HEADER_FIELDS = {"alg", "kid", "typ"}
 _CACHE_SIZE = 10_000
@@ -97,6 +99,8 @@ class TokenVerifier:
                 leeway=LEEWAY_SECONDS,
                 options={"require": _REQUIRED},
             )
+            if float(claims["exp"]) - float(claims["iat"]) > MAX_LIFETIME_SECONDS:
+                raise Unauthenticated(REFUSAL)
             principal = Principal(
                 name=str(claims["sub"]),
                 grants=tuple(Grant(str(role), str(bucket)) for role, bucket in claims.get("grants", [])),

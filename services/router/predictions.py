@@ -34,12 +34,28 @@ class Answer:
 
 
 def signature_of(version: repository.ModelVersion, method: str) -> tensor_pb2.MethodSignature:
-    """The method's signature. Raises InvalidInput if the model has no such method."""
+    """The method's signature; an empty one if the model's owner declared nothing. InvalidInput for an unknown method."""
+    if not version.signature:
+        return tensor_pb2.MethodSignature(method=method)
     for signature in version.signature:
         if signature.method == method:
             return signature
     known = ", ".join(f"'{signature.method}'" for signature in version.signature) or "none"
     raise InvalidInput(f"the model has no method '{method[:64]}'; it has {known}", method=method[:64])
+
+
+def _check(
+    version: repository.ModelVersion,
+    signature: tensor_pb2.MethodSignature,
+    inputs: Sequence[tensor_pb2.Tensor],
+    outputs: Sequence[str],
+) -> None:
+    if version.signature:
+        tensors.check_against(inputs, signature.inputs)
+        check_outputs(outputs, signature)
+        return
+    for tensor in inputs:
+        tensors.check(tensor)
 
 
 def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) -> None:
@@ -72,8 +88,7 @@ class Predictions:
     ) -> Answer:
         """Calls `method` of a resolved version. Raises the error classes of `services.wire.errors`."""
         signature = signature_of(version, method or DEFAULT_METHOD)
-        tensors.check_against(inputs, signature.inputs)
-        check_outputs(outputs, signature)
+        _check(version, signature, inputs, outputs)
         size = sum(len(tensor.data) for tensor in inputs)
         if size > self._max_input_bytes:
             raise TooLarge(
@@ -88,7 +103,7 @@ class Predictions:
         by_name = {tensor.name: tensor for tensor in inputs}
         item = work_pb2.WorkItem(
             method=signature.method,
-            inputs=[by_name[spec.name] for spec in signature.inputs],
+            inputs=[by_name[spec.name] for spec in signature.inputs] or inputs,
             outputs=outputs,
             context=_context(call),
         )

@@ -1,0 +1,49 @@
+"""The whole platform over each of the two brokers, as a user starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from stellwerk.client import Client, connect
+from tests.journey.platform import Platform
+
+
+@pytest.fixture(scope="session", params=["amqp", "pull"])
+def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform with two runtimes and a MongoDB of its own: over RabbitMQ, then over the embedded broker."""
+    broker = request.getfixturevalue("rabbitmq") if request.param == "amqp" else "pull"
+    running = Platform(tmp_path_factory.mktemp(request.param), broker=broker)
+    yield running
+    code = running.stop()
+    assert code == 0, running.log_path.read_text()[-4000:]
+
+
+@pytest.fixture(params=["http", "grpc"])
+def sw(request: pytest.FixtureRequest, platform: Platform) -> Iterator[Client]:
+    """An administrator's client over REST, then over gRPC."""
+    url = platform.http if request.param == "http" else f"grpc://{platform.grpc}"
+    with connect(url, platform.token) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def iris() -> tuple[Any, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A fitted pipeline, its inputs and its targets."""
+    X, y = load_iris(return_X_y=True)
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(X, y), X, y
+
+
+@pytest.fixture(scope="session")
+def iris_stored(platform: Platform, iris: tuple[Any, Any, Any]) -> str:
+    """The pipeline stored as default/iris; its version's resource name."""
+    model, X, _ = iris
+    with connect(platform.http, platform.token) as client:
+        return str(client.models.put(model, "iris", example=X[:2]).name)

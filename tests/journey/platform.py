@@ -1,0 +1,126 @@
+"""The platform as a user starts it: `stellwerk up` in a process of its own, on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The condition's first true value; fails with `what` if there is none within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+class Platform:
+    """A running platform, and what its one line of JSON said."""
+
+    def __init__(self, data_dir: Path, *, broker: str, runtimes: int = 2, mongo_url: str = "") -> None:
+        self.data_dir, self.broker = data_dir, broker
+        self.log_path = data_dir / "platform.log"
+        data_dir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "stellwerk.local", "up", "--data-dir", str(data_dir)]
+        command += ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
+        command += ["--runtimes", str(runtimes), "--broker", broker]
+        if mongo_url:
+            command += ["--mongo-url", mongo_url]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")}
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"stellwerk up ended:\n{self.log_path.read_text()[-4000:]}"
+        self.ready: dict[str, Any] = json.loads(line)
+        self.http: str = self.ready["http"]
+        self.grpc: str = self.ready["grpc"]
+
+    @property
+    def token(self) -> str:
+        """The administrator's token."""
+        return Path(self.ready["token_file"]).read_text().strip()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, as they are now."""
+        pids: dict[str, int] = json.loads((self.data_dir / "ready.json").read_text())["pids"]
+        return pids
+
+    def kill(self, name: str) -> int:
+        """SIGKILL for one service; returns the pid it had."""
+        pid = self.pids()[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
+        """A REST call with the administrator's token (or `token`, "" for none): status and parsed JSON."""
+        status, _, data = self.raw(method, path, None if body is None else json.dumps(body).encode(), token)
+        return status, json.loads(data) if data else None
+
+    def raw(
+        self, method: str, path: str, body: bytes | None = None, token: str | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """A REST call: status, headers with lower-case names, body."""
+        request = urllib.request.Request(self.http + path, data=body, method=method)
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+        bearer = self.token if token is None else token
+        if bearer:
+            request.add_header("Authorization", f"Bearer {bearer}")
+        for name, value in headers.items():
+            request.add_header(name.replace("_", "-"), value)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
+        except urllib.error.HTTPError as exc:
+            return exc.code, {k.lower(): v for k, v in exc.headers.items()}, exc.read()
+
+    def token_for(self, role: str, bucket: str = "*") -> str:
+        """A token of a new principal with this role."""
+        name = f"{role}-{time.monotonic_ns()}"
+        principal = {"name": f"principals/{name}", "roles": [{"role": role, "bucket": bucket}]}
+        status, answer = self.call("POST", "/v1/principals", principal)
+        assert status == 200, answer
+        status, key = self.call("POST", f"/v1/principals/{name}/keys", {"displayName": "test"})
+        assert status == 200, key
+        status, issued = self.call("POST", "/v1/tokens:issue", {"apiKey": key["secret"]}, token="")
+        assert status == 200, issued
+        return str(issued["accessToken"])
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over all processes' samples."""
+        total = 0.0
+        for address in self.ready["metrics"].values():
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith((name + "{", name + " ")):
+                        total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(40)
+        finally:
+            self.process.kill()
