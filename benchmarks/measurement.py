@@ -1,0 +1,62 @@
+"""What one measurement says, and what a system under test must offer to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """One HTTP POST to repeat, and how to tell that its answer is right."""
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str]
+    right: Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcCall:
+    """One ModelInfer to repeat: the address, the serialised request, the metadata."""
+
+    address: str
+    request: bytes
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One load on one system. Latencies in milliseconds, `cpu` in CPU-seconds of the system per 1,000 requests."""
+
+    system: str
+    requests: int
+    errors: int
+    seconds: float
+    per_second: float
+    p50: float
+    p99: float | None
+    cpu: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Its values, rounded to what they are worth."""
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+class System(Protocol):
+    """A running server: `name` says what, `versions` of what, `pids` which processes do its work."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def versions(self) -> Mapping[str, str]: ...
+
+    def pids(self) -> Sequence[int]: ...
+
+    def stop(self) -> None: ...
+
+
+class WrongAnswer(Exception):
+    """A system did not do the work that is being measured."""

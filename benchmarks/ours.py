@@ -1,0 +1,109 @@
+"""Stellwerk as a system under test: started by `stellwerk up`, its models stored with its own SDK."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.measurement import GrpcCall, RestCall
+from benchmarks.processes import Child, free_port
+from benchmarks.work import FLOWER, infer_body, infer_message, is_setosa
+from stellwerk.client import connect
+
+LOADS_METRIC = "stellwerk_model_loads_total"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a model calls its one input, and its type."""
+
+    name: str
+    datatype: str
+
+
+class Stellwerk:
+    """The whole platform with one runtime: five processes, a mongod and a broker of its own."""
+
+    name = "Stellwerk"
+
+    def __init__(self, broker: str = "auto") -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="stellwerk-bench-")
+        folder = Path(self._directory.name)
+        self.http_port, self.grpc_port = free_port(), free_port()
+        command = [str(Path(sys.executable).parent / "stellwerk"), "up", "--broker", broker, "--runtimes", "1"]
+        command += ["--data-dir", str(folder / "data"), "--log-level", "warning"]
+        command += ["--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)]
+        self._child = Child(command, folder / "log", speaks=True)
+        try:
+            self.ready: dict[str, Any] = json.loads(self._child.first_line())
+        except BaseException:
+            self._child.stop()
+            raise
+        self._token = Path(self.ready["token_file"]).read_text().strip()
+        self.versions: Mapping[str, str] = {"broker": self.ready["broker"], "mongo": self.ready.get("mongo", "")}
+        self.client = connect(self.ready["http"], token=self._token)
+
+    def store(self, model: Any, name: str) -> Input:
+        """Stores a model; returns what it takes, as the Open Inference Protocol tells it."""
+        self.client.models.put(model, name)
+        answer = httpx.get(f"{self.ready['http']}/v2/models/{name}", headers=self._authorization(), timeout=60)
+        answer.raise_for_status()
+        tensor = answer.json()["inputs"][0]
+        return Input(tensor["name"], tensor["datatype"])
+
+    def rest(self, model: str, body: bytes) -> RestCall:
+        """A prediction of one flower."""
+        url = f"{self.ready['http']}/v2/models/{model}/infer"
+        return RestCall(url, body, {"Content-Type": "application/json", **self._authorization()}, is_setosa)
+
+    def grpc(self, request: bytes) -> GrpcCall:
+        """A call on the public gRPC port."""
+        metadata = {"authorization": self._authorization()["Authorization"]}
+        return GrpcCall(self.ready["grpc"].removeprefix("grpc://"), request, metadata)
+
+    def model_loads(self, model: str) -> float:
+        """How often runtimes have loaded versions of this model."""
+        return sum(
+            samples_sum(httpx.get(_metrics_url(address), timeout=10).text, LOADS_METRIC, f"/{model}/")
+            for process, address in self.ready["metrics"].items()
+            if process.startswith("runtime")
+        )
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"}
+
+    def pids(self) -> Sequence[int]:
+        return self._child.pids()
+
+    def stop(self) -> None:
+        self.client.close()
+        self._child.stop()
+        self._directory.cleanup()
+
+
+def _metrics_url(address: str) -> str:
+    url = address if "://" in address else f"http://{address}"
+    return url if url.endswith("/metrics") else f"{url}/metrics"
+
+
+def samples_sum(exposition: str, metric: str, part: str) -> float:
+    """The sum of a metric's samples whose labels mention `part`, or that have none; from Prometheus's text format."""
+    total = 0.0
+    for line in exposition.splitlines():
+        series, _, value = line.rpartition(" ")
+        labels = series.removeprefix(metric)
+        if series.startswith(metric) and (labels == "" or (labels.startswith("{") and part in labels)):
+            total += float(value)
+    return total
+
+
+def flower_calls(model: str, tensor: Input) -> tuple[bytes, bytes]:
+    """The JSON body and the gRPC message of one flower, as the model wants it."""
+    return infer_body(tensor.name, tensor.datatype, [FLOWER]), infer_message(model, tensor.name, tensor.datatype)

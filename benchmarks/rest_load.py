@@ -1,0 +1,65 @@
+"""Load over HTTP/1.1 with wrk: a closed loop, so for peak throughput and for one lone caller, not for overload."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import httpx
+
+from benchmarks.measurement import Measurement, RestCall, System, WrongAnswer
+from benchmarks.processes import cpu_seconds, spent_between
+from benchmarks.ratios import SAMPLES_FOR_P99
+
+SCRIPT = Path(__file__).parent / "post.lua"
+
+
+def check(name: str, call: RestCall) -> None:
+    """Raises WrongAnswer unless one call is answered with 200 and the right content."""
+    answer = httpx.post(call.url, content=call.body, headers=dict(call.headers), timeout=60)
+    if answer.status_code != 200 or not call.right(answer.content):
+        raise WrongAnswer(f"{name} answered {answer.status_code}: {answer.text[:500]}")
+
+
+def measure(system: System, call: RestCall, connections: int, seconds: float) -> Measurement:
+    """Repeats the call on this many connections; what is not 2xx counts as an error and not as a request."""
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk is not installed: apt-get install wrk")
+    with tempfile.TemporaryDirectory() as directory:
+        body, headers = Path(directory) / "body", Path(directory) / "headers"
+        body.write_bytes(call.body)
+        headers.write_text("".join(f"{name}: {value}\n" for name, value in call.headers.items()))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
+        before = cpu_seconds(system.pids())
+        done = subprocess.run(
+            [*command, "-s", str(SCRIPT), call.url, "--", str(body), str(headers)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        spent = spent_between(before, cpu_seconds(system.pids()))
+    return parse(system.name, done.stdout, spent)
+
+
+def parse(name: str, output: str, cpu: float) -> Measurement:
+    """What wrk's script wrote, as a measurement."""
+    line = next(line for line in output.splitlines() if line.startswith("RESULT "))
+    result = json.loads(line.removeprefix("RESULT "))
+    errors = result["status"] + result["socket"]
+    answered = result["requests"] - result["status"]
+    if answered <= 0:
+        raise WrongAnswer(f"{name} answered none of {result['requests']} requests well, {errors} failed")
+    seconds = result["microseconds"] / 1e6
+    return Measurement(
+        system=name,
+        requests=answered,
+        errors=errors,
+        seconds=seconds,
+        per_second=answered / seconds,
+        p50=result["p50"] / 1000,
+        p99=result["p99"] / 1000 if answered >= SAMPLES_FOR_P99 else None,
+        cpu=1000 * cpu / answered,
+    )

@@ -1,0 +1,124 @@
+"""What load generators, metrics and process tables say, read; and the report, written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import figures, report, rest_load
+from benchmarks.measurement import Measurement, WrongAnswer
+from benchmarks.ours import samples_sum
+from benchmarks.processes import spent_between
+from benchmarks.work import is_setosa
+
+WRK = """Running 2s test @ http://127.0.0.1:1/
+  1 threads and 64 connections
+RESULT {"requests": 4000, "microseconds": 2000000, "p50": 15000, "p99": 30000, "status": 1000, "socket": 2}
+"""
+
+
+def _measurement(name: str, per_second: float) -> Measurement:
+    return Measurement(name, 5000, 0, 2.0, per_second, 1.5, None, 0.4)
+
+
+def _report() -> dict[str, Any]:
+    loads = {"pairs": 3, "seconds": 1, "warm_up": 0}
+    rates = iter([600.0, 100.0, 900.0, 100.0, 800.0, 100.0])
+    result = figures.measure(
+        figures.B1,
+        figures.Plan(**loads),
+        lambda seconds: _measurement("Stellwerk", next(rates) if seconds else 1.0),
+        lambda seconds: _measurement("MLServer", next(rates) if seconds else 1.0),
+        lambda text: None,
+    )
+    return {
+        "when": "2030-01-02T03:04:05+00:00",
+        "commit": "abc1234",
+        "dirty": False,
+        "effort": "3 pairs",
+        "environment": {
+            "cpu": "a processor",
+            "cores": 2,
+            "memory_gib": 4.0,
+            "system": "Linux",
+            "python": "3.11",
+            "load_average": [0.5],
+            "pinning": "none",
+        },
+        "systems": {"Stellwerk": {"broker": "amqp (RabbitMQ 4.0)"}},
+        "figures": [
+            result.as_json(),
+            {"id": "B8", "title": "loads", "target": 1, "loads": 1.0, "reached": True},
+            {"id": "B3", "reached": False, "failed": "nobody answered"},
+        ],
+    }
+
+
+def test_answers_that_are_not_2xx_are_errors_and_no_requests() -> None:
+    measured = rest_load.parse("peer", WRK, cpu=6.0)
+
+    assert (measured.requests, measured.errors, measured.per_second) == (3000, 1002, 1500)
+    assert (measured.p50, measured.p99, measured.cpu) == (15, 30, 2)
+
+
+def test_a_system_that_only_fails_has_no_speed() -> None:
+    with pytest.raises(WrongAnswer, match="answered none of 4000"):
+        rest_load.parse("peer", WRK.replace('"status": 1000', '"status": 4000'), cpu=1.0)
+
+
+def test_systems_are_measured_in_turns_after_a_warm_up() -> None:
+    order: list[str] = []
+
+    def load(name: str, seconds: float) -> Measurement:
+        order.append(f"{name} {seconds:g}")
+        return _measurement(name, 1.0)
+
+    figures.measure(
+        figures.B1, figures.Plan(2, 5, 1), lambda s: load("A", s), lambda s: load("B", s), lambda text: None
+    )
+
+    assert order == ["A 1", "B 1", "A 5", "B 5", "A 5", "B 5"]
+
+
+def test_the_report_is_written_as_json_and_as_a_table(tmp_path: Path) -> None:
+    kept = report.write(_report(), tmp_path)
+
+    assert kept.name == "2030-01-02-abc1234.json"
+    assert json.loads((tmp_path / "latest.json").read_text()) == json.loads(kept.read_text())
+    rows = [line for line in (tmp_path / "latest.md").read_text().splitlines() if line.startswith("| B")]
+    assert "**8.00** | 6.00 to 9.00 | ≥ 6 | yes | 800 / 100 | 1.50 / 1.50 | – / –" in rows[0]
+    assert "| **1** |" in rows[1]
+    assert "not measured: nobody answered" in rows[2]
+    assert {row.count(" | ") for row in rows} == {len(report.COLUMNS) - 1}
+
+
+def test_samples_of_one_model_are_summed() -> None:
+    text = (
+        "# HELP loads_total x\n"
+        'loads_total{model_version="buckets/default/models/iris/versions/1"} 2.0\n'
+        'loads_total{model_version="buckets/default/models/iris/versions/2"} 1.0\n'
+        'loads_total{model_version="buckets/default/models/other/versions/1"} 4.0\n'
+        'loads_total_created{model_version="buckets/default/models/iris/versions/1"} 8.0\n'
+    )
+
+    assert samples_sum(text, "loads_total", "/iris/") == 3
+
+
+def test_cpu_time_of_a_new_process_counts_and_of_a_gone_one_does_not() -> None:
+    assert spent_between({1: 1.0, 2: 5.0}, {1: 3.0, 3: 0.5}) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (b'{"outputs": [{"data": [0]}]}', True),
+        (b'{"outputs": [{"data": [[0]]}]}', True),
+        (b'{"outputs": [{"data": [1]}]}', False),
+        (b'{"outputs": []}', False),
+    ],
+)
+def test_only_the_right_class_is_a_right_answer(answer: bytes, right: bool) -> None:
+    assert is_setosa(answer) is right
