@@ -36,6 +36,7 @@ def generate(target: Path, protos: Path = PROTOS) -> None:
         *(f"--{language}_out={target}" for language in ("python", "pyi", "grpc_python")),
         f"--descriptor_set_out={target / 'stellwerk.binpb'}",
         "--include_imports",
+        "--include_source_info",  # the comments, which the gateway's OpenAPI document shows
     )
 
 
