@@ -21,7 +21,7 @@ from stellwerk.type.v1.requirements_pb2 import Requirements
 from stellwerk.type.v1.tensor_pb2 import MethodSignature
 
 if TYPE_CHECKING:
-    from stellwerk.client.packaging.package import Package
+    from stellwerk.client.packaging.artifact import Package
 
 _HASH_BYTES = 1 << 20
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stellwerk.client.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from stellwerk.client.packaging.package import Package
+    from stellwerk.client.packaging.artifact import Package
 
 # By the first part of the module of a class, most special first. A class counts with its bases.
 _BY_LIBRARY = {

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from stellwerk.client.arrays import is_frame
 from stellwerk.client.errors import InvalidInput, UnsafeFormat
-from stellwerk.client.packaging.package import Package, spec_of
+from stellwerk.client.packaging.artifact import Package, spec_of
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "transform", "decision_function")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stellwerk.client.errors import InvalidInput
-from stellwerk.client.packaging.package import Package
+from stellwerk.client.packaging.artifact import Package
 
 _BY_ENDING = {
     ".skops": "skops",

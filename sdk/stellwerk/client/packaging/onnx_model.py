@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from stellwerk.client.errors import Corrupt, InvalidInput
-from stellwerk.client.packaging.package import Package
+from stellwerk.client.packaging.artifact import Package
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 _DATATYPES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stellwerk.client.errors import InvalidInput, UnsafeFormat
-from stellwerk.client.packaging.package import Package
+from stellwerk.client.packaging.artifact import Package
 
 
 def check_allowed(format: str | None, unsafe: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from stellwerk.client.errors import InvalidInput
-from stellwerk.client.packaging.package import Package
+from stellwerk.client.packaging.artifact import Package
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 _DATATYPES = {
