@@ -11,7 +11,7 @@ from services.repository.config import RepositorySettings
 from services.repository.downloads import Downloads
 from services.repository.gauges import Gauges
 from services.repository.mongo import Artifacts, Changes, Database
-from services.repository.relay import Relay
+from services.repository.relay import Publisher, Relay
 from services.repository.servicer import RepositoryServicer
 from services.repository.store import Store
 from services.repository.sweeper import Sweeper
@@ -24,6 +24,12 @@ from stellwerk.repository.v1 import repository_service_pb2, repository_service_p
 def compose(settings: RepositorySettings) -> Process:
     """The process, ready to run."""
     process = Process("repository", settings)
+    assemble(process, settings, process.open_broker())
+    return process
+
+
+def assemble(process: Process, settings: RepositorySettings, broker: Publisher) -> None:
+    """Puts the repository into a process."""
     log, gauges = process.log, Gauges(process.metrics)
 
     client = mongo.connect(settings.mongo_url.get_secret_value(), process.instance)
@@ -41,11 +47,10 @@ def compose(settings: RepositorySettings) -> Process:
     downloads = Downloads(settings.download_piece_bytes, store, artifacts, transfers, gauges, log)
     process.on_drain(uploads.drain)
 
-    relay = Relay(changes, process.open_broker(), gauges, log, settings.relay_seconds)
+    relay = Relay(changes, broker, gauges, log, settings.relay_seconds)
     process.background("relay", relay.run)
     process.background("sweeper", Sweeper(tickets, artifacts, gauges, log, settings.sweep_seconds).run)
 
     servicer = RepositoryServicer(Catalogue(buckets, store, aliases, artifacts), uploads, downloads)
     descriptor = repository_service_pb2.DESCRIPTOR.services_by_name["RepositoryService"]
     process.serve(descriptor, repository_service_pb2_grpc.add_RepositoryServiceServicer_to_server, servicer)
-    return process

@@ -11,8 +11,8 @@ from google.api import httpbody_pb2
 from services.repository.catalogue import Catalogue, model_name, version_name
 from services.repository.documents import time
 from services.repository.downloads import Downloads
+from services.repository.streams import opened
 from services.repository.uploads import Uploads
-from services.wire.errors import InvalidInput
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
 
@@ -46,11 +46,8 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
     async def UploadArtifact(
         self, request_iterator: AsyncIterator[pb.UploadArtifactRequest], context: Any
     ) -> pb.UploadArtifactResponse:
-        first = await anext(request_iterator, None)
-        if first is None:
-            raise InvalidInput("the first message names the upload", field="name")
-        version = await self._uploads.receive(first.name, _pieces(first, request_iterator, context))
-        return pb.UploadArtifactResponse(model_version=version)
+        upload, pieces = await opened(request_iterator, context)
+        return pb.UploadArtifactResponse(model_version=await self._uploads.receive(upload, pieces))
 
     async def DownloadArtifact(
         self, request: pb.DownloadArtifactRequest, context: Any
@@ -109,17 +106,3 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Any) -> pb.DeleteAliasResponse:
         await self._catalogue.delete_alias(request.name, request.etag)
         return pb.DeleteAliasResponse()
-
-
-async def _pieces(
-    first: pb.UploadArtifactRequest, rest: AsyncIterator[pb.UploadArtifactRequest], context: Any
-) -> AsyncIterator[bytes]:
-    """The artifact's pieces. Ends only if the client ended the stream; raises if the stream broke.
-
-    grpc.aio reports a broken stream as its end, and cancels the handler some moments later. Only sending something
-    tells the two apart at once: it fails on a stream that is no more.
-    """
-    yield first.artifact.data
-    async for message in rest:
-        yield message.artifact.data
-    await context.send_initial_metadata(())

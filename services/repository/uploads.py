@@ -26,6 +26,7 @@ from services.repository.intake import Intake
 from services.repository.mongo import CHUNK_BYTES, Artifacts, ArtifactWriter
 from services.repository.specs import check_spec
 from services.repository.store import Store
+from services.repository.streams import linger
 from services.repository.tickets import COMMITTED, LEASE_SECONDS, OPEN, Ticket, Tickets
 from services.repository.transfers import Transfers
 from services.wire.errors import NotPermitted, Overloaded, ServiceError, UploadNotFound
@@ -73,6 +74,15 @@ class Uploads:
 
     async def receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
         """Takes the artifact of an upload; returns the version it became, now or in an earlier call."""
+        try:
+            version = await self._receive(upload, pieces)
+        except ServiceError:
+            await linger(pieces)
+            raise
+        await linger(pieces)
+        return version
+
+    async def _receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
         name, upload_id = parse_upload(upload)
         ticket = await self._tickets.get(upload_id, model_key(name))
         caller = context.caller()

@@ -103,9 +103,20 @@ class RepositoryServer:
         """A caller with these grants, an editor everywhere if none is given."""
         return Caller(self, self.issuer.token(subject, *(grants or (("editor", "*"), ("operator", "*")))))
 
+    async def process_idle(self) -> None:
+        """Returns when no transfer and no upload is under way."""
+        transfers = "stellwerk_repository_transfers"
+
+        async def idle() -> bool:
+            await asyncio.sleep(0.2)
+            streaming = await self.database.uploads.count_documents({"state": "streaming"})
+            return not streaming and not self.process.metrics.get_sample_value(transfers)
+
+        await until(idle)
+
     async def counts(self) -> dict[str, int]:
         """How many documents there are of everything an upload writes."""
-        names = ("fs.chunks", "fs.files", "uploads", "versions", "models", "outbox")
+        names = ("fs.chunks", "fs.files", "uploads", "versions", "models", "counters")
         return {name: await self.database[name].count_documents({}) for name in names}
 
 
