@@ -21,6 +21,7 @@ _MAX_BATCH = 1000
 # What enters the ledger from outside is bounded here; longer values are cut, never refused: a refusal must be recorded.
 _MAX_TEXT = 256
 _MAX_RESOURCE = 1024
+_OURSELVES = "controlplane"
 # A second writer may take the numbers first; each round one of us gets on.
 _MAX_ROUNDS = 50
 
@@ -80,7 +81,7 @@ class Ledger:
         self._writer: asyncio.Task[None] | None = None
 
     async def append(self, records: Sequence[pb.AuditRecord]) -> None:
-        """Adds the records in order, each with its `service` as given; they are durable when this returns.
+        """Adds the records in order; they are durable when this returns. Without a `service` they are our own.
 
         Raises InvalidInput for a record without a kind, Overloaded, or Unavailable (they may be in all the same).
         """
@@ -184,7 +185,7 @@ def _entry(record: pb.AuditRecord, time_ms: int) -> Entry:
         method=_cut(record.method, _MAX_TEXT),
         resource=_cut(record.resource, _MAX_RESOURCE),
         request_id=_cut(record.request_id, _MAX_TEXT),
-        service=_cut(record.service, _MAX_TEXT),
+        service=_cut(record.service or _OURSELVES, _MAX_TEXT),
         outcome=_cut(record.outcome, _MAX_TEXT),
         count=max(int(record.count), 1),
         peer=_cut(record.peer, _MAX_TEXT),

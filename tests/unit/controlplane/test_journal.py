@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from services.controlplane.journal import MAX_RECORDS_PER_CALL, Ledger
-from services.controlplane.ledger import Entry, Head
+from services.controlplane.journal import MAX_RECORDS_PER_CALL, Ledger, SequenceTaken
+from services.controlplane.ledger import Entry, Head, extend
 from services.wire.errors import InvalidInput, Overloaded, Unavailable
 from stellwerk.controlplane.v1 import audit_service_pb2 as pb
 from tests.fakes.entries import FakeEntries
@@ -162,3 +164,30 @@ async def test_what_waits_is_bounded() -> None:
     store.open.set()
     await asyncio.gather(*waiting)
     assert (await ledger.verify()).intact
+
+
+class _Raced(FakeEntries):
+    """Another writer gets in between the first and the second entry of a batch, once."""
+
+    async def insert(self, entries: Sequence[Entry]) -> None:
+        if len(entries) < 2 or self.inserts:
+            return await super().insert(entries)
+        self.inserts += 1
+        self.entries[1] = entries[0]
+        (intruder,) = extend(Head(1, entries[0].hash), [replace(entries[0], principal="principals/intruder")])
+        self.entries[2] = intruder
+        raise SequenceTaken(1)
+
+
+async def test_what_was_written_before_a_lost_race_is_not_written_twice() -> None:
+    store = _Raced()
+
+    last = await _ledger(store).append_counted([_record("principals/a"), _record("principals/b")])
+
+    assert last == 3
+    assert [store.entries[n].principal for n in (1, 2, 3)] == [
+        "principals/a",
+        "principals/intruder",
+        "principals/b",
+    ]
+    assert (await _ledger(store).verify()).intact
