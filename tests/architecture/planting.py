@@ -1,4 +1,4 @@
-"""Plants one violation in a copy of a few folders and says what a check finds that it did not find before."""
+"""Plants a violation in a copy of a few folders and says what a check finds that it did not find before."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache")
+
+
+def expect_none(findings: list[str]) -> None:
+    """Fails with all findings, one a line, if there are any."""
+    if findings:
+        pytest.fail("\n".join(findings), pytrace=False)
 
 
 def copy(target: Path, *paths: str) -> Path:

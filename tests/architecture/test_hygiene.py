@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.checks import hygiene
-from tests.architecture.planting import ROOT, copy, new_findings
+from tests.architecture.planting import ROOT, copy, expect_none, new_findings
 
 
 @pytest.mark.parametrize(
     "check", [hygiene.dangerous, hygiene.sleeps, hygiene.patches], ids=lambda check: check.__name__
 )
 def test_the_repository_is_clean(check) -> None:
-    assert check(ROOT) == []
+    expect_none(check(ROOT))
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,11 @@ def env_files(root: Path) -> list[str]:
         }
         environ = {}
         for number, name, value in variables(path):
-            if name.startswith(config.PREFIX) and name.removesuffix("_FILE") not in fields:
+            if name.startswith(config.PREFIX) and not {name, name.removesuffix("_FILE")} & fields:
                 found.append(f"{where}:{number}: no setting of {', '.join(services)} is called {name}")
             elif not name:
                 found.append(f"{where}:{number}: is no NAME=value")
-            elif not name.endswith("_FILE"):  # a secret's file is there only when the container runs
+            elif name in fields:  # a secret's file is there only when the container runs
                 environ[name] = value
         found += [f"{where}: {problem}" for service in services for problem in _problems(service, environ)]
     return found

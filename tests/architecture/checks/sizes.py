@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.architecture.checks.tree import OURS, SERVICES, modules
 
 FILE_LINES = 300
+# A test file is a list of sentences that are read one at a time.
+TEST_FILE_LINES = 400
 FILE_LINES_AT_MOST = 350
 FUNCTION_LINES = 40
 MAIN_LINES = 60
@@ -23,16 +25,17 @@ def files(root: Path, allowed: dict[str, str] = LONG_FILES) -> list[str]:
     found = []
     for module in modules(root, OURS):
         lines = module.source.count("\n")
-        limit = FILE_LINES_AT_MOST if str(module.path) in allowed else FILE_LINES
+        usual = TEST_FILE_LINES if module.matches("tests/") else FILE_LINES
+        limit = FILE_LINES_AT_MOST if str(module.path) in allowed else usual
         if lines > limit:
             found.append(module.at(lines, f"{lines} lines, at most {limit}"))
-        elif str(module.path) in allowed and lines <= FILE_LINES:
+        elif str(module.path) in allowed and lines <= usual:
             found.append(module.at(lines, "needs no exception from the file length any more"))
     return found
 
 
 def functions(root: Path, allowed: dict[str, str] = LONG_FUNCTIONS) -> list[str]:
-    """Functions over their limit, their docstring not counted."""
+    """Functions whose code, without signature and docstring, is over its limit."""
     found = []
     for module in modules(root, OURS):
         for node in ast.walk(module.tree):
@@ -47,10 +50,8 @@ def functions(root: Path, allowed: dict[str, str] = LONG_FUNCTIONS) -> list[str]
 
 
 def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    first = node.body[0]
-    documented = ast.get_docstring(node, clean=False) is not None
-    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0
-    return (node.end_lineno or node.lineno) - node.lineno + 1 - docstring
+    code = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    return (node.end_lineno or 0) - code[0].lineno + 1 if code else 0
 
 
 def composition_roots(root: Path) -> list[str]:
