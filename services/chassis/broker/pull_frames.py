@@ -1,0 +1,70 @@
+"""Between the port's messages and the frames that carry them over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.chassis.broker.hub import Dispatch, Result
+from services.chassis.broker.port import Message
+from services.wire.topology import QueueSpec
+from stellwerk.job.v1 import pull_service_pb2 as pull
+
+RESULTS: dict[int, Result] = {
+    pull.Outcome.RESULT_OK: Result.OK,
+    pull.Outcome.RESULT_UNROUTABLE: Result.UNROUTABLE,
+    pull.Outcome.RESULT_FULL: Result.FULL,
+    pull.Outcome.RESULT_NO_QUEUE: Result.NO_QUEUE,
+    pull.Outcome.RESULT_MISMATCH: Result.MISMATCH,
+}
+NUMBERS: dict[Result, Any] = {result: number for number, result in RESULTS.items()}
+
+
+def to_frame(message: Message) -> pull.BrokerMessage:
+    return pull.BrokerMessage(
+        body=message.body,
+        headers=message.headers,
+        reply_to=message.reply_to,
+        correlation_id=message.correlation_id,
+        expiration_ms=message.expiration_ms,
+        message_id=message.message_id,
+    )
+
+
+def from_frame(frame: pull.BrokerMessage) -> Message:
+    return Message(
+        body=frame.body,
+        headers=dict(frame.headers),
+        reply_to=frame.reply_to,
+        correlation_id=frame.correlation_id,
+        expiration_ms=frame.expiration_ms,
+        message_id=frame.message_id,
+    )
+
+
+def declaration(spec: QueueSpec) -> pull.QueueDeclaration:
+    return pull.QueueDeclaration(
+        name=spec.name, max_length=spec.max_length, expires_ms=spec.expires_ms, exclusive=spec.exclusive
+    )
+
+
+def spec_of(frame: pull.QueueDeclaration) -> QueueSpec:
+    """The queue's arguments. Whether it is durable does not travel: the hub's queues live as long as the hub."""
+    return QueueSpec(
+        frame.name,
+        durable=not frame.exclusive,
+        exclusive=frame.exclusive,
+        max_length=frame.max_length,
+        expires_ms=frame.expires_ms,
+    )
+
+
+def delivery(dispatch: Dispatch) -> pull.ExchangeResponse:
+    return pull.ExchangeResponse(
+        delivery=pull.Delivery(
+            consumer=dispatch.consumer,
+            tag=dispatch.tag,
+            redelivered=dispatch.redelivered,
+            message=to_frame(dispatch.message),
+            routing_key=dispatch.routing_key,
+        )
+    )
