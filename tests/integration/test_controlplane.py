@@ -1,0 +1,479 @@
+"""The control plane as others meet it: over gRPC, behind its own guard, with a real MongoDB under it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+from google.protobuf import field_mask_pb2, timestamp_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.chassis.process import Process
+from services.chassis.rpc_status import from_rpc
+from services.controlplane.config import ControlPlaneSettings
+from services.controlplane.keys import new_service_key
+from services.controlplane.main import compose
+from services.controlplane.tokens import REFUSAL
+from services.wire.permissions import ROLES
+from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+from stellwerk.controlplane.v1 import audit_service_pb2_grpc as audit_grpc
+from stellwerk.controlplane.v1 import controlplane_service_pb2 as platform
+from stellwerk.controlplane.v1 import controlplane_service_pb2_grpc as platform_grpc
+from stellwerk.controlplane.v1 import identity_service_pb2 as pb
+from stellwerk.controlplane.v1 import identity_service_pb2_grpc as identity_grpc
+from stellwerk.local.child import free_port
+
+ROUTER_KEY = new_service_key("router")
+
+
+@dataclass
+class _Caller:
+    """The three services, called with one token."""
+
+    channel: grpc.aio.Channel
+    token: str = ""
+
+    async def __call__(self, method: Callable[..., Any], request: Any) -> Any:
+        metadata = [("authorization", f"Bearer {self.token}")] if self.token else []
+        return await method(request, metadata=metadata, timeout=10)
+
+    @property
+    def identity(self) -> Any:
+        return identity_grpc.IdentityServiceStub(self.channel)
+
+    @property
+    def audit(self) -> Any:
+        return audit_grpc.AuditServiceStub(self.channel)
+
+    async def as_key(self, secret: str, lifetime: int = 0) -> _Caller:
+        """Another caller, with the token of this key."""
+        answer = await self(self.identity.IssueToken, pb.IssueTokenRequest(api_key=secret, lifetime_seconds=lifetime))
+        return _Caller(self.channel, answer.access_token)
+
+    async def make(self, name: str, *roles: str) -> str:
+        """A new principal with these roles everywhere; returns the secret of a key of its."""
+        bindings = [pb.RoleBinding(role=role, bucket="*") for role in roles]
+        principal = pb.Principal(name=f"principals/{name}", roles=bindings)
+        await self(self.identity.CreatePrincipal, pb.CreatePrincipalRequest(principal=principal))
+        made = await self(self.identity.CreateApiKey, pb.CreateApiKeyRequest(parent=f"principals/{name}"))
+        return str(made.secret)
+
+
+@asynccontextmanager
+async def _running(settings: ControlPlaneSettings) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
+    process = compose(settings)
+    task = asyncio.create_task(process.run())
+    while not process.bound_port:
+        assert not task.done(), task.result()
+        await asyncio.sleep(0.01)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{process.bound_port}") as channel:
+        try:
+            yield process, channel
+        finally:
+            process.stop()
+            await task
+
+
+async def _until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if isinstance(result, Awaitable):
+            result = await result
+        if result:
+            return
+        assert time.monotonic() < end, "this did not come to pass in time"
+        await asyncio.sleep(0.05)
+
+
+def _settings(mongod: str, directory: Path, **values: Any) -> ControlPlaneSettings:
+    (directory / "router.key").write_text(ROUTER_KEY)
+    nowhere = f"127.0.0.1:{free_port()}"
+    return ControlPlaneSettings(
+        **{
+            "mongo_url": mongod,
+            "mongo_database": f"cp_{uuid.uuid4().hex[:12]}",
+            "root_key": "r" * 32,
+            "service_keys": directory,
+            "admin_key_file": directory / "admin" / "admin.key",
+            "router": nowhere,
+            "repository": nowhere,
+            "key_publish_seconds": 0.0,
+            "drain_seconds": 1.0,
+            **values,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+async def settings(mongod: str, tmp_path_factory: pytest.TempPathFactory) -> ControlPlaneSettings:
+    return _settings(mongod, tmp_path_factory.mktemp("controlplane"))
+
+
+@pytest.fixture(scope="module")
+async def anyone(settings: ControlPlaneSettings) -> AsyncIterator[_Caller]:
+    async with _running(settings) as (process, channel):
+        await _until(lambda: not process.readiness.reasons())
+        yield _Caller(channel)
+
+
+@pytest.fixture(scope="module")
+async def admin(anyone: _Caller, settings: ControlPlaneSettings) -> _Caller:
+    assert settings.admin_key_file is not None
+    return await anyone.as_key(settings.admin_key_file.read_text().strip(), 3600)
+
+
+@pytest.fixture(scope="module")
+async def router(anyone: _Caller) -> _Caller:
+    return await anyone.as_key(ROUTER_KEY)
+
+
+def _code(failure: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> str:
+    return failure.value.code().name
+
+
+async def test_the_first_administrator_is_who_the_file_says(admin: _Caller) -> None:
+    caller = await admin(admin.identity.GetCaller, pb.GetCallerRequest())
+
+    assert caller.principal == "principals/admin"
+    assert [(role.role, role.bucket) for role in caller.roles] == [("admin", "*")]
+    assert caller.expire_time.seconds == pytest.approx(time.time() + 3600, abs=5)
+
+
+@pytest.mark.parametrize("key", ["", "x", f"swk_{'0' * 16}_{'a' * 43}", new_service_key("router"), "é", "swk_" * 500])
+async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: _Caller, key: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await anyone.as_key(key)
+
+    assert (_code(failure), failure.value.details()) == ("UNAUTHENTICATED", REFUSAL)
+
+
+async def test_the_jwks_verifies_a_token_without_any_code_of_ours(anyone: _Caller, admin: _Caller) -> None:
+    jwks = await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())
+    kid = jwt.get_unverified_header(admin.token)["kid"]
+    (key,) = [key for key in jwks.keys if key.kid == kid]
+    fields = {field.name: value for field, value in key.ListFields()}
+
+    claims = jwt.decode(
+        admin.token, jwt.PyJWK(fields).key, algorithms=["ES256"], audience="stellwerk", issuer="stellwerk"
+    )
+
+    assert claims["sub"] == "principals/admin" and claims["grants"] == [["admin", "*"]]
+
+
+async def test_every_role_meets_every_method_as_its_permissions_say(anyone: _Caller, admin: _Caller) -> None:
+    for role in [role for role in ROLES.values() if not role.service]:
+        caller = await anyone.as_key(await admin.make(f"role-{role.name}", role.name))
+        for permission, call in [
+            ("access.read", caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest(page_size=1))),
+            ("access.write", caller(caller.identity.RevokeApiKey, pb.RevokeApiKeyRequest(name="nonsense"))),
+            ("audit.read", caller(caller.audit.ListRecords, audit.ListRecordsRequest(page_size=1))),
+            ("audit.write", caller(caller.audit.AppendRecords, audit.AppendRecordsRequest())),
+        ]:
+            try:
+                await call
+                code = "OK"
+            except grpc.aio.AioRpcError as exc:
+                code = exc.code().name
+            allowed = permission in role.permissions
+            assert (code != "PERMISSION_DENIED") == allowed, (role.name, permission, code)
+        assert len((await caller(caller.identity.ListRoles, pb.ListRolesRequest())).roles) == 6
+
+
+async def test_without_a_token_only_what_is_meant_for_anyone_answers(anyone: _Caller) -> None:
+    assert (await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())).issuer == "stellwerk"
+    for method, request in [
+        (anyone.identity.GetCaller, pb.GetCallerRequest()),
+        (anyone.identity.RotateSigningKey, pb.RotateSigningKeyRequest()),
+        (anyone.audit.AppendRecords, audit.AppendRecordsRequest()),
+    ]:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await anyone(method, request)
+        assert _code(failure) == "UNAUTHENTICATED"
+
+
+async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyone: _Caller, admin: _Caller) -> None:
+    secret = await admin.make("revokee", "viewer")
+    caller = await anyone.as_key(secret)
+    await caller(caller.identity.GetCaller, pb.GetCallerRequest())
+    (key,) = (await admin(admin.identity.ListApiKeys, pb.ListApiKeysRequest(parent="principals/revokee"))).api_keys
+
+    revoked = await admin(admin.identity.RevokeApiKey, pb.RevokeApiKeyRequest(name=key.name))
+
+    assert revoked.api_key.HasField("revoke_time") and not key.HasField("revoke_time")
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await caller(caller.identity.GetCaller, pb.GetCallerRequest())
+    assert _code(failure) == "UNAUTHENTICATED"
+    with pytest.raises(grpc.aio.AioRpcError):
+        await anyone.as_key(secret)
+    trust = await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())
+    assert key.name.rpartition("/")[2] in trust.revoked_key_ids
+
+
+async def test_a_disabled_principals_token_is_refused_until_it_is_enabled_and_asks_anew(
+    anyone: _Caller, admin: _Caller
+) -> None:
+    secret = await admin.make("disablee", "viewer")
+    caller = await anyone.as_key(secret)
+    mask = field_mask_pb2.FieldMask(paths=["disabled"])
+
+    async def set_disabled(disabled: bool) -> list[str]:
+        principal = pb.Principal(name="principals/disablee", disabled=disabled)
+        await admin(admin.identity.UpdatePrincipal, pb.UpdatePrincipalRequest(principal=principal, update_mask=mask))
+        return list((await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())).revoked_principals)
+
+    assert "principals/disablee" in await set_disabled(True)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await caller(caller.identity.GetCaller, pb.GetCallerRequest())
+    with pytest.raises(grpc.aio.AioRpcError):
+        await anyone.as_key(secret)
+
+    assert "principals/disablee" not in await set_disabled(False)
+    again = await anyone.as_key(secret)
+    assert (await again(again.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/disablee"
+
+
+async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(anyone: _Caller, admin: _Caller) -> None:
+    secret = await admin.make("demotee", "admin")
+    caller = await anyone.as_key(secret, 24 * 3600)
+    await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
+    principal = pb.Principal(name="principals/demotee", roles=[pb.RoleBinding(role="viewer", bucket="*")])
+
+    await admin(admin.identity.UpdatePrincipal, pb.UpdatePrincipalRequest(principal=principal))
+
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
+    assert _code(failure) == "UNAUTHENTICATED"
+    caller = await anyone.as_key(secret)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
+    assert _code(failure) == "PERMISSION_DENIED"
+
+
+async def test_a_deleted_principals_token_is_refused(anyone: _Caller, admin: _Caller) -> None:
+    caller = await anyone.as_key(await admin.make("deletee", "viewer"))
+
+    await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/deletee"))
+
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await caller(caller.identity.GetCaller, pb.GetCallerRequest())
+    assert _code(failure) == "UNAUTHENTICATED"
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await admin(admin.identity.GetPrincipal, pb.GetPrincipalRequest(name="principals/deletee"))
+    assert _code(failure) == "NOT_FOUND"
+
+
+async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(anyone: _Caller, admin: _Caller) -> None:
+    secret = await admin.make("rotator", "admin")
+    old = await anyone.as_key(secret)
+
+    kid = (await old(old.identity.RotateSigningKey, pb.RotateSigningKeyRequest())).kid
+
+    new = await anyone.as_key(secret)
+    assert jwt.get_unverified_header(new.token)["kid"] == kid != jwt.get_unverified_header(old.token)["kid"]
+    for caller in (old, new):
+        assert (await caller(caller.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/rotator"
+    assert kid in [key.kid for key in (await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())).keys]
+
+
+async def test_the_last_administrator_cannot_be_removed(admin: _Caller, anyone: _Caller) -> None:
+    found = await admin(admin.identity.ListPrincipals, pb.ListPrincipalsRequest(page_size=1000))
+    for principal in found.principals:
+        if pb.RoleBinding(role="admin", bucket="*") in principal.roles and principal.name != "principals/admin":
+            await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name=principal.name))
+
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/admin"))
+
+    error = from_rpc(failure.value, "control plane")
+    assert (_code(failure), error.reason) == ("FAILED_PRECONDITION", "NOT_READY")
+    assert "last administrator" in error.message
+
+
+@pytest.mark.parametrize(
+    "method, request_message",
+    [
+        ("GetPrincipal", pb.GetPrincipalRequest(name="principals/../admin")),
+        ("GetPrincipal", pb.GetPrincipalRequest(name="buckets/x")),
+        ("CreatePrincipal", pb.CreatePrincipalRequest(principal=pb.Principal(name="principals/" + "a" * 64))),
+        ("CreatePrincipal", pb.CreatePrincipalRequest(principal=pb.Principal(name="principals/$where"))),
+        (
+            "CreatePrincipal",
+            pb.CreatePrincipalRequest(
+                principal=pb.Principal(name="principals/x", roles=[pb.RoleBinding(role="service.router", bucket="*")])
+            ),
+        ),
+        ("ListPrincipals", pb.ListPrincipalsRequest(page_size=-1)),
+        ("ListPrincipals", pb.ListPrincipalsRequest(page_token="WyIiLCAieCJd")),
+        (
+            "CreateApiKey",
+            pb.CreateApiKeyRequest(
+                parent="principals/admin", api_key=pb.ApiKey(expire_time=timestamp_pb2.Timestamp(seconds=1))
+            ),
+        ),
+        ("RevokeApiKey", pb.RevokeApiKeyRequest(name="principals/admin")),
+        ("IssueToken", pb.IssueTokenRequest(api_key="x", lifetime_seconds=-5)),
+    ],
+)
+async def test_bad_input_is_said_to_be_so(admin: _Caller, method: str, request_message: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await admin(getattr(admin.identity, method), request_message)
+
+    assert _code(failure) == "INVALID_ARGUMENT"
+
+
+# --- the ledger
+
+
+async def test_a_services_records_carry_its_name_whatever_they_say(admin: _Caller, router: _Caller) -> None:
+    resource = f"buckets/{uuid.uuid4().hex}"
+    record = audit.AuditRecord(
+        kind=audit.AuditRecord.KIND_REFUSAL,
+        principal="principals/eve",
+        resource=resource,
+        service="repository",
+        count=7,
+    )
+
+    answer = await router(router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record]))
+
+    (found,) = (await admin(admin.audit.ListRecords, audit.ListRecordsRequest(resource=resource))).records
+    assert (found.service, found.principal, found.count) == ("router", "principals/eve", 7)
+    assert found.sequence == answer.last_sequence and found.hash and found.previous_hash
+    assert found.time.seconds == pytest.approx(time.time(), abs=10)
+
+
+async def test_two_hundred_concurrent_appends_are_listed_page_by_page_and_verified(
+    admin: _Caller, router: _Caller
+) -> None:
+    principal = f"principals/{uuid.uuid4().hex[:12]}"
+    record = audit.AuditRecord(kind=audit.AuditRecord.KIND_INTENT, principal=principal)
+
+    answers = await asyncio.gather(
+        *(router(router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record])) for _ in range(200))
+    )
+
+    seen, token = [], ""
+    while True:
+        page = await admin(
+            admin.audit.ListRecords, audit.ListRecordsRequest(principal=principal, page_size=64, page_token=token)
+        )
+        seen += [found.sequence for found in page.records]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == sorted((answer.last_sequence for answer in answers), reverse=True) and len(set(seen)) == 200
+    finding = await admin(admin.audit.Verify, audit.VerifyRequest())
+    assert finding.intact and finding.checked >= 200
+    kept = audit.VerifyRequest(expected_sequence=finding.last_sequence, expected_hash=finding.last_hash)
+    assert (await admin(admin.audit.Verify, kept)).intact
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await admin(admin.audit.Verify, audit.VerifyRequest(expected_sequence=3))
+    assert _code(failure) == "INVALID_ARGUMENT"
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await admin(admin.audit.ListRecords, audit.ListRecordsRequest(page_token=page_token_of_another_listing()))
+    assert _code(failure) == "INVALID_ARGUMENT"
+
+
+def page_token_of_another_listing() -> str:
+    from services.wire import paging
+
+    return paging.encode("principals", "ada")
+
+
+async def test_each_change_and_each_refusal_of_the_control_plane_itself_is_in_the_ledger(
+    anyone: _Caller, admin: _Caller
+) -> None:
+    viewer = await anyone.as_key(await admin.make("nosy", "viewer"))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await viewer(viewer.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/nosy"))
+
+    async def found() -> list[tuple[int, str, str, str]]:
+        answer = await admin(admin.audit.ListRecords, audit.ListRecordsRequest(resource="principals/nosy"))
+        return [
+            (record.kind, record.method.rpartition("/")[2], record.principal, record.outcome)
+            for record in answer.records
+        ]
+
+    async def complete() -> bool:
+        return set(await found()) >= {
+            (1, "CreatePrincipal", "principals/admin", ""),
+            (2, "CreatePrincipal", "principals/admin", "OK"),
+            (1, "CreateApiKey", "principals/admin", ""),
+            (2, "CreateApiKey", "principals/admin", "OK"),
+            (3, "DeletePrincipal", "principals/nosy", "NOT_PERMITTED"),
+        }
+
+    await _until(complete)
+
+
+# --- status and faults
+
+
+async def test_the_status_names_who_does_not_answer(admin: _Caller) -> None:
+    stub: Any = platform_grpc.ControlPlaneServiceStub(admin.channel)
+
+    answer = await admin(stub.GetStatus, platform.GetStatusRequest())
+
+    assert {service.service: service.ready for service in answer.services} == {
+        "controlplane": True,
+        "router": False,
+        "repository": False,
+    }
+    assert not answer.ready and any("router" in reason for reason in answer.reasons)
+
+
+async def _serving(channel: grpc.aio.Channel, service: str = "") -> bool:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_without_its_database_it_lives_says_why_and_is_not_ready(tmp_path: Path) -> None:
+    nowhere = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
+    async with _running(_settings(nowhere, tmp_path)) as (process, channel):
+        await _until(lambda: any("database does not answer" in reason for reason in process.readiness.reasons()))
+
+        assert not await _serving(channel) and await _serving(channel, "liveness")
+        caller = _Caller(channel)
+        for call in (
+            caller(caller.identity.GetTrust, pb.GetTrustRequest()),
+            caller.as_key(ROUTER_KEY),
+            caller.as_key(f"swk_{'0' * 16}_{'a' * 43}"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await call
+            assert _code(failure) == "UNAVAILABLE"
+
+
+async def test_without_a_place_for_the_first_key_it_says_so(mongod: str, tmp_path: Path) -> None:
+    async with _running(_settings(mongod, tmp_path, admin_key_file=None)) as (process, _):
+        await _until(lambda: any("STELLWERK_ADMIN_KEY_FILE" in reason for reason in process.readiness.reasons()))
+
+
+async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_tokens_are_good(
+    mongod: str, tmp_path: Path
+) -> None:
+    settings = _settings(mongod, tmp_path)
+    assert settings.admin_key_file is not None
+    async with _running(settings) as (process, channel):
+        await _until(lambda: not process.readiness.reasons())
+        admin = await _Caller(channel).as_key(settings.admin_key_file.read_text().strip())
+
+    other = ControlPlaneSettings(**{**dict(settings), "root_key": "x" * 32})
+    async with _running(other) as (process, _):
+        await _until(lambda: any("STELLWERK_ROOT_KEY" in reason for reason in process.readiness.reasons()))
+
+    async with _running(settings) as (process, channel):
+        await _until(lambda: not process.readiness.reasons())
+        admin = _Caller(channel, admin.token)
+        assert (await admin(admin.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/admin"
