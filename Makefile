@@ -35,8 +35,8 @@ format: install ## Let ruff repair and format the code
 protos: install ## Write generated/ from protos/
 	$(BIN)/python tools/protos.py
 
-protos-check: install ## Fail if generated/ is stale
-	$(BIN)/python tools/protos.py --check
+protos-check: install ## Lint the contract, refuse breaking changes, fail if generated/ is stale
+	$(BIN)/python tools/protos_check.py
 
 bench: install ## Measure side by side with other servers; writes benchmarks/results/
 	@$(BIN)/python -m benchmarks
