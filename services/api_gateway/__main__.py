@@ -1,0 +1,11 @@
+"""`python -m services.api_gateway`: settings from the environment, then the process until it is told to stop."""
+
+import os
+import sys
+
+from services.api_gateway.config import GatewaySettings
+from services.api_gateway.main import compose
+from services.chassis.entry import run
+
+if __name__ == "__main__":
+    sys.exit(run(compose, GatewaySettings, os.environ))

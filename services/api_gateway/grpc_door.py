@@ -1,0 +1,87 @@
+"""The gRPC door: passes every public RPC on as bytes to the service that serves it.
+
+A method is looked up whole in a table made from descriptors; what is not in it does not exist. The process' guard
+stands around each call: it authenticates, sets the deadline, writes the log line and turns errors into a status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from services.api_gateway import public
+from services.api_gateway.upstreams import Upstreams
+from services.wire.permissions import AUTHENTICATED, Rule, rule_of
+
+# Bytes in, bytes out.
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+_REFLECTION_METHOD = "ServerReflectionInfo"
+
+
+def passed_methods() -> dict[str, MethodDescriptor]:
+    """The public RPCs that other services serve, by full method."""
+    own = f"/{public.GATEWAY_SERVICE.full_name}/"
+    return {name: method for name, method in public.public_methods().items() if not name.startswith(own)}
+
+
+def rules() -> dict[str, Rule]:
+    """The access rules of what is passed on."""
+    return {name: rule_of(method) for name, method in passed_methods().items()}
+
+
+class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Finds the handler of a method."""
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._handlers: Mapping[str, MethodHandler] = {
+            name: _handler(name, method, upstreams) for name, method in passed_methods().items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler | None:
+        """The handler, None for anything but an exact name."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> MethodHandler:
+    async def unary(request: bytes, _: Any) -> bytes:
+        return await upstreams.unary(name, request)
+
+    async def client_stream(requests: AsyncIterable[bytes], _: Any) -> bytes:
+        return await upstreams.client_stream(name, requests)
+
+    async def server_stream(request: bytes, _: Any) -> AsyncGenerator[bytes, None]:
+        async with aclosing(upstreams.server_stream(name, request)) as messages:
+            async for message in messages:
+                yield message
+
+    async def bidi_stream(requests: AsyncIterable[bytes], _: Any) -> AsyncGenerator[bytes, None]:
+        async with aclosing(upstreams.bidi_stream(name, requests)) as messages:
+            async for message in messages:
+                yield message
+
+    if method.client_streaming and method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(bidi_stream)
+    if method.client_streaming:
+        return grpc.stream_unary_rpc_method_handler(client_stream)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(server_stream)
+    return grpc.unary_unary_rpc_method_handler(unary)
+
+
+def reflection_handler() -> tuple[grpc.GenericRpcHandler, dict[str, Rule]]:
+    """Server reflection of the public services, for callers with a token; only where the settings switch it on."""
+    servicer = reflection.aio.ReflectionServicer([service.full_name for service in public.SERVED_BY])
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    rule = Rule(f"/{_REFLECTION}/{_REFLECTION_METHOD}", AUTHENTICATED, "", False, False)
+    return grpc.method_handlers_generic_handler(_REFLECTION, {_REFLECTION_METHOD: handler}), {rule.method: rule}

@@ -1,0 +1,115 @@
+"""Serves an ASGI application with uvicorn inside the process' own loop: no signal handlers, a bounded request head."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.chassis.config import ConfigError
+
+# A connection that is kept open and says nothing for this long is closed.
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, since the process has its own, and with an event for when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bounded(limit: int) -> type[asyncio.Protocol]:
+    """The HTTP protocol with a limit on the bytes of a request's head; httptools itself would keep any number."""
+
+    class Bounded(HttpToolsProtocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._in_head = False
+            self._head_bytes = 0
+
+        def data_received(self, data: bytes) -> None:
+            if self._in_head:
+                self._head_bytes += len(data)
+                if self._head_bytes > limit:
+                    self.send_400_response("The request's headers are too large.")
+                    return
+            super().data_received(data)
+
+        def on_message_begin(self) -> None:
+            self._in_head, self._head_bytes = True, 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
+    return Bounded
+
+
+class HttpServer:
+    """One listening socket and what answers on it."""
+
+    def __init__(self, app: Any, listen: str, *, max_header_bytes: int, drain_seconds: float) -> None:
+        self._listen = listen
+        config = uvicorn.Config(
+            app,
+            http=_bounded(max_header_bytes),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, int(drain_seconds)),
+            backlog=_BACKLOG,
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Binds and serves. Raises ConfigError if the address cannot be had."""
+        sock = self._bind()
+        self.port = int(sock.getsockname()[1])
+        self._task = asyncio.create_task(self._server.serve(sockets=[sock]), name="http")
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({self._task, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if not listening.done():
+            listening.cancel()
+            await self._task
+
+    def _bind(self) -> socket.socket:
+        host, _, port = self._listen.rpartition(":")
+        host = host.strip("[]")
+        try:
+            return socket.create_server(
+                (host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+            )
+        except OSError as exc:
+            raise ConfigError(
+                f"STELLWERK_HTTP_LISTEN: {self._listen} cannot be bound: {exc.strerror or 'is it in use?'}"
+            ) from None
+
+    async def stop(self) -> None:
+        """Takes no new connections, finishes what is in hand, then ends. Safe to call twice."""
+        if self._task is None:
+            return
+        self._server.should_exit = True
+        await self._task

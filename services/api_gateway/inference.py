@@ -1,0 +1,84 @@
+"""The Open Inference Protocol over REST: its routes' handlers, by RPC.
+
+Model ready answers 200 when it is and 404 when it is not or does not exist, since clients look at the status alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from inference import grpc_service_pb2 as inference
+from services.api_gateway import inference_json
+from services.api_gateway.response import Answer
+from services.api_gateway.upstreams import Upstreams
+from services.api_gateway.visit import Handler, Visit
+from services.wire.errors import InvalidInput
+from services.wire.permissions import INFERENCE_SERVICE
+
+_PREFIX = f"/{INFERENCE_SERVICE}/"
+_INFER = _PREFIX + "ModelInfer"
+_LIVE = Answer(200, b'{"live":true}')
+_BINARY = b"inference-header-content-length"
+
+
+class Inference:
+    """Serves /v2."""
+
+    def __init__(self, upstreams: Upstreams, problem: Callable[[], Awaitable[str]]) -> None:
+        """`problem` says why predictions cannot be served now, "" if they can."""
+        self._upstreams, self._problem = upstreams, problem
+
+    def handlers(self) -> dict[str, Handler]:
+        """Handlers by full RPC method."""
+        return {
+            _PREFIX + "ServerLive": self._live,
+            _PREFIX + "ServerReady": self._ready,
+            _PREFIX + "ServerMetadata": self._server_metadata,
+            _PREFIX + "ModelReady": self._model_ready,
+            _PREFIX + "ModelMetadata": self._model_metadata,
+            _INFER: self._infer,
+        }
+
+    async def _live(self, _: Visit) -> Answer:
+        return _LIVE
+
+    async def _ready(self, _: Visit) -> Answer:
+        problem = await self._problem()
+        if problem:
+            return Answer(503, orjson.dumps({"ready": False, "error": problem}), headers=[(b"retry-after", b"1")])
+        return Answer(200, b'{"ready":true}')
+
+    async def _server_metadata(self, visit: Visit) -> Answer:
+        visit.request.watch()
+        data = await self._upstreams.unary(
+            _PREFIX + "ServerMetadata", inference.ServerMetadataRequest().SerializeToString()
+        )
+        return Answer(200, inference_json.write_server_metadata(inference.ServerMetadataResponse.FromString(data)))
+
+    async def _model_ready(self, visit: Visit) -> Answer:
+        request = inference.ModelReadyRequest(**visit.match.variables)
+        data = await self._upstreams.unary(_PREFIX + "ModelReady", request.SerializeToString())
+        ready = inference.ModelReadyResponse.FromString(data).ready
+        answer: dict[str, object] = {"name": request.name, "ready": ready}
+        if not ready:
+            answer["error"] = "there is no such model ready to take requests"
+        return Answer(200 if ready else 404, orjson.dumps(answer))
+
+    async def _model_metadata(self, visit: Visit) -> Answer:
+        request = inference.ModelMetadataRequest(**visit.match.variables)
+        data = await self._upstreams.unary(_PREFIX + "ModelMetadata", request.SerializeToString())
+        return Answer(200, inference_json.write_model_metadata(inference.ModelMetadataResponse.FromString(data)))
+
+    async def _infer(self, visit: Visit) -> Answer:
+        if _BINARY in visit.request.headers:
+            raise InvalidInput(
+                "binary tensor data is not taken here: send JSON without Inference-Header-Content-Length"
+            )
+        variables = visit.match.variables
+        request = inference_json.read_request(
+            await visit.body(), variables["model_name"], variables.get("model_version", "")
+        )
+        data = await self._upstreams.unary(_INFER, request.SerializeToString())
+        return Answer(200, inference_json.write_response(inference.ModelInferResponse.FromString(data)))

@@ -1,0 +1,87 @@
+"""What is kept of each HTTP request: one log line, two metrics by route template, and refusals for the ledger.
+
+Paths, queries, bodies and credentials are never kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from services.api_gateway.visit import Passage
+from services.chassis.context import CallContext
+from services.wire.errors import ServiceError, Unauthenticated
+from services.wire.permissions import ANONYMOUS
+from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NO_ROUTE = "(none)"
+
+
+class HttpJournal:
+    """Writes it down."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        log: structlog.typing.FilteringBoundLogger,
+        refused: Callable[[audit.AuditRecord], None],
+    ) -> None:
+        """`refused` takes the audit record of a caller that was turned away at the door."""
+        self._log, self._refused = log, refused
+        self._count = Counter(
+            "stellwerk_http_requests", "HTTP requests served", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "stellwerk_http_seconds",
+            "Time of an HTTP request",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        # Looking label children up costs more than counting.
+        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    def note(self, passage: Passage, seconds: float) -> None:
+        """Takes down one request that has been served."""
+        request, call, match, error = passage.request, passage.call, passage.match, passage.error
+        status = passage.status
+        route = match.route.template.text if match is not None else _NO_ROUTE
+        method = request.method if request.method in _METHODS else "OTHER"
+        key = (method, route, status)
+        children = self._children.get(key)
+        if children is None:
+            children = (self._count.labels(method, route, str(status)), self._seconds.labels(method, route))
+            self._children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
+        if isinstance(error, Unauthenticated):
+            self._refused(_refusal(call, error))
+        quiet = match is not None and match.route.rule.permission == ANONYMOUS and error is None
+        (self._log.debug if quiet else self._log.info)(
+            "http",
+            method=method,
+            route=route,
+            status=status,
+            reason=error.reason if error else None,
+            ms=round(seconds * 1000, 2),
+            principal=call.principal.name if call.principal else None,
+            bytes_in=request.bytes_read,
+            bytes_out=passage.bytes_sent,
+            peer=call.peer,
+        )
+
+
+def _refusal(call: CallContext, error: ServiceError) -> audit.AuditRecord:
+    return audit.AuditRecord(
+        kind=audit.AuditRecord.KIND_REFUSAL,
+        method=call.method,
+        request_id=call.request_id,
+        outcome=error.reason,
+        peer=call.peer,
+        count=1,
+    )

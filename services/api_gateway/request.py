@@ -1,0 +1,179 @@
+"""One HTTP request as ASGI gives it: headers, a bounded body, and whether its sender is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from services.chassis.context import new_request_id
+from services.wire.errors import Cancelled, DeadlinePassed, InvalidInput, TooLarge, UnsupportedEncoding
+from services.wire.metadata import MAX_REQUEST_ID_LENGTH
+
+MAX_HEADERS = 100
+# A quick call ends before anybody looks whether its sender is still there; looking costs a task.
+_WATCH_AFTER = 0.05
+# Below this a body is inflated on the loop; above it, in a thread.
+_INFLATE_IN_THREAD = 16 * 1024
+_PIECE = 64 * 1024
+# gzip, and what HTTP calls deflate: zlib's own format.
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_REQUEST_ID_LENGTH}}}")
+_GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
+_GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_SECONDS = re.compile(r"[0-9]{1,8}(?:\.[0-9]{1,9})?")
+
+
+class Request:
+    """A request being served. Not to be shared between tasks."""
+
+    def __init__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self.method: str = scope["method"]
+        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        self.query: bytes = scope["query_string"]
+        self.peer: str = scope["client"][0] if scope.get("client") else ""
+        # Of a header given twice the first counts; the one that smuggling would like to differ in is the body's length,
+        # which the parser has checked.
+        self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        self.header_count = len(scope["headers"])
+        self.gone = False
+        self.bytes_read = 0
+        self.complete = False
+        self._receive = receive
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def header(self, name: bytes) -> str:
+        """The header's value, "" if it is not there."""
+        return self.headers.get(name, b"").decode("latin-1").strip()
+
+    def request_id(self) -> str:
+        """The caller's own id if it can be logged as it is, else a fresh one."""
+        given = self.header(b"x-request-id")
+        return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+    def timeout(self, default: float, cap: float) -> float:
+        """Seconds this call may take: Grpc-Timeout ("100m") or X-Request-Timeout (seconds), never above the cap."""
+        grpc_form, plain = self.header(b"grpc-timeout"), self.header(b"x-request-timeout")
+        if grpc_form:
+            match = _GRPC_TIMEOUT.fullmatch(grpc_form)
+            seconds = int(match.group(1)) * _GRPC_UNITS[match.group(2)] if match else 0.0
+        elif plain:
+            seconds = float(plain) if _SECONDS.fullmatch(plain) else 0.0
+        else:
+            return min(default, cap)
+        if seconds <= 0:
+            raise InvalidInput("a timeout is a positive number: 'Grpc-Timeout: 500m' or 'X-Request-Timeout: 0.5'")
+        return min(seconds, cap)
+
+    async def body(self, limit: int, deadline: float) -> bytes:
+        """The whole body, decompressed, at most `limit` bytes of it. Raises TooLarge, InvalidInput, DeadlinePassed."""
+        announced = self.header(b"content-length")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        window_bits = self._window_bits()
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                async for part in self._parts():
+                    if self.bytes_read > limit:
+                        raise _too_large(limit)
+                    parts.append(part)
+        except TimeoutError:
+            raise DeadlinePassed("the body did not arrive before the deadline") from None
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        if window_bits is None or not whole:
+            return whole
+        if len(whole) < _INFLATE_IN_THREAD:
+            return inflate(whole, window_bits, limit)
+        return await asyncio.to_thread(inflate, whole, window_bits, limit)
+
+    async def chunks(self, size: int) -> AsyncIterator[bytes]:
+        """The body as it comes, decompressed, in pieces of about `size` bytes, in constant memory."""
+        window_bits = self._window_bits()
+        inflater = zlib.decompressobj(window_bits) if window_bits is not None else None
+        waiting = bytearray()
+        async for part in self._parts():
+            data = part
+            while True:
+                if inflater is not None:
+                    data = _inflate_piece(inflater, data, size)
+                waiting += data
+                if len(waiting) >= size:
+                    yield bytes(waiting)
+                    waiting.clear()
+                if inflater is None or not inflater.unconsumed_tail:
+                    break
+                data = inflater.unconsumed_tail
+        if inflater is not None and self.bytes_read and not inflater.eof:
+            raise InvalidInput("the compressed body breaks off before its end")
+        if waiting:
+            yield bytes(waiting)
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        while not self.complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise Cancelled("the caller went away")
+            self.complete = not message.get("more_body", False)
+            if part := message.get("body", b""):
+                self.bytes_read += len(part)
+                yield part
+
+    def _window_bits(self) -> int | None:
+        encoding = self.header(b"content-encoding").lower()
+        if encoding in ("", "identity"):
+            return None
+        if encoding not in _WINDOW_BITS:
+            raise UnsupportedEncoding("a body may be compressed with gzip or deflate, with nothing else")
+        return _WINDOW_BITS[encoding]
+
+    def watch(self, *, at_once: bool = False) -> None:
+        """From now on the sender's going away cancels this task. Only after the body was read to its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._timer = asyncio.get_running_loop().call_later(0 if at_once else _WATCH_AFTER, self._start_watching, task)
+
+    def unwatch(self) -> None:
+        """Ends what `watch` began."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _start_watching(self, task: asyncio.Task[Any]) -> None:
+        async def until_gone() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self.gone = True
+            task.cancel()
+
+        self._watcher = asyncio.create_task(until_gone())
+
+
+def inflate(data: bytes, window_bits: int, limit: int) -> bytes:
+    """Decompresses at most `limit` bytes. A bomb is found by counting, before anything of it is kept."""
+    inflater, size, rest = zlib.decompressobj(window_bits), 0, data
+    while rest and not inflater.eof:
+        size += len(_inflate_piece(inflater, rest, _PIECE))
+        if size > limit:
+            raise _too_large(limit)
+        rest = inflater.unconsumed_tail
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidInput("the compressed body breaks off before its end, or goes on after it")
+    return zlib.decompress(data, wbits=window_bits, bufsize=max(1, size))
+
+
+def _inflate_piece(inflater: zlib._Decompress, data: bytes, size: int) -> bytes:
+    try:
+        return inflater.decompress(data, size)
+    except zlib.error:
+        raise InvalidInput("the body is not compressed as its Content-Encoding says") from None
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit} bytes, the most that is taken here", limit=limit)

@@ -1,0 +1,39 @@
+"""GatewayService: what a gateway has to say of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from services.api_gateway.routes import Route
+from services.api_gateway.upstreams import Upstream, Upstreams
+from stellwerk.gateway.v1 import gateway_service_pb2 as messages
+
+
+class GatewayServicer:
+    """Message in, message out."""
+
+    def __init__(self, routes: Iterable[Route], upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
+        self._routes = [
+            messages.Route(
+                http_method=route.method,
+                template=route.template.text,
+                rpc=route.rpc_name,
+                permission=route.rule.permission,
+            )
+            for route in routes
+        ]
+
+    async def ListRoutes(self, request: messages.ListRoutesRequest, _: Any) -> messages.ListRoutesResponse:
+        return messages.ListRoutesResponse(routes=self._routes)
+
+    async def ListUpstreams(self, request: messages.ListUpstreamsRequest, _: Any) -> messages.ListUpstreamsResponse:
+        upstreams = sorted(self._upstreams.all.values(), key=lambda upstream: upstream.name)
+        return messages.ListUpstreamsResponse(upstreams=await asyncio.gather(*map(_described, upstreams)))
+
+
+async def _described(upstream: Upstream) -> messages.Upstream:
+    problem = await upstream.problem()
+    return messages.Upstream(service=upstream.name, address=upstream.address, serving=not problem, reason=problem)
