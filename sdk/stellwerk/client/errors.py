@@ -14,81 +14,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from services.wire.errors import CODE_BY_NUMBER as _CODE_BY_NUMBER
+# Every class of the vocabulary is a name here, so that callers write `errors.ModelNotFound`.
+from services.wire.errors import *  # noqa: F403
 from services.wire.errors import (
+    CODE_BY_NUMBER,
     DOMAIN,
-    AliasNotFound,
-    AlreadyExists,
-    BrokerDown,
-    BucketNotFound,
-    Cancelled,
-    Conflict,
-    Corrupt,
     DeadlinePassed,
-    Internal,
-    InvalidInput,
-    KeyNotFound,
-    ModelFailed,
-    ModelNotFound,
-    NoRuntimeAvailable,
-    NotFound,
-    NotImplementedHere,
-    NotPermitted,
-    NotReady,
-    Overloaded,
-    PrincipalNotFound,
-    RequirementUnmet,
-    RouteNotFound,
-    RuntimeNotFound,
     ServiceError,
-    TooLarge,
-    Unauthenticated,
     Unavailable,
-    Unroutable,
-    UnsafeFormat,
-    UnsupportedEncoding,
-    UploadNotFound,
-    VersionNotFound,
     rebuild,
 )
-
-__all__ = [
-    "AliasNotFound",
-    "AlreadyExists",
-    "BrokerDown",
-    "BucketNotFound",
-    "Cancelled",
-    "Conflict",
-    "Corrupt",
-    "DeadlinePassed",
-    "Internal",
-    "InvalidInput",
-    "KeyNotFound",
-    "ModelFailed",
-    "ModelNotFound",
-    "NoRuntimeAvailable",
-    "NotFound",
-    "NotImplementedHere",
-    "NotPermitted",
-    "NotReady",
-    "Overloaded",
-    "PrincipalNotFound",
-    "RequirementUnmet",
-    "RouteNotFound",
-    "RuntimeNotFound",
-    "ServiceError",
-    "TooLarge",
-    "Unauthenticated",
-    "Unavailable",
-    "Unroutable",
-    "UnsafeFormat",
-    "UnsupportedEncoding",
-    "UploadNotFound",
-    "VersionNotFound",
-    "from_grpc",
-    "from_http",
-    "unreachable",
-]
 
 _STATUS_KEY = "grpc-status-details-bin"
 # Of an answer that did not come from the platform, such as a proxy's error page: what its status most likely means.
@@ -143,7 +78,7 @@ def from_http(http_status: int, headers: Mapping[str, str], body: bytes, address
     retry_after_ms = int(float(wait) * 1000) if wait.replace(".", "", 1).isdigit() else 0
     try:
         fields = orjson.loads(body)
-        code = _CODE_BY_NUMBER[fields["code"]]
+        code = CODE_BY_NUMBER[fields["code"]]
         message, details = str(fields["message"]), list(fields.get("details", []))
     except (ValueError, KeyError, TypeError):
         code = _CODE_BY_HTTP.get(http_status, grpc.StatusCode.INTERNAL)

@@ -82,17 +82,24 @@ class Models(Noun[S]):
 
     @operation
     def get(
-        self, name: str, *, version: int | None = None, alias: str | None = None, progress: Progress | None = None
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        alias: str | None = None,
+        unsafe: bool = False,
+        progress: Progress | None = None,
     ) -> Plan[Any]:
         """The model itself: an estimator, an onnx.ModelProto or a torch ExportedProgram.
 
-        Loading runs no code that the artifact carries; formats where it would raise InvalidInput: `download` those.
+        torch's loader can be made to run code by a hostile file, so a program is loaded only with `unsafe=True`,
+        which says that whoever stored it is trusted. Pickles are never loaded: `download` them.
         """
         found = yield from self._resolve(name, version, alias)
         with tempfile.TemporaryDirectory(prefix="stellwerk-") as folder:
             path = Path(folder) / "artifact"
             yield from _fetch(found, path, progress)
-            return (yield from work(lambda: packaging.load(path, found.format)))
+            return (yield from work(lambda: packaging.load(path, found.format, unsafe)))
 
     @operation
     def download(

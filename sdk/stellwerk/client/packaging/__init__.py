@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stellwerk.client.errors import InvalidInput
+from stellwerk.client.errors import InvalidInput, UnsafeFormat
 
 if TYPE_CHECKING:
     from stellwerk.client.packaging.artifact import Package
@@ -21,6 +21,8 @@ _BY_LIBRARY = {
     "sklearn": "estimator",
 }
 _BY_FORMAT = {"skops": "estimator", "onnx": "onnx_model", "torch_export": "torch_export"}
+# A hostile file of these makes the framework's own loader run code.
+_NEED_TRUST = ("torch_export",)
 
 
 def package(
@@ -49,12 +51,18 @@ def _packager(model: Any) -> str:
     )
 
 
-def load(path: Path, format: str) -> Any:
-    """The model in an artifact; no code in it is run. Raises InvalidInput for formats where it would be."""
+def load(path: Path, format: str, unsafe: bool = False) -> Any:
+    """The model in an artifact. Raises UnsafeFormat where that could run code in it and `unsafe` is not said."""
     name = _BY_FORMAT.get(format)
     if name is None:
         raise InvalidInput(
             f"a model of the format {format} is not loaded here; get its file with download()", format=format
+        )
+    if format in _NEED_TRUST and not unsafe:
+        raise UnsafeFormat(
+            f"loading a {format} file can run code in it; say unsafe=True if you trust whoever stored the model, "
+            "or get the file with download()",
+            format=format,
         )
     return _module(name).load(path)
 

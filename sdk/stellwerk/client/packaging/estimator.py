@@ -6,6 +6,7 @@ The signature is found by calling the estimator, on the example if there is one,
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from stellwerk.client.arrays import is_frame
-from stellwerk.client.errors import InvalidInput, UnsafeFormat
+from stellwerk.client.errors import Corrupt, InvalidInput, UnsafeFormat
 from stellwerk.client.packaging.artifact import Package, spec_of
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
@@ -84,7 +85,10 @@ def signature_of(estimator: Any, example: Any = None) -> list[MethodSignature]:
 
 
 def _foreign_types(path: Path) -> list[str]:
-    return [name for name in skops.io.get_untrusted_types(file=path) if not _is_sklearn_class(name)]
+    try:
+        return [name for name in skops.io.get_untrusted_types(file=path) if not _is_sklearn_class(name)]
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as exc:
+        raise Corrupt("this is no skops file, or not a whole one") from exc
 
 
 def _is_sklearn_class(name: str) -> bool:

@@ -33,7 +33,7 @@ def package(path: Path, *, example: Any = None, format: str | None = None, unsaf
     if kind == "onnx":
         return _of_file("onnx_model", path)
     if kind == "torch_export":
-        return _of_file("torch_export", path)
+        return _of_file("pt2", path)
     if kind == "pickle":
         _module("pickled").check_allowed(format, unsafe)
     return Package(kind, path)
