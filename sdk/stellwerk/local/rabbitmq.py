@@ -89,10 +89,7 @@ class RabbitMQ:
         bin_directory, epmd = scripts(), _epmd()
         if bin_directory is None or epmd is None:
             raise StartFailed("RabbitMQ is not installed here; apt-get install rabbitmq-server brings it")
-        self.port = self.port or free_port()
-        self._epmd_port = self._epmd_port or free_port()
-        self._dist_port = self._dist_port or free_port()
-        self._prepare()
+        self.prepare()
         try:
             # An epmd in the foreground under our own warden; one that the node starts itself would outlive it.
             self._epmd.start([epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment())
@@ -121,7 +118,11 @@ class RabbitMQ:
         )
         return done.stdout
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Settles ports, password and configuration, so that `url` holds before the node runs. `start` does it too."""
+        self.port = self.port or free_port()
+        self._epmd_port = self._epmd_port or free_port()
+        self._dist_port = self._dist_port or free_port()
         for name in ("home", "mnesia", "log"):
             (self.directory / name).mkdir(exist_ok=True)
         cookie = self.directory / "home" / ".erlang.cookie"

@@ -89,8 +89,12 @@ class Supervised:
             self.kill()
             await self._ended.wait()
 
+    def restart(self) -> None:
+        """Ends the process at once; it is started again."""
+        self._signal(signal.SIGKILL)
+
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once, for good."""
         self._stopping.set()
         self._signal(signal.SIGKILL)
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import grpc
 
 from stellwerk.local import ports, readiness
-from stellwerk.local.backing import Backing, open_broker, open_mongo
+from stellwerk.local.backing import Backing, choose_broker, choose_mongo, pull
+from stellwerk.local.child import StartFailed
 from stellwerk.local.lock import DataDirectoryLock
 from stellwerk.local.logs import LogStream
-from stellwerk.local.plan import Options, Ports, Service, process_names, reachable, services
+from stellwerk.local.plan import BROKER_USERS, Options, Ports, Service, process_names, reachable, services
 from stellwerk.local.ready import ReadyFile, Report
 from stellwerk.local.secrets import write
 from stellwerk.local.supervised import Supervised
@@ -47,8 +48,9 @@ class Supervisor:
         self._lock = DataDirectoryLock(options.data_dir)
         self._ready_file = ReadyFile(options.data_dir / "ready.json")
         self._report: Report | None = None
-        self._opening: list[asyncio.Task[Backing]] = []
+        self._opening: list[asyncio.Task[None]] = []
         self._backings: list[Backing] = []
+        self._broker = pull("as told")
         self._processes: list[Supervised] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -66,16 +68,24 @@ class Supervisor:
         internal = choose_ports(options)
         options.secrets.create()
         began = time.monotonic()
-        mongo, broker = await self._open_backings()
-        self._logs.say("backings_ready", broker=broker.description, mongo=mongo.description)
-        self._launch(self._plan(internal, mongo, broker))
+        mongo = choose_mongo(options.mongo_url, options.data_dir)
+        self._broker = choose_broker(options.broker, options.data_dir)
+        self._backings = [mongo, self._broker]
+        # Nobody waits for anybody here: whoever is up first looks for the others until they are there.
+        self._opening = [asyncio.create_task(mongo.start()), asyncio.create_task(self._start_broker())]
+        self._launch(self._plan(internal, mongo))
+        opened, _ = await asyncio.wait(self._opening, return_when=asyncio.FIRST_EXCEPTION)
+        for opening in opened:
+            opening.result()
+        self._keep_backings()
+        self._logs.say("backings_ready", broker=self._broker.description, mongo=mongo.description)
         token_file = options.data_dir / "token"
-        await self._wait_until_ready(token_file)
+        await self._wait_until_ready(token_file, began)
         self._report = Report(
             http=_url("http://", options.host, options.http_port),
             grpc=_url("", options.host, options.grpc_port),
             token_file=token_file,
-            broker=broker.description,
+            broker=self._broker.description,
             mongo=mongo.description,
             metrics={name: f"http://127.0.0.1:{port}/metrics" for name, port in internal.metrics.items()},
         )
@@ -98,9 +108,9 @@ class Supervisor:
             grace = max(min(_STOP_EACH, deadline - time.monotonic() - 3.0), 0.2)
             await asyncio.gather(*(process.stop(grace) for process in stage))
         await asyncio.gather(*keepers, return_exceptions=True)
-        # Whatever opened, also if the other one failed or nobody waited for it any more.
-        opened = await asyncio.gather(*self._opening, return_exceptions=True)
-        await asyncio.gather(*(backing.stop() for backing in opened if isinstance(backing, Backing)))
+        # What is still starting is stopped when it has.
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        await asyncio.gather(*(backing.stop() for backing in self._backings))
         self._lock.release()
 
     def kill(self) -> None:
@@ -112,23 +122,28 @@ class Supervisor:
         for backing in self._backings:
             backing.kill()
 
-    async def _open_backings(self) -> tuple[Backing, Backing]:
-        """Database and broker, started side by side. A cancelled start leaves them to `stop`."""
-        options = self._options
-        mongo = asyncio.create_task(open_mongo(options.mongo_url, options.data_dir))
-        broker = asyncio.create_task(open_broker(options.broker, options.data_dir, self._logs.say))
-        self._opening = [mongo, broker]
-        await asyncio.wait(self._opening)
-        self._backings = [mongo.result(), broker.result()]
-        return mongo.result(), broker.result()
+    async def _start_broker(self) -> None:
+        """Where a private RabbitMQ does not start, the built-in dispatch takes its place."""
+        try:
+            await self._broker.start()
+        except StartFailed as exc:
+            self._logs.say("rabbitmq_failed", problem=str(exc))
+            self._broker = self._backings[1] = pull("the installed RabbitMQ did not start")
+            write(self._broker_file, self._broker.url)
+            for process in self._processes:
+                if process.name.partition("-")[0] in BROKER_USERS:
+                    process.restart()
 
-    def _plan(self, internal: Ports, mongo: Backing, broker: Backing) -> list[Service]:
-        directory = self._options.secrets.directory
-        broker_file, mongo_file = directory / "broker-url", directory / "mongo-url"
-        write(broker_file, broker.url)
+    @property
+    def _broker_file(self) -> Path:
+        return self._options.secrets.directory / "broker-url"
+
+    def _plan(self, internal: Ports, mongo: Backing) -> list[Service]:
+        mongo_file = self._options.secrets.directory / "mongo-url"
+        write(self._broker_file, self._broker.url)
         write(mongo_file, mongo.url)
         return services(
-            self._options, internal, broker_file=broker_file, mongo_file=mongo_file, inherited=self._environ
+            self._options, internal, broker_file=self._broker_file, mongo_file=mongo_file, inherited=self._environ
         )
 
     def _launch(self, planned: list[Service]) -> None:
@@ -138,12 +153,14 @@ class Supervisor:
             process = Supervised(service, working, self._logs, self._changed)
             self._processes.append(process)
             self._tasks.append(asyncio.create_task(process.run(), name="process"))
+
+    def _keep_backings(self) -> None:
         for backing in self._backings:
             self._tasks.append(asyncio.create_task(backing.keep(self._logs), name="backing"))
 
-    async def _wait_until_ready(self, token_file: Path) -> None:
+    async def _wait_until_ready(self, token_file: Path, began: float) -> None:
         addresses = {process.name: process.service.address for process in self._processes}
-        began, complained = time.monotonic(), time.monotonic()
+        complained = time.monotonic()
         while waiting := await self._missing(addresses, token_file):
             now = time.monotonic()
             if now - began > READY_SECONDS:

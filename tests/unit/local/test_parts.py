@@ -7,6 +7,7 @@ import json
 import socket
 import stat
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -159,12 +160,40 @@ def test_addresses_are_shown_without_their_passwords() -> None:
     assert backing.place("mongodb://u:p%40@a:1,b:2/?replicaSet=rs0") == "a:1,b:2"
 
 
-async def test_a_given_broker_is_used_as_told(tmp_path: Path) -> None:
-    pull = await backing.open_broker("pull", tmp_path, print)
-    amqp = await backing.open_broker("amqp://user:secret@host:5672/v", tmp_path, print)
+def test_a_given_broker_is_used_as_told(tmp_path: Path) -> None:
+    pull = backing.choose_broker("pull", tmp_path)
+    amqp = backing.choose_broker("amqp://user:secret@host:5672/v", tmp_path)
 
     assert (pull.url, pull.description) == ("pull", "pull dispatch (as told)")
     assert (amqp.url, amqp.description) == ("amqp://user:secret@host:5672/v", "RabbitMQ at host:5672 (as told)")
+
+
+async def test_a_backing_that_was_never_started_is_not_stopped(tmp_path: Path) -> None:
+    class Server:
+        url, pid, version = "amqp://x", None, ""
+        calls: ClassVar[list[str]] = []
+
+        def prepare(self) -> None:
+            self.calls.append("prepare")
+
+        def start(self) -> None:
+            self.calls.append("start")
+
+        def stop(self) -> None:
+            self.calls.append("stop")
+
+        def kill(self) -> None:
+            self.calls.append("kill")
+
+    server = Server()
+    ours = backing.Backing("rabbitmq", "RabbitMQ", "", "a private node", server)
+
+    await ours.stop()
+    ours.kill()
+    await ours.start()
+    await ours.stop()
+
+    assert server.calls == ["prepare", "start", "stop"]
 
 
 def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
@@ -194,3 +223,11 @@ def test_a_reader_who_went_away_stops_nothing() -> None:
             raise BrokenPipeError
 
     LogStream(Gone(), terminal=False).say("ready")
+
+
+def test_a_line_that_does_not_say_who_wrote_it_is_told_whose_it_is() -> None:
+    sink = io.StringIO()
+
+    LogStream(sink, terminal=False).line("router", '{"event": "broker connected"}')
+
+    assert json.loads(sink.getvalue()) == {"service": "router", "event": "broker connected"}
