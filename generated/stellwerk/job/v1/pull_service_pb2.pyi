@@ -3,7 +3,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -74,7 +74,7 @@ class Settle(_message.Message):
     def __init__(self, tag: _Optional[int] = ..., ack: _Optional[bool] = ...) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("sequence", "declare", "publish", "consume", "cancel", "settle", "inspect")
+    __slots__ = ("sequence", "declare", "publish", "consume", "cancel", "settle", "inspect", "batch")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DECLARE_FIELD_NUMBER: _ClassVar[int]
     PUBLISH_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,7 @@ class ExchangeRequest(_message.Message):
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     SETTLE_FIELD_NUMBER: _ClassVar[int]
     INSPECT_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     declare: QueueDeclaration
     publish: Publish
@@ -89,7 +90,8 @@ class ExchangeRequest(_message.Message):
     cancel: int
     settle: Settle
     inspect: str
-    def __init__(self, sequence: _Optional[int] = ..., declare: _Optional[_Union[QueueDeclaration, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., consume: _Optional[_Union[Consume, _Mapping]] = ..., cancel: _Optional[int] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ..., inspect: _Optional[str] = ...) -> None: ...
+    batch: _containers.RepeatedCompositeFieldContainer[ExchangeRequest]
+    def __init__(self, sequence: _Optional[int] = ..., declare: _Optional[_Union[QueueDeclaration, _Mapping]] = ..., publish: _Optional[_Union[Publish, _Mapping]] = ..., consume: _Optional[_Union[Consume, _Mapping]] = ..., cancel: _Optional[int] = ..., settle: _Optional[_Union[Settle, _Mapping]] = ..., inspect: _Optional[str] = ..., batch: _Optional[_Iterable[_Union[ExchangeRequest, _Mapping]]] = ...) -> None: ...
 
 class Outcome(_message.Message):
     __slots__ = ("result", "messages", "consumers")
@@ -130,11 +132,13 @@ class Delivery(_message.Message):
     def __init__(self, consumer: _Optional[int] = ..., tag: _Optional[int] = ..., redelivered: _Optional[bool] = ..., message: _Optional[_Union[BrokerMessage, _Mapping]] = ..., routing_key: _Optional[str] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
-    __slots__ = ("sequence", "outcome", "delivery")
+    __slots__ = ("sequence", "outcome", "delivery", "batch")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     outcome: Outcome
     delivery: Delivery
-    def __init__(self, sequence: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., delivery: _Optional[_Union[Delivery, _Mapping]] = ...) -> None: ...
+    batch: _containers.RepeatedCompositeFieldContainer[ExchangeResponse]
+    def __init__(self, sequence: _Optional[int] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., delivery: _Optional[_Union[Delivery, _Mapping]] = ..., batch: _Optional[_Iterable[_Union[ExchangeResponse, _Mapping]]] = ...) -> None: ...
