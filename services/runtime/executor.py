@@ -72,8 +72,8 @@ class Executor:
         return self.slots - self._free
 
     def models_changed(self) -> None:
-        """To be told after a model was loaded: it may have brought libraries with thread pools of their own."""
-        self._limits.invalidate()
+        """To be told after a model was loaded, in the loading thread: it may have brought libraries with threads."""
+        self._limits.refresh()
 
     def submit(self, lane: str, model: LoadedModel, request: Request, *, rowwise: bool) -> asyncio.Future[Result]:
         """Queues a request; the future gets its result and never an exception."""

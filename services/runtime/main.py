@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.chassis.broker.port import Broker
 from services.chassis.process import Process
 from services.runtime.agent import Agent, Surroundings
 from services.runtime.config import RuntimeSettings
@@ -14,15 +15,21 @@ from stellwerk.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 
 
 def compose(settings: RuntimeSettings) -> Process:
-    """Puts the process together: broker and repository, the agent, its RPCs."""
+    """The process, ready to run."""
     process = Process("runtime", settings)
+    assemble(process, settings, process.open_broker())
+    return process
+
+
+def assemble(process: Process, settings: RuntimeSettings, broker: Broker) -> Agent:
+    """Puts the runtime into a process: its peers, the agent, its RPCs."""
     repository = Repository(process.channel("repository", settings.repository))
     fleet = fleet_grpc.FleetServiceStub(process.channel("router", settings.router))
     agent = Agent(
         settings,
         Surroundings(
             instance=process.instance,
-            broker=process.open_broker(),
+            broker=broker,
             versions=repository,
             download=repository.download,
             open_stream=fleet.Attach,
@@ -41,4 +48,4 @@ def compose(settings: RuntimeSettings) -> Process:
         runtime_grpc.add_RuntimeServiceServicer_to_server,
         RuntimeServicer(agent.describe, agent.cache),
     )
-    return process
+    return agent

@@ -1,4 +1,4 @@
-"""What this runtime serves: a table of serving keys, each LOADING until its model is in memory, then READY or FAILED."""
+"""What this runtime serves: a table of keys, each LOADING until its model is in memory, then READY or FAILED."""
 
 from __future__ import annotations
 

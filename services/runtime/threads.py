@@ -8,16 +8,18 @@ import threadpoolctl  # type: ignore[import-untyped]
 
 
 class ThreadLimits:
-    """OpenMP keeps its limit per calling thread and libraries come with models, so each worker thread applies the
-    limit itself, again after each load; in between it costs one comparison."""
+    """OpenMP keeps its limit per calling thread, OpenBLAS one for the process that only the first thread to ask may
+    set. So the thread that loads models sets it after each load, which may bring new libraries, and each worker thread
+    sets its own before its next call; in between that costs one comparison."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._generation = 1
         self._seen = threading.local()
 
-    def invalidate(self) -> None:
-        """A model was loaded."""
+    def refresh(self) -> None:
+        """A model was loaded. To be called in the one thread that loads, before any worker thread calls a model."""
+        threadpoolctl.threadpool_limits(self._limit)
         self._generation += 1
 
     def apply(self) -> None:

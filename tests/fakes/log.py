@@ -1,0 +1,21 @@
+"""A logger that keeps its lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FakeLog:
+    """Lines as (event, fields)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append((event, fields))
+
+    debug = warning = error = exception = info
+
+    def events(self) -> list[str]:
+        """The events alone."""
+        return [event for event, _ in self.lines]

@@ -1,0 +1,268 @@
+"""From queue to reply over a real broker hub and real models: items share a message, never a fate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.chassis.broker.hub import Hub
+from services.chassis.broker.hub_broker import HubBroker
+from services.chassis.broker.port import Delivery, Message
+from services.runtime.artifacts import ArtifactCache
+from services.runtime.cache import ModelCache
+from services.runtime.consumer import WorkConsumer
+from services.runtime.executor import Executor
+from services.runtime.formats.port import FormatSettings
+from services.runtime.formats.skops import SkopsFormat
+from services.runtime.metrics import RuntimeMetrics
+from services.runtime.replies import ReplySender
+from services.wire.tensors import from_numpy, to_numpy
+from services.wire.topology import inference_queue, reply_queue, serving_key
+from stellwerk.job.v1 import work_pb2
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from tests.fakes import models
+from tests.fakes.eventually import eventually
+from tests.fakes.log import FakeLog
+from tests.fakes.repository_source import FakeRepository
+
+GIB = 1 << 30
+REPLIES = reply_queue("router-1")
+
+
+class Rig:
+    """A runtime's inside and a router's end of the broker."""
+
+    def __init__(self, folder: Path, *, slots: int = 2, capacity: int = GIB) -> None:
+        self.repository = FakeRepository()
+        self.registry = CollectorRegistry()
+        self.log = FakeLog()
+        self.hub = Hub()
+        self.router, self.broker = HubBroker(self.hub), HubBroker(self.hub)
+        self.metrics = RuntimeMetrics(self.registry)
+        self.artifacts = ArtifactCache(folder / "cache", GIB, self.repository.download, fetched=lambda: None)
+        form = SkopsFormat(FormatSettings())
+        self.cache = ModelCache(
+            capacity, self.artifacts, lambda path, version: form.load(path, version, "auto"), self.metrics
+        )
+        self.executor = Executor(slots, max_batch_rows=64, batched=self.metrics.batched)
+        self.consumer = WorkConsumer(
+            name="runtimes/r1",
+            broker=self.broker,
+            cache=self.cache,
+            executor=self.executor,
+            replies=ReplySender(self.broker, max_message_bytes=1 << 26, log=self.log),
+            metrics=self.metrics,
+            log=self.log,
+        )
+        self.answers: dict[str, asyncio.Future[work_pb2.WorkReply]] = {}
+
+    async def start(self) -> None:
+        await self.artifacts.start()
+        await self.router.start()
+        await self.broker.start()
+        await self.router.consume(REPLIES, self._on_reply, prefetch=0)
+
+    async def _on_reply(self, delivery: Delivery) -> None:
+        for reply in work_pb2.WorkReplyEnvelope.FromString(delivery.message.body).replies:
+            self.answers[reply.id].set_result(reply)
+        delivery.ack()
+
+    async def ask(self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem) -> list[work_pb2.WorkReply]:
+        for item in items:
+            self.answers[item.id] = asyncio.get_running_loop().create_future()
+        await self.send(version, work_pb2.WorkEnvelope(items=items).SerializeToString())
+        return await asyncio.wait_for(asyncio.gather(*(self.answers[item.id] for item in items)), 20)
+
+    async def send(self, version: repository_pb2.ModelVersion, body: bytes) -> None:
+        queue = inference_queue(serving_key(version.name, version.requires)).name
+        await self.router.publish(queue, Message(body, reply_to=REPLIES.name))
+
+    async def serve(self, version: repository_pb2.ModelVersion) -> Any:
+        return await self.consumer.open(serving_key(version.name, version.requires), version)
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@asynccontextmanager
+async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
+    made = Rig(folder, **options)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.cache.close()
+        await made.executor.close()
+        await made.broker.close()
+        await made.router.close()
+
+
+def iris(made: Rig, folder: Path, number: int = 1) -> tuple[repository_pb2.ModelVersion, Any, np.ndarray[Any, Any]]:
+    pipeline, features, _ = models.iris_pipeline()
+    signature = models.method("predict", [models.spec("X", "FP64", -1, 4)], [models.spec("predict", "INT64", -1)])
+    name = f"buckets/default/models/iris/versions/{number}"
+    version = models.version("skops", signature, name=name)
+    path = models.save_skops(pipeline, folder / f"{number}.skops")
+    return made.repository.add(version, path), pipeline, features
+
+
+def item(name: str, array: np.ndarray[Any, Any], *, method: str = "predict", **fields: Any) -> work_pb2.WorkItem:
+    fields.setdefault("timeout_ms", 15_000)
+    return work_pb2.WorkItem(id=name, method=method, inputs=[from_numpy("X", array)], **fields)
+
+
+async def test_items_of_one_message_are_answered_each_for_itself(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, pipeline, features = iris(made, tmp_path)
+        await made.serve(version)
+
+        good, shape, dtype, method, output, again = await made.ask(
+            version,
+            item("1", features[:3]),
+            item("2", features[:3, :2]),
+            item("3", features[:3].astype(np.float32)),
+            item("4", features[:3], method="fit"),
+            item("5", features[:3], outputs=["nothing"]),
+            item("6", features[3:5], outputs=["predict"]),
+        )
+
+        assert to_numpy(good.outputs[0]).tolist() == pipeline.predict(features[:3]).tolist()
+        assert to_numpy(again.outputs[0]).tolist() == pipeline.predict(features[3:5]).tolist()
+        assert {reply.error.reason for reply in (shape, dtype, method, output)} == {"INVALID_INPUT"}
+        assert good.runtime == "runtimes/r1"
+        assert good.compute_ns > 0 and good.queue_ns > 0
+
+
+async def test_items_that_arrive_together_are_one_model_call(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, pipeline, features = iris(made, tmp_path)
+        await made.serve(version)
+        await made.ask(version, item("warm", features[:1]))
+        before = made.sample("stellwerk_model_batch_items_count", model_version=version.name)
+
+        replies = await made.ask(version, *(item(str(row), features[row : row + 1]) for row in range(40)))
+
+        expected = pipeline.predict(features[:40]).tolist()
+        assert [to_numpy(reply.outputs[0]).tolist()[0] for reply in replies] == expected
+        assert made.sample("stellwerk_model_batch_items_count", model_version=version.name) == before + 1
+
+
+async def test_a_hundred_predictions_load_the_model_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+
+        for start in range(0, 100, 10):
+            await made.ask(version, *(item(f"{start + n}", features[:1]) for n in range(10)))
+
+        assert made.sample("stellwerk_model_loads_total", model_version=version.name) == 1
+        assert made.sample("stellwerk_model_calls_total", model_version=version.name, outcome="ok") == 100
+        assert len(made.repository.downloads) == 1
+
+
+async def test_a_model_that_was_evicted_is_loaded_again_for_the_next_call(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+        await made.ask(version, item("1", features[:1]))
+        made.cache.discard(version.name)
+
+        (reply,) = await made.ask(version, item("2", features[:1]))
+
+        assert not reply.HasField("error")
+        assert made.sample("stellwerk_model_loads_total", model_version=version.name) == 2
+        assert len(made.repository.downloads) == 1
+
+
+async def test_a_caller_does_not_wait_for_a_load_beyond_its_deadline(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+        made.repository.gate.clear()
+
+        (reply,) = await made.ask(version, item("1", features[:1], timeout_ms=50))
+        made.repository.gate.set()
+        (next_reply,) = await made.ask(version, item("2", features[:1]))
+
+        assert reply.error.reason == "DEADLINE_PASSED"
+        assert not next_reply.HasField("error")
+        assert len(made.repository.downloads) == 1
+
+
+async def test_a_message_that_is_no_envelope_is_logged_rejected_and_harms_nobody(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+
+        await made.send(version, b"\xff\xff poison")
+        (reply,) = await made.ask(version, item("1", features[:1]))
+
+        assert not reply.HasField("error")
+        assert "envelope_unreadable" in made.log.events()
+        queue = inference_queue(serving_key(version.name, version.requires)).name
+        assert (await made.broker.inspect(queue)).messages == 0
+
+
+async def test_a_failing_artifact_is_an_error_for_each_item(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        made.repository.artifacts[version.name] = b"other"
+        await made.serve(version)
+
+        first, second = await made.ask(version, item("1", features[:1]), item("2", features[:1]))
+
+        assert first.error.reason == second.error.reason == "CORRUPT"
+
+
+async def test_nothing_is_acknowledged_before_its_reply_is_out(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+        made.repository.gate.clear()
+        asked = asyncio.create_task(made.ask(version, item("1", features[:1])))
+        await eventually(lambda: made.consumer.in_flight > 0)
+        other = HubBroker(made.hub)
+        await made.broker.close()  # the runtime dies with the work in hand
+        redelivered: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+
+        async def take(delivery: Delivery) -> None:
+            redelivered.set_result(delivery)
+
+        await other.consume(inference_queue(serving_key(version.name, version.requires)), take, prefetch=1)
+
+        assert (await asyncio.wait_for(redelivered, 5)).redelivered
+        asked.cancel()
+        made.repository.gate.set()
+        await other.close()
+
+
+async def test_log_lines_carry_the_callers_request_and_no_data(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+
+        context = {"x-request-id": "req-7", "x-principal": "principals/a"}
+        await made.ask(version, item("1", features[:1], context=context))
+
+        fields = next(fields for event, fields in made.log.lines if event == "model_called")
+        assert fields["x_request_id"] == "req-7"
+        assert set(fields) == {"x_request_id", "model_version", "method", "outcome", "queue_ms", "compute_ms"}
+
+
+@pytest.mark.parametrize("timeout_ms", [0, 15_000])
+async def test_an_item_without_a_timeout_has_none(tmp_path: Path, timeout_ms: int) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+
+        (reply,) = await made.ask(version, item("1", features[:1], timeout_ms=timeout_ms))
+
+        assert not reply.HasField("error")
+        await asyncio.wait_for(made.consumer.idle(), 5)
