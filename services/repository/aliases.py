@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 
 from services.chassis.mongo import Document
 from services.repository import documents
 from services.repository.documents import model_key
-from services.repository.mongo import Changes, Database, Session
+from services.repository.mongo import Changes, Database, Session, now
 from services.repository.store import Store
 from services.wire import topology
 from services.wire.errors import AliasNotFound, Conflict, Overloaded
@@ -42,7 +41,7 @@ class Aliases:
 
         Raises ModelNotFound, VersionNotFound, Conflict; Overloaded when the model has too many aliases.
         """
-        key, now = model_key(name), datetime.now(UTC)
+        key, moment = model_key(name), now()
 
         async def work(session: Session) -> pb.Alias:
             model = await self._store.record(name, session)
@@ -51,9 +50,9 @@ class Aliases:
             _check_etag(alias, before, etag)
             if before is None and len(model["aliases"]) >= MAX_ALIASES:
                 raise Overloaded(f"a model may have {MAX_ALIASES} aliases; delete one first", limit=MAX_ALIASES)
-            kept = {"version": version, "etag": secrets.token_hex(8), "updated": now, "updater": updater}
+            kept = {"version": version, "etag": secrets.token_hex(8), "updated": moment, "updater": updater}
             await self._db.models.update_one(
-                {"_id": key}, {"$set": {f"aliases.{alias}": kept, "updated": now}}, session=session
+                {"_id": key}, {"$set": {f"aliases.{alias}": kept, "updated": moment}}, session=session
             )
             previous = before["version"] if before else 0
             resource = f"{name.parent}/aliases/{alias}"
@@ -71,7 +70,7 @@ class Aliases:
             if before is None:
                 raise _no_alias(name, alias)
             _check_etag(alias, before, etag or ANY_ETAG)
-            change = {"$unset": {f"aliases.{alias}": ""}, "$set": {"updated": datetime.now(UTC)}}
+            change = {"$unset": {f"aliases.{alias}": ""}, "$set": {"updated": now()}}
             await self._db.models.update_one({"_id": key}, change, session=session)
             resource = f"{name.parent}/aliases/{alias}"
             await self._changes.note(session, topology.ALIAS_CHANGED, resource, version=0, previous=before["version"])

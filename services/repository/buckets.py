@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from services.chassis.mongo import Document, errors
 from services.repository import documents
-from services.repository.mongo import Database
+from services.repository.mongo import Database, now
 from services.wire.errors import AlreadyExists, BucketNotFound, NotReady
 from services.wire.names import DEFAULT_BUCKET
 from stellwerk.repository.v1 import repository_service_pb2 as pb
@@ -21,7 +20,7 @@ class Buckets:
 
     async def create(self, bucket: str, description: str, creator: str) -> pb.Bucket:
         """A new bucket. Raises AlreadyExists."""
-        fresh = {"description": description, "creator": creator, "created": datetime.now(UTC), "models": 0}
+        fresh = {"description": description, "creator": creator, "created": now(), "models": 0}
         async with errors():
             result = await self._db.buckets.update_one({"_id": bucket}, {"$setOnInsert": fresh}, upsert=True)
         if result.matched_count:

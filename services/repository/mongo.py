@@ -9,6 +9,7 @@ are nobody's.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import TypeVar
 
 from pymongo import ASCENDING, AsyncMongoClient, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import CollectionInvalid
 
 from services.chassis.mongo import Document, errors, in_transaction
@@ -32,6 +34,12 @@ CHUNK_BYTES = 1024 * 1024
 _BATCH_CHUNKS = 4
 _SENDS_UNDER_WAY = 2
 _COLLECTIONS = ("buckets", "models", "versions", "uploads", "outbox", "counters", "fs.files", "fs.chunks")
+
+
+def now() -> datetime:
+    """The time to the millisecond, as the database keeps it: what is answered at once equals what is read later."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 class Database:
@@ -63,7 +71,7 @@ class Database:
         """The default bucket always exists."""
         fresh = {"description": "where models go that name no bucket", "creator": "services/repository", "models": 0}
         await self.buckets.update_one(
-            {"_id": DEFAULT_BUCKET}, {"$setOnInsert": {**fresh, "created": datetime.now(UTC)}}, upsert=True
+            {"_id": DEFAULT_BUCKET}, {"$setOnInsert": {**fresh, "created": now()}}, upsert=True
         )
 
 
@@ -125,17 +133,20 @@ class Artifacts:
         cursor = self._database.chunks.find(
             {"files_id": file}, {"_id": 0, "n": 1, "data": 1}, sort=[("n", ASCENDING)], batch_size=_BATCH_CHUNKS
         )
-        expected = 0
         async with cursor:
-            while True:
-                async with errors():
-                    chunk = await anext(cursor, None)
-                if chunk is None:
-                    return
-                if chunk["n"] != expected:
-                    raise Corrupt("a part of the stored artifact is missing; store the model anew")
-                expected += 1
-                yield bytes(chunk["data"])
+            following = asyncio.ensure_future(_next(cursor))
+            try:
+                for expected in itertools.count():
+                    chunk = await following
+                    if chunk is None:
+                        return
+                    if chunk["n"] != expected:
+                        raise Corrupt("a part of the stored artifact is missing; store the model anew")
+                    following = asyncio.ensure_future(_next(cursor))
+                    yield chunk["data"]
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
 
     async def remove(self, file: str) -> None:
         """Removes the chunks of a file whose record is gone."""
@@ -162,6 +173,11 @@ class Artifacts:
                 await self._database.chunks.delete_many({"files_id": {"$eq": group["_id"]}})
                 removed += 1
         return removed
+
+
+async def _next(cursor: AsyncCursor[Document]) -> Document | None:
+    async with errors():
+        return await anext(cursor, None)
 
 
 class Changes:
@@ -192,7 +208,7 @@ class Changes:
         )
         assert counter is not None
         event = event_pb2.Event(id=uuid.uuid4().hex, kind=kind, resource=resource)
-        event.time.FromDatetime(datetime.now(UTC))
+        event.time.FromDatetime(now())
         event.attributes.update({key: str(value) for key, value in facts.items()})
         await self._outbox.insert_one({"_id": counter["last"], "event": event.SerializeToString()}, session=session)
 

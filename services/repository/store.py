@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 
@@ -16,7 +16,7 @@ from services.chassis.mongo import Document, errors
 from services.repository import documents
 from services.repository.documents import children, model_key, version_key
 from services.repository.filters import Term
-from services.repository.mongo import CHUNK_BYTES, Changes, Database, Session
+from services.repository.mongo import CHUNK_BYTES, Changes, Database, Session, now
 from services.repository.tickets import Ticket, Tickets
 from services.wire import topology
 from services.wire.errors import BucketNotFound, ModelNotFound, NotReady, VersionNotFound
@@ -97,7 +97,7 @@ class Store:
 
         Raises Conflict if the stream is no longer the upload's one, BucketNotFound if the bucket is gone.
         """
-        key, now = model_key(name), datetime.now(UTC)
+        key, moment = model_key(name), now()
 
         async def work(session: Session) -> pb.ModelVersion:
             counter = await self._db.counters.find_one_and_update(
@@ -108,9 +108,9 @@ class Store:
             version.CopyFrom(ticket.spec)
             version.MergeFrom(pb.ModelVersion(sha256=sha256, size_bytes=size, creator=ticket.creator))
             version.version, version.name = counter["last"], f"{name.parent}/versions/{counter['last']}"
-            version.create_time.FromDatetime(now)
+            version.create_time.FromDatetime(moment)
             await self._tickets.close(ticket.id, token, version.version, session)
-            await self._put_newest(name, version, now, session)
+            await self._put_newest(name, version, moment, session)
             await self._db.versions.insert_one(
                 documents.version_document(version, key, token, ticket.id), session=session
             )
@@ -168,13 +168,13 @@ class Store:
             raise _no_version(name, version)
         return found
 
-    async def _put_newest(self, name: ModelName, version: pb.ModelVersion, now: datetime, session: Session) -> None:
+    async def _put_newest(self, name: ModelName, version: pb.ModelVersion, moment: datetime, session: Session) -> None:
         """Writes the model's document for its new newest version; with its first one the model comes to be."""
         before = await self._db.models.find_one_and_update(
             {"_id": {"$eq": model_key(name)}},
             {
-                "$set": {**documents.newest(version), "updated": now},
-                "$setOnInsert": {"bucket": name.bucket, "id": name.model, "created": now, "aliases": {}},
+                "$set": {**documents.newest(version), "updated": moment},
+                "$setOnInsert": {"bucket": name.bucket, "id": name.model, "created": moment, "aliases": {}},
                 "$inc": {"versions": 1},
             },
             upsert=True,
@@ -188,7 +188,7 @@ class Store:
 
     async def _put_remaining(self, name: ModelName, session: Session) -> None:
         """Writes the model's document for the newest version left, or removes it when none is."""
-        key, now = model_key(name), datetime.now(UTC)
+        key, moment = model_key(name), now()
         left = await self._db.versions.find_one({"_id": children(key)}, sort=[("_id", DESCENDING)], session=session)
         if left is None:
             await self._db.models.delete_one({"_id": key}, session=session)
@@ -196,7 +196,7 @@ class Store:
             await self._changes.note(session, topology.MODEL_DELETED, name.parent)
             return
         newest = documents.newest(documents.to_version(left))
-        change = {"$set": {**newest, "updated": now}, "$inc": {"versions": -1}}
+        change = {"$set": {**newest, "updated": moment}, "$inc": {"versions": -1}}
         await self._db.models.update_one({"_id": key}, change, session=session)
 
 

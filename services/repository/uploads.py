@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -23,7 +23,7 @@ from services.repository.documents import model_key
 from services.repository.formats import UNSAFE_FORMATS, UNSAFE_PERMISSION
 from services.repository.gauges import Gauges
 from services.repository.intake import Intake
-from services.repository.mongo import CHUNK_BYTES, Artifacts, ArtifactWriter
+from services.repository.mongo import CHUNK_BYTES, Artifacts, ArtifactWriter, now
 from services.repository.specs import check_spec
 from services.repository.store import Store
 from services.repository.streams import linger
@@ -69,7 +69,7 @@ class Uploads:
                 limit=limits.max_open_uploads,
             )
         ticket = Ticket(secrets.token_hex(16), model_key(name), caller.name, OPEN, spec, 0)
-        expires = await self._tickets.open(ticket, datetime.now(UTC), limits.upload_ttl_seconds)
+        expires = await self._tickets.open(ticket, now(), limits.upload_ttl_seconds)
         return f"{name.parent}/uploads/{ticket.id}", expires
 
     async def receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
