@@ -11,7 +11,9 @@ from tests.architecture.planting import ROOT, copy, expect_none, new_findings
 
 
 @pytest.mark.parametrize(
-    "check", [hygiene.dangerous, hygiene.sleeps, hygiene.patches], ids=lambda check: check.__name__
+    "check",
+    [hygiene.dangerous, hygiene.sleeps, hygiene.lapsed_sleeps, hygiene.patches],
+    ids=lambda check: check.__name__,
 )
 def test_the_repository_is_clean(check) -> None:
     expect_none(check(ROOT))

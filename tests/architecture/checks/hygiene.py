@@ -26,9 +26,17 @@ BANNED_ARGUMENTS = {
     ("verify", False): "verify=False trusts any certificate",
     ("allow_pickle", True): "allow_pickle=True unpickles",
 }
-# path::function → why it may sleep.
+# path::function → why it may sleep: what it waits for announces itself by nothing, or must not come.
 ALLOWED_SLEEPS = {
     "tests/unit/chassis/test_guard.py::GetModel": "plays a slow service",
+    "tests/fakes/repository_server.py::process_idle": "is polled itself; between two looks something may start",
+    "tests/contract/test_broker.py::test_an_expired_message_is_never_delivered": "time is what expires a message",
+    "tests/contract/test_broker.py::test_a_consumer_never_holds_more_than_its_prefetch": "nothing more must come",
+    "tests/contract/test_broker_faults.py::"
+    "test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time": "a frozen network tells nothing",
+    "tests/contract/test_broker_faults.py::test_a_broker_may_come_up_later_than_its_users": "attempts must fail first",
+    "tests/integration/test_controlplane.py::_running": "polls until the process is up or has ended",
+    "tests/journey/test_faults.py::test_no_call_hangs_when_a_runtime_is_killed_in_flight": "calls must be under way",
 }
 SLEEPS = ("time.sleep", "asyncio.sleep")
 # Calls by which a loop knows that its time is over.
@@ -79,6 +87,17 @@ def sleeps(root: Path) -> list[str]:
                 if not zero and id(node) not in excused:
                     found.append(module.at(node, "wait for what the test expects instead of sleeping"))
     return found
+
+
+def lapsed_sleeps(root: Path) -> list[str]:
+    """Entries of ALLOWED_SLEEPS that name no function of the tests any more."""
+    functions = {
+        f"{module.path}::{node.name}"
+        for module in modules(root, ("tests",))
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    return [f"{name}: is allowed to sleep and does not exist" for name in ALLOWED_SLEEPS if name not in functions]
 
 
 def _excused(module: Module, function: ast.AST) -> Iterator[ast.AST]:
