@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,8 @@ from services.api_gateway import cors, http_status
 from services.api_gateway.journal import HttpJournal
 from services.api_gateway.request import MAX_HEADERS, Request
 from services.api_gateway.response import Answer, Headers, Send, Stream, send_answer, send_stream, takes_gzip
-from services.api_gateway.routes import RouteTable
-from services.api_gateway.visit import Handler, Limits, Passage, Visit
+from services.api_gateway.site import Site
+from services.api_gateway.visit import Limits, Passage, Visit
 from services.chassis import context, rpc_status
 from services.chassis.auth import bearer
 from services.chassis.context import CallContext, Principal
@@ -37,20 +37,6 @@ class Doorkeeper:
 
     exchange: Callable[[str], Awaitable[str]]
     verify: Callable[[str], Principal]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What there is behind the door."""
-
-    table: RouteTable
-    # Handlers by full RPC method; `rest` serves all others.
-    handlers: Mapping[str, Handler]
-    rest: Handler
-    # Documents by path, open to everyone.
-    documents: Mapping[bytes, Answer]
-    origins: frozenset[str] = frozenset()
-    compress_from_bytes: int = 4096
 
 
 class HttpDoor:

@@ -11,8 +11,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from services.wire.errors import ServiceError, Unauthenticated
+from stellwerk.controlplane.v1 import identity_service_pb2 as messages
+from stellwerk.controlplane.v1 import identity_service_pb2_grpc as stubs
 
 KEY_PREFIX = "swk_"
 # No API key is longer; what is, is not sent anywhere.
@@ -20,8 +23,20 @@ MAX_KEY_LENGTH = 256
 # A token is renewed while this part of its life is left, so that it does not lapse on its way.
 _RENEW_AT = 0.2
 _REFUSED_SECONDS = 3.0
+_ISSUE_SECONDS = 5.0
 
 Issue = Callable[[str], Awaitable[tuple[str, float]]]
+
+
+def issuer(channel: Any) -> Issue:
+    """The exchange at the control plane, over a channel of the chassis, which raises our errors."""
+    stub: Any = stubs.IdentityServiceStub(channel)
+
+    async def issue(key: str) -> tuple[str, float]:
+        answer = await stub.IssueToken(messages.IssueTokenRequest(api_key=key), timeout=_ISSUE_SECONDS)
+        return answer.access_token, float(answer.expires_in)
+
+    return issue
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from services.api_gateway.config import GatewaySettings
 from services.chassis.config import ConfigError
 
 # A connection that is kept open and says nothing for this long is closed.
@@ -65,11 +66,11 @@ def _bounded(limit: int) -> type[asyncio.Protocol]:
 class HttpServer:
     """One listening socket and what answers on it."""
 
-    def __init__(self, app: Any, listen: str, *, max_header_bytes: int, drain_seconds: float) -> None:
-        self._listen = listen
+    def __init__(self, app: Any, settings: GatewaySettings) -> None:
+        self._listen = settings.http_listen
         config = uvicorn.Config(
             app,
-            http=_bounded(max_header_bytes),
+            http=_bounded(settings.max_header_bytes),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -77,7 +78,7 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, int(drain_seconds)),
+            timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
             backlog=_BACKLOG,
         )
         self._server = _Server(config)

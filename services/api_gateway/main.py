@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from services.api_gateway import documents, grpc_door, public
-from services.api_gateway.app import Doorkeeper, HttpDoor, Site
+from services.api_gateway import grpc_door, public
+from services.api_gateway.app import Doorkeeper, HttpDoor
 from services.api_gateway.config import GatewaySettings
-from services.api_gateway.credentials import Credentials
+from services.api_gateway.credentials import Credentials, issuer
 from services.api_gateway.http_server import HttpServer
-from services.api_gateway.inference import Inference
-from services.api_gateway.issuing import issuer
 from services.api_gateway.journal import HttpJournal
-from services.api_gateway.rest import Rest
-from services.api_gateway.routes import RouteTable, routes_of
 from services.api_gateway.servicer import GatewayServicer
+from services.api_gateway.site import Site, site_of
 from services.api_gateway.upstreams import Upstreams, loopback
 from services.api_gateway.visit import Limits
 from services.chassis.process import Process
@@ -22,31 +19,27 @@ from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServ
 def compose(settings: GatewaySettings) -> Process:
     """Everything the gateway is made of."""
     process = Process("api_gateway", settings)
-    table = RouteTable(routes_of(public.SERVED_BY))
+    open_doors(process, settings)
+    return process
+
+
+def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
+    """Puts both doors into the process; returns the HTTP one."""
     addresses = {
         public.ROUTER: settings.router,
         public.REPOSITORY: settings.repository,
         public.CONTROLPLANE: settings.controlplane,
     }
     upstreams = Upstreams(addresses, process.raw_channel)
-    issue = issuer(process.channel("controlplane", settings.controlplane))
+    issue = issuer(process.channel(public.CONTROLPLANE, settings.controlplane))
     credentials = Credentials(issue, settings.credential_cache_size)
+    site = site_of(settings, upstreams)
+    process.exchange_credentials(credentials.token)
+    _grpc(process, settings, site, upstreams)
 
-    limits = Limits.of(settings)
-    inference = Inference(upstreams, upstreams.all[public.ROUTER].problem)
-    site = Site(
-        table=table,
-        handlers=inference.handlers(),
-        rest=Rest(upstreams),
-        documents=documents.of(table.routes),
-        origins=settings.origins,
-        compress_from_bytes=settings.compress_from_bytes,
-    )
+    keeper = Doorkeeper(credentials.token, process.verifier.verify)
     journal = HttpJournal(process.metrics, process.log, process.journal.note)
-    door = HttpDoor(site, Doorkeeper(credentials.token, process.verifier.verify), limits, journal, process.log)
-    http = HttpServer(
-        door, settings.http_listen, max_header_bytes=settings.max_header_bytes, drain_seconds=settings.drain_seconds
-    )
+    http = HttpServer(HttpDoor(site, keeper, Limits.of(settings), journal, process.log), settings)
 
     async def start() -> None:
         # This process' own API is called like all others, over gRPC, so that its guard decides there too.
@@ -54,13 +47,14 @@ def compose(settings: GatewaySettings) -> Process:
         await http.start()
         process.log.info("http_started", port=http.port)
 
-    process.exchange_credentials(credentials.token)
+    process.resource("http", start, http.stop)
+    process.on_drain(http.stop)
+    return http
+
+
+def _grpc(process: Process, settings: GatewaySettings, site: Site, upstreams: Upstreams) -> None:
     process.serve_passing(grpc_door.GrpcDoor(upstreams), grpc_door.rules())
     if settings.reflection:
         process.serve_passing(*grpc_door.reflection_handler())
-    process.serve(
-        public.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, GatewayServicer(table.routes, upstreams)
-    )
-    process.resource("http", start, http.stop)
-    process.on_drain(http.stop)
-    return process
+    servicer = GatewayServicer(site.table.routes, upstreams)
+    process.serve(public.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
