@@ -33,7 +33,7 @@ _READY_SECONDS = 150.0
 class Story:
     """What happened so far."""
 
-    console: Console = field(default_factory=lambda: Console(highlight=False))
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     failed: list[str] = field(default_factory=list)
     rows: list[tuple[str, str, float, float, float]] = field(default_factory=list)
 
@@ -79,11 +79,12 @@ def _tell(story: Story, platform: Platform) -> None:
             _store(story, client, trained)
         with story.step(4, "Predict, and compare every answer with the model's own"):
             _predict(story, running, trained)
+            _queues(story, client)
         with story.step(5, "Ask without a token"):
             _refusals(story, running)
         with story.step(6, "Look into the audit ledger"):
             _audit(story, client)
-    _say_how_to_go_on(story, running, trained[0])
+    _say_how_to_go_on(story, trained[0])
 
 
 def _start_and_train(story: Story, platform: Platform) -> tuple[list[Trained], Running]:
@@ -144,6 +145,11 @@ def _predict(story: Story, running: Running, trained: list[Trained]) -> None:
             story.rows.append((model.name, way, accuracy, off, seconds))
 
 
+def _queues(story: Story, client: Client) -> None:
+    for queue in client.status().queues:
+        story.console.print(f"   went through {queue.name}, {queue.consumers} consumer(s), {queue.messages} waiting")
+
+
 def _refusals(story: Story, running: Running) -> None:
     url = f"{running.http}/v1/buckets/default/models"
     nobody = httpx.get(url, timeout=10)
@@ -173,12 +179,11 @@ def _audit(story: Story, client: Client) -> None:
     story.check(f"the chain of {finding.checked} records is whole", finding.intact and finding.checked > 0)
 
 
-def _say_how_to_go_on(story: Story, running: Running, model: Trained) -> None:
+def _say_how_to_go_on(story: Story, model: Trained) -> None:
     story.console.print(
-        "\n[bold]The same by hand:[/] make up, and then\n"
-        "   TOKEN=$(.venv/bin/stellwerk token show)   # or the file that `make up` names\n"
-        f'   curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8080/v2/models/{model.name}\n',
-        markup=True,
+        f"\n[bold]The same by hand:[/] .venv/bin/stellwerk up --data-dir {_DIRECTORY}, and in another terminal\n"
+        f'   curl -H "Authorization: Bearer $(cat {_DIRECTORY}/token)" '
+        f"http://127.0.0.1:8080/v2/models/{model.name}\n"
     )
 
 
