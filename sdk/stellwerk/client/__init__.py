@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from stellwerk.client import errors, settings
-from stellwerk.client.credentials import Credentials
 from stellwerk.client.platform import AsyncClient, Client
 from stellwerk.client.session import AsyncSession, State, SyncSession
 from stellwerk.client.transport.port import AsyncTransport, SyncTransport, Target
@@ -34,8 +33,8 @@ def connect(
     `timeout` is in seconds for each call, its retries included. Nothing is sent yet.
     """
     target = settings.resolve(url, token, ca, settings.environment())
-    state = State(timeout, bucket, Credentials(target.secret))
-    return Client(SyncSession(_transport(target, state.credentials), state))
+    state = State(timeout, bucket)
+    return Client(SyncSession(_transport(target), state))
 
 
 def connect_async(
@@ -48,26 +47,26 @@ def connect_async(
 ) -> AsyncClient:
     """The same, awaited: `async with connect_async() as sw: await sw.models.list()`."""
     target = settings.resolve(url, token, ca, settings.environment())
-    state = State(timeout, bucket, Credentials(target.secret))
-    return AsyncClient(AsyncSession(_async_transport(target, state.credentials), state))
+    state = State(timeout, bucket)
+    return AsyncClient(AsyncSession(_async_transport(target), state))
 
 
-def _transport(target: Target, credentials: Credentials) -> SyncTransport:
+def _transport(target: Target) -> SyncTransport:
     # Imported here: one client needs one of the two.
     if target.url.startswith("grpc"):
         from stellwerk.client.transport.grpc import GrpcTransport
 
-        return GrpcTransport(target, credentials)
+        return GrpcTransport(target)
     from stellwerk.client.transport.http import HttpTransport
 
-    return HttpTransport(target, credentials)
+    return HttpTransport(target)
 
 
-def _async_transport(target: Target, credentials: Credentials) -> AsyncTransport:
+def _async_transport(target: Target) -> AsyncTransport:
     if target.url.startswith("grpc"):
         from stellwerk.client.transport.grpc import AsyncGrpcTransport
 
-        return AsyncGrpcTransport(target, credentials)
+        return AsyncGrpcTransport(target)
     from stellwerk.client.transport.http import AsyncHttpTransport
 
-    return AsyncHttpTransport(target, credentials)
+    return AsyncHttpTransport(target)

@@ -16,13 +16,11 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from stellwerk.client.credentials import Credentials
-from stellwerk.client.errors import ServiceError, Unauthenticated
+from stellwerk.client.errors import ServiceError
 from stellwerk.client.plan import Call, Download, Pause, Plan, Progress, Step, Upload, Work
 from stellwerk.client.retry import RetryBudget, pause_before_retry
 from stellwerk.client.rpc import rpc_of
 from stellwerk.client.transport.port import AsyncTransport, SyncTransport
-from stellwerk.controlplane.v1.identity_service_pb2 import IssueTokenRequest
 from stellwerk.repository.v1.repository_service_pb2 import ModelVersion
 
 T = TypeVar("T")
@@ -38,7 +36,6 @@ class State:
 
     timeout: float
     bucket: str
-    credentials: Credentials
     budget: RetryBudget = field(default_factory=RetryBudget)
     # Versions by the name they were asked by, with the monotonic time until which that is believed.
     versions: dict[str, tuple[float, ModelVersion]] = field(default_factory=dict)
@@ -52,50 +49,20 @@ class _Attempt:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Transfer:
-    """Move a raw body once."""
-
-    step: Upload | Download
-    size: int
-    timeout: float
-
-
 def _attempts(step: Call, state: State) -> Plan[Message]:
     timeout = step.timeout or state.timeout
     ends = time.monotonic() + timeout
     state.budget.earn()
     for attempt in itertools.count(1):
         try:
-            yield from _authorise(state, ends)
             answer: Message = yield _Attempt(step.request, ends - time.monotonic())  # type: ignore[misc]
             return answer
-        except Unauthenticated:
-            if attempt > 1 or not state.credentials.drop():
-                raise
-            continue
         except ServiceError as error:
             pause = pause_before_retry(error, attempt, ends - time.monotonic(), random.random())
             if pause is None or not rpc_of(step.request).repeatable or not state.budget.spend():
                 raise
         yield Pause(pause)
     raise AssertionError("unreachable")
-
-
-def _authorise(state: State, ends: float) -> Plan[None]:
-    """Exchanges the API key for a token where it is time to."""
-    api_key = state.credentials.to_exchange(time.monotonic())
-    if api_key is None:
-        return
-    issued = yield _Attempt(IssueTokenRequest(api_key=api_key), ends - time.monotonic())  # type: ignore[misc]
-    state.credentials.keep(issued.access_token, issued.expires_in, time.monotonic())
-
-
-def _transfer(step: Upload | Download, state: State) -> Plan[Any]:
-    size = step.path.stat().st_size if isinstance(step, Upload) else step.size
-    yield from _authorise(state, time.monotonic() + state.timeout)
-    answer = yield _Transfer(step, size, _transfer_time(state, size))  # type: ignore[misc]
-    return answer
 
 
 def _transfer_time(state: State, size: int) -> float:
@@ -132,7 +99,7 @@ class SyncSession:
             result: T = stop.value
             return result
 
-    def _perform(self, step: Step | _Attempt | _Transfer) -> Any:
+    def _perform(self, step: Step | _Attempt) -> Any:
         match step:
             case _Attempt(request, timeout):
                 return self.transport.call(request, timeout)
@@ -142,17 +109,16 @@ class SyncSession:
                 return time.sleep(seconds)
             case Work(run):
                 return run()
-            case Upload() | Download():
-                return self.run(_transfer(step, self.state))
-            case _Transfer(Upload(request, path, progress), size, timeout):
-                return self.transport.upload(request, _pieces(path, progress), size, timeout)
-            case _Transfer(Download() as download, _, timeout):
-                return self._download(download, timeout)
+            case Upload(request, path, progress):
+                size = path.stat().st_size
+                return self.transport.upload(request, _pieces(path, progress), size, _transfer_time(self.state, size))
+            case Download():
+                return self._download(step)
 
-    def _download(self, step: Download, timeout: float) -> None:
+    def _download(self, step: Download) -> None:
         done = 0
         with step.path.open("wb") as file:
-            for piece in self.transport.download(step.request, timeout):
+            for piece in self.transport.download(step.request, _transfer_time(self.state, step.size)):
                 file.write(piece)
                 done += len(piece)
                 if step.progress:
@@ -179,7 +145,7 @@ class AsyncSession:
             result: T = stop.value
             return result
 
-    async def _perform(self, step: Step | _Attempt | _Transfer) -> Any:
+    async def _perform(self, step: Step | _Attempt) -> Any:
         match step:
             case _Attempt(request, timeout):
                 return await self.transport.call(request, timeout)
@@ -189,18 +155,17 @@ class AsyncSession:
                 return await asyncio.sleep(seconds)
             case Work(run):
                 return await asyncio.to_thread(run)
-            case Upload() | Download():
-                return await self.run(_transfer(step, self.state))
-            case _Transfer(Upload(request, path, progress), size, timeout):
+            case Upload(request, path, progress):
+                size = path.stat().st_size
                 pieces = _in_thread(_pieces(path, progress))
-                return await self.transport.upload(request, pieces, size, timeout)
-            case _Transfer(Download() as download, _, timeout):
-                return await self._download(download, timeout)
+                return await self.transport.upload(request, pieces, size, _transfer_time(self.state, size))
+            case Download():
+                return await self._download(step)
 
-    async def _download(self, step: Download, timeout: float) -> None:
+    async def _download(self, step: Download) -> None:
         done = 0
         with step.path.open("wb") as file:
-            async for piece in self.transport.download(step.request, timeout):
+            async for piece in self.transport.download(step.request, _transfer_time(self.state, step.size)):
                 await asyncio.to_thread(file.write, piece)
                 done += len(piece)
                 if step.progress:

@@ -34,7 +34,6 @@ from stellwerk.router.v1 import router_service_pb2 as router
 
 TOKEN = "header.payload.signature"
 API_KEY = "swk_0123456789abcdef_" + "k" * 43
-EXCHANGED = "exchanged.for.key"
 SERVICES = [
     repository.DESCRIPTOR.services_by_name["RepositoryService"],
     router.DESCRIPTOR.services_by_name["RouterService"],
@@ -63,7 +62,7 @@ class FakePlatform:
         if self.failures:
             raise self.failures.pop(0)
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(request).__name__.removesuffix("Request")).lower()
-        if name != "issue_token" and authorization not in (f"Bearer {TOKEN}", f"Bearer {EXCHANGED}"):
+        if name != "issue_token" and authorization not in (f"Bearer {TOKEN}", f"Bearer {API_KEY}"):
             raise errors.Unauthenticated("a valid bearer token is needed")
         method = getattr(self, f"_{name}")
         answer: Message = method(request, body) if name == "upload_artifact" else method(request)
@@ -72,7 +71,7 @@ class FakePlatform:
     def _issue_token(self, request: Any) -> Message:
         if request.api_key != API_KEY:
             raise errors.Unauthenticated("this API key is not known")
-        return identity_service_pb2.IssueTokenResponse(access_token=EXCHANGED, token_type="Bearer", expires_in=600)
+        return identity_service_pb2.IssueTokenResponse(access_token=TOKEN, token_type="Bearer", expires_in=600)
 
     def _get_caller(self, request: Any) -> Message:
         return identity_service_pb2.GetCallerResponse(principal="principals/anna")

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import grpc
 from google.protobuf.message import Message
 
-from stellwerk.client.credentials import Credentials
 from stellwerk.client.errors import from_grpc
 from stellwerk.client.rpc import Rpc, rpc_of
 from stellwerk.client.transport.port import Target, user_agent
@@ -41,8 +40,8 @@ def _credentials(target: Target) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(target.ca.read_bytes() if target.ca else None)
 
 
-def _metadata(credentials: Credentials) -> tuple[tuple[str, str], ...]:
-    return (("authorization", credentials.authorization),) if credentials.authorization else ()
+def _metadata(target: Target) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {target.token}"),) if target.token else ()
 
 
 def _codec(rpc: Rpc) -> dict[str, Any]:
@@ -65,8 +64,8 @@ def _raw(rpc: Rpc, answer: Message) -> bytes:
 class GrpcTransport:
     """Blocking gRPC."""
 
-    def __init__(self, target: Target, credentials: Credentials, channel: grpc.Channel | None = None) -> None:
-        self._address, self._credentials = _address(target), credentials
+    def __init__(self, target: Target, channel: grpc.Channel | None = None) -> None:
+        self._address, self._metadata = _address(target), _metadata(target)
         if channel is None:
             options = _options(target)
             channel = (
@@ -80,7 +79,7 @@ class GrpcTransport:
         rpc = rpc_of(request)
         try:
             method = self._channel.unary_unary(rpc.path, **_codec(rpc))
-            answer: Message = method(request, timeout=timeout, metadata=_metadata(self._credentials))
+            answer: Message = method(request, timeout=timeout, metadata=self._metadata)
             return answer
         except grpc.RpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
@@ -90,7 +89,7 @@ class GrpcTransport:
         messages = (_piece(request, piece) for piece in pieces) if size else iter([request])
         try:
             method = self._channel.stream_unary(rpc.path, **_codec(rpc))
-            answer: Message = method(messages, timeout=timeout, metadata=_metadata(self._credentials))
+            answer: Message = method(messages, timeout=timeout, metadata=self._metadata)
             return answer
         except grpc.RpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
@@ -99,7 +98,7 @@ class GrpcTransport:
         rpc = rpc_of(request)
         method = self._channel.unary_stream(rpc.path, **_codec(rpc))
         try:
-            for answer in method(request, timeout=timeout, metadata=_metadata(self._credentials)):
+            for answer in method(request, timeout=timeout, metadata=self._metadata):
                 yield _raw(rpc, answer)
         except grpc.RpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
@@ -111,8 +110,8 @@ class GrpcTransport:
 class AsyncGrpcTransport:
     """gRPC, awaited. The channel belongs to the event loop of the first call."""
 
-    def __init__(self, target: Target, credentials: Credentials) -> None:
-        self._target, self._address, self._credentials = target, _address(target), credentials
+    def __init__(self, target: Target) -> None:
+        self._target, self._address, self._metadata = target, _address(target), _metadata(target)
         self._opened: grpc.aio.Channel | None = None
 
     @property
@@ -130,7 +129,7 @@ class AsyncGrpcTransport:
         rpc = rpc_of(request)
         try:
             method = self._channel.unary_unary(rpc.path, **_codec(rpc))
-            answer: Message = await method(request, timeout=timeout, metadata=_metadata(self._credentials))
+            answer: Message = await method(request, timeout=timeout, metadata=self._metadata)
             return answer
         except grpc.aio.AioRpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
@@ -146,7 +145,7 @@ class AsyncGrpcTransport:
 
         try:
             method = self._channel.stream_unary(rpc.path, **_codec(rpc))
-            answer: Message = await method(messages(), timeout=timeout, metadata=_metadata(self._credentials))
+            answer: Message = await method(messages(), timeout=timeout, metadata=self._metadata)
             return answer
         except grpc.aio.AioRpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
@@ -155,7 +154,7 @@ class AsyncGrpcTransport:
         rpc = rpc_of(request)
         method = self._channel.unary_stream(rpc.path, **_codec(rpc))
         try:
-            async for answer in method(request, timeout=timeout, metadata=_metadata(self._credentials)):
+            async for answer in method(request, timeout=timeout, metadata=self._metadata):
                 yield _raw(rpc, answer)
         except grpc.aio.AioRpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 from google.protobuf.message import Message
 
-from stellwerk.client.credentials import Credentials
 from stellwerk.client.errors import Unavailable, from_http, late, unreachable
 from stellwerk.client.rest import from_http as read_answer
 from stellwerk.client.rest import to_http
@@ -26,15 +25,15 @@ MOST_MILLISECONDS = 99_999_999
 
 def _client_options(target: Target) -> dict[str, Any]:
     headers = {"user-agent": user_agent(), "accept": "application/json"}
+    if target.token:
+        headers["authorization"] = f"Bearer {target.token}"
     verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(target.ca)) if target.ca else True
     return {"headers": headers, "verify": verify, "trust_env": not target.loopback}
 
 
-def _request(address: str, credentials: Credentials, request: Message, timeout: float) -> dict[str, Any]:
+def _request(address: str, request: Message, timeout: float) -> dict[str, Any]:
     http = to_http(request)
     headers = {"grpc-timeout": f"{min(max(int(timeout * 1000), 1), MOST_MILLISECONDS)}m"}
-    if credentials.authorization:
-        headers["authorization"] = credentials.authorization
     if http.body is not None:
         headers["content-type"] = "application/json"
     return {
@@ -82,9 +81,9 @@ def _answer(request: Message, response: httpx.Response, address: str) -> Message
 class HttpTransport:
     """Blocking REST."""
 
-    def __init__(self, target: Target, credentials: Credentials, adapter: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, target: Target, adapter: httpx.BaseTransport | None = None) -> None:
         self._address = target.url.rstrip("/")
-        self._request = partial(_request, self._address, credentials)
+        self._request = partial(_request, self._address)
         self._client = httpx.Client(**_client_options(target), transport=adapter)
 
     def call(self, request: Message, timeout: float) -> Message:
@@ -114,11 +113,9 @@ class HttpTransport:
 class AsyncHttpTransport:
     """REST, awaited."""
 
-    def __init__(
-        self, target: Target, credentials: Credentials, adapter: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, target: Target, adapter: httpx.AsyncBaseTransport | None = None) -> None:
         self._address = target.url.rstrip("/")
-        self._request = partial(_request, self._address, credentials)
+        self._request = partial(_request, self._address)
         self._client = httpx.AsyncClient(**_client_options(target), transport=adapter)
 
     async def call(self, request: Message, timeout: float) -> Message:

@@ -20,8 +20,8 @@ class Target:
     """Where the platform is and what is needed to talk to it."""
 
     url: str
-    # A token or an API key.
-    secret: str | None
+    # An access token, or an API key, which the platform exchanges itself.
+    token: str | None
     # Certificates of the authority to trust, in PEM; None for those the machine trusts.
     ca: Path | None = None
 
