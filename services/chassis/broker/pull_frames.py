@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from services.chassis.broker.hub import Dispatch, Result
 from services.chassis.broker.port import Message
 from services.wire.topology import QueueSpec
 from stellwerk.job.v1 import pull_service_pb2 as pull
+
+Frame = TypeVar("Frame")
+
+# A batch is copied once; beyond this size that costs more than the frames of its own that it saves.
+_BATCH_BYTES = 256 * 1024
+_BATCH_FRAMES = 128
 
 RESULTS: dict[int, Result] = {
     pull.Outcome.RESULT_OK: Result.OK,
@@ -68,3 +76,15 @@ def delivery(dispatch: Dispatch) -> pull.ExchangeResponse:
             routing_key=dispatch.routing_key,
         )
     )
+
+
+def gathered(waiting: deque[Frame], size: Callable[[Frame], int]) -> list[Frame]:
+    """Takes what travels next: as many waiting frames as make a batch, at least one."""
+    frames = [waiting.popleft()]
+    total = size(frames[0])
+    while waiting and len(frames) < _BATCH_FRAMES:
+        total += size(waiting[0])
+        if total > _BATCH_BYTES:
+            break
+        frames.append(waiting.popleft())
+    return frames

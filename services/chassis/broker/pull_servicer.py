@@ -78,9 +78,9 @@ class _Outgoing:
             while self._frames:
                 if len(self._frames) > _MOST_FRAMES:
                     raise Overloaded("the stream is not read fast enough; connect again")
-                frame = self._frames.popleft()
-                yield frame
-                self._bytes -= len(frame.delivery.message.body)
+                frames = pull_frames.gathered(self._frames, _size)
+                yield frames[0] if len(frames) == 1 else pull.ExchangeResponse(batch=frames)
+                self._bytes -= sum(map(_size, frames))
                 if self._bytes < _PAUSE_BYTES // 2:
                     self._hub.resume(self.connection, time.monotonic())
             self._wake.clear()
@@ -90,9 +90,14 @@ class _Outgoing:
 
 async def _read(hub: Hub, requests: AsyncIterator[pull.ExchangeRequest], outgoing: _Outgoing) -> None:
     async for request in requests:
-        outcome = _perform(hub, outgoing.connection, request, time.monotonic())
-        if outcome is not None:
-            outgoing.add(pull.ExchangeResponse(sequence=request.sequence, outcome=outcome))
+        for frame in request.batch or (request,):
+            outcome = _perform(hub, outgoing.connection, frame, time.monotonic())
+            if outcome is not None:
+                outgoing.add(pull.ExchangeResponse(sequence=frame.sequence, outcome=outcome))
+
+
+def _size(frame: pull.ExchangeResponse) -> int:
+    return len(frame.delivery.message.body)
 
 
 def _perform(hub: Hub, connection: int, request: pull.ExchangeRequest, now: float) -> pull.Outcome | None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from services.chassis.broker.port import Handler
+from services.chassis.broker.pull_frames import gathered
 from services.wire.errors import BrokerDown
 from stellwerk.job.v1 import pull_service_pb2 as pull
 
@@ -62,10 +63,11 @@ class Session:
         writing = asyncio.get_running_loop().create_task(self._write())
         try:
             while (response := await self._call.read()) is not grpc.aio.EOF:
-                if response.WhichOneof("frame") == "delivery":
-                    self._on_delivery(self, response.delivery)
-                else:
-                    self._answer(response)
+                for frame in response.batch or (response,):
+                    if frame.WhichOneof("frame") == "delivery":
+                        self._on_delivery(self, frame.delivery)
+                    else:
+                        self._answer(frame)
         finally:
             self._over = True
             writing.cancel()
@@ -81,7 +83,8 @@ class Session:
     async def _write(self) -> None:
         while True:
             while self._outbox:
-                await self._call.write(self._outbox.popleft())
+                frames = gathered(self._outbox, lambda frame: len(frame.publish.message.body))
+                await self._call.write(frames[0] if len(frames) == 1 else pull.ExchangeRequest(batch=frames))
             self._wake.clear()
             await self._wake.wait()
 
