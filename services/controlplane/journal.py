@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -101,7 +102,8 @@ class Ledger:
         self._waiting.append(waiting)
         self._queued += len(records)
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_waiting())
+            # In a context of its own: it writes for many callers, not for the one that happened to start it.
+            self._writer = asyncio.create_task(self._write_waiting(), context=Context())
         return await waiting.done
 
     async def close(self) -> None:
@@ -125,7 +127,10 @@ class Ledger:
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            batch = self._take()
+            # Who has given up in the meantime may have been told that nothing was written: so nothing is.
+            batch = [waiting for waiting in self._take() if not waiting.done.done()]
+            if not batch:
+                continue
             entries = [_entry(record, int(self._clock() * 1000)) for waiting in batch for record in waiting.records]
             try:
                 numbers = await self._write(entries)
@@ -142,6 +147,12 @@ class Ledger:
                 if not waiting.done.done():
                     waiting.done.set_result(numbers[written - 1])
 
+    async def _resume(self) -> Head:
+        """Where the chain goes on. If its end was cut off or changed, it goes on from where it had been, so that the
+        damage stays visible for ever instead of being written over."""
+        candidates = [self._furthest, await self._store.head(), await self._store.tail()]
+        return max(candidates, key=lambda head: head.sequence)
+
     def _take(self) -> list[_Waiting]:
         count, size = 0, 0
         while count < len(self._waiting) and (not count or size + len(self._waiting[count].records) <= _MAX_BATCH):
@@ -155,7 +166,7 @@ class Ledger:
         """Writes all entries and returns their numbers."""
         numbers: list[int] = []
         for _ in range(_MAX_ROUNDS):
-            head = self._head if self._head is not None else await self._store.tail()
+            head = self._head if self._head is not None else await self._resume()
             chained = extend(head, entries)
             try:
                 await self._store.insert(chained)

@@ -75,7 +75,7 @@ def record(entry: Entry) -> audit.AuditRecord:
     stamp = timestamp_pb2.Timestamp()
     stamp.FromMilliseconds(min(max(number["time_ms"], 0), _LAST_MILLISECOND))
     return audit.AuditRecord(
-        sequence=entry.sequence,
+        sequence=entry.sequence if isinstance(entry.sequence, int) else 0,
         time=stamp,
         kind=entry.kind if entry.kind in audit.AuditRecord.Kind.values() else 0,  # type: ignore[arg-type]
         count=min(max(number["count"], 0), 2**32 - 1),

@@ -48,7 +48,8 @@ class MongoEntries:
 
     async def tail(self) -> Head:
         async with errors():
-            document = await self._entries.find_one(sort=[("_id", -1)])
+            # Something else than a number is not of our making; `scan` shows it.
+            document = await self._entries.find_one({"_id": {"$type": ["int", "long"]}}, sort=[("_id", -1)])
         return Head(document["_id"], document["hash"]) if document else Head()
 
     async def head(self) -> Head:

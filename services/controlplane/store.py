@@ -53,7 +53,6 @@ class IdentityStore:
             await self._keys.create_index([("owner_uid", 1), ("created_at", -1)])
             await self._keys.create_index([("revoked_at", 1)], sparse=True)
             await self._principals.create_index([("roles", 1), ("disabled", 1)])
-            await self._principals.create_index([("disabled", 1)])
             await self._principals.create_index([("tokens_valid_from", 1)])
             for collection in (self._keys, self._departed, self._signing):
                 await collection.create_index("purge_at", expireAfterSeconds=0)
@@ -180,15 +179,13 @@ class IdentityStore:
         async with errors():
             since = now - _REMEMBERED_SECONDS
             keys = await self._keys.find({"revoked_at": {"$gt": since}}, {"_id": 1}).to_list()
-            altered = await self._principals.find(
-                {"tokens_valid_from": {"$gt": since}}, {"tokens_valid_from": 1}
-            ).to_list()
-            disabled = await self._principals.find({"disabled": True}, {"_id": 1}).to_list()
+            # Who was disabled longer ago than a token lives has none left.
+            altered = await self._principals.find({"tokens_valid_from": {"$gt": since}}).to_list()
             departed = await self._departed.find({}, {"_id": 1}).to_list()
-        names = sorted({f"principals/{document['_id']}" for document in [*disabled, *departed]})
+        gone = [document["_id"] for document in departed] + [doc["_id"] for doc in altered if doc["disabled"]]
         return Revocations(
             tuple(sorted(document["_id"] for document in keys)),
-            tuple(names),
+            tuple(sorted({f"principals/{principal_id}" for principal_id in gone})),
             {f"principals/{document['_id']}": document["tokens_valid_from"] for document in altered},
         )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +22,16 @@ from services.controlplane.config import ControlPlaneSettings
 from services.controlplane.keys import new_service_key
 from services.controlplane.main import compose
 from services.controlplane.tokens import REFUSAL
+from services.wire import paging
 from services.wire.permissions import ROLES
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
-from stellwerk.controlplane.v1 import audit_service_pb2_grpc as audit_grpc
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as platform
 from stellwerk.controlplane.v1 import controlplane_service_pb2_grpc as platform_grpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
-from stellwerk.controlplane.v1 import identity_service_pb2_grpc as identity_grpc
 from stellwerk.local.child import free_port
+from tests.integration.controlplane_caller import Caller, until
 
 ROUTER_KEY = new_service_key("router")
-
-
-@dataclass
-class _Caller:
-    """The three services, called with one token."""
-
-    channel: grpc.aio.Channel
-    token: str = ""
-
-    async def __call__(self, method: Callable[..., Any], request: Any) -> Any:
-        metadata = [("authorization", f"Bearer {self.token}")] if self.token else []
-        return await method(request, metadata=metadata, timeout=10)
-
-    @property
-    def identity(self) -> Any:
-        return identity_grpc.IdentityServiceStub(self.channel)
-
-    @property
-    def audit(self) -> Any:
-        return audit_grpc.AuditServiceStub(self.channel)
-
-    async def as_key(self, secret: str, lifetime: int = 0) -> _Caller:
-        """Another caller, with the token of this key."""
-        answer = await self(self.identity.IssueToken, pb.IssueTokenRequest(api_key=secret, lifetime_seconds=lifetime))
-        return _Caller(self.channel, answer.access_token)
-
-    async def make(self, name: str, *roles: str) -> str:
-        """A new principal with these roles everywhere; returns the secret of a key of its."""
-        bindings = [pb.RoleBinding(role=role, bucket="*") for role in roles]
-        principal = pb.Principal(name=f"principals/{name}", roles=bindings)
-        await self(self.identity.CreatePrincipal, pb.CreatePrincipalRequest(principal=principal))
-        made = await self(self.identity.CreateApiKey, pb.CreateApiKeyRequest(parent=f"principals/{name}"))
-        return str(made.secret)
 
 
 @asynccontextmanager
@@ -81,18 +47,6 @@ async def _running(settings: ControlPlaneSettings) -> AsyncIterator[tuple[Proces
         finally:
             process.stop()
             await task
-
-
-async def _until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        result = condition()
-        if isinstance(result, Awaitable):
-            result = await result
-        if result:
-            return
-        assert time.monotonic() < end, "this did not come to pass in time"
-        await asyncio.sleep(0.05)
 
 
 def _settings(mongod: str, directory: Path, **values: Any) -> ControlPlaneSettings:
@@ -120,20 +74,20 @@ async def settings(mongod: str, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 
 @pytest.fixture(scope="module")
-async def anyone(settings: ControlPlaneSettings) -> AsyncIterator[_Caller]:
+async def anyone(settings: ControlPlaneSettings) -> AsyncIterator[Caller]:
     async with _running(settings) as (process, channel):
-        await _until(lambda: not process.readiness.reasons())
-        yield _Caller(channel)
+        await until(lambda: not process.readiness.reasons())
+        yield Caller(channel)
 
 
 @pytest.fixture(scope="module")
-async def admin(anyone: _Caller, settings: ControlPlaneSettings) -> _Caller:
+async def admin(anyone: Caller, settings: ControlPlaneSettings) -> Caller:
     assert settings.admin_key_file is not None
     return await anyone.as_key(settings.admin_key_file.read_text().strip(), 3600)
 
 
 @pytest.fixture(scope="module")
-async def router(anyone: _Caller) -> _Caller:
+async def router(anyone: Caller) -> Caller:
     return await anyone.as_key(ROUTER_KEY)
 
 
@@ -141,7 +95,7 @@ def _code(failure: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> str:
     return failure.value.code().name
 
 
-async def test_the_first_administrator_is_who_the_file_says(admin: _Caller) -> None:
+async def test_the_first_administrator_is_who_the_file_says(admin: Caller) -> None:
     caller = await admin(admin.identity.GetCaller, pb.GetCallerRequest())
 
     assert caller.principal == "principals/admin"
@@ -150,14 +104,14 @@ async def test_the_first_administrator_is_who_the_file_says(admin: _Caller) -> N
 
 
 @pytest.mark.parametrize("key", ["", "x", f"swk_{'0' * 16}_{'a' * 43}", new_service_key("router"), "é", "swk_" * 500])
-async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: _Caller, key: str) -> None:
+async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: Caller, key: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await anyone.as_key(key)
 
     assert (_code(failure), failure.value.details()) == ("UNAUTHENTICATED", REFUSAL)
 
 
-async def test_the_jwks_verifies_a_token_without_any_code_of_ours(anyone: _Caller, admin: _Caller) -> None:
+async def test_the_jwks_verifies_a_token_without_any_code_of_ours(anyone: Caller, admin: Caller) -> None:
     jwks = await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())
     kid = jwt.get_unverified_header(admin.token)["kid"]
     (key,) = [key for key in jwks.keys if key.kid == kid]
@@ -170,7 +124,7 @@ async def test_the_jwks_verifies_a_token_without_any_code_of_ours(anyone: _Calle
     assert claims["sub"] == "principals/admin" and claims["grants"] == [["admin", "*"]]
 
 
-async def test_every_role_meets_every_method_as_its_permissions_say(anyone: _Caller, admin: _Caller) -> None:
+async def test_every_role_meets_every_method_as_its_permissions_say(anyone: Caller, admin: Caller) -> None:
     for role in [role for role in ROLES.values() if not role.service]:
         caller = await anyone.as_key(await admin.make(f"role-{role.name}", role.name))
         for permission, call in [
@@ -189,7 +143,7 @@ async def test_every_role_meets_every_method_as_its_permissions_say(anyone: _Cal
         assert len((await caller(caller.identity.ListRoles, pb.ListRolesRequest())).roles) == 6
 
 
-async def test_without_a_token_only_what_is_meant_for_anyone_answers(anyone: _Caller) -> None:
+async def test_without_a_token_only_what_is_meant_for_anyone_answers(anyone: Caller) -> None:
     assert (await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())).issuer == "stellwerk"
     for method, request in [
         (anyone.identity.GetCaller, pb.GetCallerRequest()),
@@ -201,7 +155,7 @@ async def test_without_a_token_only_what_is_meant_for_anyone_answers(anyone: _Ca
         assert _code(failure) == "UNAUTHENTICATED"
 
 
-async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyone: _Caller, admin: _Caller) -> None:
+async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyone: Caller, admin: Caller) -> None:
     secret = await admin.make("revokee", "viewer")
     caller = await anyone.as_key(secret)
     await caller(caller.identity.GetCaller, pb.GetCallerRequest())
@@ -220,7 +174,7 @@ async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyo
 
 
 async def test_a_disabled_principals_token_is_refused_until_it_is_enabled_and_asks_anew(
-    anyone: _Caller, admin: _Caller
+    anyone: Caller, admin: Caller
 ) -> None:
     secret = await admin.make("disablee", "viewer")
     caller = await anyone.as_key(secret)
@@ -242,7 +196,7 @@ async def test_a_disabled_principals_token_is_refused_until_it_is_enabled_and_as
     assert (await again(again.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/disablee"
 
 
-async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(anyone: _Caller, admin: _Caller) -> None:
+async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(anyone: Caller, admin: Caller) -> None:
     secret = await admin.make("demotee", "admin")
     caller = await anyone.as_key(secret, 24 * 3600)
     await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
@@ -259,7 +213,7 @@ async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(a
     assert _code(failure) == "PERMISSION_DENIED"
 
 
-async def test_a_deleted_principals_token_is_refused(anyone: _Caller, admin: _Caller) -> None:
+async def test_a_deleted_principals_token_is_refused(anyone: Caller, admin: Caller) -> None:
     caller = await anyone.as_key(await admin.make("deletee", "viewer"))
 
     await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/deletee"))
@@ -272,7 +226,7 @@ async def test_a_deleted_principals_token_is_refused(anyone: _Caller, admin: _Ca
     assert _code(failure) == "NOT_FOUND"
 
 
-async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(anyone: _Caller, admin: _Caller) -> None:
+async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(anyone: Caller, admin: Caller) -> None:
     secret = await admin.make("rotator", "admin")
     old = await anyone.as_key(secret)
 
@@ -285,7 +239,7 @@ async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(anyone: _Cal
     assert kid in [key.kid for key in (await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())).keys]
 
 
-async def test_the_last_administrator_cannot_be_removed(admin: _Caller, anyone: _Caller) -> None:
+async def test_the_last_administrator_cannot_be_removed(admin: Caller, anyone: Caller) -> None:
     found = await admin(admin.identity.ListPrincipals, pb.ListPrincipalsRequest(page_size=1000))
     for principal in found.principals:
         if pb.RoleBinding(role="admin", bucket="*") in principal.roles and principal.name != "principals/admin":
@@ -324,7 +278,7 @@ async def test_the_last_administrator_cannot_be_removed(admin: _Caller, anyone: 
         ("IssueToken", pb.IssueTokenRequest(api_key="x", lifetime_seconds=-5)),
     ],
 )
-async def test_bad_input_is_said_to_be_so(admin: _Caller, method: str, request_message: Any) -> None:
+async def test_bad_input_is_said_to_be_so(admin: Caller, method: str, request_message: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await admin(getattr(admin.identity, method), request_message)
 
@@ -334,7 +288,7 @@ async def test_bad_input_is_said_to_be_so(admin: _Caller, method: str, request_m
 # --- the ledger
 
 
-async def test_a_services_records_carry_its_name_whatever_they_say(admin: _Caller, router: _Caller) -> None:
+async def test_a_services_records_carry_its_name_whatever_they_say(admin: Caller, router: Caller) -> None:
     resource = f"buckets/{uuid.uuid4().hex}"
     record = audit.AuditRecord(
         kind=audit.AuditRecord.KIND_REFUSAL,
@@ -353,7 +307,7 @@ async def test_a_services_records_carry_its_name_whatever_they_say(admin: _Calle
 
 
 async def test_two_hundred_concurrent_appends_are_listed_page_by_page_and_verified(
-    admin: _Caller, router: _Caller
+    admin: Caller, router: Caller
 ) -> None:
     principal = f"principals/{uuid.uuid4().hex[:12]}"
     record = audit.AuditRecord(kind=audit.AuditRecord.KIND_INTENT, principal=principal)
@@ -380,18 +334,12 @@ async def test_two_hundred_concurrent_appends_are_listed_page_by_page_and_verifi
         await admin(admin.audit.Verify, audit.VerifyRequest(expected_sequence=3))
     assert _code(failure) == "INVALID_ARGUMENT"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await admin(admin.audit.ListRecords, audit.ListRecordsRequest(page_token=page_token_of_another_listing()))
+        await admin(admin.audit.ListRecords, audit.ListRecordsRequest(page_token=paging.encode("principals", "ada")))
     assert _code(failure) == "INVALID_ARGUMENT"
 
 
-def page_token_of_another_listing() -> str:
-    from services.wire import paging
-
-    return paging.encode("principals", "ada")
-
-
 async def test_each_change_and_each_refusal_of_the_control_plane_itself_is_in_the_ledger(
-    anyone: _Caller, admin: _Caller
+    anyone: Caller, admin: Caller
 ) -> None:
     viewer = await anyone.as_key(await admin.make("nosy", "viewer"))
     with pytest.raises(grpc.aio.AioRpcError):
@@ -413,13 +361,13 @@ async def test_each_change_and_each_refusal_of_the_control_plane_itself_is_in_th
             (3, "DeletePrincipal", "principals/nosy", "NOT_PERMITTED"),
         }
 
-    await _until(complete)
+    await until(complete)
 
 
 # --- status and faults
 
 
-async def test_the_status_names_who_does_not_answer(admin: _Caller) -> None:
+async def test_the_status_names_who_does_not_answer(admin: Caller) -> None:
     stub: Any = platform_grpc.ControlPlaneServiceStub(admin.channel)
 
     answer = await admin(stub.GetStatus, platform.GetStatusRequest())
@@ -441,10 +389,10 @@ async def _serving(channel: grpc.aio.Channel, service: str = "") -> bool:
 async def test_without_its_database_it_lives_says_why_and_is_not_ready(tmp_path: Path) -> None:
     nowhere = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
     async with _running(_settings(nowhere, tmp_path)) as (process, channel):
-        await _until(lambda: any("database does not answer" in reason for reason in process.readiness.reasons()))
+        await until(lambda: any("database does not answer" in reason for reason in process.readiness.reasons()))
 
         assert not await _serving(channel) and await _serving(channel, "liveness")
-        caller = _Caller(channel)
+        caller = Caller(channel)
         for call in (
             caller(caller.identity.GetTrust, pb.GetTrustRequest()),
             caller.as_key(ROUTER_KEY),
@@ -457,7 +405,7 @@ async def test_without_its_database_it_lives_says_why_and_is_not_ready(tmp_path:
 
 async def test_without_a_place_for_the_first_key_it_says_so(mongod: str, tmp_path: Path) -> None:
     async with _running(_settings(mongod, tmp_path, admin_key_file=None)) as (process, _):
-        await _until(lambda: any("STELLWERK_ADMIN_KEY_FILE" in reason for reason in process.readiness.reasons()))
+        await until(lambda: any("STELLWERK_ADMIN_KEY_FILE" in reason for reason in process.readiness.reasons()))
 
 
 async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_tokens_are_good(
@@ -466,14 +414,14 @@ async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_token
     settings = _settings(mongod, tmp_path)
     assert settings.admin_key_file is not None
     async with _running(settings) as (process, channel):
-        await _until(lambda: not process.readiness.reasons())
-        admin = await _Caller(channel).as_key(settings.admin_key_file.read_text().strip())
+        await until(lambda: not process.readiness.reasons())
+        admin = await Caller(channel).as_key(settings.admin_key_file.read_text().strip())
 
     other = ControlPlaneSettings(**{**dict(settings), "root_key": "x" * 32})
     async with _running(other) as (process, _):
-        await _until(lambda: any("STELLWERK_ROOT_KEY" in reason for reason in process.readiness.reasons()))
+        await until(lambda: any("STELLWERK_ROOT_KEY" in reason for reason in process.readiness.reasons()))
 
     async with _running(settings) as (process, channel):
-        await _until(lambda: not process.readiness.reasons())
-        admin = _Caller(channel, admin.token)
+        await until(lambda: not process.readiness.reasons())
+        admin = Caller(channel, admin.token)
         assert (await admin(admin.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/admin"

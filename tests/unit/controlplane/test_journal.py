@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from services.controlplane.journal import MAX_RECORDS_PER_CALL, Ledger, SequenceTaken
-from services.controlplane.ledger import Entry, Head, extend
+from services.controlplane.ledger import Entry, Head, extend, hash_of
 from services.wire.errors import InvalidInput, Overloaded, Unavailable
 from stellwerk.controlplane.v1 import audit_service_pb2 as pb
 from tests.fakes.entries import FakeEntries
@@ -72,10 +72,12 @@ async def test_while_the_store_is_away_appends_fail_and_afterwards_the_chain_goe
     assert (await ledger.verify()).intact and len(store.entries) == 2
 
 
-async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
+async def test_a_caller_that_gives_up_while_it_waits_leaves_no_record_and_disturbs_nobody() -> None:
     store = FakeEntries()
     store.open.clear()
     ledger = _ledger(store)
+    first = asyncio.create_task(ledger.append_counted([_record("principals/first")]))
+    await asyncio.sleep(0.01)  # its write is in flight now
     impatient = asyncio.create_task(ledger.append([_record("principals/impatient")]))
     patient = asyncio.create_task(ledger.append_counted([_record("principals/patient")]))
     await asyncio.sleep(0)
@@ -83,7 +85,22 @@ async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
     impatient.cancel()
     store.open.set()
 
-    assert await patient == 2
+    assert (await first, await patient) == (1, 2)
+    assert [entry.principal for entry in store.entries.values()] == ["principals/first", "principals/patient"]
+    assert (await ledger.verify()).intact
+
+
+async def test_a_caller_that_gives_up_during_its_write_breaks_no_chain() -> None:
+    store = FakeEntries()
+    store.open.clear()
+    ledger = _ledger(store)
+    impatient = asyncio.create_task(ledger.append([_record()]))
+    await asyncio.sleep(0.01)
+
+    impatient.cancel()
+    store.open.set()
+
+    assert await ledger.append_counted([_record()]) == 2
     assert (await ledger.verify()).intact
 
 
@@ -115,6 +132,27 @@ async def test_a_cut_off_end_shows_against_the_noted_head_and_against_memory() -
     store.noted = Head()
     remembered = await ledger.verify()
     assert (remembered.first_bad_sequence, remembered.intact) == (2, False)
+
+
+async def test_a_cut_off_end_is_not_written_over() -> None:
+    store = FakeEntries()
+    await _ledger(store).append([_record(), _record(), _record()])
+    del store.entries[3], store.entries[2]
+
+    assert await _ledger(store).append_counted([_record()]) == 4
+
+    assert (await _ledger(store).verify()).first_bad_sequence == 2
+
+
+async def test_a_last_record_that_was_changed_stays_visible_when_others_follow() -> None:
+    store = FakeEntries()
+    await _ledger(store).append([_record(), _record()])
+    forged = replace(store.entries[2], principal="principals/nobody")
+    store.entries[2] = replace(forged, hash=hash_of(forged))
+
+    await _ledger(store).append([_record()])
+
+    assert (await _ledger(store).verify()).first_bad_sequence == 3
 
 
 async def test_an_expected_hash_is_held_against_the_record() -> None:

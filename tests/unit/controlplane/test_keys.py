@@ -34,7 +34,7 @@ def test_a_new_key_is_read_back_and_only_its_hash_is_kept() -> None:
         presented = parse_api_key(text)
 
         assert presented is not None and presented.id == key_id and len(presented.hash) == 32
-        assert text.rpartition("_")[2] not in repr(presented)
+        assert text[-43:] not in repr(presented)
     assert new_api_key() != new_api_key()
 
 
