@@ -21,9 +21,8 @@ _ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _ZIP = b"PK\x03\x04"
 # A safetensors header is JSON; the library itself refuses longer ones.
 _MAX_SAFETENSORS_HEADER = 100_000_000
-# Tags of the fields of onnx.ModelProto (number << 3 | wire type); fields 20, 25 and 26 take two bytes.
-_ONNX_TAGS = frozenset([0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72])
-_ONNX_LONG_TAGS = frozenset([b"\xa2\x01", b"\xca\x01", b"\xd2\x01"])
+# onnx.ModelProto's first field, ir_version, which every model has. Other tags are opcodes of old pickles, too.
+_ONNX_FIRST_TAG = 0x08
 # Compressors of joblib: zlib, gzip, bz2, xz, lzma, lz4.
 _COMPRESSED = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00", b"\x04\x22\x4d\x18")
 
@@ -48,7 +47,7 @@ def _is_zip(head: bytes) -> bool:
 
 
 def _is_onnx(head: bytes) -> bool:
-    return head[0] in _ONNX_TAGS or head[:2] in _ONNX_LONG_TAGS
+    return len(head) > 1 and head[0] == _ONNX_FIRST_TAG and head[1] > 0
 
 
 def _is_safetensors(head: bytes) -> bool:
