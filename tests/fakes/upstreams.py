@@ -3,6 +3,7 @@ answers as a test says."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,6 +138,8 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
             async for message in requests:
                 messages.append(message)
                 self.pieces += 1
+            # grpc.aio shows a cancelled stream as one that ended; the cancellation arrives a moment later.
+            await asyncio.sleep(0.02)
         except BaseException:
             self.cancelled.append(full)
             raise
