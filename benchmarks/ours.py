@@ -46,9 +46,8 @@ class Stellwerk:
         except BaseException:
             self._child.stop()
             raise
-        self._token = Path(self.ready["token_file"]).read_text().strip()
         self.versions: Mapping[str, str] = {"broker": self.ready["broker"], "mongo": self.ready.get("mongo", "")}
-        self.client = connect(self.ready["http"], token=self._token)
+        self.client = connect(self.ready["http"], token=self._token(), timeout=120)
 
     def store(self, model: Any, name: str) -> Input:
         """Stores a model; returns what it takes, as the Open Inference Protocol tells it."""
@@ -77,7 +76,11 @@ class Stellwerk:
         )
 
     def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"}
+        return {"Authorization": f"Bearer {self._token()}"}
+
+    def _token(self) -> str:
+        """The administrator's token; the platform renews the file before the token in it expires."""
+        return Path(self.ready["token_file"]).read_text().strip()
 
     def pids(self) -> Sequence[int]:
         return self._child.pids()

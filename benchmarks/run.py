@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from benchmarks.figures import Plan, Progress, Result
 from benchmarks.measurement import System, WrongAnswer
 from benchmarks.ours import Stellwerk, flower_calls
 from benchmarks.peers import MLServer
+from benchmarks.processes import NotReady
 from benchmarks.work import iris_model
 
 # B1 and B3 load with 64 at a time, B4 with one.
@@ -99,7 +101,7 @@ def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> d
             progress(f"{name}: measuring")
             try:
                 measured.append(FIGURES[name](systems, plan, progress))
-            except WrongAnswer as problem:
+            except (WrongAnswer, NotReady, subprocess.CalledProcessError) as problem:
                 progress(f"{name}: {problem}")
                 measured.append({"id": name, "reached": False, "failed": " ".join(str(problem).split())[:300]})
         versions = systems.versions
