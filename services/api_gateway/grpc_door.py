@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from services.api_gateway import public
 from services.api_gateway.upstreams import Upstreams
+from services.wire.errors import Cancelled
 from services.wire.permissions import AUTHENTICATED, Rule, rule_of
 
 # Bytes in, bytes out.
@@ -53,8 +54,8 @@ def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> Metho
     async def unary(request: bytes, _: Any) -> bytes:
         return await upstreams.unary(name, request)
 
-    async def client_stream(requests: AsyncIterable[bytes], _: Any) -> bytes:
-        return await upstreams.client_stream(name, requests)
+    async def client_stream(requests: AsyncIterable[bytes], context: Any) -> bytes:
+        return await upstreams.client_stream(name, _whole(requests, context))
 
     async def server_stream(request: bytes, _: Any) -> AsyncGenerator[bytes, None]:
         async with aclosing(upstreams.server_stream(name, request)) as messages:
@@ -73,6 +74,20 @@ def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> Metho
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(server_stream)
     return grpc.unary_unary_rpc_method_handler(unary)
+
+
+async def _whole(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator[bytes, None]:
+    """The messages of a stream that its sender has ended; raises if it broke off, so that no end is passed on.
+
+    grpc.aio shows both alike and cancels the handler only a moment later; sending tells them apart, for it fails on a
+    stream that is no more.
+    """
+    async for request in requests:
+        yield request
+    try:
+        await context.send_initial_metadata(())
+    except Exception:
+        raise Cancelled("the stream broke off before its end") from None
 
 
 def reflection_handler() -> tuple[grpc.GenericRpcHandler, dict[str, Rule]]:
