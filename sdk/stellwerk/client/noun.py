@@ -29,10 +29,14 @@ class Noun(Generic[S]):
 def pages(request: Any, response: type[R], items: Callable[[R], Any], limit: int | None = None) -> Plan[list[Any]]:
     """All items of a listing (AIP-158), or the first `limit` of them."""
     found: list[Any] = []
+    token = ""
     while True:
-        request.page_size = min(PAGE_SIZE, limit - len(found)) if limit else PAGE_SIZE
-        answer: Any = yield from call(request, response)
+        page = type(request)()
+        page.CopyFrom(request)
+        page.page_size = min(PAGE_SIZE, limit - len(found)) if limit else PAGE_SIZE
+        page.page_token = token
+        answer: Any = yield from call(page, response)
         found += items(answer)
-        if not answer.next_page_token or (limit and len(found) >= limit):
+        token = answer.next_page_token
+        if not token or (limit and len(found) >= limit):
             return found
-        request.page_token = answer.next_page_token

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -47,7 +48,15 @@ def resolve(
         )
     if token is not None and (not token.isascii() or any(mark.isspace() for mark in token)):
         raise Unauthenticated("the token holds characters that no token has; is the right file or variable used?")
-    return Target(url.rstrip("/"), token or None, Path(ca) if ca else None)
+    return Target(url.rstrip("/"), token or None, _check_ca(Path(ca)) if ca else None)
+
+
+def _check_ca(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (OSError, ssl.SSLError) as exc:
+        raise InvalidInput(f"{path} holds no certificates in PEM form", path=str(path)) from exc
+    return path
 
 
 def _data_dir(environ: Mapping[str, str]) -> Path:

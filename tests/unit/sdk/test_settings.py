@@ -1,0 +1,98 @@
+"""Which platform is meant: arguments, then the environment, then the one that runs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stellwerk.client.errors import InvalidInput, Unauthenticated, Unavailable
+from stellwerk.client.requirements import byte_size, requirements
+from stellwerk.client.settings import resolve
+
+
+def test_arguments_come_before_the_environment() -> None:
+    environ = {"STELLWERK_URL": "http://there:1", "STELLWERK_TOKEN": "env"}
+
+    assert resolve("grpc://here:2", "arg", None, environ).url == "grpc://here:2"
+    assert resolve(None, None, None, environ).token == "env"
+
+
+def test_a_token_may_lie_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc\n")
+
+    assert resolve("http://x", None, None, {"STELLWERK_TOKEN_FILE": str(tmp_path / "token")}).token == "abc"
+    with pytest.raises(InvalidInput, match="nosuch"):
+        resolve("http://x", None, None, {"STELLWERK_TOKEN_FILE": str(tmp_path / "nosuch")})
+
+
+def test_the_platform_that_runs_here_is_found(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("local-token")
+    ready = {"http": "http://127.0.0.1:8080", "grpc": "127.0.0.1:8081", "token_file": str(tmp_path / "token")}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+
+    found = resolve(None, None, None, {}, tmp_path)
+
+    assert (found.url, found.token) == ("http://127.0.0.1:8080", "local-token")
+    assert resolve(None, "own", None, {}, tmp_path).token == "own"
+
+
+def test_the_local_token_is_never_sent_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("local-token")
+    ready = {"http": "http://127.0.0.1:8080", "token_file": str(tmp_path / "token")}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+
+    assert resolve("https://elsewhere", None, None, {}, tmp_path).token is None
+
+
+def test_no_platform_at_all_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="stellwerk up"):
+        resolve(None, None, None, {}, tmp_path)
+    (tmp_path / "ready.json").write_text("{")
+    with pytest.raises(Unavailable, match="stellwerk up"):
+        resolve(None, None, None, {}, tmp_path)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "grpc:/x", "file:///etc/passwd"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="address"):
+        resolve(url, None, None, {})
+
+
+def test_an_authority_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+
+    for path in (tmp_path / "ca.pem", tmp_path / "nosuch.pem"):
+        with pytest.raises(InvalidInput, match="certificates"):
+            resolve("https://x", None, path, {})
+
+
+@pytest.mark.parametrize("token", ["a b", "a\nb", "tökén"])
+def test_what_is_no_token_is_refused(token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        resolve("http://x", token, None, {})
+
+
+def test_sizes_are_read_as_people_write_them() -> None:
+    assert [byte_size(text) for text in ("2GiB", "500MB", "1.5 KiB", "7", "1T", 9)] == [
+        2 << 30,
+        500_000_000,
+        1536,
+        7,
+        10**12,
+        9,
+    ]
+    for text in ["", "GiB", "-1", "2 potatoes"]:
+        with pytest.raises(InvalidInput):
+            byte_size(text)
+
+
+def test_requirements_are_what_was_said() -> None:
+    found = requirements(gpu=2, accelerator_memory="8GiB", label="west", frameworks=["torch"], cpu=4)
+
+    assert (found.accelerator_count, found.accelerator_kind) == (2, "cuda")
+    assert found.accelerator_memory_bytes == 8 << 30
+    assert dict(found.labels) == {"west": "true"}
+    assert dict(found.frameworks) == {"torch": ""}
+    assert not requirements().ByteSize()
