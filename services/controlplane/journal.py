@@ -146,6 +146,17 @@ class Ledger:
                 written += len(waiting.records)
                 if not waiting.done.done():
                     waiting.done.set_result(numbers[written - 1])
+            await self._note_head()
+
+    async def _note_head(self) -> None:
+        """After the callers have their answer: a head that lags behind for a moment does no harm.
+
+        Whatever goes wrong here, there may be others waiting, and the next head is noted after them.
+        """
+        try:
+            await self._store.note_head(self._furthest)
+        except Exception:
+            self._head = None
 
     async def _resume(self) -> Head:
         """Where the chain goes on. If its end was cut off or changed, it goes on from where it had been, so that the
@@ -175,7 +186,6 @@ class Ledger:
                 self._head, entries = None, entries[taken.written :]
                 continue
             self._head = self._furthest = Head(chained[-1].sequence, chained[-1].hash)
-            await self._store.note_head(self._head)
             return numbers + [entry.sequence for entry in chained]
         raise Unavailable("the audit ledger is being written by too many at once; try again")
 

@@ -19,12 +19,14 @@ class FakeEntries:
         # Writes wait for this, so that a test can let callers gather.
         self.open = asyncio.Event()
         self.open.set()
+        self.entered = asyncio.Event()
 
     def _reach(self) -> None:
         if self.away:
             raise Unavailable("the database does not answer; try again in a moment")
 
     async def insert(self, entries: Sequence[Entry]) -> None:
+        self.entered.set()
         await self.open.wait()
         self._reach()
         self.inserts += 1

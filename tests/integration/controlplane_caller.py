@@ -1,18 +1,29 @@
-"""Calls the control plane as one caller after another, as the tests of it do."""
+"""Runs the control plane and calls it as one caller after another, as its tests do."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
+from services.chassis.process import Process
+from services.controlplane.config import ControlPlaneSettings
+from services.controlplane.keys import new_service_key
+from services.controlplane.main import compose
 from stellwerk.controlplane.v1 import audit_service_pb2_grpc as audit_grpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.controlplane.v1 import identity_service_pb2_grpc as identity_grpc
+from stellwerk.local.child import free_port
+
+ROUTER_KEY = new_service_key("router")
 
 
 @dataclass
@@ -59,3 +70,41 @@ async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
             return
         assert time.monotonic() < end, "this did not come to pass in time"
         await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(settings: ControlPlaneSettings) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
+    process = compose(settings)
+    task = asyncio.create_task(process.run())
+    while not process.bound_port:
+        assert not task.done(), task.result()
+        await asyncio.sleep(0.01)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{process.bound_port}") as channel:
+        try:
+            yield process, channel
+        finally:
+            process.stop()
+            await task
+
+
+def settings_for(mongod: str, directory: Path, **values: Any) -> ControlPlaneSettings:
+    (directory / "router.key").write_text(ROUTER_KEY)
+    nowhere = f"127.0.0.1:{free_port()}"
+    return ControlPlaneSettings(
+        **{
+            "mongo_url": mongod,
+            "mongo_database": f"cp_{uuid.uuid4().hex[:12]}",
+            "root_key": "r" * 32,
+            "service_keys": directory,
+            "admin_key_file": directory / "admin" / "admin.key",
+            "router": nowhere,
+            "repository": nowhere,
+            "key_publish_seconds": 0.0,
+            "drain_seconds": 1.0,
+            **values,
+        }
+    )
+
+
+def code_of(failure: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> str:
+    return failure.value.code().name

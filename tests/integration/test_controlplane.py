@@ -6,21 +6,16 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
 import jwt
 import pytest
 from google.protobuf import field_mask_pb2, timestamp_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.chassis.process import Process
 from services.chassis.rpc_status import from_rpc
 from services.controlplane.config import ControlPlaneSettings
 from services.controlplane.keys import new_service_key
-from services.controlplane.main import compose
 from services.controlplane.tokens import REFUSAL
 from services.wire import paging
 from services.wire.permissions import ROLES
@@ -28,54 +23,17 @@ from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as platform
 from stellwerk.controlplane.v1 import controlplane_service_pb2_grpc as platform_grpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
-from stellwerk.local.child import free_port
-from tests.integration.controlplane_caller import Caller, until
-
-ROUTER_KEY = new_service_key("router")
-
-
-@asynccontextmanager
-async def _running(settings: ControlPlaneSettings) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
-    process = compose(settings)
-    task = asyncio.create_task(process.run())
-    while not process.bound_port:
-        assert not task.done(), task.result()
-        await asyncio.sleep(0.01)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{process.bound_port}") as channel:
-        try:
-            yield process, channel
-        finally:
-            process.stop()
-            await task
-
-
-def _settings(mongod: str, directory: Path, **values: Any) -> ControlPlaneSettings:
-    (directory / "router.key").write_text(ROUTER_KEY)
-    nowhere = f"127.0.0.1:{free_port()}"
-    return ControlPlaneSettings(
-        **{
-            "mongo_url": mongod,
-            "mongo_database": f"cp_{uuid.uuid4().hex[:12]}",
-            "root_key": "r" * 32,
-            "service_keys": directory,
-            "admin_key_file": directory / "admin" / "admin.key",
-            "router": nowhere,
-            "repository": nowhere,
-            "key_publish_seconds": 0.0,
-            "drain_seconds": 1.0,
-            **values,
-        }
-    )
+from tests.integration.controlplane_caller import ROUTER_KEY, Caller, code_of, running, settings_for, until
 
 
 @pytest.fixture(scope="module")
 async def settings(mongod: str, tmp_path_factory: pytest.TempPathFactory) -> ControlPlaneSettings:
-    return _settings(mongod, tmp_path_factory.mktemp("controlplane"))
+    return settings_for(mongod, tmp_path_factory.mktemp("controlplane"))
 
 
 @pytest.fixture(scope="module")
 async def anyone(settings: ControlPlaneSettings) -> AsyncIterator[Caller]:
-    async with _running(settings) as (process, channel):
+    async with running(settings) as (process, channel):
         await until(lambda: not process.readiness.reasons())
         yield Caller(channel)
 
@@ -91,10 +49,6 @@ async def router(anyone: Caller) -> Caller:
     return await anyone.as_key(ROUTER_KEY)
 
 
-def _code(failure: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> str:
-    return failure.value.code().name
-
-
 async def test_the_first_administrator_is_who_the_file_says(admin: Caller) -> None:
     caller = await admin(admin.identity.GetCaller, pb.GetCallerRequest())
 
@@ -108,7 +62,7 @@ async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: Caller, key: s
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await anyone.as_key(key)
 
-    assert (_code(failure), failure.value.details()) == ("UNAUTHENTICATED", REFUSAL)
+    assert (code_of(failure), failure.value.details()) == ("UNAUTHENTICATED", REFUSAL)
 
 
 async def test_the_jwks_verifies_a_token_without_any_code_of_ours(anyone: Caller, admin: Caller) -> None:
@@ -152,7 +106,7 @@ async def test_without_a_token_only_what_is_meant_for_anyone_answers(anyone: Cal
     ]:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await anyone(method, request)
-        assert _code(failure) == "UNAUTHENTICATED"
+        assert code_of(failure) == "UNAUTHENTICATED"
 
 
 async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyone: Caller, admin: Caller) -> None:
@@ -166,7 +120,7 @@ async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyo
     assert revoked.api_key.HasField("revoke_time") and not key.HasField("revoke_time")
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await caller(caller.identity.GetCaller, pb.GetCallerRequest())
-    assert _code(failure) == "UNAUTHENTICATED"
+    assert code_of(failure) == "UNAUTHENTICATED"
     with pytest.raises(grpc.aio.AioRpcError):
         await anyone.as_key(secret)
     trust = await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())
@@ -206,11 +160,11 @@ async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(a
 
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
-    assert _code(failure) == "UNAUTHENTICATED"
+    assert code_of(failure) == "UNAUTHENTICATED"
     caller = await anyone.as_key(secret)
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
-    assert _code(failure) == "PERMISSION_DENIED"
+    assert code_of(failure) == "PERMISSION_DENIED"
 
 
 async def test_a_deleted_principals_token_is_refused(anyone: Caller, admin: Caller) -> None:
@@ -220,10 +174,10 @@ async def test_a_deleted_principals_token_is_refused(anyone: Caller, admin: Call
 
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await caller(caller.identity.GetCaller, pb.GetCallerRequest())
-    assert _code(failure) == "UNAUTHENTICATED"
+    assert code_of(failure) == "UNAUTHENTICATED"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await admin(admin.identity.GetPrincipal, pb.GetPrincipalRequest(name="principals/deletee"))
-    assert _code(failure) == "NOT_FOUND"
+    assert code_of(failure) == "NOT_FOUND"
 
 
 async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(anyone: Caller, admin: Caller) -> None:
@@ -249,7 +203,7 @@ async def test_the_last_administrator_cannot_be_removed(admin: Caller, anyone: C
         await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/admin"))
 
     error = from_rpc(failure.value, "control plane")
-    assert (_code(failure), error.reason) == ("FAILED_PRECONDITION", "NOT_READY")
+    assert (code_of(failure), error.reason) == ("FAILED_PRECONDITION", "NOT_READY")
     assert "last administrator" in error.message
 
 
@@ -282,7 +236,7 @@ async def test_bad_input_is_said_to_be_so(admin: Caller, method: str, request_me
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await admin(getattr(admin.identity, method), request_message)
 
-    assert _code(failure) == "INVALID_ARGUMENT"
+    assert code_of(failure) == "INVALID_ARGUMENT"
 
 
 # --- the ledger
@@ -332,10 +286,10 @@ async def test_two_hundred_concurrent_appends_are_listed_page_by_page_and_verifi
     assert (await admin(admin.audit.Verify, kept)).intact
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await admin(admin.audit.Verify, audit.VerifyRequest(expected_sequence=3))
-    assert _code(failure) == "INVALID_ARGUMENT"
+    assert code_of(failure) == "INVALID_ARGUMENT"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await admin(admin.audit.ListRecords, audit.ListRecordsRequest(page_token=paging.encode("principals", "ada")))
-    assert _code(failure) == "INVALID_ARGUMENT"
+    assert code_of(failure) == "INVALID_ARGUMENT"
 
 
 async def test_each_change_and_each_refusal_of_the_control_plane_itself_is_in_the_ledger(
@@ -364,7 +318,7 @@ async def test_each_change_and_each_refusal_of_the_control_plane_itself_is_in_th
     await until(complete)
 
 
-# --- status and faults
+# --- status
 
 
 async def test_the_status_names_who_does_not_answer(admin: Caller) -> None:
@@ -378,50 +332,3 @@ async def test_the_status_names_who_does_not_answer(admin: Caller) -> None:
         "repository": False,
     }
     assert not answer.ready and any("router" in reason for reason in answer.reasons)
-
-
-async def _serving(channel: grpc.aio.Channel, service: str = "") -> bool:
-    stub: Any = health_pb2_grpc.HealthStub(channel)
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-async def test_without_its_database_it_lives_says_why_and_is_not_ready(tmp_path: Path) -> None:
-    nowhere = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
-    async with _running(_settings(nowhere, tmp_path)) as (process, channel):
-        await until(lambda: any("database does not answer" in reason for reason in process.readiness.reasons()))
-
-        assert not await _serving(channel) and await _serving(channel, "liveness")
-        caller = Caller(channel)
-        for call in (
-            caller(caller.identity.GetTrust, pb.GetTrustRequest()),
-            caller.as_key(ROUTER_KEY),
-            caller.as_key(f"swk_{'0' * 16}_{'a' * 43}"),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as failure:
-                await call
-            assert _code(failure) == "UNAVAILABLE"
-
-
-async def test_without_a_place_for_the_first_key_it_says_so(mongod: str, tmp_path: Path) -> None:
-    async with _running(_settings(mongod, tmp_path, admin_key_file=None)) as (process, _):
-        await until(lambda: any("STELLWERK_ADMIN_KEY_FILE" in reason for reason in process.readiness.reasons()))
-
-
-async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_tokens_are_good(
-    mongod: str, tmp_path: Path
-) -> None:
-    settings = _settings(mongod, tmp_path)
-    assert settings.admin_key_file is not None
-    async with _running(settings) as (process, channel):
-        await until(lambda: not process.readiness.reasons())
-        admin = await Caller(channel).as_key(settings.admin_key_file.read_text().strip())
-
-    other = ControlPlaneSettings(**{**dict(settings), "root_key": "x" * 32})
-    async with _running(other) as (process, _):
-        await until(lambda: any("STELLWERK_ROOT_KEY" in reason for reason in process.readiness.reasons()))
-
-    async with _running(settings) as (process, channel):
-        await until(lambda: not process.readiness.reasons())
-        admin = Caller(channel, admin.token)
-        assert (await admin(admin.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/admin"

@@ -38,7 +38,9 @@ async def test_two_hundred_callers_make_one_chain_in_few_writes() -> None:
 async def test_a_lone_record_waits_for_nobody() -> None:
     store = FakeEntries()
 
-    assert await _ledger(store).append_counted([_record()]) == 1
+    ledger = _ledger(store)
+    assert await ledger.append_counted([_record()]) == 1
+    await ledger.close()
 
     assert store.entries[1].time_ms == 1_000_500
     assert store.noted == Head(1, store.entries[1].hash)
@@ -77,7 +79,7 @@ async def test_a_caller_that_gives_up_while_it_waits_leaves_no_record_and_distur
     store.open.clear()
     ledger = _ledger(store)
     first = asyncio.create_task(ledger.append_counted([_record("principals/first")]))
-    await asyncio.sleep(0.01)  # its write is in flight now
+    await store.entered.wait()
     impatient = asyncio.create_task(ledger.append([_record("principals/impatient")]))
     patient = asyncio.create_task(ledger.append_counted([_record("principals/patient")]))
     await asyncio.sleep(0)
@@ -95,7 +97,7 @@ async def test_a_caller_that_gives_up_during_its_write_breaks_no_chain() -> None
     store.open.clear()
     ledger = _ledger(store)
     impatient = asyncio.create_task(ledger.append([_record()]))
-    await asyncio.sleep(0.01)
+    await store.entered.wait()
 
     impatient.cancel()
     store.open.set()
@@ -153,6 +155,20 @@ async def test_a_last_record_that_was_changed_stays_visible_when_others_follow()
     await _ledger(store).append([_record()])
 
     assert (await _ledger(store).verify()).first_bad_sequence == 3
+
+
+class _Headless(FakeEntries):
+    async def note_head(self, head: Head) -> None:
+        raise RuntimeError("the driver found a new way to fail")
+
+
+async def test_a_head_that_cannot_be_noted_stops_nobody() -> None:
+    ledger = _ledger(_Headless())
+
+    numbers = await asyncio.gather(*(ledger.append_counted([_record()]) for _ in range(5)))
+
+    assert numbers == [1, 2, 3, 4, 5] and await ledger.append_counted([_record()]) == 6
+    assert (await ledger.verify()).intact
 
 
 async def test_an_expected_hash_is_held_against_the_record() -> None:
