@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
-from services.router.serving import Serving
-from services.wire.errors import InvalidInput
+from services.router.serving import Outgoing, Serving
+from services.wire.errors import InvalidInput, Unavailable
 from services.wire.names import parse_single
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 
@@ -29,7 +29,7 @@ class FleetServicer:
             raise InvalidInput("the first message of a runtime must be its advertisement, with its instance")
         parse_single(first.advertisement.name, "runtimes", "runtime")
         instance = first.advertisement.instance
-        outgoing: asyncio.Queue[messages.AttachResponse] = asyncio.Queue()
+        outgoing: Outgoing = asyncio.Queue()
         self._take(instance, first)
         self._serving.attach(instance, outgoing)
         self._log.info("runtime_attached", runtime=first.advertisement.name, instance_attached=instance)
@@ -39,12 +39,14 @@ class FleetServicer:
             while True:
                 waiter = asyncio.create_task(outgoing.get())
                 await asyncio.wait({reader, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                if waiter.done():
-                    yield waiter.result()
-                    continue
-                waiter.cancel()
-                await reader  # raises what ended it
-                return
+                if not waiter.done():
+                    waiter.cancel()
+                    await reader  # raises what ended it
+                    return
+                order = waiter.result()
+                if order is None:
+                    raise Unavailable("this runtime was silent for too long; attach again")
+                yield order
         finally:
             reader.cancel()
             self._serving.detach(instance, outgoing)

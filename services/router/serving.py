@@ -21,23 +21,27 @@ _INTERVAL = 0.5
 _GRACE_SECONDS = 3.0
 
 
+# What a runtime is told; None ends its stream.
+Outgoing = asyncio.Queue[messages.AttachResponse | None]
+
+
 class Serving:
     """The demands, and what is being done about them."""
 
     def __init__(self, fleet: Fleet, pending: PendingTable, idle_seconds: float, forget: Callable[[str], None]) -> None:
         self.fleet, self._pending, self._idle_seconds, self._forget = fleet, pending, idle_seconds, forget
         self.demands: dict[str, Demand] = {}
-        self._outgoing: dict[str, asyncio.Queue[messages.AttachResponse]] = {}
+        self._outgoing: dict[str, Outgoing] = {}
         self._changed = asyncio.Event()
         self._unserved_since: dict[str, float] = {}
         # A router that just started hears of its fleet within moments; until then "no runtime" is not known.
         self._started = time.monotonic()
 
-    def attach(self, instance: str, outgoing: asyncio.Queue[messages.AttachResponse]) -> None:
+    def attach(self, instance: str, outgoing: Outgoing) -> None:
         """A runtime can be told things from now on."""
         self._outgoing[instance] = outgoing
 
-    def detach(self, instance: str, outgoing: asyncio.Queue[messages.AttachResponse]) -> None:
+    def detach(self, instance: str, outgoing: Outgoing) -> None:
         """A runtime's stream ended. A newer stream of the same process is not touched."""
         if self._outgoing.get(instance) is outgoing:
             del self._outgoing[instance]
@@ -136,10 +140,16 @@ class Serving:
             if now - self._unserved_since.setdefault(key, now) >= _GRACE_SECONDS:
                 self._pending.fail_key(key, placement.explain(demand, members))
 
+    def _close(self, instance: str) -> None:
+        """Ends the stream of a runtime that was silent for too long; should it wake up, it attaches anew."""
+        outgoing = self._outgoing.pop(instance, None)
+        if outgoing is not None:
+            outgoing.put_nowait(None)
+
     async def run(self) -> None:
         """Expires silent runtimes and reconciles, for ever."""
         while True:
             for instance in self.fleet.expire(time.monotonic()):
-                self._outgoing.pop(instance, None)
+                self._close(instance)
             self.reconcile()
             await asyncio.sleep(_INTERVAL)
