@@ -51,8 +51,9 @@ class EchoServer:
         """A call of this server."""
         return GrpcCall(self.address, request, {})
 
-    def pids(self) -> Sequence[int]:
-        return self._child.pids()
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        """All of its processes."""
+        return {self.name: self._child.pids()}
 
     def stop(self) -> None:
         self._child.stop()

@@ -11,13 +11,14 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
 import uvloop
 
 from benchmarks.measurement import GrpcCall, Measurement, System, WrongAnswer
-from benchmarks.processes import cpu_seconds, spent_between
+from benchmarks.processes import CpuClock
 from benchmarks.ratios import SAMPLES_FOR_P99, percentile
 from inference import grpc_service_pb2 as pb
 from inference import grpc_service_pb2_grpc
@@ -35,7 +36,7 @@ def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> M
         "in_flight": in_flight,
         "seconds": seconds,
     }
-    before = cpu_seconds(system.pids())
+    clock = CpuClock(system.parts)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.grpc_load"],
         input=json.dumps(orders),
@@ -43,7 +44,7 @@ def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> M
         text=True,
         check=False,
     )
-    spent = spent_between(before, cpu_seconds(system.pids()))
+    spent = clock.spent()
     if done.returncode != 0:
         raise WrongAnswer(f"{system.name}: the load generator failed: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -52,7 +53,7 @@ def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> M
     return _measurement(system.name, found, spent)
 
 
-def _measurement(name: str, found: dict[str, Any], cpu: float) -> Measurement:
+def _measurement(name: str, found: dict[str, Any], cpu: Mapping[str, float]) -> Measurement:
     latencies = found["latencies"]
     middle = percentile(latencies, 0.5)
     assert middle is not None
@@ -64,7 +65,8 @@ def _measurement(name: str, found: dict[str, Any], cpu: float) -> Measurement:
         per_second=len(latencies) / found["seconds"],
         p50=middle,
         p99=percentile(latencies, 0.99, needed=SAMPLES_FOR_P99),
-        cpu=1000 * cpu / len(latencies),
+        cpu=1000 * sum(cpu.values()) / len(latencies),
+        cpu_parts={part: 1000 * spent / len(latencies) for part, spent in cpu.items()},
     )
 
 

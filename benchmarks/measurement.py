@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 
@@ -28,7 +28,10 @@ class GrpcCall:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One load on one system. Latencies in milliseconds, `cpu` in CPU-seconds of the system per 1,000 requests."""
+    """One load on one system. Latencies in milliseconds, `cpu` in CPU-seconds of the system per 1,000 requests.
+
+    `cpu_parts` splits the same by the system's processes.
+    """
 
     system: str
     requests: int
@@ -38,14 +41,16 @@ class Measurement:
     p50: float
     p99: float | None
     cpu: float
+    cpu_parts: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Its values, rounded to what they are worth."""
-        return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        values = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        return values | {"cpu_parts": {part: round(value, 4) for part, value in self.cpu_parts.items()}}
 
 
 class System(Protocol):
-    """A running server: `name` says what, `versions` of what, `pids` which processes do its work."""
+    """A running server: `name` says what, `versions` of what, `parts` which processes do its work, by their names."""
 
     @property
     def name(self) -> str: ...
@@ -53,7 +58,7 @@ class System(Protocol):
     @property
     def versions(self) -> Mapping[str, str]: ...
 
-    def pids(self) -> Sequence[int]: ...
+    def parts(self) -> Mapping[str, Sequence[int]]: ...
 
     def stop(self) -> None: ...
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from benchmarks.measurement import GrpcCall, RestCall
-from benchmarks.processes import Child, free_port
+from benchmarks.processes import Child, descendants, free_port
 from benchmarks.work import FLOWER, infer_body, infer_message, is_setosa
 from stellwerk.client import connect
 
@@ -82,8 +82,11 @@ class Stellwerk:
         """The administrator's token; the platform renews the file before the token in it expires."""
         return Path(self.ready["token_file"]).read_text().strip()
 
-    def pids(self) -> Sequence[int]:
-        return self._child.pids()
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        """Its services, database and broker, each with its descendants, and what supervises them."""
+        parts = {name: descendants(pid) for name, pid in self.ready["pids"].items() if pid}
+        named = {pid for pids in parts.values() for pid in pids}
+        return {**parts, "supervisor": [pid for pid in self._child.pids() if pid not in named]}
 
     def stop(self) -> None:
         self.client.close()

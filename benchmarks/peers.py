@@ -94,8 +94,9 @@ class MLServer:
         headers = {"Content-Type": "application/json"}
         return RestCall(f"{self._url}/v2/models/iris/infer", body, headers, is_setosa)
 
-    def pids(self) -> Sequence[int]:
-        return self._child.pids()
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        """All of its processes."""
+        return {self.name: self._child.pids()}
 
     def stop(self) -> None:
         self._child.stop()

@@ -47,11 +47,7 @@ class Child:
 
     def pids(self) -> list[int]:
         """The process and all that descend from it."""
-        try:
-            parent = psutil.Process(self._process.pid)
-            return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
-        except psutil.NoSuchProcess:
-            return []
+        return descendants(self._process.pid)
 
     def stop(self, seconds: float = 40) -> None:
         """Asks it to end, and makes it and its descendants end after a while."""
@@ -73,8 +69,31 @@ class Child:
         return f"{' '.join(map(str, self._process.args))[:200]}: {what}\n{text[-3000:]}"  # type: ignore[arg-type]
 
 
-def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
-    """User and system time of each process that still lives."""
+def descendants(pid: int) -> list[int]:
+    """A process and all that descend from it; none if it is gone."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+class CpuClock:
+    """The CPU time, user and system, that the parts of a system spend from now on."""
+
+    def __init__(self, parts: Callable[[], Mapping[str, Sequence[int]]]) -> None:
+        self._parts = parts
+        self._before = self._read()
+
+    def spent(self) -> dict[str, float]:
+        """CPU-seconds of each part since the start."""
+        return spent_between(self._before, self._read())
+
+    def _read(self) -> dict[str, dict[int, float]]:
+        return {part: _cpu_seconds(pids) for part, pids in self._parts().items()}
+
+
+def _cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
     times = {}
     for pid in pids:
         try:
@@ -85,9 +104,17 @@ def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
     return times
 
 
-def spent_between(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """CPU-seconds between two readings; a process that came in between counts from zero, one that went does not."""
-    return sum(value - before.get(pid, 0.0) for pid, value in after.items())
+def spent_between(
+    before: Mapping[str, Mapping[int, float]], after: Mapping[str, Mapping[int, float]]
+) -> dict[str, float]:
+    """CPU-seconds of each part between two readings of its processes.
+
+    A process that came in between counts from zero, one that went does not count.
+    """
+    return {
+        part: sum(value - before.get(part, {}).get(pid, 0.0) for pid, value in pids.items())
+        for part, pids in after.items()
+    }
 
 
 def free_port() -> int:

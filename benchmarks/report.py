@@ -52,7 +52,16 @@ def table(report: dict[str, Any]) -> str:
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
     ]
-    return "\n".join([*lines, *(f"| {' | '.join(_row(figure))} |" for figure in report["figures"])]) + "\n"
+    lines += [f"| {' | '.join(_row(figure))} |" for figure in report["figures"]]
+    lines += ["", "Where our CPU-seconds per 1,000 requests go:", ""]
+    lines += [f"- {figure['id']}: {_parts(figure)}" for figure in report["figures"] if "pairs" in figure]
+    return "\n".join(lines) + "\n"
+
+
+def _parts(figure: dict[str, Any]) -> str:
+    parts = [pair["ours"]["cpu_parts"] for pair in figure["pairs"]]
+    medians = {name: statistics.median(part.get(name, 0.0) for part in parts) for name in parts[0]}
+    return ", ".join(f"{name} {value:.2f}" for name, value in sorted(medians.items(), key=lambda item: -item[1]))
 
 
 def _row(figure: dict[str, Any]) -> list[str]:

@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
 from benchmarks.measurement import Measurement, RestCall, System, WrongAnswer
-from benchmarks.processes import cpu_seconds, spent_between
+from benchmarks.processes import CpuClock
 from benchmarks.ratios import SAMPLES_FOR_P99
 
 SCRIPT = Path(__file__).parent / "post.lua"
@@ -33,18 +34,18 @@ def measure(system: System, call: RestCall, connections: int, seconds: float) ->
         body.write_bytes(call.body)
         headers.write_text("".join(f"{name}: {value}\n" for name, value in call.headers.items()))
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
-        before = cpu_seconds(system.pids())
+        clock = CpuClock(system.parts)
         done = subprocess.run(
             [*command, "-s", str(SCRIPT), call.url, "--", str(body), str(headers)],
             capture_output=True,
             text=True,
             check=True,
         )
-        spent = spent_between(before, cpu_seconds(system.pids()))
+        spent = clock.spent()
     return parse(system.name, done.stdout, spent)
 
 
-def parse(name: str, output: str, cpu: float) -> Measurement:
+def parse(name: str, output: str, cpu: Mapping[str, float]) -> Measurement:
     """What wrk's script wrote, as a measurement."""
     line = next(line for line in output.splitlines() if line.startswith("RESULT "))
     result = json.loads(line.removeprefix("RESULT "))
@@ -61,5 +62,6 @@ def parse(name: str, output: str, cpu: float) -> Measurement:
         per_second=answered / seconds,
         p50=result["p50"] / 1000,
         p99=result["p99"] / 1000 if answered >= SAMPLES_FOR_P99 else None,
-        cpu=1000 * cpu / answered,
+        cpu=1000 * sum(cpu.values()) / answered,
+        cpu_parts={part: 1000 * spent / answered for part, spent in cpu.items()},
     )

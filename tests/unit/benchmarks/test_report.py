@@ -21,7 +21,7 @@ RESULT {"requests": 4000, "microseconds": 2000000, "p50": 15000, "p99": 30000, "
 
 
 def _measurement(name: str, per_second: float) -> Measurement:
-    return Measurement(name, 5000, 0, 2.0, per_second, 1.5, None, 0.4)
+    return Measurement(name, 5000, 0, 2.0, per_second, 1.5, None, 0.4, {"router": 0.1, "runtime": 0.3})
 
 
 def _report() -> dict[str, Any]:
@@ -58,15 +58,16 @@ def _report() -> dict[str, Any]:
 
 
 def test_answers_that_are_not_2xx_are_errors_and_no_requests() -> None:
-    measured = rest_load.parse("peer", WRK, cpu=6.0)
+    measured = rest_load.parse("peer", WRK, cpu={"front": 4.5, "back": 1.5})
 
     assert (measured.requests, measured.errors, measured.per_second) == (3000, 1002, 1500)
     assert (measured.p50, measured.p99, measured.cpu) == (15, 30, 2)
+    assert measured.cpu_parts == {"front": 1.5, "back": 0.5}
 
 
 def test_a_system_that_only_fails_has_no_speed() -> None:
     with pytest.raises(WrongAnswer, match="answered none of 4000"):
-        rest_load.parse("peer", WRK.replace('"status": 1000', '"status": 4000'), cpu=1.0)
+        rest_load.parse("peer", WRK.replace('"status": 1000', '"status": 4000'), cpu={})
 
 
 def test_systems_are_measured_in_turns_after_a_warm_up() -> None:
@@ -92,6 +93,7 @@ def test_the_report_is_written_as_json_and_as_a_table(tmp_path: Path) -> None:
     assert "**8.00** | 6.00 to 9.00 | ≥ 6 | yes | 800 / 100 | 1.50 / 1.50 | – / –" in rows[0]
     assert "| **1** |" in rows[1]
     assert "not measured: nobody answered" in rows[2]
+    assert "- B1: runtime 0.30, router 0.10\n" in (tmp_path / "latest.md").read_text()
     assert {row.count(" | ") for row in rows} == {len(report.COLUMNS) - 1}
 
 
@@ -108,7 +110,9 @@ def test_samples_of_one_model_are_summed() -> None:
 
 
 def test_cpu_time_of_a_new_process_counts_and_of_a_gone_one_does_not() -> None:
-    assert spent_between({1: 1.0, 2: 5.0}, {1: 3.0, 3: 0.5}) == 2.5
+    before = {"a": {1: 1.0, 2: 5.0}, "b": {4: 1.0}}
+
+    assert spent_between(before, {"a": {1: 3.0, 3: 0.5}, "b": {4: 1.0}}) == {"a": 2.5, "b": 0.0}
 
 
 @pytest.mark.parametrize(
