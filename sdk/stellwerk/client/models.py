@@ -97,7 +97,7 @@ class Models(Noun[S]):
         """
         found = yield from self._resolve(name, version, alias)
         with tempfile.TemporaryDirectory(prefix="stellwerk-") as folder:
-            path = Path(folder) / "artifact"
+            path = Path(folder) / packaging.file_name(found.format)
             yield from _fetch(found, path, progress)
             return (yield from work(lambda: packaging.load(path, found.format, unsafe)))
 

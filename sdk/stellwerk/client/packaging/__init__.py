@@ -51,6 +51,11 @@ def _packager(model: Any) -> str:
     )
 
 
+def file_name(format: str) -> str:
+    """What a file of this format is called; torch's loader looks at the ending."""
+    return "model.pt2" if format == "torch_export" else f"model.{format}"
+
+
 def load(path: Path, format: str, unsafe: bool = False) -> Any:
     """The model in an artifact. Raises UnsafeFormat where that could run code in it and `unsafe` is not said."""
     name = _BY_FORMAT.get(format)

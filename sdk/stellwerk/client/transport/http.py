@@ -21,6 +21,8 @@ from stellwerk.client.transport.port import Target, user_agent
 GRACE_SECONDS = 0.5
 # The largest number that a grpc-timeout value may hold.
 MOST_MILLISECONDS = 99_999_999
+# As many connections are kept as may be opened: opening one costs more than a prediction.
+_LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=64)
 
 
 def _client_options(target: Target) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def _client_options(target: Target) -> dict[str, Any]:
     if target.token:
         headers["authorization"] = f"Bearer {target.token}"
     verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(target.ca)) if target.ca else True
-    return {"headers": headers, "verify": verify, "trust_env": not target.loopback}
+    return {"headers": headers, "verify": verify, "trust_env": not target.loopback, "limits": _LIMITS}
 
 
 def _request(address: str, request: Message, timeout: float) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def _for_upload(options: dict[str, Any], size: int) -> dict[str, Any]:
 def _failures(address: str, timeout: float) -> Iterator[None]:
     try:
         yield
-    except (httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+    except httpx.ConnectTimeout as exc:
         raise unreachable(address) from exc
     except httpx.TimeoutException as exc:
         raise late(address, timeout) from exc
