@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -29,6 +28,44 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 # together. Beyond that they are better left to other runtimes.
 _PREFETCH_PER_SLOT = 4
 _FORWARDED = (metadata.REQUEST_ID, metadata.TRACEPARENT)
+_UNDECLARED = Signature()
+
+
+class _Served:
+    """A version whose queue is consumed, with what its declaration says of each method."""
+
+    def __init__(self, version: repository_pb2.ModelVersion) -> None:
+        self.version = version
+        self.name = version.name
+        self._signatures = signatures(version)
+        self._alone = version.format_options.get("batching") == "off"
+
+    def signature(self, method: str) -> Signature:
+        return self._signatures.get(method, _UNDECLARED)
+
+    def works_by_rows(self, method: str) -> bool:
+        return not self._alone and works_by_rows(self.version.format, method, self.signature(method))
+
+
+class _InHand:
+    """A message whose items are being answered."""
+
+    def __init__(self, queue: str, received: float, items: int) -> None:
+        self.queue, self.received = queue, received
+        self._open = items
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not items:
+            self._done.set_result(None)
+
+    def one_done(self, _: object = None) -> None:
+        """One more reply is with the broker, or nobody waits for it any more."""
+        self._open -= 1
+        if not self._open and not self._done.done():
+            self._done.set_result(None)
+
+    async def done(self) -> None:
+        """Waits for the last reply."""
+        await self._done
 
 
 class WorkConsumer:
@@ -63,10 +100,10 @@ class WorkConsumer:
 
     async def open(self, key: str, version: repository_pb2.ModelVersion) -> Consumer:
         """Consumes the key's queue until the consumer is cancelled. Raises BrokerDown."""
-        declared = signatures(version)
+        served = _Served(version)
 
         async def handle(delivery: Delivery) -> None:
-            await self._handle(delivery, version, declared)
+            await self._handle(delivery, served)
 
         prefetch = self._executor.slots * _PREFETCH_PER_SLOT
         return await self._broker.consume(inference_queue(key), handle, prefetch=prefetch)
@@ -75,38 +112,74 @@ class WorkConsumer:
         """Waits until nothing is in hand."""
         await self._idle.wait()
 
-    async def _handle(
-        self, delivery: Delivery, version: repository_pb2.ModelVersion, declared: Mapping[str, Signature]
-    ) -> None:
-        received = time.monotonic()
+    async def _handle(self, delivery: Delivery, served: _Served) -> None:
         envelope = work_pb2.WorkEnvelope()
         try:
             envelope.ParseFromString(delivery.message.body)
         except DecodeError:
-            self._log.error("envelope_unreadable", model_version=version.name, bytes=len(delivery.message.body))
+            self._log.error("envelope_unreadable", model_version=served.name, bytes=len(delivery.message.body))
             delivery.nack(requeue=False)
             return
-        queue = delivery.message.reply_to
-        self._in_hand += len(envelope.items)
+        items = envelope.items
+        work = _InHand(delivery.message.reply_to, time.monotonic(), len(items))
+        self._in_hand += len(items)
         self._idle.clear()
         try:
-            await asyncio.gather(*(self._answer(item, queue, version, declared, received) for item in envelope.items))
+            resident = self._cache.try_lease(served.name)
+            if resident is None:
+                await asyncio.gather(*(self._load_and_answer(item, served, work) for item in items))
+                await work.done()
+            else:
+                # No task per item on this path: it is the hot one.
+                try:
+                    for item in items:
+                        self._answer(item, served, resident, work)
+                    await work.done()
+                finally:
+                    self._cache.release(served.name)
             delivery.ack()
         finally:
-            self._in_hand -= len(envelope.items)
+            self._in_hand -= len(items)
             if not self._in_hand:
                 self._idle.set()
 
-    async def _answer(
-        self,
-        item: work_pb2.WorkItem,
-        queue: str,
-        version: repository_pb2.ModelVersion,
-        declared: Mapping[str, Signature],
-        received: float,
-    ) -> None:
-        result = await self._result(item, version, declared, received)
-        self._note(item, version.name, result)
+    def _answer(self, item: work_pb2.WorkItem, served: _Served, resident: Resident, work: _InHand) -> None:
+        """Submits the item; its reply follows when it has its result. Never raises, so no item fails its neighbours."""
+        try:
+            request = parse(item, served.signature(item.method), work.received)
+            future = self._submit(request, served, resident)
+        except Exception as exc:
+            self._reply(item, served, work, _failed(exc, work.received))
+            return
+
+        def finished(done: asyncio.Future[Result]) -> None:
+            if not done.cancelled():
+                self._reply(item, served, work, done.result())
+
+        future.add_done_callback(finished)
+
+    async def _load_and_answer(self, item: work_pb2.WorkItem, served: _Served, work: _InHand) -> None:
+        try:
+            request = parse(item, served.signature(item.method), work.received)
+            # Fetching and loading may outlast the caller; the load goes on without it, for the next one.
+            remaining = None if request.deadline == float("inf") else request.deadline - time.monotonic()
+            async with asyncio.timeout(remaining) as waiting, self._cache.lease(served.version) as resident:
+                waiting.reschedule(None)
+                result = await self._submit(request, served, resident)
+        except TimeoutError:
+            late = DeadlinePassed("the deadline passed while the model was being loaded")
+            result = _failed(late, work.received)
+        except Exception as exc:
+            result = _failed(exc, work.received)
+        self._reply(item, served, work, result)
+
+    def _submit(self, request: Request, served: _Served, resident: Resident) -> asyncio.Future[Result]:
+        resident.calls += 1
+        rowwise = served.works_by_rows(request.method)
+        return self._executor.submit(served.name, resident.model, request, rowwise=rowwise)
+
+    def _reply(self, item: work_pb2.WorkItem, served: _Served, work: _InHand, result: Result) -> None:
+        self._note(item, served.name, result)
         error = result.answer.error
         reply = work_pb2.WorkReply(
             id=item.id,
@@ -116,48 +189,10 @@ class WorkConsumer:
             queue_ns=result.queue_ns,
             compute_ns=result.compute_ns,
         )
-        if queue:
-            await self._replies.send(queue, reply)
-
-    async def _result(
-        self,
-        item: work_pb2.WorkItem,
-        version: repository_pb2.ModelVersion,
-        declared: Mapping[str, Signature],
-        received: float,
-    ) -> Result:
-        """What became of the item; never raises, so that no item fails its neighbours."""
-        try:
-            signature = declared.get(item.method, Signature())
-            request = parse(item, signature, received)
-            rowwise = version.format_options.get("batching") != "off" and works_by_rows(
-                version.format, item.method, signature
-            )
-            resident = self._cache.try_lease(version.name)
-            if resident is None:
-                return await self._load_and_run(request, version, rowwise)
-            try:
-                return await self._run(request, resident, rowwise)
-            finally:
-                self._cache.release(version.name)
-        except TimeoutError:
-            error: ServiceError = DeadlinePassed("the deadline passed while the model was being loaded")
-            return _failed(error, None, received)
-        except ServiceError as exc:
-            return _failed(exc, None, received)
-        except Exception as exc:
-            return _failed(Internal("internal error in the runtime"), exc, received)
-
-    async def _load_and_run(self, request: Request, version: repository_pb2.ModelVersion, rowwise: bool) -> Result:
-        # Fetching and loading may outlast the caller; the load goes on without it, for the next one.
-        remaining = None if request.deadline == float("inf") else request.deadline - time.monotonic()
-        async with asyncio.timeout(remaining) as waiting, self._cache.lease(version) as resident:
-            waiting.reschedule(None)
-            return await self._run(request, resident, rowwise)
-
-    async def _run(self, request: Request, resident: Resident, rowwise: bool) -> Result:
-        resident.calls += 1
-        return await self._executor.submit(resident.version.name, resident.model, request, rowwise=rowwise)
+        if work.queue:
+            self._replies.send(work.queue, reply).add_done_callback(work.one_done)
+        else:
+            work.one_done()
 
     def _note(self, item: work_pb2.WorkItem, version: str, result: Result) -> None:
         error, cause = result.answer.error, result.answer.cause
@@ -196,5 +231,8 @@ def parse(item: work_pb2.WorkItem, signature: Signature, received: float) -> Req
     )
 
 
-def _failed(error: ServiceError, cause: BaseException | None, received: float) -> Result:
-    return Result(Answer(error=error, cause=cause), int((time.monotonic() - received) * 1e9), 0)
+def _failed(exc: Exception, received: float) -> Result:
+    waited = int((time.monotonic() - received) * 1e9)
+    if isinstance(exc, ServiceError):
+        return Result(Answer(error=exc), waited, 0)
+    return Result(Answer(error=Internal("internal error in the runtime"), cause=exc), waited, 0)
