@@ -151,9 +151,11 @@ def _enum(field: F, value: object, path: str) -> int:
 
 
 def from_text(field: F, text: str, path: str) -> Any:
-    """As `convert`, for text of a path or query, where `true` is no JSON but five or four letters."""
+    """As `convert`, for text of a path or query, where `true` is letters and a whole number is digits, not 1e3."""
     if field.type == F.TYPE_BOOL:
         return _bool(field, {"true": True, "false": False}.get(text), path)
+    if field.type in _BITS and not _INTEGER.fullmatch(text):
+        raise wrong(path, "a whole number in digits")
     return convert(field, text, path)
 
 
