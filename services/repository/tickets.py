@@ -16,7 +16,8 @@ from services.wire.errors import Conflict, UploadNotFound
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 
 OPEN, STREAMING, COMMITTED = "open", "streaming", "committed"
-LEASE_SECONDS = 60.0
+# Longer than any pause of a living process; a dead one is noticed after it.
+LEASE_SECONDS = 30.0
 # How long the answer to a repeated upload is kept.
 COMMITTED_SECONDS = 24 * 3600.0
 

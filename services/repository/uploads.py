@@ -29,7 +29,7 @@ from services.repository.store import Store
 from services.repository.streams import linger
 from services.repository.tickets import COMMITTED, LEASE_SECONDS, OPEN, Ticket, Tickets
 from services.repository.transfers import Transfers
-from services.wire.errors import NotPermitted, Overloaded, ServiceError, UploadNotFound
+from services.wire.errors import DeadlinePassed, NotPermitted, Overloaded, ServiceError, UploadNotFound
 from services.wire.names import ModelName, parse_upload
 from services.wire.permissions import permits
 from stellwerk.repository.v1 import repository_service_pb2 as pb
@@ -115,11 +115,17 @@ class Uploads:
         return version
 
     async def _take(self, intake: Intake, pieces: AsyncIterator[bytes], writer: ArtifactWriter) -> str:
-        """Stores the pieces durably; returns their digest."""
-        async for piece in pieces:
-            self._gauges.bytes_in.inc(len(piece))
-            for chunk in intake.feed(piece):
-                await _store(intake, chunk, writer)
+        """Stores the pieces durably; returns their digest. Raises DeadlinePassed when the client falls silent."""
+        clock, idle = asyncio.get_running_loop().time, self._settings.upload_idle_seconds
+        try:
+            async with asyncio.timeout(idle) as patience:
+                async for piece in pieces:
+                    self._gauges.bytes_in.inc(len(piece))
+                    for chunk in intake.feed(piece):
+                        await _store(intake, chunk, writer)
+                    patience.reschedule(clock() + idle)
+        except TimeoutError:
+            raise DeadlinePassed(f"nothing came for {idle:g} seconds; open a new upload and send again") from None
         for chunk in intake.end():
             await _store(intake, chunk, writer)
         sha256 = intake.finish()

@@ -59,6 +59,11 @@ def skops_bytes(size: int, salt: bytes = b"") -> bytes:
     return (ZIP + salt + hashlib.sha256(salt).digest() * (size // 32 + 1))[:size]
 
 
+def _channel(address: str) -> grpc.aio.Channel:
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    return grpc.aio.insecure_channel(address, options=options)
+
+
 class RepositoryServer:
     """One running repository and what surrounds it."""
 
@@ -94,14 +99,13 @@ class RepositoryServer:
 
     def bare(self) -> grpc.aio.Channel:
         """A channel of its own connection."""
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-        channel = grpc.aio.insecure_channel(self.address, options=options)
+        channel = _channel(self.address)
         self._channels.append(channel)
         return channel
 
     def as_(self, *grants: tuple[str, str], subject: str = "principals/ada") -> Caller:
         """A caller with these grants, an editor everywhere if none is given."""
-        return Caller(self, self.issuer.token(subject, *(grants or (("editor", "*"), ("operator", "*")))))
+        return Caller(self.bare(), self.issuer.token(subject, *(grants or (("editor", "*"), ("operator", "*")))))
 
     async def process_idle(self) -> None:
         """Returns when no transfer and no upload is under way."""
@@ -123,13 +127,13 @@ class RepositoryServer:
 class Caller:
     """Calls the repository under one token; its errors are ours."""
 
-    def __init__(self, server: RepositoryServer, token: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
         async def source() -> str:
             return token
 
         self.token = token
         self.stub: Any = repository_service_pb2_grpc.RepositoryServiceStub(
-            ServiceChannel(server.bare(), "repository", source)
+            ServiceChannel(channel, "repository", source)
         )
 
     async def open(self, model: str, **spec: Any) -> str:
@@ -163,6 +167,13 @@ async def pieces(
         upload = ""
 
 
+async def held(upload: str, size: int, gate: asyncio.Event | None = None) -> AsyncIterator[pb.UploadArtifactRequest]:
+    """The messages of an upload that stops before its end until the gate opens, for ever without one."""
+    async for message in pieces(upload, skops_bytes(size)):
+        yield message
+    await (gate or asyncio.Event()).wait()
+
+
 @asynccontextmanager
 async def repository(url: str, database: str, **settings: Any) -> AsyncIterator[RepositoryServer]:
     """A running repository with a database of its own, dropped at the end."""
@@ -173,3 +184,10 @@ async def repository(url: str, database: str, **settings: Any) -> AsyncIterator[
     finally:
         await server.client.drop_database(database)
         await server.stop()
+
+
+@asynccontextmanager
+async def connect_as(address: str, token: str) -> AsyncIterator[Caller]:
+    """A caller of a repository in another process."""
+    async with _channel(address) as channel:
+        yield Caller(channel, token)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from services.repository.mongo import Database
 from services.wire import errors
 from stellwerk.local.mongod import Mongod
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from tests.fakes.repository_server import RepositoryServer, pieces, repository, skops_bytes, until
+from tests.fakes.repository_server import RepositoryServer, connect_as, held, pieces, repository, skops_bytes, until
 
 MIB = 1024 * 1024
 
@@ -60,13 +62,7 @@ async def test_the_sweeper_removes_what_a_killed_repository_left(server: Reposit
 async def test_the_sweeper_leaves_a_living_stream_alone(server: RepositoryServer) -> None:
     ada, gate = server.as_(), asyncio.Event()
     upload = await ada.open("living")
-
-    async def held() -> AsyncIterator[pb.UploadArtifactRequest]:
-        async for message in pieces(upload, skops_bytes(9 * MIB)):
-            yield message
-        await gate.wait()
-
-    sending = asyncio.create_task(ada.stub.UploadArtifact(held()))
+    sending = asyncio.create_task(ada.stub.UploadArtifact(held(upload, 9 * MIB, gate)))
 
     async def written() -> bool:
         record = await server.database.uploads.find_one({"state": "streaming"})
@@ -89,13 +85,7 @@ async def test_a_stream_that_was_taken_for_dead_cannot_commit(server: Repository
     ada, gate = server.as_(), asyncio.Event()
     upload = await ada.open("zombie")
     before = await server.counts()
-
-    async def held() -> AsyncIterator[pb.UploadArtifactRequest]:
-        async for message in pieces(upload, skops_bytes(9 * MIB)):
-            yield message
-        await gate.wait()
-
-    sending = asyncio.create_task(ada.stub.UploadArtifact(held()))
+    sending = asyncio.create_task(ada.stub.UploadArtifact(held(upload, 9 * MIB, gate)))
 
     async def written() -> bool:
         return bool(await server.database.uploads.count_documents({"state": "streaming"}))
@@ -117,6 +107,65 @@ async def test_a_stream_that_was_taken_for_dead_cannot_commit(server: Repository
         return await server.counts() == before | {"uploads": before["uploads"] - 1}
 
     await until(swept)
+
+
+_DYING_REPOSITORY = """
+import asyncio, sys
+from tests.fakes.repository_server import repository
+async def main():
+    async with repository(sys.argv[1], sys.argv[2]) as server:
+        print(server.address, server.as_().token, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+async def test_what_a_repository_killed_in_the_middle_of_uploads_left_is_swept_by_the_next(mongod: str) -> None:
+    database = "repository_killed"
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _DYING_REPOSITORY,
+        mongod,
+        database,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ".:generated:sdk"},
+    )
+    assert child.stdout is not None
+    address, token = (await child.stdout.readline()).decode().split()
+    async with connect_as(address, token) as ada, connect(mongod, "test") as client:
+        whole = await ada.put("whole", skops_bytes(3 * MIB))
+        uploads = [await ada.open("broken") for _ in range(3)]
+        sending = [asyncio.create_task(ada.stub.UploadArtifact(held(upload, 9 * MIB))) for upload in uploads]
+        chunks, records = client[database]["fs.chunks"], client[database].uploads
+
+        async def are_written(files: int) -> bool:
+            return len(await chunks.distinct("files_id")) == files
+
+        await until(lambda: are_written(4))
+        child.kill()
+        await child.wait()
+        for outcome in await asyncio.gather(*sending, return_exceptions=True):
+            assert isinstance(outcome, errors.Unavailable)
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        await records.update_many({"state": "streaming"}, {"$set": {"lease": past}})  # as after 30 seconds
+
+        async with repository(mongod, database) as server:
+            await until(lambda: are_written(1))
+            assert await server.as_().fetch(whole.name) == skops_bytes(3 * MIB)
+            assert await server.database.uploads.count_documents({"state": {"$ne": "committed"}}) == 0
+
+
+async def test_a_client_that_falls_silent_is_given_up(mongod: str) -> None:
+    async with repository(mongod, "repository_silent", upload_idle_seconds=0.3) as server:
+        ada = server.as_()
+        before = await server.counts()
+        upload = await ada.open("silent")
+
+        with pytest.raises(errors.DeadlinePassed):
+            await ada.stub.UploadArtifact(held(upload, 5 * MIB))
+
+        assert await server.counts() == before
 
 
 async def test_without_its_database_the_repository_starts_says_so_and_recovers(tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator
 
 import psutil
 import pytest
-from google.api import httpbody_pb2
 
 from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
-from tests.fakes.repository_server import RepositoryServer, pieces, repository, skops_bytes, until
+from tests.fakes.repository_server import RepositoryServer, held, pieces, repository, skops_bytes, until
 
 MIB = 1024 * 1024
 
@@ -154,14 +153,8 @@ async def test_an_upload_past_its_deadline_leaves_nothing(server: RepositoryServ
     ada = server.as_()
     before = await server.counts()
     upload = await ada.open("late")
-
-    async def slow() -> AsyncIterator[pb.UploadArtifactRequest]:
-        async for message in pieces(upload, skops_bytes(5 * MIB)):
-            yield message
-        await asyncio.Event().wait()
-
     with pytest.raises(errors.DeadlinePassed):
-        await ada.stub.UploadArtifact(slow(), timeout=0.5)
+        await ada.stub.UploadArtifact(held(upload, 5 * MIB), timeout=0.5)
 
     await until(lambda: _holds(server, before))
 
@@ -223,13 +216,7 @@ async def test_a_finished_upload_repeated_answers_the_same_version(server: Repos
 async def test_of_two_streams_of_one_upload_one_wins(server: RepositoryServer) -> None:
     ada = server.as_()
     upload, gate = await ada.open("twice"), asyncio.Event()
-
-    async def held() -> AsyncIterator[pb.UploadArtifactRequest]:
-        async for message in pieces(upload, skops_bytes(2 * MIB)):
-            yield message
-        await gate.wait()
-
-    first = asyncio.create_task(ada.stub.UploadArtifact(held()))
+    first = asyncio.create_task(ada.stub.UploadArtifact(held(upload, 2 * MIB, gate)))
 
     await until(lambda: _is_streaming(server))
     with pytest.raises(errors.Conflict):
@@ -330,12 +317,7 @@ async def test_transfers_beyond_the_places_are_refused(mongod: str) -> None:
     async with repository(mongod, "repository_places", max_transfers=1) as narrow:
         ada, gate = narrow.as_(), asyncio.Event()
         upload = await ada.open("one")
-
-        async def held() -> AsyncIterator[pb.UploadArtifactRequest]:
-            yield pb.UploadArtifactRequest(name=upload, artifact=httpbody_pb2.HttpBody(data=skops_bytes(100)))
-            await gate.wait()
-
-        first = asyncio.create_task(ada.stub.UploadArtifact(held()))
+        first = asyncio.create_task(ada.stub.UploadArtifact(held(upload, 100, gate)))
 
         await until(lambda: _is_streaming(narrow))
         with pytest.raises(errors.Overloaded):
