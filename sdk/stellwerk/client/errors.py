@@ -6,6 +6,7 @@ Both transports end in `_rebuild`, so the same failure is the same exception ove
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from services.wire.errors import (
     DOMAIN,
     DeadlinePassed,
     ServiceError,
+    TooLarge,
     Unavailable,
     rebuild,
 )
@@ -34,7 +36,6 @@ _CODE_BY_HTTP = {
     404: grpc.StatusCode.NOT_FOUND,
     405: grpc.StatusCode.UNIMPLEMENTED,
     409: grpc.StatusCode.ABORTED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
     501: grpc.StatusCode.UNIMPLEMENTED,
@@ -58,6 +59,10 @@ def late(address: str, seconds: float) -> DeadlinePassed:
     )
 
 
+def _too_large(address: str) -> TooLarge:
+    return TooLarge(f"this is more than {address} takes or gives in one message; send fewer rows at a time")
+
+
 def from_grpc(error: grpc.RpcError | grpc.aio.AioRpcError, address: str, seconds: float) -> ServiceError:
     """The error of a call, from the rich status that came with it or, if the channel itself failed, from its code."""
     trailers: Any = error.trailing_metadata() or ()  # type: ignore[union-attr]
@@ -69,6 +74,8 @@ def from_grpc(error: grpc.RpcError | grpc.aio.AioRpcError, address: str, seconds
         return unreachable(address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return late(address, seconds)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # without details it is gRPC's own limit on messages
+        return _too_large(address)
     return rebuild(code, "", error.details() or f"{address} answered {code.name}")  # type: ignore[union-attr]
 
 
@@ -81,6 +88,8 @@ def from_http(http_status: int, headers: Mapping[str, str], body: bytes, address
         code = CODE_BY_NUMBER[fields["code"]]
         message, details = str(fields["message"]), list(fields.get("details", []))
     except (ValueError, KeyError, TypeError):
+        if http_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return _too_large(address)
         code = _CODE_BY_HTTP.get(http_status, grpc.StatusCode.INTERNAL)
         return rebuild(code, "", f"{address} answered HTTP {http_status}", {}, retry_after_ms)
     info = next((d for d in details if isinstance(d, dict) and str(d.get("@type", "")).endswith("ErrorInfo")), {})

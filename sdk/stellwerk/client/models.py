@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,7 +114,7 @@ class Models(Noun[S]):
         """Writes the model's artifact to `path`, checked against its digest; the file appears when it is whole."""
         found = yield from self._resolve(name, version, alias)
         target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
             yield from _fetch(found, partial, progress)
             partial.replace(target)

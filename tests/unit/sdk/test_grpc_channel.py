@@ -127,7 +127,7 @@ def test_a_rich_status_becomes_the_class_that_was_raised(stage: Stage) -> None:
     [
         (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlinePassed),
         (grpc.StatusCode.UNAUTHENTICATED, errors.Unauthenticated),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.Overloaded),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.TooLarge),
         (grpc.StatusCode.UNKNOWN, errors.Internal),
         (grpc.StatusCode.UNIMPLEMENTED, errors.NotImplementedHere),
     ],
