@@ -336,3 +336,21 @@ async def test_a_deleted_version_ends_a_download_as_not_found(server: Repository
         await ada.fetch(version.name)
 
     assert not await server.database["fs.files"].count_documents({"filename": version.name})
+
+
+async def test_what_happens_is_counted(mongod: str) -> None:
+    async with repository(mongod, "repository_counted") as server:
+        ada = server.as_()
+        version = await ada.put("counted", skops_bytes(3 * MIB))
+        await ada.fetch(version.name)
+        with pytest.raises(errors.InvalidInput):
+            await ada.put("counted", sha256="0" * 64)
+
+        def value(name: str) -> float | None:
+            return server.process.metrics.get_sample_value(f"stellwerk_repository_{name}")
+
+        counted = [
+            value(f"{name}_total") for name in ("bytes_in", "bytes_out", "versions_committed", "uploads_aborted")
+        ]
+        assert counted == [3 * MIB + 100, 3 * MIB, 1, 1]
+        assert value("transfers") == 0
