@@ -33,6 +33,7 @@ class FileProblem(Exception):
 class Administrators(Protocol):
     """The part of the store that is needed here."""
 
+    async def fit(self) -> None: ...
     async def administered(self) -> bool: ...
     async def get(self, principal_id: str) -> Principal: ...
     async def create(self, principal: Principal, key: ApiKey | None = None) -> None: ...
@@ -56,7 +57,8 @@ class Bootstrap:
     clock: Callable[[], float]
 
     async def run(self) -> bool:
-        """True if an administrator's key was made or taken up. Raises FileProblem."""
+        """True if an administrator's key was made or taken up. Raises FileProblem, or NotReady for an unfit store."""
+        await self.store.fit()
         if await self.store.administered() and not self.renew:
             return False
         if self.path is None:

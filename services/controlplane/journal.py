@@ -15,7 +15,8 @@ from services.controlplane.ledger import Check, Entry, Finding, Head, extend
 from services.wire.errors import InvalidInput, Overloaded, Unavailable
 from stellwerk.controlplane.v1 import audit_service_pb2 as pb
 
-MAX_RECORDS_PER_CALL = 1000
+# More than a service lets wait while the ledger is away; such a lot must not be refused for being one.
+MAX_RECORDS_PER_CALL = 10_000
 # Records that may wait for the database; beyond it callers are told to come back.
 _MAX_WAITING = 20_000
 _MAX_BATCH = 1000

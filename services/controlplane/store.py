@@ -58,6 +58,15 @@ class IdentityStore:
                 await collection.create_index("purge_at", expireAfterSeconds=0)
             await self._guards.update_one({"_id": "admins"}, {"$setOnInsert": {"changes": 0}}, upsert=True)
 
+    async def fit(self) -> None:
+        """Raises NotReady if this MongoDB cannot do transactions."""
+        async with errors():
+            hello = await self._client.admin.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise NotReady(
+                "MongoDB must run as a replica set, of one member at least: it has no transactions otherwise"
+            )
+
     # --- principals
 
     async def create(self, principal: Principal, key: ApiKey | None = None) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from services.controlplane.bootstrap import Bootstrap, FileProblem
 from services.controlplane.tokens import Tokens
-from services.wire.errors import ServiceError
+from services.wire.errors import NotReady, ServiceError
 
 # How soon this control plane follows what another one has changed.
 REFRESH_SECONDS = 2.0
@@ -45,22 +45,29 @@ class Upkeep:
 
     async def run(self) -> None:
         await self._prepared()
+        logged = ""
         while True:
-            try:
-                await self._tokens.refresh()
-                await self._see_to_administrator()
-            except ServiceError as exc:
-                self._log.warning("upkeep_failed", reason=exc.reason, problem=exc.message)
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                await asyncio.sleep(_RETRY_SECONDS if self.problem else REFRESH_SECONDS)
+            failure = await self._once()
+            if failure and failure != logged:
+                self._log.warning("upkeep_failed", problem=failure)
+            logged = failure
+            await asyncio.sleep(_RETRY_SECONDS if failure else REFRESH_SECONDS)
+
+    async def _once(self) -> str:
+        """One round; what went wrong, "" if nothing did."""
+        try:
+            await self._tokens.refresh()
+            await self._see_to_administrator()
+        except ServiceError as exc:
+            return exc.message
+        return self.problem
 
     async def _see_to_administrator(self) -> None:
         if self._administered:
             return
         try:
             made = await self._bootstrap.run()
-        except FileProblem as exc:
+        except (FileProblem, NotReady) as exc:
             self.problem = str(exc)
             return
         self._administered, self.problem = True, ""

@@ -17,6 +17,9 @@ class FakeCredentials:
         self.signing: list[SigningKey] = []
         self.revoked = Revocations()
 
+    async def fit(self) -> None:
+        pass
+
     async def administered(self) -> bool:
         return any(principal.administers for principal in self.principals.values())
 

@@ -21,8 +21,8 @@ from services.controlplane.config import ControlPlaneSettings
 from services.controlplane.keys import new_service_key
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
-from stellwerk.local.child import free_port
-from stellwerk.local.mongod import Mongod
+from stellwerk.local.child import Child, free_port
+from stellwerk.local.mongod import Mongod, executable
 from tests.integration.controlplane_caller import ROUTER_KEY, Caller, code_of, running, settings_for, until
 
 ROOT = Path(__file__).parents[2]
@@ -326,3 +326,29 @@ async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_token
         await until(lambda: not process.readiness.reasons())
         admin = Caller(channel, admin.token)
         assert (await admin(admin.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/admin"
+
+
+async def test_a_mongodb_without_transactions_is_named(tmp_path: Path) -> None:
+    mongod = executable()
+    assert mongod is not None
+    port, data = free_port(), tmp_path / "standalone"
+    data.mkdir()
+    child = Child("mongod", data)
+    command = [
+        mongod,
+        "--dbpath",
+        data,
+        "--port",
+        str(port),
+        "--bind_ip",
+        "127.0.0.1",
+        "--wiredTigerCacheSizeGB",
+        "0.25",
+    ]
+    await asyncio.to_thread(child.start, command)
+    try:
+        settings = settings_for(f"mongodb://127.0.0.1:{port}/?directConnection=true", tmp_path)
+        async with running(settings) as (process, _):
+            await until(lambda: any("replica set" in reason for reason in process.readiness.reasons()))
+    finally:
+        await asyncio.to_thread(child.stop)

@@ -208,12 +208,13 @@ async def test_what_waits_is_bounded() -> None:
     store.open.clear()
     ledger = _ledger(store)
     lot = [_record()] * MAX_RECORDS_PER_CALL
-    waiting = [asyncio.create_task(ledger.append(lot)) for _ in range(20)]
-    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(ledger.append(lot))]
+    await store.entered.wait()
+    waiting += [asyncio.create_task(ledger.append(lot)) for _ in range(2)]
     await asyncio.sleep(0)
 
     with pytest.raises(Overloaded):
-        await asyncio.gather(*(ledger.append(lot) for _ in range(2)))
+        await ledger.append([_record()])
 
     store.open.set()
     await asyncio.gather(*waiting)
