@@ -13,6 +13,8 @@ from services.wire.errors import InvalidInput, ModelFailed
 # What scikit-learn's own methods promise, declared or not: one row of answer for each row of input.
 ROWWISE_METHODS = frozenset({"predict", "predict_proba", "predict_log_proba", "decision_function"})
 ESTIMATOR_FORMATS = frozenset({"skops", "pickle"})
+# The format option by which a model's owner says whether its rows may be joined with others', and its values.
+OPTION, ROWS, OFF = "batching", "rows", "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,20 @@ class Request:
         return count if count >= 0 else None
 
 
-def works_by_rows(model_format: str, method: str, signature: Signature) -> bool:
-    """Whether the method's answer has one row for each row of its input, as declared or as the format promises."""
-    if method == "score":
+def works_by_rows(model_format: str, method: str, signature: Signature, mode: str = "") -> bool:
+    """Whether the method's answer has one row for each row of its input and each depends on its own row alone.
+
+    scikit-learn's estimators promise that. A graph does not: its first dimension may be a sequence, so a model of
+    another format is taken at its owner's word, the format option batching="rows"; "off" forbids it for all.
+    """
+    if method == "score" or mode == OFF:
         return False
-    specs = [*signature.inputs, *signature.outputs]
     if signature.inputs and signature.outputs:
-        return all(len(spec.shape) > 0 and spec.shape[0] == -1 for spec in specs)
-    return model_format in ESTIMATOR_FORMATS and method in ROWWISE_METHODS
+        specs = [*signature.inputs, *signature.outputs]
+        if not all(len(spec.shape) > 0 and spec.shape[0] == -1 for spec in specs):
+            return False
+        return mode == ROWS or model_format in ESTIMATOR_FORMATS
+    return mode == ROWS or (model_format in ESTIMATOR_FORMATS and method in ROWWISE_METHODS)
 
 
 def batch_key(request: Request, rowwise: bool) -> Hashable | None:

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from services.chassis.broker.port import Broker, Consumer, Delivery
-from services.runtime.batching import Request, works_by_rows
+from services.runtime.batching import OPTION, Request, works_by_rows
 from services.runtime.cache import ModelCache, Resident
 from services.runtime.calls import Answer
 from services.runtime.executor import Executor, Result
@@ -38,13 +38,13 @@ class _Served:
         self.version = version
         self.name = version.name
         self._signatures = signatures(version)
-        self._alone = version.format_options.get("batching") == "off"
+        self._mode = version.format_options.get(OPTION, "")
 
     def signature(self, method: str) -> Signature:
         return self._signatures.get(method, _UNDECLARED)
 
     def works_by_rows(self, method: str) -> bool:
-        return not self._alone and works_by_rows(self.version.format, method, self.signature(method))
+        return works_by_rows(self.version.format, method, self.signature(method), self._mode)
 
 
 class _InHand:

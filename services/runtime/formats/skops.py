@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version as package_version
@@ -18,8 +19,8 @@ from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
-# What scikit-learn's own estimators (1.9, each was dumped) hold beyond skops' defaults, looked at one by one.
-# They rebuild themselves from numbers, or are functions of scikit-learn, numpy and scipy over arrays.
+# What scikit-learn's estimators (1.9, each was dumped) hold beyond skops' defaults and scikit-learn's own classes, looked
+# at one by one: functions over arrays, and containers of numbers.
 REVIEWED_TYPES = frozenset(
     {
         "numpy.dtype",
@@ -27,31 +28,15 @@ REVIEWED_TYPES = frozenset(
         "scipy._lib.array_api_compat.numpy._aliases.asarray",
         "scipy.interpolate._bsplines.BSpline",
         "scipy.sparse._csr.csr_matrix",
-        "sklearn._loss.loss.HalfTweedieLossIdentity",
-        "sklearn.calibration._CalibratedClassifier",
-        "sklearn.calibration._SigmoidCalibration",
-        "sklearn.cluster._bisect_k_means._BisectingTree",
+        "sklearn.cluster._kmeans._kmeans_single_elkan",
         "sklearn.cluster._kmeans._kmeans_single_lloyd",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.feature_selection._univariate_selection.chi2",
         "sklearn.feature_selection._univariate_selection.f_classif",
         "sklearn.feature_selection._univariate_selection.f_regression",
-        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-        "sklearn.gaussian_process.kernels.ConstantKernel",
-        "sklearn.gaussian_process.kernels.DotProduct",
-        "sklearn.gaussian_process.kernels.Matern",
-        "sklearn.gaussian_process.kernels.Product",
-        "sklearn.gaussian_process.kernels.RBF",
-        "sklearn.gaussian_process.kernels.Sum",
-        "sklearn.gaussian_process.kernels.WhiteKernel",
-        "sklearn.metrics._dist_metrics.EuclideanDistance64",
-        "sklearn.neighbors._ball_tree.BallTree",
-        "sklearn.neighbors._kd_tree.KDTree",
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-        "sklearn.tree._tree.Tree",
     }
 )
+# Parts of scikit-learn that are there for its tests and for other libraries; importing them is no business of a model.
+_NO_MODELS = ("sklearn.externals.", "sklearn.conftest", "sklearn.tests.", "sklearn.utils._testing", "sklearn.datasets.")
 
 
 class SkopsFormat:
@@ -75,18 +60,37 @@ class SkopsFormat:
         try:
             with zipfile.ZipFile(path) as archive:
                 unpacked = sum(entry.file_size for entry in archive.infolist())
-            unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - REVIEWED_TYPES)
+            held = skops.io.get_untrusted_types(file=path)
         except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as exc:
             raise Corrupt("the artifact is not a skops file; store the model again with skops") from exc
+        unknown = [name for name in held if not is_trusted(name)]
         if unknown:
             raise UnsafeFormat(
                 f"the skops file holds the type '{unknown[0][:128]}', which this runtime does not trust; "
                 "store a model that is made of scikit-learn's own types",
                 type=unknown[0][:128],
             )
-        estimator: Any = skops.io.load(path, trusted=sorted(REVIEWED_TYPES))
+        estimator: Any = skops.io.load(path, trusted=held)
         if not any(hasattr(estimator, method) for method in METHODS):
             raise InvalidInput(
                 f"the skops file holds a {type(estimator).__name__}, not an estimator with a method to call"
             )
         return EstimatorModel(estimator, signatures(version), unpacked)
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a type may be rebuilt: one that was reviewed, or a class of scikit-learn's own models.
+
+    A class, not a function: skops rebuilds objects from their state, while a function could be called with arguments
+    that the file chooses. Nothing is imported but modules of scikit-learn, which the process has loaded anyway.
+    """
+    if name in REVIEWED_TYPES:
+        return True
+    module, _, attribute = name.rpartition(".")
+    if not name.startswith("sklearn.") or name.startswith(_NO_MODELS) or ".tests." in name:
+        return False
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__.startswith("sklearn.")

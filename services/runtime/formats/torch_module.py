@@ -47,6 +47,9 @@ class TorchModel:
                     torch_devices.to_tensor(name, array, self._device)
                     for name, array in zip(names, arrays, strict=True)
                 ]
+                for index, spec in enumerate(signature.inputs):
+                    if spec.datatype == "BF16":  # it came as float32, since numpy has no such type
+                        tensors[index] = tensors[index].to(torch.bfloat16)
                 return name_outputs(self._module(*tensors), signature)
         except torch.cuda.OutOfMemoryError as exc:
             raise MemoryError("the device is out of memory") from exc
@@ -58,12 +61,14 @@ class TorchModel:
 
 
 def name_outputs(answer: Any, signature: Signature) -> dict[str, Array]:
-    """Tensors by name: a mapping's own, the signature's, else output_0 and so on; nested sequences are flattened."""
-    if isinstance(answer, dict):
-        return {str(name): torch_devices.to_array(_tensor(value)) for name, value in answer.items()}
-    parts = list(_flat(answer))
+    """Tensors by name: the signature's, else a mapping's own, else output_0 and so on; sequences are flattened."""
     declared = [spec.name for spec in signature.outputs]
-    names = declared if len(declared) == len(parts) else [f"output_{index}" for index in range(len(parts))]
+    own = [str(name) for name in answer] if isinstance(answer, dict) else []
+    parts = list(_flat(list(answer.values()) if isinstance(answer, dict) else answer))
+    if len(declared) == len(parts) and set(declared) != set(own):
+        names = declared
+    else:
+        names = own if len(own) == len(parts) else [f"output_{index}" for index in range(len(parts))]
     return {name: torch_devices.to_array(_tensor(part)) for name, part in zip(names, parts, strict=True)}
 
 

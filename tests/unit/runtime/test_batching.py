@@ -144,20 +144,29 @@ def test_joining_and_splitting_are_inverse() -> None:
         np.testing.assert_array_equal(part["x"], original.inputs["x"])
 
 
+SCALAR = models.spec("y", "FP64")
+DECLARED = Signature((ROWS,), (ROWS,))
+
+
 @pytest.mark.parametrize(
-    ("model_format", "method", "signature", "expected"),
+    ("model_format", "method", "signature", "mode", "expected"),
     [
-        ("onnx", "predict", Signature((ROWS,), (ROWS,)), True),
-        ("onnx", "predict", Signature((ROWS,), (FIXED,)), False),
-        ("onnx", "predict", Signature((FIXED,), (ROWS,)), False),
-        ("onnx", "predict", Signature((ROWS,), (models.spec("y", "FP64"),)), False),
-        ("onnx", "predict", Signature(), False),
-        ("skops", "predict", Signature(), True),
-        ("skops", "transform", Signature(), False),
-        ("skops", "score", Signature((ROWS,), (ROWS,)), False),
+        ("onnx", "predict", DECLARED, "rows", True),
+        ("onnx", "predict", DECLARED, "", False),
+        ("onnx", "predict", Signature((ROWS,), (FIXED,)), "rows", False),
+        ("onnx", "predict", Signature((FIXED,), (ROWS,)), "rows", False),
+        ("onnx", "predict", Signature((ROWS,), (SCALAR,)), "rows", False),
+        ("onnx", "predict", Signature(), "", False),
+        ("skops", "predict", DECLARED, "", True),
+        ("skops", "transform", DECLARED, "", True),
+        ("skops", "predict", DECLARED, "off", False),
+        ("skops", "predict", Signature((ROWS,), (SCALAR,)), "", False),
+        ("skops", "predict", Signature(), "", True),
+        ("skops", "transform", Signature(), "", False),
+        ("skops", "score", DECLARED, "rows", False),
     ],
 )
-def test_rows_are_declared_or_promised_and_never_guessed(
-    model_format: str, method: str, signature: Signature, expected: bool
+def test_rows_are_promised_or_declared_and_never_guessed(
+    model_format: str, method: str, signature: Signature, mode: str, expected: bool
 ) -> None:
-    assert works_by_rows(model_format, method, signature) is expected
+    assert works_by_rows(model_format, method, signature, mode) is expected

@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from services.runtime.formats.port import FormatSettings, LoadedModel
-from services.runtime.formats.skops import SkopsFormat
+from services.runtime.formats.skops import SkopsFormat, is_trusted
 from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 from tests.fakes import models
 
@@ -216,3 +216,24 @@ def test_a_skops_file_without_a_model_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInput, match="not an estimator"):
         FORMAT.load(path, models.version("skops"), "auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted"),
+    [
+        ("sklearn.tree._tree.Tree", True),
+        ("sklearn.gaussian_process.kernels.RBF", True),
+        ("sklearn.feature_selection._univariate_selection.f_classif", True),
+        ("sklearn.datasets._base.load_files", False),
+        ("sklearn.utils._testing.TempMemmap", False),
+        ("sklearn.externals.array_api_compat.numpy.asarray", False),
+        ("sklearn.base.warnings", False),
+        ("sklearn.utils.deprecation.functools.partial", False),
+        ("sklearn.no_such_module.Thing", False),
+        ("sklearnx.tree.Tree", False),
+        ("operator.methodcaller", False),
+        ("builtins.eval", False),
+    ],
+)
+def test_only_reviewed_types_and_scikit_learns_own_classes_are_trusted(name: str, trusted: bool) -> None:
+    assert is_trusted(name) is trusted

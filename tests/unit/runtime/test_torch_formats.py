@@ -96,6 +96,27 @@ def test_inputs_are_given_in_the_signatures_order_and_a_mapping_names_its_output
     np.testing.assert_array_equal(answer["sum"], [4, 4, 4])
 
 
+def test_declared_names_go_before_those_of_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "several.pt2"
+    torch.export.save(torch.export.export(Several(), (torch.ones(3), torch.ones(3))), path)
+    inputs = [models.spec("left", "FP32", 3), models.spec("right", "FP32", 3)]
+    outputs = [models.spec("output_0", "FP32", 3), models.spec("output_1", "BF16", 3)]
+    model = EXPORT.load(path, models.version("torch_export", models.method("predict", inputs, outputs)), "cpu")
+
+    answer = model.call("predict", {"left": np.ones(3, np.float32), "right": np.ones(3, np.float32)})
+
+    assert {name: array.tolist() for name, array in answer.items()} == {"output_0": [2] * 3, "output_1": [0.5] * 3}
+
+
+def test_bfloat16_goes_in_as_declared(tmp_path: Path) -> None:
+    path = tmp_path / "half.pt2"
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(3, dtype=torch.bfloat16),)), path)
+    signature = models.method("predict", [models.spec("x", "BF16", 3)], [])
+    model = EXPORT.load(path, models.version("torch_export", signature), "cpu")
+
+    assert model.call("predict", {"x": np.array([-1, 0, 2], np.float32)})["output_0"].tolist() == [0, 0, 2]
+
+
 @pytest.mark.parametrize("layer", ["Linear", "LSTM", "MultiheadAttention", "LayerNorm"])
 def test_the_guard_lets_ordinary_layers_pass(tmp_path: Path, layer: str) -> None:
     made: dict[str, Callable[[], torch.nn.Module]] = {
