@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock protos protos-check lint format test demo up bench secrets compose-check clean
+.PHONY: help install lock protos protos-check lint format test demo up bench docs secrets compose-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ format: install ## Let ruff repair and format the code
 protos: install ## Write generated/ from protos/
 	$(BIN)/python tools/protos.py
 
-protos-check: install ## Lint the contract, refuse breaking changes, fail if generated/ is stale
+protos-check: install ## Fail if generated/ is stale, the contract breaks its style, or a change breaks callers
 	$(BIN)/python tools/protos_check.py
 
 bench: install ## Measure side by side with other servers; writes benchmarks/results/
@@ -46,6 +46,9 @@ secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if 
 
 compose-check: install ## Validate compose/ with the real Compose binary and hadolint
 	$(BIN)/python -m pytest tests/integration/test_compose.py
+
+docs: install ## Write docs/reference from the code
+	@$(BIN)/python tools/settings_docs.py
 
 lock: ## Resolve the lock files anew (needs uv)
 	@tools/lock.sh

@@ -118,8 +118,8 @@ def _own(name: str, kind: str, options: Options, ports: Ports, mongo_file: Path)
     if kind == "runtime":
         number = process_names(options.runtimes).index(name) - len(_SINGLE)
         address = f"127.0.0.1:{ports.runtimes[number]}"
-        cache = options.data_dir / "cache" / name
-        return address, {"LISTEN": address, "NAME": name, "CACHE_DIR": str(cache)}
+        # One folder for all: they share what one of them has fetched.
+        return address, {"LISTEN": address, "NAME": name, "CACHE_DIR": str(options.data_dir / "artifacts")}
     address = f"127.0.0.1:{getattr(ports, kind)}"
     own = {"LISTEN": address}
     if kind in ("controlplane", "repository"):

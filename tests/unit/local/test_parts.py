@@ -92,11 +92,11 @@ def test_only_those_who_need_the_database_or_the_root_key_are_told_of_them() -> 
     assert [name for name, service in told.items() if "STELLWERK_ROOT_KEY_FILE" in service] == ["controlplane"]
 
 
-def test_runtimes_have_names_and_caches_of_their_own() -> None:
+def test_runtimes_have_names_of_their_own_and_one_cache_of_files() -> None:
     told = _plan(runtimes=2)
 
     assert told["runtime-1"]["STELLWERK_NAME"] == "runtime-1"
-    assert told["runtime-1"]["STELLWERK_CACHE_DIR"] != told["runtime-2"]["STELLWERK_CACHE_DIR"]
+    assert told["runtime-1"]["STELLWERK_CACHE_DIR"] == told["runtime-2"]["STELLWERK_CACHE_DIR"]
     assert told["runtime-1"]["STELLWERK_SERVICE_KEY_FILE"] == told["runtime-2"]["STELLWERK_SERVICE_KEY_FILE"]
 
 
