@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from google.api import httpbody_pb2
-
 from services.repository.catalogue import Catalogue, model_name, version_name
 from services.repository.documents import time
 from services.repository.downloads import Downloads
@@ -55,8 +53,12 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
         content_type = CONTENT_TYPE
         async with aclosing(self._downloads.send(*version_name(request.name))) as pieces:
             async for piece in pieces:
-                yield pb.DownloadArtifactResponse(artifact=httpbody_pb2.HttpBody(content_type=content_type, data=piece))
+                message = pb.DownloadArtifactResponse()
+                # Set in place: a body that is built first is copied when it is handed over.
+                message.artifact.data = piece
+                message.artifact.content_type = content_type
                 content_type = ""
+                yield message
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=await self._catalogue.model(request.name))

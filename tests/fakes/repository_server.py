@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.api import httpbody_pb2
 from pymongo import AsyncMongoClient
 
 from services.chassis.broker.port import Message
@@ -163,7 +162,9 @@ async def pieces(
     """The messages of an upload."""
     parts = (data[i : i + size] for i in range(0, len(data), size)) if isinstance(data, bytes) else data
     for part in parts:
-        yield pb.UploadArtifactRequest(name=upload, artifact=httpbody_pb2.HttpBody(data=part))
+        message = pb.UploadArtifactRequest(name=upload)
+        message.artifact.data = part
+        yield message
         upload = ""
 
 
