@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stellwerk.client import Client, connect
-from tests.journey.platform import Platform
+from tests.journey.stack import Platform
 
 
 @pytest.fixture(scope="session", params=["amqp", "pull"])

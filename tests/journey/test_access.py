@@ -18,7 +18,7 @@ from stellwerk.repository.v1 import repository_service_pb2
 from stellwerk.router.v1 import fleet_service_pb2, router_service_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2
 from stellwerk.status.v1 import status_service_pb2
-from tests.journey.platform import Platform
+from tests.journey.stack import Platform
 
 FILES = [
     audit_service_pb2, controlplane_service_pb2, identity_service_pb2, gateway_service_pb2, repository_service_pb2,
@@ -155,7 +155,7 @@ def test_foreign_tokens_have_one_answer(platform: Platform, bearer: str) -> None
 
 
 def test_an_api_key_works_until_it_is_revoked(platform: Platform) -> None:
-    from tests.journey.platform import eventually
+    from tests.journey.stack import eventually
 
     platform.call("POST", "/v1/principals", {"name": "principals/app", "roles": [{"role": "viewer", "bucket": "*"}]})
     _, key = platform.call("POST", "/v1/principals/app/keys", {"displayName": "app"})
@@ -178,7 +178,7 @@ def test_a_role_on_one_bucket_does_not_reach_another(platform: Platform) -> None
 
 
 def test_changes_and_refusals_are_in_an_intact_ledger(platform: Platform) -> None:
-    from tests.journey.platform import eventually
+    from tests.journey.stack import eventually
 
     token = platform.token_for("viewer")
     platform.call("POST", "/v1/buckets", {"name": "buckets/forbidden"}, token=token)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import skops.io
 
-from tests.journey.platform import Platform
+from tests.journey.stack import Platform
 
 
 def stellwerk(platform: Platform, *args: str, token: str | None = None, code: int = 0) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from stellwerk.client import Client, connect, connect_async, errors
-from tests.journey.platform import Platform, eventually
+from tests.journey.stack import Platform, eventually
 
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 SERVICES = ["api_gateway", "router", "runtime-1", "repository", "controlplane"]
@@ -46,7 +46,7 @@ def test_a_killed_service_comes_back_alone(platform: Platform, iris_stored: str,
     eventually(lambda: predicts(platform), 10 - (time.monotonic() - started), "predictions flow again")
     after = platform.pids()
     assert {key for key in before if before[key] != after[key]} == {name}
-    eventually(lambda: ready(platform), 15, "everything is ready again")
+    eventually(lambda: ready(platform), 40, "everything is ready again")
 
 
 def ready(platform: Platform) -> bool:
@@ -84,7 +84,7 @@ async def test_no_call_hangs_when_a_runtime_is_killed_in_flight(platform: Platfo
     assert sum(outcomes.values()) == calls
     assert outcomes["right"] >= calls * 0.9, outcomes
     eventually(lambda: platform.pids()[serving] != killed, 10, "the runtime is back")
-    eventually(lambda: ready(platform), 20, "everything is ready again")
+    eventually(lambda: ready(platform), 40, "everything is ready again")
 
 
 def serving_runtime(platform: Platform, model: str) -> str:
@@ -164,7 +164,7 @@ def test_a_crashed_runtime_leaves_the_fleet_within_five_seconds(platform: Platfo
     os.kill(pid, signal.SIGKILL)
 
     eventually(lambda: instance not in [r["instance"] for r in runtimes(platform)], 5, "it is gone")
-    eventually(lambda: ready(platform), 20, "everything is ready again")
+    eventually(lambda: ready(platform), 40, "everything is ready again")
 
 
 def test_no_secret_is_in_the_logs(platform: Platform) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stellwerk.client import Client, errors
+from tests.journey.stack import eventually
 
 
 def test_a_pipeline_answers_as_it_does_at_home(sw: Client, iris: tuple[Any, Any, Any], iris_stored: str) -> None:
@@ -87,7 +88,8 @@ def test_versions_are_numbered_and_aliases_move_by_compare_and_set(sw: Client, i
     assert sw.runtime.model(name, alias="production").call(X[:1]).model_version == first.name
     assert sw.runtime.model(name).call(X[:1]).model_version == second.name
     sw.models.promote(name, 2, alias="production")
-    assert sw.runtime.model(name, alias="production").call(X[:1]).model_version == second.name
+    moved = sw.runtime.model(name, alias="production")
+    eventually(lambda: moved.call(X[:1]).model_version == second.name, 1, "the alias answers with its new version")
 
     assert [version.version for version in sw.models.versions(name)] == [2, 1]
     with pytest.raises(errors.NotReady):

@@ -107,13 +107,13 @@ class Platform:
         assert status == 200, issued
         return str(issued["accessToken"])
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric over all processes' samples."""
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric over all processes' samples that carry this label value."""
         total = 0.0
         for address in self.ready["metrics"].values():
             with urllib.request.urlopen(address, timeout=5) as answer:
                 for line in answer.read().decode().splitlines():
-                    if line.startswith((name + "{", name + " ")):
+                    if line.startswith((name + "{", name + " ")) and (not label or f'="{label}"' in line):
                         total += float(line.rsplit(" ", 1)[1])
         return total
 
