@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.api_gateway import public
+from services.api_gateway.ending import Ending
 from services.chassis import context
 from services.chassis.clients import MARGIN_SECONDS
 from services.chassis.rpc_status import from_rpc
@@ -93,6 +94,7 @@ class Upstreams:
         """Sends messages and waits for the answer. If `requests` raises, the call is cancelled, never ended early."""
         upstream = self.of(method)
         call = upstream.call("stream_unary", method)(timeout=_remaining(), metadata=_metadata())
+        ending = Ending(call)
         try:
             async for request in requests:
                 try:
@@ -103,7 +105,7 @@ class Upstreams:
                 await call.done_writing()
             return bytes(await call)
         except grpc.aio.AioRpcError as exc:
-            raise from_rpc(exc, upstream.name) from None
+            raise from_rpc(await ending.true(exc), upstream.name) from None
         finally:
             call.cancel()
 

@@ -43,8 +43,8 @@ def _free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _config(port: int, backend: int, services: list[str]) -> dict[str, Any]:
-    transcoder = {
+def _transcoder(services: list[str]) -> dict[str, Any]:
+    return {
         "@type": f"{_FILTER}.grpc_json_transcoder.v3.GrpcJsonTranscoder",
         "proto_descriptor": str(DESCRIPTORS),
         "services": services,
@@ -53,45 +53,37 @@ def _config(port: int, backend: int, services: list[str]) -> dict[str, Any]:
         "convert_grpc_status": True,
         "request_validation_options": {"reject_unknown_method": True, "reject_unknown_query_parameters": True},
     }
+
+
+def _address(port: int) -> dict[str, Any]:
+    return {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+
+
+def _config(port: int, backend: int, services: list[str]) -> dict[str, Any]:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "10s"}}
+    filters = [
+        {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": _transcoder(services)},
+        {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_FILTER}.router.v3.Router"}},
+    ]
     manager = {
         "@type": _MANAGER,
         "stat_prefix": "door",
         "codec_type": "HTTP1",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "10s"}}],
-                }
-            ]
-        },
-        "http_filters": [
-            {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder},
-            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_FILTER}.router.v3.Router"}},
-        ],
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": filters,
     }
-    listener = {
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-        ],
-    }
-    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": backend}}}
+    chain = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    http2 = {"@type": _H2, "explicit_http_config": {"http2_protocol_options": {}}}
     cluster = {
         "name": "backend",
         "type": "STATIC",
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": _H2,
-                "explicit_http_config": {"http2_protocol_options": {}},
-            }
-        },
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
         "load_assignment": {
             "cluster_name": "backend",
-            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": _address(backend)}]}],
         },
     }
+    listener = {**_address(port), "filter_chains": [{"filters": chain}]}
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 

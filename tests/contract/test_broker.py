@@ -184,7 +184,7 @@ async def test_work_is_shared_among_consumers(place: Place) -> None:
 
 
 async def test_a_handler_that_raises_rejects_its_delivery_and_the_rest_goes_on(place: Place) -> None:
-    broker, queue, inbox = await place.open(), new_queue(), Inbox()
+    broker, queue, inbox = await place.open(), new_queue(), Inbox(ack=False)
 
     async def handler(delivery: object) -> None:
         await inbox(delivery)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -73,7 +74,7 @@ async def test_nothing_hangs_on_a_broker_that_does_not_answer(remote: AtRabbit |
 
 async def test_after_a_crash_of_the_broker_everything_comes_back(remote: AtRabbit | AtRouter) -> None:
     broker, queue, inbox, lost = await remote.open(), new_queue(), Inbox(), list[str]()
-    spare = new_queue()
+    spare = replace(new_queue(), durable=False)
     broker.on_lost(lost.append)
     await broker.consume(queue, inbox, prefetch=5)
     await broker.declare(spare)
@@ -85,6 +86,11 @@ async def test_after_a_crash_of_the_broker_everything_comes_back(remote: AtRabbi
     with pytest.raises(BrokerDown):
         await broker.publish(queue.name, Message(b"x"), timeout=0.5)
     assert clock() - began < 1
+    await asyncio.sleep(2)  # as long as callers are asked to wait for a reconnect; from then on they are told at once
+    began = clock()
+    with pytest.raises(BrokerDown):
+        await broker.publish(queue.name, Message(b"x"), timeout=5)
+    assert clock() - began < 0.5
 
     await remote.come_back()
     await eventually(lambda: not broker.problem, within=10)

@@ -176,7 +176,7 @@ async def test_a_caller_that_goes_away_cancels_its_call(gateway: Gateway, channe
 
     async def wait(_request: Any, _context: Any) -> None:
         arrived.set()
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
 
     gateway.upstreams.answer("GetModel", wait)
     gateway.upstreams.cancelled.clear()

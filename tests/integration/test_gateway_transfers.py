@@ -1,0 +1,165 @@
+"""Bodies through the HTTP door: compressed, too large, streamed up and down, broken off."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+from google.api import httpbody_pb2
+
+from services.wire import errors
+from stellwerk.repository.v1 import repository_service_pb2 as repository
+from tests.integration.gateway import Gateway, running, wait_for
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gateway() -> AsyncIterator[Gateway]:
+    async with running(max_body_bytes=1024 * 1024) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _forget(gateway: Gateway) -> None:
+    gateway.upstreams.scripts.clear()
+    gateway.upstreams.calls.clear()
+
+
+async def test_bombs_are_found_by_counting(gateway: Gateway) -> None:
+    bomb = zlib.compressobj(wbits=31)
+    data = b"".join(bomb.compress(b" " * 1_000_000) for _ in range(200)) + bomb.flush()
+
+    answer = await gateway.http.post(
+        "/v1/buckets", content=data, headers={**gateway.bearer(), "content-encoding": "gzip"}
+    )
+
+    assert answer.status_code == 413
+
+
+async def test_compressed_bodies(gateway: Gateway) -> None:
+    body, headers = b'{"name":"buckets/z"}', gateway.bearer()
+
+    for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):
+        answer = await gateway.http.post("/v1/buckets", content=data, headers={**headers, "content-encoding": encoding})
+        assert answer.status_code == 200
+        assert gateway.upstreams.last("CreateBucket").request.bucket.name == "buckets/z"
+    for encoding, data, status in (
+        ("gzip", body, 400),
+        ("gzip", gzip.compress(body)[:-9], 400),
+        ("gzip", gzip.compress(body) + b"x", 400),
+        ("br", body, 415),
+        ("gzip, gzip", body, 415),
+    ):
+        answer = await gateway.http.post("/v1/buckets", content=data, headers={**headers, "content-encoding": encoding})
+        assert answer.status_code == status
+
+
+async def test_large_answers_are_compressed_when_asked(gateway: Gateway) -> None:
+    models = [repository.Model(name=f"buckets/b/models/m{n}") for n in range(200)]
+    gateway.upstreams.answer("ListModels", repository.ListModelsResponse(models=models))
+
+    plain = await gateway.http.get("/v1/buckets/b/models", headers={**gateway.bearer(), "accept-encoding": "gzip;q=0"})
+    packed = await gateway.http.get("/v1/buckets/b/models", headers={**gateway.bearer(), "accept-encoding": "gzip"})
+
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert plain.json() == packed.json()
+
+
+async def test_an_upload_is_streamed_in_pieces(gateway: Gateway) -> None:
+    version = repository.ModelVersion(version=3)
+    gateway.upstreams.answer("UploadArtifact", repository.UploadArtifactResponse(model_version=version))
+    data = bytes(range(256)) * 12_000  # three times the limit of other bodies
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(data), 100_000):
+            yield data[at : at + 100_000]
+
+    answer = await gateway.http.post(
+        "/v1/buckets/b/models/m/uploads/u:finish",
+        content=pieces(),
+        headers={**gateway.bearer(), "content-type": "application/x-skops"},
+    )
+
+    messages = gateway.upstreams.last("UploadArtifact").request
+    assert answer.json()["modelVersion"]["version"] == "3"
+    assert [m.name for m in messages] == ["buckets/b/models/m/uploads/u"] + [""] * (len(messages) - 1)
+    assert messages[0].artifact.content_type == "application/x-skops"
+    assert b"".join(m.artifact.data for m in messages) == data
+    assert 3 <= len(messages) <= 7
+
+
+async def test_an_empty_upload_is_one_message(gateway: Gateway) -> None:
+    await gateway.http.post("/v1/buckets/b/models/m/uploads/u:finish", headers=gateway.bearer())
+
+    [message] = gateway.upstreams.last("UploadArtifact").request
+    assert message.name == "buckets/b/models/m/uploads/u"
+
+
+async def test_an_upload_that_breaks_off_is_never_ended(gateway: Gateway) -> None:
+    gateway.upstreams.cancelled.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
+    head = "POST /v1/buckets/b/models/m/uploads/u:finish HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000\r\n"
+    before = gateway.upstreams.pieces
+    writer.write(f"{head}authorization: {gateway.bearer()['authorization']}\r\n\r\n".encode() + b"x" * 1_000_000)
+    await writer.drain()
+    await wait_for(lambda: gateway.upstreams.pieces > before)
+
+    writer.close()
+
+    await wait_for(lambda: any("UploadArtifact" in method for method in gateway.upstreams.cancelled))
+    assert not [call for call in gateway.upstreams.calls if call.method.endswith("/UploadArtifact")]
+
+
+async def test_an_upload_refused_early_is_answered_with_the_reason(gateway: Gateway) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 300_000
+
+    gateway.upstreams.early["UploadArtifact"] = errors.UploadNotFound("there is no such upload")
+
+    answer = await gateway.http.post(
+        "/v1/buckets/b/models/m/uploads/u:finish", content=pieces(), headers=gateway.bearer()
+    )
+
+    gateway.upstreams.early.clear()
+    assert answer.status_code == 404
+    assert answer.json()["details"][0]["reason"] == "UPLOAD_NOT_FOUND"
+
+
+async def test_a_download_is_streamed_as_it_is(gateway: Gateway) -> None:
+    pieces = [b"a" * 100_000, b"b" * 100_000, b""]
+    gateway.upstreams.answer(
+        "DownloadArtifact",
+        [
+            repository.DownloadArtifactResponse(
+                artifact=httpbody_pb2.HttpBody(content_type="application/x-skops", data=p)
+            )
+            for p in pieces
+        ],
+    )
+
+    answer = await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
+
+    assert answer.headers["content-type"] == "application/x-skops"
+    assert answer.content == b"".join(pieces)
+
+
+async def test_a_download_that_fails_at_once_has_its_status(gateway: Gateway) -> None:
+    gateway.upstreams.answer("DownloadArtifact", errors.VersionNotFound("there is no such version"))
+
+    answer = await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
+
+    assert answer.status_code == 404
+
+
+async def test_a_download_that_fails_midway_is_seen_to_break_off(gateway: Gateway) -> None:
+    piece = repository.DownloadArtifactResponse(artifact=httpbody_pb2.HttpBody(data=b"x" * 1000))
+    gateway.upstreams.answer("DownloadArtifact", [piece, errors.Corrupt("damaged")])
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
