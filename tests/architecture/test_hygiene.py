@@ -81,9 +81,11 @@ def test_a_planted_sleep_is_found(tmp_path: Path, text: str) -> None:
     "text",
     [
         "await asyncio.sleep(0)",
+        "await asyncio.sleep(30)",
         "def f():\n    end = time.monotonic() + 1\n    while time.monotonic() < end:\n        time.sleep(0.1)",
+        "def f():\n    while not port:\n        assert running\n        time.sleep(0.1)",
     ],
-    ids=["letting others run", "polling with a deadline"],
+    ids=["letting others run", "never answering", "polling with a deadline", "polling with an assertion"],
 )
 def test_waiting_that_ends_is_no_sleep(tmp_path: Path, text: str) -> None:
     (tmp_path / "tests").mkdir()

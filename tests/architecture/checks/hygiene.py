@@ -35,9 +35,11 @@ ALLOWED_SLEEPS = {
     "tests/contract/test_broker_faults.py::"
     "test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time": "a frozen network tells nothing",
     "tests/contract/test_broker_faults.py::test_a_broker_may_come_up_later_than_its_users": "attempts must fail first",
-    "tests/integration/test_controlplane.py::_running": "polls until the process is up or has ended",
+    "tests/fakes/upstreams.py::_all": "grpc.aio tells of a cancelled stream a moment late",
     "tests/journey/test_faults.py::test_no_call_hangs_when_a_runtime_is_killed_in_flight": "calls must be under way",
 }
+# Seconds; no test waits that long.
+FOR_EVER = 10
 SLEEPS = ("time.sleep", "asyncio.sleep")
 # Calls by which a loop knows that its time is over.
 CLOCKS = ("monotonic", ".time", "asyncio.timeout", "asyncio.wait_for")
@@ -75,18 +77,38 @@ def _danger(node: ast.AST) -> str:
 def sleeps(root: Path) -> list[str]:
     """Tests that sleep instead of waiting for what they expect.
 
-    Polling may sleep: inside a loop of a function that looks at a clock, so that it ends. `sleep(0)` lets others run.
+    Polling may sleep: in a loop that asserts something each time round, or in one of a function that looks at a clock.
+    `sleep(0)` lets others run, and a sleep longer than any test waits plays somebody who never answers.
     """
     found = []
     for module in modules(root, ("tests",)):
         bare = any(wanted.target in SLEEPS for wanted in imports(module))
         excused = {id(node) for function in ast.walk(module.tree) for node in _excused(module, function)}
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.Call) and (called(node) in SLEEPS or (bare and called(node) == "sleep")):
-                zero = bool(node.args) and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
-                if not zero and id(node) not in excused:
-                    found.append(module.at(node, "wait for what the test expects instead of sleeping"))
+            if isinstance(node, ast.Call) and id(node) not in excused and _sleeps(node, bare):
+                found.append(module.at(node, "wait for what the test expects instead of sleeping"))
     return found
+
+
+def _sleeps(sleep: ast.Call, bare: bool) -> bool:
+    """Whether it is a sleep, under its bare name or not, of a length that a test could wait for."""
+    if called(sleep) not in SLEEPS and not (bare and called(sleep) == "sleep"):
+        return False
+    seconds = sleep.args[0].value if sleep.args and isinstance(sleep.args[0], ast.Constant) else None
+    return not isinstance(seconds, int | float) or 0 < seconds < FOR_EVER
+
+
+def _excused(module: Module, function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of loops that end in time, and all of a function that is named above."""
+    if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        calls = {called(node) for node in ast.walk(function) if isinstance(node, ast.Call)}
+        if f"{module.path}::{function.name}" in ALLOWED_SLEEPS:
+            yield from ast.walk(function)
+        for loop in ast.walk(function):
+            if isinstance(loop, ast.While | ast.For | ast.AsyncFor):
+                asserts = isinstance(loop, ast.While) and any(isinstance(node, ast.Assert) for node in loop.body)
+                if asserts or any(name.endswith(CLOCKS) for name in calls):
+                    yield from ast.walk(loop)
 
 
 def lapsed_sleeps(root: Path) -> list[str]:
@@ -98,18 +120,6 @@ def lapsed_sleeps(root: Path) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     return [f"{name}: is allowed to sleep and does not exist" for name in ALLOWED_SLEEPS if name not in functions]
-
-
-def _excused(module: Module, function: ast.AST) -> Iterator[ast.AST]:
-    """The nodes in loops of a function that has a deadline, and all of a function that is named above."""
-    if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-        calls = {called(node) for node in ast.walk(function) if isinstance(node, ast.Call)}
-        if f"{module.path}::{function.name}" in ALLOWED_SLEEPS:
-            yield from ast.walk(function)
-        elif any(name.endswith(CLOCKS) for name in calls):
-            for loop in ast.walk(function):
-                if isinstance(loop, ast.While | ast.For | ast.AsyncFor):
-                    yield from ast.walk(loop)
 
 
 def patches(root: Path) -> list[str]:
