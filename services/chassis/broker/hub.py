@@ -11,7 +11,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.chassis.broker.port import Depth, Message
@@ -143,7 +143,8 @@ class Hub:
         if queue is None:
             self._queues[spec.name] = _Queue(spec, asking if spec.exclusive else None, now)
             return Result.OK
-        if queue.spec != spec or queue.owner not in (None, asking):
+        # Nothing here outlives the hub, so whether a queue is durable makes no difference.
+        if replace(queue.spec, durable=spec.durable) != spec or queue.owner not in (None, asking):
             return Result.MISMATCH
         queue.used_at = now
         return Result.OK

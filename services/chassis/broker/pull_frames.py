@@ -57,13 +57,7 @@ def declaration(spec: QueueSpec) -> pull.QueueDeclaration:
 
 def spec_of(frame: pull.QueueDeclaration) -> QueueSpec:
     """The queue's arguments. Whether it is durable does not travel: the hub's queues live as long as the hub."""
-    return QueueSpec(
-        frame.name,
-        durable=not frame.exclusive,
-        exclusive=frame.exclusive,
-        max_length=frame.max_length,
-        expires_ms=frame.expires_ms,
-    )
+    return QueueSpec(frame.name, exclusive=frame.exclusive, max_length=frame.max_length, expires_ms=frame.expires_ms)
 
 
 def delivery(dispatch: Dispatch) -> pull.ExchangeResponse:
