@@ -11,6 +11,8 @@ import structlog
 
 from services.chassis import context
 
+# Without the frames' local variables: they hold tokens and payloads.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -36,9 +38,11 @@ def configure(service: str, instance: str, *, level: str, style: str) -> structl
     ]
     json = style == "json"
     ending: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_dumps)]
+        [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_dumps)]
         if json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     structlog.configure(
         processors=shared + ending,

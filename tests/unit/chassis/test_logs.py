@@ -1,0 +1,42 @@
+"""Log lines are JSON with the call's ids, and a traceback shows no variable's value."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+PROGRAM = """
+from services.chassis import context, logs
+log = logs.configure("router", "r1", level="info", style=STYLE)
+call = context.CallContext(method="/x", request_id="req-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+context.bind(call)
+def fail(token):
+    raise RuntimeError("it broke")
+try:
+    fail("hunter2-canary")
+except RuntimeError:
+    log.exception("failed", code=7)
+log.debug("not shown")
+"""
+
+
+def lines_of(style: str) -> str:
+    program = PROGRAM.replace("STYLE", repr(style))
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
+
+
+def test_a_line_is_json_and_carries_the_ids_of_its_call() -> None:
+    (line,) = lines_of("json").splitlines()
+
+    event = json.loads(line)
+    assert (event["event"], event["code"], event["service"]) == ("failed", 7, "router")
+    assert (event["request_id"], event["trace_id"]) == ("req-1", "a" * 32)
+    assert event["exception"][0]["exc_type"] == "RuntimeError"
+
+
+def test_no_variable_is_shown_in_either_style() -> None:
+    for style in ("json", "console"):
+        shown = lines_of(style)
+        assert "it broke" in shown
+        assert "hunter2" not in shown.replace('fail("hunter2-canary")', "")
