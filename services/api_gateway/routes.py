@@ -6,7 +6,7 @@ a variable one before "**", and a path that ends in a verb that some template as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from services.wire.permissions import Rule, rule_of
 
 # protoc's stubs and those of types-protobuf disagree about extensions.
 _HTTP: Any = annotations_pb2.http
+# Matches that are kept, and how long their paths may be.
+_KEPT_MATCHES, _KEPT_PATH = 4096, 256
 _VERBS = ("get", "put", "post", "delete", "patch")
 
 
@@ -50,7 +52,7 @@ class Match:
     """A route and what the path gives to its variables."""
 
     route: Route
-    variables: dict[str, str]
+    variables: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ class RouteTable:
         """Raises AmbiguousRoutes."""
         self.routes = tuple(routes)
         self._root = _Node()
+        self._found: dict[tuple[str, bytes], Match] = {}
         for route in self.routes:
             self._add(route)
 
@@ -109,16 +112,27 @@ class RouteTable:
 
     def find(self, method: str, raw_path: bytes) -> Match:
         """The match of a percent-encoded path without query. Raises RouteNotFound, MethodNotAllowed, InvalidInput."""
+        known = self._found.get((method, raw_path))
+        if known is not None:
+            return known
         path, candidates = self._candidates(raw_path)
         allowed: list[str] = []
         for methods in candidates:
             route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
             if route is not None:
-                return Match(route, route.template.capture(path))
+                return self._keep(method, raw_path, Match(route, route.template.capture(path)))
             allowed += methods
         if allowed:
             raise MethodNotAllowed("this path does not take this method", allow=", ".join(_with_head(allowed)))
         raise RouteNotFound("there is nothing at this path; GET /openapi.json lists what there is")
+
+    def _keep(self, method: str, raw_path: bytes, match: Match) -> Match:
+        """Callers ask for the same few paths over and over; strangers' paths must not fill the memory."""
+        if len(self._found) >= _KEPT_MATCHES:
+            self._found.clear()
+        if len(raw_path) <= _KEPT_PATH:
+            self._found[(method, raw_path)] = match
+        return match
 
     def allowed(self, raw_path: bytes) -> list[str]:
         """The methods that this path takes; empty if there is nothing."""
