@@ -9,6 +9,7 @@ are nobody's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -180,6 +181,10 @@ async def _next(cursor: AsyncCursor[Document]) -> Document | None:
         return await anext(cursor, None)
 
 
+# How long a change waits for the news of it to go out.
+TELL_SECONDS = 0.25
+
+
 class Changes:
     """Transactions and the events that tell of them: both happen or none, and events keep the order of commits."""
 
@@ -189,12 +194,22 @@ class Changes:
         self._turn = asyncio.Lock()
         # Set whenever there may be something to publish.
         self.happened = asyncio.Event()
+        self._noted = self._told = 0
+        self._telling = asyncio.Condition()
 
     async def make(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Runs `work` in one transaction; it may run again after a collision with another process."""
+        """Runs `work` in one transaction; it may run again after a collision with another process.
+
+        Returns once its event is published, so that who then predicts gets what was just stored; waits a moment at
+        most, since the change is made whether or not anyone can be told.
+        """
         async with self._turn:
             result = await in_transaction(self._client, work)
+            place = self._noted
         self.happened.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_SECONDS), self._telling:
+                await self._telling.wait_for(lambda: self._told >= place)
         return result
 
     async def note(self, session: Session, kind: str, resource: str, **facts: object) -> None:
@@ -210,6 +225,7 @@ class Changes:
         event = event_pb2.Event(id=uuid.uuid4().hex, kind=kind, resource=resource)
         event.time.FromDatetime(now())
         event.attributes.update({key: str(value) for key, value in facts.items()})
+        self._noted = counter["last"]
         await self._outbox.insert_one({"_id": counter["last"], "event": event.SerializeToString()}, session=session)
 
     async def pending(self, limit: int) -> list[tuple[int, event_pb2.Event]]:
@@ -222,3 +238,6 @@ class Changes:
         """Forgets all events up to this place."""
         async with errors():
             await self._outbox.delete_many({"_id": {"$lte": place}})
+        async with self._telling:
+            self._told = place
+            self._telling.notify_all()
