@@ -63,8 +63,9 @@ class EchoServer:
 async def _serve() -> None:
     server = grpc.aio.server()
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Echo(), server)
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    print(port, flush=True)
     await asyncio.Event().wait()
 
 

@@ -77,7 +77,7 @@ async def _load(orders: dict[str, Any]) -> dict[str, Any]:
     failures: list[str] = []
     async with grpc.aio.insecure_channel(orders["address"]) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        await stub.ModelInfer(request, metadata=metadata, timeout=DEADLINE_SECONDS, wait_for_ready=True)
+        await stub.ModelInfer(request, metadata=metadata, timeout=DEADLINE_SECONDS)
         start = time.perf_counter()
         end = start + orders["seconds"]
 

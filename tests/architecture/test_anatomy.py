@@ -94,6 +94,16 @@ def test_an_exception_lapses_when_the_file_is_short_again(tmp_path: Path) -> Non
     ]
 
 
+def test_an_exception_for_a_function_lapses_when_it_is_short_again(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services/a.py").write_text(LONG_FUNCTION)
+
+    assert sizes.functions(tmp_path, {"services/a.py::f": "a reason"}) == []
+    assert sizes.functions(tmp_path, {"services/a.py::f": "a reason", "services/a.py::g": "another"}) == [
+        "services/a.py::g: needs no exception from the function length"
+    ]
+
+
 def test_signature_and_docstring_do_not_count_as_length_of_a_function(tmp_path: Path) -> None:
     signature = "def f(\n" + "    a: int,\n" * 20 + ") -> int:\n"
     documented = signature + '    """Says:\n' + "    more.\n" * 30 + '    """\n' + "    x = 1\n" * 40
