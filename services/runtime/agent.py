@@ -65,7 +65,7 @@ class Agent:
             fetched=around.metrics.artifact_fetches.inc,
         )
         self.cache = ModelCache(
-            settings.memory_bytes or self._memory // 2, self._artifacts, self.loader.load, around.metrics
+            settings.memory_bytes or self._memory // 2, self._artifacts, self.loader, around.metrics
         )
         self._replies = ReplySender(around.broker, max_message_bytes=settings.max_message_bytes, log=around.log)
         self._consumer = WorkConsumer(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -20,9 +21,15 @@ from services.runtime.single_flight import SingleFlight
 from services.wire.errors import ModelFailed, Overloaded, ServiceError
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
-Load = Callable[[Path, repository_pb2.ModelVersion], LoadedModel]
 # A model that was loaded and pushed out again this often before its caller came to run is not tried any further.
 _ATTEMPTS = 3
+
+
+class Loader(Protocol):
+    """What makes models of artifacts, in a worker thread."""
+
+    def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
+    def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel: ...
 
 
 @dataclass(slots=True)
@@ -38,15 +45,15 @@ class Resident:
 class ModelCache:
     """Loaded models by version name."""
 
-    def __init__(self, capacity: int, artifacts: ArtifactCache, load: Load, metrics: RuntimeMetrics) -> None:
+    def __init__(self, capacity: int, artifacts: ArtifactCache, loader: Loader, metrics: RuntimeMetrics) -> None:
         self._artifacts = artifacts
-        self._load = load
+        self._loader = loader
         self._metrics = metrics
         self._policy: LruBytes[str] = LruBytes(capacity)
         self._residents: dict[str, Resident] = {}
         self._flights: SingleFlight[None] = SingleFlight()
         # One at a time: the growth of the process then is the model's, and torch's loader is not made for two.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     @property
     def capacity(self) -> int:
@@ -99,7 +106,7 @@ class ModelCache:
     async def close(self) -> None:
         """Lets everything go."""
         await self._flights.close()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
         for resident in self._residents.values():
             resident.model.close()
         self._residents.clear()
@@ -140,7 +147,7 @@ class ModelCache:
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            resident = await loop.run_in_executor(self._loader, self._load_in_thread, path, version)
+            resident = await loop.run_in_executor(self._thread, self._load_in_thread, path, version)
         except ServiceError:
             raise
         except MemoryError as exc:
@@ -153,9 +160,10 @@ class ModelCache:
         return resident
 
     def _load_in_thread(self, path: Path, version: repository_pb2.ModelVersion) -> Resident:
+        self._loader.prepare(version)
         process = psutil.Process()
         before = process.memory_info().rss
-        model = self._load(path, version)
+        model = self._loader.load(path, version)
         grown = process.memory_info().rss - before
         # Both lie low at times: estimates forget what libraries add, growth is hidden by memory that was free before.
         return Resident(version, model, max(model.memory_bytes, grown, 1))

@@ -1,4 +1,4 @@
-"""Turns an artifact into a model in memory: which format, on which device. Formats are imported in the background."""
+"""Turns an artifact into a model in memory: which format, on which device. Formats are found in the background."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 
 class ModelLoader:
-    """Knows the formats once `start` has imported them, which takes seconds where torch is installed."""
+    """Knows the formats once `start` has found them, which takes seconds where there are GPUs to ask for."""
 
     def __init__(self, settings: FormatSettings, *, allow_unsafe: bool, log: Any, loaded: Callable[[], None]) -> None:
         self._settings = settings
@@ -27,10 +27,10 @@ class ModelLoader:
     @property
     def problem(self) -> str:
         """Why nothing can be loaded yet; "" when it can."""
-        return "" if self._formats is not None else "model formats are being imported"
+        return "" if self._formats is not None else "model formats are being found"
 
     async def start(self) -> None:
-        """Imports the formats, off the loop."""
+        """Finds the formats, off the loop."""
         self._formats = await asyncio.to_thread(
             load_formats, self._settings, allow_unsafe=self._allow_unsafe, log=self._log
         )
@@ -49,10 +49,16 @@ class ModelLoader:
         assert self._formats is not None
         self._formats.find(version.format)
 
+    def prepare(self, version: repository_pb2.ModelVersion) -> None:
+        """Imports what loading the version needs; for a worker thread. Raises as `check` does."""
+        if self._formats is None:
+            raise RequirementUnmet("the runtime is still looking for its model formats")
+        self._formats.find(version.format).prepare()
+
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
         """Loads the artifact; for a worker thread."""
         if self._formats is None:
-            raise RequirementUnmet("the runtime is still importing its model formats")
+            raise RequirementUnmet("the runtime is still looking for its model formats")
         model = self._formats.find(version.format).load(path, version, device_for(version, self._settings.device))
         self._loaded()
         return model

@@ -1,1 +1,1 @@
-"""Model formats, one plug-in each. A module here is imported only when its entry point is loaded."""
+"""Model formats, one plug-in each: a small module that is always imported, and one that comes with its libraries."""

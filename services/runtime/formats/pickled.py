@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from importlib.metadata import version as package_version
 from pathlib import Path
 
-import joblib
-
+from services.runtime.formats import installed
 from services.runtime.formats.estimator import EstimatorModel
 from services.runtime.formats.port import FormatSettings, signatures
 from services.wire.errors import Corrupt
@@ -28,17 +26,24 @@ class PickleFormat:
 
     def __init__(self, settings: FormatSettings) -> None:
         self._settings = settings
+        self._frameworks = installed.versions("joblib", "cloudpickle")
 
     def frameworks(self) -> dict[str, str]:
-        return {"joblib": joblib.__version__, "cloudpickle": package_version("cloudpickle")}
+        """Versions of joblib and cloudpickle."""
+        return self._frameworks
 
     def accelerators(self) -> Sequence[router_pb2.Accelerator]:
         return ()
 
+    def prepare(self) -> None:
+        """Imports the libraries; cloudpickle's files name it."""
+        for name in ("joblib", "cloudpickle"):
+            importlib.import_module(name)
+
     def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> EstimatorModel:
         """Unpickles the artifact. joblib reads plain pickles as well as its own files."""
-        # cloudpickle's files name its module; imported here so that its absence is told apart from a broken artifact.
-        importlib.import_module("cloudpickle")
+        import joblib
+
         try:
             estimator = joblib.load(path)
         except MemoryError:

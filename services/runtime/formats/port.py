@@ -54,7 +54,11 @@ class LoadedModel(Protocol):
 
 
 class ModelFormat(Protocol):
-    """A way of storing models. Constructed once per process with the settings."""
+    """A way of storing models. Constructed once per process with the settings.
+
+    Constructing one imports no heavy library, so that a runtime is there at once and small until it has work; it raises
+    ImportError where its library is not installed.
+    """
 
     @property
     def name(self) -> str: ...
@@ -70,6 +74,10 @@ class ModelFormat(Protocol):
 
     def accelerators(self) -> Sequence[router_pb2.Accelerator]:
         """The devices besides the CPU that this format can use."""
+        ...
+
+    def prepare(self) -> None:
+        """Imports what loading needs, so that a model's footprint is measured without its libraries'."""
         ...
 
     def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:

@@ -48,7 +48,7 @@ class Formats:
 
 
 def load_formats(settings: FormatSettings, *, allow_unsafe: bool, log: Log) -> Formats:
-    """Imports every format of the entry-point group. Takes seconds where torch is installed: not for the event loop."""
+    """Constructs every format of the entry-point group. A GPU machine's torch is imported: not for the event loop."""
     found: list[ModelFormat] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         item = _load(entry, settings, log)

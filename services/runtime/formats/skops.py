@@ -1,42 +1,15 @@
-"""scikit-learn models as skops files: no code in them runs, and only reviewed types are rebuilt."""
+"""scikit-learn models as skops files. The libraries come with the first model; see skops_file."""
 
 from __future__ import annotations
 
 import importlib
-import zipfile
 from collections.abc import Sequence
-from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
 
-import sklearn
-import skops
-import skops.io
-
-from services.runtime.formats.estimator import METHODS, EstimatorModel
-from services.runtime.formats.port import FormatSettings, signatures
-from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
+from services.runtime.formats import installed
+from services.runtime.formats.port import FormatSettings, LoadedModel
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
-
-# What scikit-learn's estimators (1.9, each was dumped) hold beyond skops' defaults and scikit-learn's own classes, looked
-# at one by one: functions over arrays, and containers of numbers.
-REVIEWED_TYPES = frozenset(
-    {
-        "numpy.dtype",
-        "numpy.mean",
-        "scipy._lib.array_api_compat.numpy._aliases.asarray",
-        "scipy.interpolate._bsplines.BSpline",
-        "scipy.sparse._csr.csr_matrix",
-        "sklearn.cluster._kmeans._kmeans_single_elkan",
-        "sklearn.cluster._kmeans._kmeans_single_lloyd",
-        "sklearn.feature_selection._univariate_selection.chi2",
-        "sklearn.feature_selection._univariate_selection.f_classif",
-        "sklearn.feature_selection._univariate_selection.f_regression",
-    }
-)
-# Parts of scikit-learn that are there for its tests and for other libraries; importing them is no business of a model.
-_NO_MODELS = ("sklearn.externals.", "sklearn.conftest", "sklearn.tests.", "sklearn.utils._testing", "sklearn.datasets.")
 
 
 class SkopsFormat:
@@ -47,50 +20,22 @@ class SkopsFormat:
 
     def __init__(self, settings: FormatSettings) -> None:
         self._settings = settings
+        self._frameworks = installed.versions("scikit-learn", "skops", "numpy", "scipy")
 
     def frameworks(self) -> dict[str, str]:
-        found = {"scikit-learn": sklearn.__version__, "skops": skops.__version__}
-        return {**found, "numpy": package_version("numpy")}
+        """Versions of scikit-learn and what it stands on."""
+        return self._frameworks
 
     def accelerators(self) -> Sequence[router_pb2.Accelerator]:
+        """None."""
         return ()
 
-    def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> EstimatorModel:
-        """Rebuilds the estimator. UnsafeFormat names the first type that was not reviewed."""
-        try:
-            with zipfile.ZipFile(path) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-            held = skops.io.get_untrusted_types(file=path)
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as exc:
-            raise Corrupt("the artifact is not a skops file; store the model again with skops") from exc
-        unknown = [name for name in held if not is_trusted(name)]
-        if unknown:
-            raise UnsafeFormat(
-                f"the skops file holds the type '{unknown[0][:128]}', which this runtime does not trust; "
-                "store a model that is made of scikit-learn's own types",
-                type=unknown[0][:128],
-            )
-        estimator: Any = skops.io.load(path, trusted=held)
-        if not any(hasattr(estimator, method) for method in METHODS):
-            raise InvalidInput(
-                f"the skops file holds a {type(estimator).__name__}, not an estimator with a method to call"
-            )
-        return EstimatorModel(estimator, signatures(version), unpacked)
+    def prepare(self) -> None:
+        """Imports the libraries."""
+        importlib.import_module("services.runtime.formats.skops_file")
 
+    def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:
+        """See the module that loads it."""
+        from services.runtime.formats import skops_file
 
-def is_trusted(name: str) -> bool:
-    """Whether a type may be rebuilt: one that was reviewed, or a class of scikit-learn's own models.
-
-    A class, not a function: skops rebuilds objects from their state, while a function could be called with arguments
-    that the file chooses. Nothing is imported but modules of scikit-learn, which the process has loaded anyway.
-    """
-    if name in REVIEWED_TYPES:
-        return True
-    module, _, attribute = name.rpartition(".")
-    if not name.startswith("sklearn.") or name.startswith(_NO_MODELS) or ".tests." in name:
-        return False
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ImportError:
-        return False
-    return isinstance(found, type) and found.__module__.startswith("sklearn.")
+        return skops_file.load(path, version)

@@ -9,11 +9,6 @@ from services.wire.errors import InvalidInput, RequirementUnmet
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
-def frameworks() -> dict[str, str]:
-    """torch's version; the build's suffix, such as "+cpu", is left out so that ">=2.6" means what it says."""
-    return {"torch": torch.__version__.partition("+")[0]}
-
-
 def accelerators() -> list[router_pb2.Accelerator]:
     """The CUDA devices."""
     found = []

@@ -1,17 +1,13 @@
-"""PyTorch programs saved by torch.export (`.pt2`), loaded only after pt2_guard found no way for them to run code."""
+"""PyTorch programs saved by torch.export. torch comes with the first model; see pt2_program and its guard."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.export.passes import move_to_device_pass
-from torch.export.pt2_archive._package import load_pt2
-
-from services.runtime.formats import pt2_guard, torch_devices
-from services.runtime.formats.port import FormatSettings, signatures
-from services.runtime.formats.torch_module import TorchModel
-from services.wire.errors import Corrupt
+from services.runtime.formats import installed
+from services.runtime.formats.port import FormatSettings, LoadedModel
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
@@ -24,35 +20,26 @@ class TorchExportFormat:
 
     def __init__(self, settings: FormatSettings) -> None:
         self._settings = settings
+        self._frameworks = installed.versions("torch")
 
     def frameworks(self) -> dict[str, str]:
-        return torch_devices.frameworks()
+        """Versions of torch."""
+        return self._frameworks
 
     def accelerators(self) -> Sequence[router_pb2.Accelerator]:
+        """CUDA devices; asking torch for them imports it, so it is asked only where there may be some."""
+        if not installed.may_have_cuda():
+            return ()
+        from services.runtime.formats import torch_devices
+
         return torch_devices.accelerators()
 
-    def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> TorchModel:
-        """Loads the program and moves it to the device."""
-        target = torch_devices.choose(device)
-        with path.open("rb") as file:
-            pt2_guard.check(file)
-            file.seek(0)
-            try:
-                # Not torch.export.load: on an error that one falls back to reading the file in an older way.
-                program = load_pt2(file).exported_programs["model"]
-            except MemoryError:
-                raise
-            except Exception as exc:
-                raise Corrupt("torch cannot load the artifact; export the model again with torch.export.save") from exc
-        if target.type != "cpu":
-            # The device is written into the graph's own nodes too, so moving the weights alone is not enough.
-            program = move_to_device_pass(program, target)
-        # Without guards torch builds no Python source out of strings of the archive.
-        module = program.module(check_guards=False)
-        return TorchModel(
-            module,
-            signatures(version),
-            memory_bytes=torch_devices.footprint(module),
-            device=target,
-            threads=self._settings.threads,
-        )
+    def prepare(self) -> None:
+        """Imports the libraries."""
+        importlib.import_module("services.runtime.formats.pt2_program")
+
+    def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:
+        """See the module that loads it."""
+        from services.runtime.formats import pt2_program
+
+        return pt2_program.load(path, version, device, self._settings.threads)

@@ -51,7 +51,9 @@ class Bench:
         self.gate = threading.Event()
         self.gate.set()
         artifacts = ArtifactCache(folder, MB, self.repository.download, fetched=lambda: None)
-        self.cache = ModelCache(capacity, artifacts, self.load, RuntimeMetrics(self.registry))
+        self.cache = ModelCache(capacity, artifacts, self, RuntimeMetrics(self.registry))
+
+    def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> Kept:
         assert self.gate.wait(10)

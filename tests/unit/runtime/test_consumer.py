@@ -19,7 +19,7 @@ from services.runtime.artifacts import ArtifactCache
 from services.runtime.cache import ModelCache
 from services.runtime.consumer import WorkConsumer
 from services.runtime.executor import Executor
-from services.runtime.formats.port import FormatSettings
+from services.runtime.formats.port import FormatSettings, LoadedModel
 from services.runtime.formats.skops import SkopsFormat
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.replies import ReplySender
@@ -36,6 +36,18 @@ GIB = 1 << 30
 REPLIES = reply_queue("router-1")
 
 
+class SkopsLoader:
+    """Loads skops files and nothing else."""
+
+    form = SkopsFormat(FormatSettings())
+
+    def prepare(self, version: repository_pb2.ModelVersion) -> None:
+        self.form.prepare()
+
+    def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
+        return self.form.load(path, version, "auto")
+
+
 class Rig:
     """A runtime's inside and a router's end of the broker."""
 
@@ -47,10 +59,7 @@ class Rig:
         self.router, self.broker = HubBroker(self.hub), HubBroker(self.hub)
         self.metrics = RuntimeMetrics(self.registry)
         self.artifacts = ArtifactCache(folder / "cache", GIB, self.repository.download, fetched=lambda: None)
-        form = SkopsFormat(FormatSettings())
-        self.cache = ModelCache(
-            capacity, self.artifacts, lambda path, version: form.load(path, version, "auto"), self.metrics
-        )
+        self.cache = ModelCache(capacity, self.artifacts, SkopsLoader(), self.metrics)
         self.executor = Executor(slots, max_batch_rows=64, batched=self.metrics.batched)
         self.consumer = WorkConsumer(
             name="runtimes/r1",

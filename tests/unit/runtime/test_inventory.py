@@ -99,10 +99,12 @@ def test_each_process_has_a_folder_of_its_own_and_finds_it_again(tmp_path: Path)
     assert FolderClaim(tmp_path).path == first.path
 
 
-def test_the_runtime_starts_without_importing_model_libraries() -> None:
+def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> None:
     code = (
-        "import sys; import services.runtime.main; "
-        "print([m for m in ('torch', 'sklearn', 'onnxruntime', 'pandas') if m in sys.modules])"
+        "import sys; import services.runtime.main; from services.runtime.formats import port, registry; "
+        "found = registry.load_formats(port.FormatSettings(device='cpu'), allow_unsafe=True, log=None).usable; "
+        "heavy = {'torch', 'sklearn', 'skops', 'onnxruntime', 'onnx', 'pandas', 'joblib', 'safetensors'}; "
+        "print([item.name for item in found], sorted(heavy & set(sys.modules)))"
     )
 
     answer = subprocess.run(
@@ -113,4 +115,4 @@ def test_the_runtime_starts_without_importing_model_libraries() -> None:
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
 
-    assert answer.stdout.strip() == "[]"
+    assert answer.stdout.strip() == "['onnx', 'pickle', 'skops', 'torch_export', 'torch_safetensors'] []"

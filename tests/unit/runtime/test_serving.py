@@ -39,6 +39,13 @@ class Nothing:
     def close(self) -> None: ...
 
 
+class NothingLoader:
+    def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
+
+    def load(self, path: Path, version: repository_pb2.ModelVersion) -> Nothing:
+        return Nothing()
+
+
 class FakeIntake:
     """Notes which queues are consumed."""
 
@@ -71,9 +78,7 @@ class Bench:
         self.pauses: list[float] = []
         self.check_failure: ServiceError | None = None
         artifacts = ArtifactCache(folder, 1 << 20, self.repository.download, fetched=lambda: None)
-        self.cache = ModelCache(
-            1 << 33, artifacts, lambda path, version: Nothing(), RuntimeMetrics(CollectorRegistry())
-        )
+        self.cache = ModelCache(1 << 33, artifacts, NothingLoader(), RuntimeMetrics(CollectorRegistry()))
         self.table = ServingTable(
             versions=self.repository,
             check=self._check,

@@ -24,7 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from services.runtime.formats.port import FormatSettings, LoadedModel
-from services.runtime.formats.skops import SkopsFormat, is_trusted
+from services.runtime.formats.skops import SkopsFormat
+from services.runtime.formats.skops_file import is_trusted
 from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 from tests.fakes import models
 
