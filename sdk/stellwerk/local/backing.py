@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -69,8 +70,8 @@ class Backing:
             await asyncio.to_thread(self._server.start)
             self._started = True
 
-    async def keep(self, logs: LogStream) -> None:
-        """Starts our server again whenever it ends, on the same port with the same data."""
+    async def keep(self, logs: LogStream, changed: Callable[[], None]) -> None:
+        """Starts our server again whenever it ends, on the same port with the same data, and tells `changed`."""
         delay, began = 0.0, asyncio.get_running_loop().time()
         while self._server is not None:
             await asyncio.sleep(_POLL_SECONDS)
@@ -82,6 +83,7 @@ class Backing:
             began = asyncio.get_running_loop().time()
             with contextlib.suppress(StartFailed):
                 await asyncio.to_thread(self._server.start)
+            changed()
 
     async def stop(self) -> None:
         if self._server is not None and self._started:

@@ -25,7 +25,7 @@ from stellwerk.local.secrets import write
 from stellwerk.local.supervised import Supervised
 
 STOP_SECONDS = 30.0
-READY_SECONDS = 120.0
+READY_SECONDS = 180.0
 _POLL_SECONDS, _COMPLAIN_SECONDS = 0.1, 10.0
 # The token lives a day and is renewed every hour, so the file always holds one that is good for long.
 TOKEN_LIFETIME, TOKEN_RENEWAL = 24 * 3600, 3600.0
@@ -156,7 +156,7 @@ class Supervisor:
 
     def _keep_backings(self) -> None:
         for backing in self._backings:
-            self._tasks.append(asyncio.create_task(backing.keep(self._logs), name="backing"))
+            self._tasks.append(asyncio.create_task(backing.keep(self._logs, self._changed), name="backing"))
 
     async def _wait_until_ready(self, token_file: Path, began: float) -> None:
         addresses = {process.name: process.service.address for process in self._processes}

@@ -2,90 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import socket
 import stat
-import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from stellwerk.local import ports
+from tests.fakes.platform.up import Start, starter, until
 
-FAKES = Path(__file__).parents[2] / "fakes" / "platform"
-ROOT = Path(__file__).parents[3]
 SERVICES = {"api_gateway", "router", "runtime", "repository", "controlplane"}
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """Polls until the condition holds and gives its value; fails when the time is up."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not (value := condition()):
-        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
-    return value
-
-
-@dataclass
-class Platform:
-    """One `stellwerk up` in a process of its own."""
-
-    process: asyncio.subprocess.Process
-    data_dir: Path
-
-    async def ready(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 30)
-        return dict(json.loads(line))
-
-    async def ended(self) -> tuple[int, str, str]:
-        """Exit code, the rest of standard output, standard error."""
-        out, err = await asyncio.wait_for(self.process.communicate(), 30)
-        assert self.process.returncode is not None
-        return self.process.returncode, out.decode(), err.decode()
-
-    def report(self) -> dict[str, Any]:
-        return dict(json.loads((self.data_dir / "ready.json").read_text()))
-
-    def told(self, name: str) -> dict[str, str]:
-        return dict(json.loads((self.data_dir / "run" / f"{name}.env.json").read_text()))
-
-
-Start = Callable[..., Any]
+# No database and no broker: nobody here asks for one.
+BARE = ("--broker", "pull", "--mongo-url", "mongodb://user:secret@127.0.0.1:1")
 
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts platforms in `tmp_path/data`; what still runs at the end is killed."""
-    started: list[Platform] = []
-
-    async def begin(*arguments: str, **environment: str) -> Platform:
-        http, grpc = ports.reserve(2)
-        command = ["--http-port", str(http), "--grpc-port", str(grpc), "--data-dir", str(tmp_path / "data")]
-        command += ["--broker", "pull", "--mongo-url", "mongodb://user:secret@127.0.0.1:1", *arguments]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stellwerk.local", "up"),
-            *command,
-            env={**os.environ, "PYTHONPATH": f"{FAKES}:{ROOT / 'generated'}:{ROOT / 'sdk'}", **environment},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        started.append(Platform(process, tmp_path / "data"))
-        return started[-1]
-
-    yield begin
-    for platform in started:
-        if platform.process.returncode is None:
-            platform.process.kill()
-            await platform.process.communicate()
+    async for begin in starter(tmp_path, *BARE):
+        yield begin
 
 
 async def test_it_says_where_everything_is_in_one_line_of_json(start: Start) -> None:

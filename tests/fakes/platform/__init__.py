@@ -1,0 +1,1 @@
+"""Stand-ins for the five services, and `stellwerk up` with them."""

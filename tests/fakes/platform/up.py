@@ -1,0 +1,82 @@
+"""`stellwerk up` in a process of its own, with the stand-ins of this folder in place of the five services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stellwerk.local import ports
+
+FAKES = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Polls until the condition holds and gives its value; fails when the time is up."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not (value := condition()):
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+    return value
+
+
+@dataclass
+class Up:
+    """A platform that was started."""
+
+    process: asyncio.subprocess.Process
+    data_dir: Path
+
+    async def ready(self) -> dict[str, Any]:
+        """What it says when it is ready."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), 100)
+        return dict(json.loads(line))
+
+    async def ended(self) -> tuple[int, str, str]:
+        """Exit code, the rest of standard output, standard error."""
+        out, err = await asyncio.wait_for(self.process.communicate(), 60)
+        assert self.process.returncode is not None
+        return self.process.returncode, out.decode(), err.decode()
+
+    def report(self) -> dict[str, Any]:
+        """What the file says that is there while it is ready."""
+        return dict(json.loads((self.data_dir / "ready.json").read_text()))
+
+    def told(self, name: str) -> dict[str, str]:
+        """The STELLWERK_* variables that a process was started with."""
+        return dict(json.loads((self.data_dir / "run" / f"{name}.env.json").read_text()))
+
+
+Start = Callable[..., Any]
+
+
+async def starter(tmp_path: Path, *always: str) -> AsyncIterator[Start]:
+    """Starts platforms in `tmp_path/data`, with `always` and what a test adds; what still runs at the end is killed."""
+    started: list[Up] = []
+
+    async def begin(*arguments: str, **environment: str) -> Up:
+        http, grpc = ports.reserve(2)
+        command = ["--http-port", str(http), "--grpc-port", str(grpc), "--data-dir", str(tmp_path / "data")]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "stellwerk.local", "up"),
+            *(*command, *always, *arguments),
+            env={**os.environ, "PYTHONPATH": f"{FAKES}:{ROOT / 'generated'}:{ROOT / 'sdk'}", **environment},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        started.append(Up(process, tmp_path / "data"))
+        return started[-1]
+
+    yield begin
+    for platform in started:
+        if platform.process.returncode is None:
+            platform.process.kill()
+            await platform.process.communicate()

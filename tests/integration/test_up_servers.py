@@ -1,0 +1,88 @@
+"""`stellwerk up` with the database and the broker that it starts itself; the five services are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from stellwerk.local import mongod, rabbitmq
+from tests.fakes.platform.up import Start, Up, starter, until
+
+needs_mongod = pytest.mark.skipif(not mongod.installed(), reason="there is no mongod on this machine")
+needs_rabbitmq = pytest.mark.skipif(not rabbitmq.installed(), reason="RabbitMQ is not installed on this machine")
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    async for begin in starter(tmp_path):
+        yield begin
+
+
+@needs_mongod
+async def test_a_killed_database_comes_back_where_it_was(start: Start) -> None:
+    platform = await start("--broker", "pull")
+    before = await platform.ready()
+    url = _secret(platform, "mongo-url")
+
+    os.kill(before["pids"]["mongod"], signal.SIGKILL)
+
+    after = await until(lambda: _renewed(platform, before["pids"]["mongod"], "mongod"))
+    assert before["mongo"].startswith("MongoDB ") and before["mongo"].endswith("(our own)")
+    assert {name for name in before["pids"] if before["pids"][name] != after[name]} == {"mongod"}
+    assert _secret(platform, "mongo-url") == url
+
+
+@needs_mongod
+@needs_rabbitmq
+async def test_where_rabbitmq_is_installed_a_private_node_is_used(start: Start) -> None:
+    platform = await start()
+
+    ready = await platform.ready()
+
+    assert ready["broker"].startswith("RabbitMQ ") and ready["broker"].endswith("(a private node)")
+    assert _secret(platform, "broker-url").startswith("amqp://stellwerk:")
+    assert {"mongod", "rabbitmq"} <= set(ready["pids"])
+
+
+@needs_mongod
+@needs_rabbitmq
+async def test_a_rabbitmq_that_does_not_start_is_replaced_by_the_built_in_dispatch(
+    start: Start, tmp_path: Path
+) -> None:
+    # Erlang refuses a cookie that others can read.
+    cookie = tmp_path / "data" / "rabbitmq" / "home" / ".erlang.cookie"
+    cookie.parent.mkdir(parents=True)
+    cookie.write_text("x" * 20)
+    cookie.chmod(0o644)
+
+    platform = await start()
+    ready = await platform.ready()
+
+    assert ready["broker"] == "pull dispatch (the installed RabbitMQ did not start)"
+    assert _secret(platform, "broker-url") == "pull"
+    assert "rabbitmq" not in ready["pids"]
+
+
+@needs_mongod
+async def test_a_database_that_cannot_start_ends_everything_with_one_sentence(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "mongod" / "data"
+    data.mkdir(parents=True)
+    (data / "storage.bson").write_text("this is no database")
+
+    code, out, err = await (await start("--broker", "pull")).ended()
+
+    assert (code, out) == (1, "")
+    assert "stellwerk: mongod did not start; its log is " in err
+
+
+def _secret(platform: Up, name: str) -> str:
+    return (platform.data_dir / "secrets" / name).read_text()
+
+
+def _renewed(platform: Up, pid: int, name: str) -> dict[str, int] | None:
+    pids: dict[str, int] = platform.report()["pids"]
+    return pids if pids.get(name) not in (pid, None) else None
