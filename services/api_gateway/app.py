@@ -103,15 +103,19 @@ class HttpDoor:
         if request.header_count > MAX_HEADERS:
             raise InvalidInput(f"the request has more than {MAX_HEADERS} headers")
         document = self._site.documents.get(request.raw_path)
+        if document is not None:
+            passage.route = request.raw_path.decode()
         if request.method == "OPTIONS":
             return self._options(request, document is not None)
         if document is not None:
             if request.method not in ("GET", "HEAD"):
                 raise MethodNotAllowed("this path does not take this method", allow="GET, HEAD, OPTIONS")
             return document
-        match = passage.match = self._site.table.find(request.method, request.raw_path)
+        match = self._site.table.find(request.method, request.raw_path)
         route = match.route
-        call.method = route.rpc_name
+        call.method, passage.route = route.rpc_name, route.template.text
+        passage.quiet = route.rule.permission == ANONYMOUS
+        self._journal.begin(passage)
         streams = route.rpc.client_streaming or route.rpc.server_streaming
         usual = limits.max_stream_seconds if streams else limits.default_deadline_seconds
         cap = limits.max_stream_seconds if streams else limits.max_deadline_seconds

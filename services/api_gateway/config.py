@@ -21,6 +21,8 @@ class GatewaySettings(ServiceSettings):
     max_body_bytes: int = pydantic.Field(default=64 * _MIB, ge=1024)
     # Answers from this size on are compressed for clients that ask for it.
     compress_from_bytes: int = pydantic.Field(default=4096, ge=0)
+    # How long a connection may take to send a request's head, and to begin its first one.
+    header_seconds: float = pydantic.Field(default=20.0, gt=0)
     max_header_bytes: int = pydantic.Field(default=64 * 1024, ge=4096)
 
     # What a call gets that names no deadline; max_deadline_seconds caps what it may name.

@@ -35,22 +35,40 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bounded(limit: int) -> type[asyncio.Protocol]:
-    """The HTTP protocol with a limit on the bytes of a request's head; httptools itself would keep any number."""
+def _bounded(limit: int, seconds: float) -> type[asyncio.Protocol]:
+    """The HTTP protocol with a limit on a request's head, in bytes and time; httptools itself would wait for ever."""
 
     class Bounded(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._in_head = False
             self._head_bytes = 0
+            self._overdue: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._overdue = self.loop.call_later(seconds, transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._in_time()
+            super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._in_head:
-                self._head_bytes += len(data)
-                if self._head_bytes > limit:
-                    self.send_400_response("The request's headers are too large.")
-                    return
             super().data_received(data)
+            if not self._in_head:
+                self._in_time()
+                return
+            # Counted only while the head is unfinished: a piece may hold the head's end and much of the body.
+            self._head_bytes += len(data)
+            if self._head_bytes > limit:
+                self.send_400_response("The request's headers are too large.")
+            elif self._overdue is None:
+                self._overdue = self.loop.call_later(seconds, self.transport.close)
+
+        def _in_time(self) -> None:
+            if self._overdue is not None:
+                self._overdue.cancel()
+                self._overdue = None
 
         def on_message_begin(self) -> None:
             self._in_head, self._head_bytes = True, 0
@@ -70,7 +88,7 @@ class HttpServer:
         self._listen = settings.http_listen
         config = uvicorn.Config(
             app,
-            http=_bounded(settings.max_header_bytes),
+            http=_bounded(settings.max_header_bytes, settings.header_seconds),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,4 +1,4 @@
-"""What is kept of each HTTP request: one log line, two metrics by route template, and refusals for the ledger.
+"""What is kept of each HTTP request: one log line, two metrics by route, a span, and refusals for the ledger.
 
 Paths, queries, bodies and credentials are never kept.
 """
@@ -13,13 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.api_gateway.visit import Passage
 from services.chassis.context import CallContext
+from services.chassis.telemetry import Tracing
 from services.wire.errors import ServiceError, Unauthenticated
-from services.wire.permissions import ANONYMOUS
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NO_ROUTE = "(none)"
 
 
 class HttpJournal:
@@ -30,9 +29,10 @@ class HttpJournal:
         registry: CollectorRegistry,
         log: structlog.typing.FilteringBoundLogger,
         refused: Callable[[audit.AuditRecord], None],
+        tracing: Tracing,
     ) -> None:
         """`refused` takes the audit record of a caller that was turned away at the door."""
-        self._log, self._refused = log, refused
+        self._log, self._refused, self._tracing = log, refused, tracing
         self._count = Counter(
             "stellwerk_http_requests", "HTTP requests served", ["method", "route", "status"], registry=registry
         )
@@ -46,11 +46,14 @@ class HttpJournal:
         # Looking label children up costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
+    def begin(self, passage: Passage) -> None:
+        """Takes down that a request's route is known; its span becomes the parent of the call behind."""
+        passage.span = self._tracing.begin(f"{passage.request.method} {passage.route}", passage.call)
+
     def note(self, passage: Passage, seconds: float) -> None:
         """Takes down one request that has been served."""
-        request, call, match, error = passage.request, passage.call, passage.match, passage.error
-        status = passage.status
-        route = match.route.template.text if match is not None else _NO_ROUTE
+        request, call, error = passage.request, passage.call, passage.error
+        status, route = passage.status, passage.route
         method = request.method if request.method in _METHODS else "OTHER"
         key = (method, route, status)
         children = self._children.get(key)
@@ -61,8 +64,8 @@ class HttpJournal:
         children[1].observe(seconds)
         if isinstance(error, Unauthenticated):
             self._refused(_refusal(call, error))
-        quiet = match is not None and match.route.rule.permission == ANONYMOUS and error is None
-        (self._log.debug if quiet else self._log.info)(
+        self._tracing.end(passage.span, error.code.name if error else "OK")
+        (self._log.debug if passage.quiet and error is None else self._log.info)(
             "http",
             method=method,
             route=route,

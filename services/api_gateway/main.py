@@ -38,7 +38,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     _grpc(process, settings, site, upstreams)
 
     keeper = Doorkeeper(credentials.token, process.verifier.verify)
-    journal = HttpJournal(process.metrics, process.log, process.journal.note)
+    journal = HttpJournal(process.metrics, process.log, process.journal.note, process.tracing)
     http = HttpServer(HttpDoor(site, keeper, Limits.of(settings), journal, process.log), settings)
 
     async def start() -> None:

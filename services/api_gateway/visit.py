@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.request import Request
@@ -57,7 +58,11 @@ class Passage:
 
     request: Request
     call: CallContext
-    match: Match | None = None
+    # What the log and the metrics call it: a template or a document's path, never what was asked for.
+    route: str = "(none)"
+    # Asked for by anyone at any time, such as health: not worth a line when it goes well.
+    quiet: bool = False
+    span: Any = None
     error: ServiceError | None = None
     # 0 until a response has begun.
     status: int = 0

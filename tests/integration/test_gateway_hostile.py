@@ -151,3 +151,36 @@ async def test_pages_of_allowed_origins_may_call() -> None:
     assert preflight.headers["access-control-allow-origin"] == "https://b.example"
     assert "POST" in preflight.headers["access-control-allow-methods"]
     assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET / HTTP/1.1\r\nhost: "])
+async def test_a_head_that_never_ends_is_given_up(beginning: bytes) -> None:
+    async with running(header_seconds=0.2) as other:
+        reader, writer = await asyncio.open_connection("127.0.0.1", other.http_port)
+        writer.write(beginning)
+
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
+async def test_a_connection_is_kept_open_between_requests() -> None:
+    async with running(header_seconds=0.2) as other:
+        reader, writer = await asyncio.open_connection("127.0.0.1", other.http_port)
+        for _ in range(3):
+            writer.write(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"}"), 5)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.4)
+        writer.close()
+
+
+async def test_a_head_in_two_pieces_with_much_body_behind_it_is_no_offence(gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
+    token = gateway.bearer()["authorization"]
+    head = f"POST /v1/buckets HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length: 500000\r\n".encode()
+    writer.write(head)
+    await writer.drain()
+    writer.write(b"\r\n{" + b" " * 499_998 + b"}")
+
+    assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+    writer.close()
