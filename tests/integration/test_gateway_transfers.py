@@ -117,18 +117,18 @@ async def test_an_upload_that_breaks_off_is_never_ended(gateway: Gateway) -> Non
 
 async def test_an_upload_refused_early_is_answered_with_the_reason(gateway: Gateway) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(100):
+        for _ in range(30):
             yield b"x" * 300_000
 
     gateway.upstreams.early["UploadArtifact"] = errors.UploadNotFound("there is no such upload")
+    url = "/v1/buckets/b/models/m/uploads/u:finish"
 
-    answer = await gateway.http.post(
-        "/v1/buckets/b/models/m/uploads/u:finish", content=pieces(), headers=gateway.bearer()
-    )
+    # Which of the answer and the failed write is seen first is a matter of luck.
+    answers = [await gateway.http.post(url, content=pieces(), headers=gateway.bearer()) for _ in range(20)]
 
     gateway.upstreams.early.clear()
-    assert answer.status_code == 404
-    assert answer.json()["details"][0]["reason"] == "UPLOAD_NOT_FOUND"
+    assert {answer.json()["details"][0]["reason"] for answer in answers} == {"UPLOAD_NOT_FOUND"}
+    assert {answer.status_code for answer in answers} == {404}
 
 
 async def test_a_download_is_streamed_as_it_is(gateway: Gateway) -> None:
