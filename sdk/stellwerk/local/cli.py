@@ -115,9 +115,7 @@ async def _run(options: Options, logs: LogStream) -> int:
     start.cancel()
     await asyncio.gather(start, return_exceptions=True)
     wait.cancel()
-    logs.say("stopping")
     await supervisor.stop()
-    logs.say("stopped")
     return code
 
 

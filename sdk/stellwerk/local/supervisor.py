@@ -99,6 +99,8 @@ class Supervisor:
         deadline = time.monotonic() + STOP_SECONDS
         self._ready_file.remove()
         self._report = None
+        if self._processes:
+            self._logs.say("stopping", processes=len(self._processes))
         keepers, self._tasks = self._tasks, []
         for task in keepers:
             if task.get_name() != "process":
@@ -111,6 +113,8 @@ class Supervisor:
         # What is still starting is stopped when it has.
         await asyncio.gather(*self._opening, return_exceptions=True)
         await asyncio.gather(*(backing.stop() for backing in self._backings))
+        if self._processes:
+            self._logs.say("stopped")
         self._lock.release()
 
     def kill(self) -> None:
