@@ -7,12 +7,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import skops.io
-
 from services.runtime.formats.estimator import METHODS, EstimatorModel
 from services.runtime.formats.port import signatures
+from services.runtime.formats.withheld import withheld
 from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+
+# skops lists scikit-learn's estimators by walking through its packages, and one of those imports torch: two hundred
+# megabytes and a second that no scikit-learn model needs.
+with withheld("sklearn.externals.array_api_compat.torch"):
+    import skops.io
 
 # What scikit-learn's estimators hold beyond skops' defaults and scikit-learn's own classes: functions over arrays and
 # containers of numbers. Each estimator of 1.9 was dumped, each of these types looked at.

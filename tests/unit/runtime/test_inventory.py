@@ -99,20 +99,28 @@ def test_each_process_has_a_folder_of_its_own_and_finds_it_again(tmp_path: Path)
     assert FolderClaim(tmp_path).path == first.path
 
 
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.strip()
+
+
 def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> None:
-    code = (
+    answer = python(
         "import sys; import services.runtime.main; from services.runtime.formats import port, registry; "
         "found = registry.load_formats(port.FormatSettings(device='cpu'), allow_unsafe=True, log=None).usable; "
         "heavy = {'torch', 'sklearn', 'skops', 'onnxruntime', 'onnx', 'pandas', 'joblib', 'safetensors'}; "
         "print([item.name for item in found], sorted(heavy & set(sys.modules)))"
     )
 
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    assert answer == "['onnx', 'pickle', 'skops', 'torch_export', 'torch_safetensors'] []"
+
+
+def test_scikit_learn_models_do_not_bring_torch() -> None:
+    answer = python(
+        "import sys, services.runtime.formats.skops_file as loading; before = 'torch' in sys.modules; import torch; "
+        "import sklearn.externals.array_api_compat.torch; print(before, loading.is_trusted('sklearn.tree._tree.Tree'))"
     )
 
-    assert answer.stdout.strip() == "['onnx', 'pickle', 'skops', 'torch_export', 'torch_safetensors'] []"
+    assert answer == "False True"
