@@ -70,10 +70,10 @@ class Connection:
             custom_ioloop=loop,
         )
         try:
-            failed = await opened
+            failed = await asyncio.shield(opened)
         except asyncio.CancelledError:
-            if not raw.is_closed:
-                raw.close()
+            # pika cannot be stopped half-way into a handshake; what it opens, if anything, is closed at once.
+            opened.add_done_callback(lambda done: done.result() or raw.close())
             raise
         if failed is not None:
             raise failed

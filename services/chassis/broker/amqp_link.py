@@ -92,8 +92,7 @@ class Link:
             try:
                 connection = await Connection.open(self._url, self._name)
             except ConnectFailed as exc:
-                self._trouble = f"cannot be used: {exc}"
-                _log.warning("broker unreachable", broker=self._where, connection=self._name, cause=str(exc))
+                self._note(f"cannot be used: {exc}")
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
@@ -105,6 +104,11 @@ class Link:
             self._connection, self._trouble, self._down_since = None, "was lost and is being reconnected", loop.time()
             _log.warning("broker lost", broker=self._where, connection=self._name, cause=reason)
             self._on_lost(reason)
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            _log.warning("broker unreachable", broker=self._where, connection=self._name, cause=trouble)
+        self._trouble = trouble
 
     async def _watch(self, connection: Connection) -> str:
         """Waits for the end of the connection, and brings it about when the broker has fallen silent."""
