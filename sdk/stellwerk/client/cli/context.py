@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from stellwerk.client.platform import Client
 
 # Completing a word must not keep anyone waiting.
-_COMPLETION_SECONDS = 1.0
+_COMPLETION_SECONDS = 2.0
 
 
 @dataclass
