@@ -85,7 +85,8 @@ def _as_json(service: str, event: str, fields: Mapping[str, object]) -> str:
 def _layout(record: Mapping[str, Any]) -> str:
     time = str(record.get("timestamp", ""))[11:23]
     level = str(record.get("level", ""))
-    fields = " ".join(f"\x1b[2m{key}=\x1b[0m{value}" for key, value in record.items() if key not in _LAID_OUT)
+    said = {key: value for key, value in record.items() if key not in _LAID_OUT and value not in (None, "")}
+    fields = " ".join(f"\x1b[2m{key}=\x1b[0m{value}" for key, value in said.items())
     mark = f"\x1b[{_LEVEL_COLOURS[level]}m{level}\x1b[0m " if level in _LEVEL_COLOURS else ""
     line = f"\x1b[2m{time}\x1b[0m {mark}{record.get('event', '')} {fields}".rstrip()
     return line + _traceback(record.get("exception"))
