@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -143,7 +144,10 @@ class HttpDoor:
         wanted = request.headers.get(b"accept-encoding")
         gzip_from = self._site.compress_from_bytes if wanted and takes_gzip(wanted) else None
         passage.status = answer.status
-        passage.bytes_sent = await send_answer(send, answer, extra, gzip_from=gzip_from, head=request.method == "HEAD")
+        linger = partial(request.linger, 2 * self._limits.max_body_bytes) if request.sends_on else None
+        passage.bytes_sent = await send_answer(
+            send, answer, extra, gzip_from=gzip_from, head=request.method == "HEAD", before_end=linger
+        )
 
     def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
         error = rpc_status.mean(exc, call.request_id)

@@ -18,7 +18,7 @@ from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServ
 
 def compose(settings: GatewaySettings) -> Process:
     """Everything the gateway is made of."""
-    process = Process("api_gateway", settings)
+    process = Process("api_gateway", settings, public=True)
     open_doors(process, settings)
     return process
 

@@ -19,6 +19,10 @@ _WATCH_AFTER = 0.05
 # Below this a body is inflated on the loop; above it, in a thread.
 _INFLATE_IN_THREAD = 16 * 1024
 _PIECE = 64 * 1024
+_LINGER_SECONDS = 3.0
+# Headers that announce a body, and the one of a sender that waits for leave to send it (RFC 9110, 10.1.1).
+_BODY = frozenset({b"content-length", b"transfer-encoding"})
+_ASKS = b"expect"
 # gzip, and what HTTP calls deflate: zlib's own format.
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_REQUEST_ID_LENGTH}}}")
@@ -112,6 +116,23 @@ class Request:
             raise InvalidInput("the compressed body breaks off before its end")
         if waiting:
             yield bytes(waiting)
+
+    @property
+    def sends_on(self) -> bool:
+        """The sender is still at its body, and does not wait for leave to begin with it."""
+        announced = not _BODY.isdisjoint(self.headers) and _ASKS not in self.headers
+        return announced and not self.complete and not self.gone
+
+    async def linger(self, limit: int) -> None:
+        """Takes what is still sent and drops it, for a while: who cannot send on may never read the answer."""
+        end = self.bytes_read + limit
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                async for _ in self._parts():
+                    if self.bytes_read > end:
+                        return
+        except (TimeoutError, Cancelled):
+            return
 
     async def _parts(self) -> AsyncIterator[bytes]:
         while not self.complete:

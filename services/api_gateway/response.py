@@ -10,6 +10,7 @@ from typing import Any
 
 Headers = list[tuple[bytes, bytes]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Pause = Callable[[], Awaitable[None]]
 
 JSON = b"application/json"
 # Level 1 is five times as fast as the usual 6 and two thirds as good on JSON of numbers.
@@ -48,8 +49,13 @@ def takes_gzip(accept_encoding: bytes) -> bool:
     return False
 
 
-async def send_answer(send: Send, answer: Answer, extra: Headers, *, gzip_from: int | None, head: bool) -> int:
-    """Sends a whole answer; `gzip_from` is the size to compress from, None for never. Returns the body's bytes."""
+async def send_answer(
+    send: Send, answer: Answer, extra: Headers, *, gzip_from: int | None, head: bool, before_end: Pause | None = None
+) -> int:
+    """Sends a whole answer; `gzip_from` is the size to compress from, None for never. Returns the body's bytes.
+
+    `before_end` is awaited when all is sent but the connection may not be closed yet.
+    """
     body, headers = answer.body, [(b"content-type", answer.content_type), *_ALWAYS, *extra, *(answer.headers or ())]
     if answer.content_type.startswith(_COMPRESSIBLE):
         headers.append((b"vary", b"accept-encoding"))
@@ -61,7 +67,10 @@ async def send_answer(send: Send, answer: Answer, extra: Headers, *, gzip_from: 
         headers.append((b"content-length", str(len(body)).encode()))
     sent = b"" if head else body
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": sent})
+    await send({"type": "http.response.body", "body": sent, "more_body": before_end is not None})
+    if before_end is not None:
+        await before_end()
+        await send({"type": "http.response.body", "body": b""})
     return len(sent)
 
 

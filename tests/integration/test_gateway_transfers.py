@@ -163,3 +163,32 @@ async def test_a_download_that_fails_midway_is_seen_to_break_off(gateway: Gatewa
 
     with pytest.raises(httpx.RemoteProtocolError):
         await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
+
+
+@pytest.mark.parametrize("framing", ["content-length: 2000000", "transfer-encoding: chunked"])
+async def test_who_sends_too_much_can_still_read_the_answer(gateway: Gateway, framing: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
+    token = gateway.bearer()["authorization"]
+    head = f"POST /v1/buckets HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\nconnection: close\r\n{framing}\r\n\r\n"
+    writer.write(head.encode())
+    data = b" " * 100_000
+    for _ in range(20):
+        writer.write(data if "length" in framing else b"186a0\r\n" + data + b"\r\n")
+        await writer.drain()
+    if "chunked" in framing:
+        writer.write(b"0\r\n\r\n")
+
+    answer = await asyncio.wait_for(reader.read(), 10)
+
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"TOO_LARGE" in answer
+    writer.close()
+
+
+async def test_who_asks_before_sending_is_told_at_once(gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
+    head = "POST /v1/buckets HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n"
+    writer.write(f"{head}authorization: {gateway.bearer()['authorization']}\r\n\r\n".encode())
+
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n"), 2) == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+    writer.close()
