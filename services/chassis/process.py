@@ -44,8 +44,13 @@ class Process:
         *,
         ledger: AuditSink | None = None,
         token: Callable[[], Awaitable[tuple[str, float]]] | None = None,
+        public: bool = False,
     ) -> None:
-        """The control plane brings its own ledger and token source; all others reach it over gRPC."""
+        """The control plane brings its own ledger and token source; all others reach it over gRPC.
+
+        A public process asks its callers for no certificate even when mutual TLS is on between services.
+        """
+        self._public = public
         self.service, self.settings = service, settings
         self.instance = settings.instance or f"{service}-{secrets.token_hex(4)}"
         self.log = logs.configure(service, self.instance, level=settings.log_level, style=settings.log_format)
@@ -191,7 +196,7 @@ class Process:
         status_service_pb2_grpc.add_StatusServiceServicer_to_server(StatusServicer(self.readiness), server)
         for bind in self._bindings:
             bind(server)
-        credentials = transport.server_credentials(self.settings)
+        credentials = transport.server_credentials(self.settings, ask_client=not self._public)
         try:
             if credentials is None:
                 self.bound_port = server.add_insecure_port(self.settings.listen)

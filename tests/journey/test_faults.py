@@ -171,6 +171,7 @@ def test_no_secret_is_in_the_logs(platform: Platform) -> None:
     log = platform.log_path.read_text()
     secrets = [path.read_text().strip() for path in Path(platform.data_dir / "secrets").rglob("*") if path.is_file()]
 
+    secrets = [secret for secret in secrets if len(secret) >= 32]
     assert secrets
     for secret in [platform.token, *secrets]:
         assert secret not in log
