@@ -51,9 +51,10 @@ class Agent:
             threads_per_call=threads,
             batched=around.metrics.batched,
         )
+        for_models = settings.memory_bytes or self._memory // 2
         modules = tuple(part.strip() for part in settings.torch_modules.split(",") if part.strip())
         self.loader = ModelLoader(
-            FormatSettings(threads=threads, torch_modules=modules, device=settings.devices),
+            FormatSettings(threads=threads, memory_bytes=for_models, torch_modules=modules, device=settings.devices),
             allow_unsafe=settings.allow_unsafe_formats,
             log=around.log,
             loaded=self._executor.models_changed,
@@ -64,9 +65,7 @@ class Agent:
             around.download,
             fetched=around.metrics.artifact_fetches.inc,
         )
-        self.cache = ModelCache(
-            settings.memory_bytes or self._memory // 2, self._artifacts, self.loader, around.metrics
-        )
+        self.cache = ModelCache(for_models, self._artifacts, self.loader, around.metrics)
         self._replies = ReplySender(around.broker, max_message_bytes=settings.max_message_bytes, log=around.log)
         self._consumer = WorkConsumer(
             name=self.name,

@@ -25,6 +25,8 @@ class FormatSettings:
 
     # Threads that one call may use inside of a library; slots × threads = cores.
     threads: int = 1
+    # Bytes that models may use in all; what would unpack to more than that is not unpacked.
+    memory_bytes: int = 1 << 62
     # Prefixes of the modules that safetensors weights may name.
     torch_modules: tuple[str, ...] = ("torch.nn",)
     # "auto" takes CUDA where there is some, "cpu" never does, "cuda:1" takes that device.

@@ -38,4 +38,4 @@ class SkopsFormat:
         """See the module that loads it."""
         from services.runtime.formats import skops_file
 
-        return skops_file.load(path, version)
+        return skops_file.load(path, version, self._settings.memory_bytes)

@@ -10,7 +10,7 @@ from typing import Any
 from services.runtime.formats.estimator import METHODS, EstimatorModel
 from services.runtime.formats.port import signatures
 from services.runtime.formats.withheld import withheld
-from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
+from services.wire.errors import Corrupt, InvalidInput, Overloaded, UnsafeFormat
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 # skops lists scikit-learn's estimators by walking through its packages, and one of those imports torch: two hundred
@@ -38,11 +38,17 @@ REVIEWED_TYPES = frozenset(
 _NO_MODELS = ("sklearn.externals.", "sklearn.conftest", "sklearn.tests.", "sklearn.utils._testing", "sklearn.datasets.")
 
 
-def load(path: Path, version: repository_pb2.ModelVersion) -> EstimatorModel:
+def load(path: Path, version: repository_pb2.ModelVersion, memory_bytes: int) -> EstimatorModel:
     """Rebuilds the estimator. UnsafeFormat names the first type that was not reviewed, Corrupt is no skops file."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > memory_bytes:  # a small file can hold any number of zeros
+            raise Overloaded(
+                f"the model unpacks to {unpacked} bytes, more than the {memory_bytes} that this runtime has for models",
+                needed_bytes=unpacked,
+                capacity_bytes=memory_bytes,
+            )
         held = skops.io.get_untrusted_types(file=path)
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as exc:
         raise Corrupt("the artifact is not a skops file; store the model again with skops") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sklearn.svm import SVC
 from services.runtime.formats.port import FormatSettings, LoadedModel
 from services.runtime.formats.skops import SkopsFormat
 from services.runtime.formats.skops_file import is_trusted
-from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
+from services.wire.errors import Corrupt, InvalidInput, Overloaded, UnsafeFormat
 from tests.fakes import models
 
 FORMAT = SkopsFormat(FormatSettings())
@@ -210,6 +211,17 @@ def test_a_pickle_that_calls_itself_skops_is_refused(tmp_path: Path) -> None:
         FORMAT.load(path, models.version("skops"), "auto")
 
     assert not canary.exists()
+
+
+def test_a_file_that_unpacks_to_more_than_all_memory_is_not_unpacked(tmp_path: Path) -> None:
+    bomb = LinearRegression().fit([[0.0], [1.0]], [0, 1])
+    bomb.zeros_ = np.zeros(2_000_000)
+    path = tmp_path / "model.skops"
+    skops.io.dump(bomb, path, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 100_000
+
+    with pytest.raises(Overloaded, match="unpacks to"):
+        SkopsFormat(FormatSettings(memory_bytes=10_000_000)).load(path, models.version("skops"), "auto")
 
 
 def test_a_skops_file_without_a_model_is_refused(tmp_path: Path) -> None:

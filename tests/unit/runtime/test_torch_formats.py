@@ -189,6 +189,9 @@ def test_the_rewriting_itself_keeps_an_archive_loadable(exported: Path, tmp_path
         ('"name": "relu"', "\"name\": \"relu = __import__('os').system('id')\""),
         ('"forward_arg_names": ["images"]', '"forward_arg_names": ["images=print(1)"]'),
         ('"as_expr": {"expr_str": "Symbol(', '"as_expr": {"expr_str": "print(1) or Symbol('),
+        ('{"as_tensor": {"name": "relu"}}', '{"as_operator": "torch.os.system"}'),
+        ('{"as_tensor": {"name": "relu"}}', '{"as_custom_obj": {"name": "relu", "class_fqn": "any.Class"}}'),
+        ('\\"context\\": \\"[]\\"', '\\"context\\": \\"[\\\\\\"a=print()\\\\\\"]\\"'),
         ('\\"type\\": \\"builtins.tuple\\"', '\\"type\\": \\"collections.defaultdict\\"'),
     ],
 )
