@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,50 +35,54 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _bounded(limit: int, seconds: float) -> type[asyncio.Protocol]:
-    """The HTTP protocol with a limit on a request's head, in bytes and time; httptools itself would wait for ever."""
+class _Bounded(HttpToolsProtocol):
+    """HTTP with a limit on a request's head, in bytes and time; httptools itself would wait for ever."""
 
-    class Bounded(HttpToolsProtocol):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._in_head = False
-            self._head_bytes = 0
-            self._overdue: asyncio.TimerHandle | None = None
+    limit: ClassVar[int]
+    seconds: ClassVar[float]
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._overdue = self.loop.call_later(seconds, transport.close)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._head_bytes = 0
+        self._overdue: asyncio.TimerHandle | None = None
 
-        def connection_lost(self, exc: Exception | None) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._overdue = self.loop.call_later(self.seconds, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._in_time()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._in_head:
             self._in_time()
-            super().connection_lost(exc)
+            return
+        # Counted only while the head is unfinished: a piece may hold the head's end and much of the body.
+        self._head_bytes += len(data)
+        if self._head_bytes > self.limit:
+            self.send_400_response("The request's headers are too large.")
+        elif self._overdue is None:
+            self._overdue = self.loop.call_later(self.seconds, self.transport.close)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if not self._in_head:
-                self._in_time()
-                return
-            # Counted only while the head is unfinished: a piece may hold the head's end and much of the body.
-            self._head_bytes += len(data)
-            if self._head_bytes > limit:
-                self.send_400_response("The request's headers are too large.")
-            elif self._overdue is None:
-                self._overdue = self.loop.call_later(seconds, self.transport.close)
+    def _in_time(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
-        def _in_time(self) -> None:
-            if self._overdue is not None:
-                self._overdue.cancel()
-                self._overdue = None
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
 
-        def on_message_begin(self) -> None:
-            self._in_head, self._head_bytes = True, 0
-            super().on_message_begin()
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
 
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            super().on_headers_complete()
 
-    return Bounded
+def _bounded(limit: int, seconds: float) -> type[asyncio.Protocol]:
+    return type("Bounded", (_Bounded,), {"limit": limit, "seconds": seconds})
 
 
 class HttpServer:
