@@ -48,6 +48,19 @@ class SkopsLoader:
         return self.form.load(path, version, "auto")
 
 
+class HeldBroker(HubBroker):
+    """A broker whose publishing can be held back."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
+        await self.gate.wait()
+        await super().publish(queue, message, mandatory=mandatory, timeout=timeout)
+
+
 class Rig:
     """A runtime's inside and a router's end of the broker."""
 
@@ -56,7 +69,7 @@ class Rig:
         self.registry = CollectorRegistry()
         self.log = FakeLog()
         self.hub = Hub()
-        self.router, self.broker = HubBroker(self.hub), HubBroker(self.hub)
+        self.router, self.broker = HubBroker(self.hub), HeldBroker(self.hub)
         self.metrics = RuntimeMetrics(self.registry)
         self.artifacts = ArtifactCache(folder / "cache", GIB, self.repository.download, fetched=lambda: None)
         self.cache = ModelCache(capacity, self.artifacts, SkopsLoader(), self.metrics)
@@ -230,15 +243,23 @@ async def test_a_failing_artifact_is_an_error_for_each_item(tmp_path: Path) -> N
         assert first.error.reason == second.error.reason == "CORRUPT"
 
 
-async def test_nothing_is_acknowledged_before_its_reply_is_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", ["load", "reply"])
+async def test_nothing_is_acknowledged_before_its_reply_is_out(tmp_path: Path, held: str) -> None:
     async with rig(tmp_path) as made:
         version, _, features = iris(made, tmp_path)
         await made.serve(version)
-        made.repository.gate.clear()
-        asked = asyncio.create_task(made.ask(version, item("1", features[:1])))
-        await eventually(lambda: made.consumer.in_flight > 0)
-        other = HubBroker(made.hub)
+        if held == "load":
+            made.repository.gate.clear()
+            asked = asyncio.create_task(made.ask(version, item("1", features[:1])))
+            await eventually(lambda: made.consumer.in_flight > 0)
+        else:
+            await made.ask(version, item("warm", features[:1]))
+            made.broker.gate.clear()
+            asked = asyncio.create_task(made.ask(version, item("1", features[:1])))
+            calls = {"model_version": version.name, "outcome": "ok"}
+            await eventually(lambda: made.sample("stellwerk_model_calls_total", **calls) == 2)
         await made.broker.close()  # the runtime dies with the work in hand
+        other = HubBroker(made.hub)
         redelivered: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
 
         async def take(delivery: Delivery) -> None:
@@ -249,6 +270,7 @@ async def test_nothing_is_acknowledged_before_its_reply_is_out(tmp_path: Path) -
         assert (await asyncio.wait_for(redelivered, 5)).redelivered
         asked.cancel()
         made.repository.gate.set()
+        made.broker.gate.set()
         await other.close()
 
 
