@@ -34,7 +34,7 @@ class Answer:
 
 
 def signature_of(version: repository.ModelVersion, method: str) -> tensor_pb2.MethodSignature:
-    """The method's signature; an empty one if the model's owner declared nothing. InvalidInput for an unknown method."""
+    """The method's signature; an empty one if the owner declared nothing. Raises InvalidInput for an unknown method."""
     if not version.signature:
         return tensor_pb2.MethodSignature(method=method)
     for signature in version.signature:

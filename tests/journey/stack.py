@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,14 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 class Platform:
     """A running platform, and what its one line of JSON said."""
 
-    def __init__(self, data_dir: Path, *, broker: str, runtimes: int = 2, mongo_url: str = "") -> None:
+    def __init__(self, data_dir: Path, *, broker: str, runtimes: int = 2, options: Sequence[str] = ()) -> None:
         self.data_dir, self.broker = data_dir, broker
         self.log_path = data_dir / "platform.log"
         data_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "stellwerk.local", "up", "--data-dir", str(data_dir)]
         command += ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
         command += ["--runtimes", str(runtimes), "--broker", broker]
-        if mongo_url:
-            command += ["--mongo-url", mongo_url]
+        command += options
         environment = {key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment)
