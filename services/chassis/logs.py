@@ -31,7 +31,14 @@ def _dumps(event: structlog.typing.EventDict, **_: Any) -> bytes:
 
 def configure(service: str, instance: str, *, level: str, style: str) -> structlog.typing.FilteringBoundLogger:
     """Sets the process's logging up and returns its logger. Other libraries' warnings come out in the same form."""
+
+    def add_process(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.setdefault("service", service)
+        event.setdefault("instance", instance)
+        return event
+
     shared: list[Any] = [
+        add_process,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_call,
@@ -52,7 +59,7 @@ def configure(service: str, instance: str, *, level: str, style: str) -> structl
         else structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(service=service, instance=instance)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     _capture_standard_logging(logger)
     return logger
 

@@ -27,6 +27,7 @@ from services.chassis.config import ConfigError, ServiceSettings
 from services.chassis.guard import Exchange, Guard, Surroundings
 from services.chassis.readiness import Readiness, StatusServicer
 from services.chassis.release import platform_version
+from services.wire.errors import ServiceError
 from services.wire.permissions import ANONYMOUS, AUTHENTICATED, Rule, rules_of
 from stellwerk.status.v1 import status_service_pb2, status_service_pb2_grpc
 
@@ -216,6 +217,8 @@ class Process:
                 return
             except asyncio.CancelledError:
                 raise
+            except ServiceError as exc:
+                self.log.warning("background_work_waits", work=name, reason=exc.reason, retry_in_seconds=delay)
             except Exception:
                 self.log.exception("background_work_failed", work=name, retry_in_seconds=delay)
             await asyncio.sleep(delay)

@@ -6,6 +6,7 @@ Trace context (W3C traceparent) is passed on in either case, so that callers' tr
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -81,6 +82,16 @@ class Tracing:
         propagator.inject(carrier, context=set_span_in_context(span))
         call.traceparent = carrier["traceparent"]
         return span
+
+    def record(self, name: str, traceparent: str, duration_ns: int, code: str) -> None:
+        """Records work that has just ended as a span under `traceparent`, for work that is not a call of its own."""
+        if self._tracer is None:
+            return
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        parent = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+        span = self._tracer.start_span(name, context=parent, start_time=time.time_ns() - duration_ns)
+        self.end(span, code)
 
     def end(self, span: Any, code: str) -> None:
         """Ends a span that `begin` returned."""

@@ -45,7 +45,7 @@ class FleetServicer:
                     return
                 order = waiter.result()
                 if order is None:
-                    raise Unavailable("this runtime was silent for too long; attach again")
+                    raise Unavailable("the router let this runtime go; attach again")
                 yield order
         finally:
             reader.cancel()

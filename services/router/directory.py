@@ -1,4 +1,8 @@
-"""What model names mean: asked of the repository once, kept until an event says otherwise or half a minute passed."""
+"""What model names mean: asked of the repository once, kept until an event says otherwise.
+
+After half a minute a name is asked again behind the answer, so that a repository that is away stops nobody whose model
+is known.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections import OrderedDict
 from typing import Any
 
 from services.chassis.broker.port import Delivery
-from services.wire.errors import InvalidInput
+from services.wire.errors import InvalidInput, NotFound
 from services.wire.names import ModelName, parse_model
 from stellwerk.repository.v1 import repository_service_pb2 as messages
 from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
@@ -30,14 +34,24 @@ class ModelDirectory:
     async def resolve(self, name: ModelName) -> messages.ModelVersion:
         """The version that the name means. Raises ModelNotFound, VersionNotFound, AliasNotFound, Unavailable."""
         known = self._known.get(name)
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
+        if known is None:
+            return await asyncio.shield(self._refresh(name))
+        if known[0] <= time.monotonic():
+            self._refresh(name)
+        return known[1]
+
+    def _refresh(self, name: ModelName) -> asyncio.Task[messages.ModelVersion]:
         task = self._asking.get(name)
         if task is None:
             task = asyncio.create_task(self._ask(name))
             self._asking[name] = task
-            task.add_done_callback(lambda _: self._asking.pop(name, None))
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda done: self._asked(name, done))
+        return task
+
+    def _asked(self, name: ModelName, done: asyncio.Task[messages.ModelVersion]) -> None:
+        self._asking.pop(name, None)
+        if not done.cancelled() and isinstance(done.exception(), NotFound):
+            self._known.pop(name, None)
 
     async def _ask(self, name: ModelName) -> messages.ModelVersion:
         epoch = self._epoch

@@ -47,13 +47,15 @@ def compose(settings: RouterSettings) -> Process:
     inference = InferenceServicer(predictions, serving, lambda: not process.readiness.reasons(), inference_messages)
     process.serve(protocol, inference_stubs.add_GRPCInferenceServiceServicer_to_server, inference)
     if hub is not None:
-        pull = pull_service_pb2.DESCRIPTOR.services_by_name["PullService"]
-        process.serve(pull, pull_service_pb2_grpc.add_PullServiceServicer_to_server, PullServicer(hub))
+        pull, exchange = pull_service_pb2.DESCRIPTOR.services_by_name["PullService"], PullServicer(hub)
+        process.serve(pull, pull_service_pb2_grpc.add_PullServiceServicer_to_server, exchange)
+        process.on_drain(exchange.end_streams)
 
     async def subscribe() -> None:
         await broker.subscribe(topology.REPOSITORY_EVENTS, directory.on_event)
         broker.on_lost(lambda _: directory.clear())
 
+    process.on_drain(serving.release)
     process.background("answers", dispatcher.listen)
     process.background("events", subscribe)
     process.background("fleet", serving.run)

@@ -141,10 +141,15 @@ class Serving:
                 self._pending.fail_key(key, placement.explain(demand, members))
 
     def _close(self, instance: str) -> None:
-        """Ends the stream of a runtime that was silent for too long; should it wake up, it attaches anew."""
+        """Ends a runtime's stream; the runtime attaches anew by itself."""
         outgoing = self._outgoing.pop(instance, None)
         if outgoing is not None:
             outgoing.put_nowait(None)
+
+    async def release(self) -> None:
+        """Ends all streams, so that runtimes look for the router that comes next."""
+        for instance in list(self._outgoing):
+            self._close(instance)
 
     async def run(self) -> None:
         """Expires silent runtimes and reconciles, for ever."""

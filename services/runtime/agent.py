@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.chassis.broker.port import Broker
+from services.chassis.telemetry import Tracing
 from services.runtime import inventory
 from services.runtime.artifacts import ArtifactCache, Download
 from services.runtime.attach import Attachment, Open
@@ -32,6 +33,7 @@ class Surroundings:
     download: Download
     open_stream: Open
     metrics: RuntimeMetrics
+    tracing: Tracing
     log: Any
 
 
@@ -74,6 +76,7 @@ class Agent:
             executor=self._executor,
             replies=self._replies,
             metrics=around.metrics,
+            tracing=around.tracing,
             log=around.log,
         )
         self.serving = ServingTable(

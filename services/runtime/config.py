@@ -29,7 +29,7 @@ class RuntimeSettings(ServiceSettings):
     # Where artifacts are kept; several runtimes may share it. They find their files again after a restart.
     cache_dir: Path = pydantic.Field(default_factory=lambda: platformdirs.user_cache_path("stellwerk") / "artifacts")
     disk_cache_bytes: int = pydantic.Field(default=10 * _GIB, gt=0)
-    # "key=value,key=value"; models can require labels.
+    # "key=value,key=value"; a word alone stands for word=true. Models can require labels.
     labels: str = ""
     # Where models go that do not say: "auto" (CUDA where there is some), "cpu", "cuda" or "cuda:N".
     devices: str = pydantic.Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
@@ -60,9 +60,9 @@ def parse_labels(text: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
-        if not key.strip() or not equals:
+        if not key.strip():
             raise ValueError("labels are written key=value,key=value")
-        labels[key.strip()] = value.strip()
+        labels[key.strip()] = value.strip() if equals else "true"
     return labels
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from services.chassis.broker.port import Broker, Consumer, Delivery
+from services.chassis.telemetry import Tracing
 from services.runtime.batching import OPTION, Request, works_by_rows
 from services.runtime.cache import ModelCache, Resident
 from services.runtime.calls import Answer
@@ -80,9 +81,11 @@ class WorkConsumer:
         executor: Executor,
         replies: ReplySender,
         metrics: RuntimeMetrics,
+        tracing: Tracing,
         log: Any,
     ) -> None:
         self._name = name
+        self._tracing = tracing
         self._broker = broker
         self._cache = cache
         self._executor = executor
@@ -198,6 +201,8 @@ class WorkConsumer:
         error, cause = result.answer.error, result.answer.cause
         outcome = "ok" if error is None else error.reason
         self._metrics.answered(version, outcome, result.queue_ns, result.compute_ns)
+        trace = item.context.get(metadata.TRACEPARENT, "")
+        self._tracing.record(f"{item.method} {version}", trace, result.queue_ns + result.compute_ns, outcome)
         fields: dict[str, Any] = {key.replace("-", "_"): item.context[key] for key in _FORWARDED if key in item.context}
         fields.update(model_version=version, method=item.method, outcome=outcome)
         fields.update(queue_ms=result.queue_ns / 1e6, compute_ms=result.compute_ns / 1e6)

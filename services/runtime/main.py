@@ -34,6 +34,7 @@ def assemble(process: Process, settings: RuntimeSettings, broker: Broker) -> Age
             download=repository.download,
             open_stream=fleet.Attach,
             metrics=RuntimeMetrics(process.metrics),
+            tracing=process.tracing,
             log=process.log,
         ),
     )

@@ -52,7 +52,7 @@ class FakeRouterServer(fleet_grpc.FleetServiceServicer, repository_grpc.Reposito
         await self.broker.consume(REPLIES, self._on_reply, prefetch=0)
 
     async def stop(self) -> None:
-        self._pull.end_streams()
+        await self._pull.end_streams()
         await self._server.stop(0)
         await self.broker.close()
 

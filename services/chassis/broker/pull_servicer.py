@@ -42,7 +42,7 @@ class PullServicer(pull_service_pb2_grpc.PullServiceServicer):
             self._hub.disconnect(outgoing.connection, time.monotonic())
             await asyncio.gather(reading, return_exceptions=True)
 
-    def end_streams(self) -> None:
+    async def end_streams(self) -> None:
         """Ends every stream, for a server that stops; the processes connect again by themselves."""
         for outgoing in self._streams:
             outgoing.end()

@@ -127,5 +127,5 @@ async def test_streams_end_when_the_client_is_done_or_the_server_stops() -> None
 
     done.end()
     assert [frame async for frame in done.responses] == []
-    servicer.end_streams()
+    await servicer.end_streams()
     assert [frame async for frame in stopped.responses] == []

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.chassis.broker.hub import Hub
 from services.chassis.broker.hub_broker import HubBroker
 from services.chassis.broker.port import Delivery, Message
+from services.chassis.telemetry import Tracing
 from services.runtime.artifacts import ArtifactCache
 from services.runtime.cache import ModelCache
 from services.runtime.consumer import WorkConsumer
@@ -81,6 +82,7 @@ class Rig:
             executor=self.executor,
             replies=ReplySender(self.broker, max_message_bytes=1 << 26, log=self.log),
             metrics=self.metrics,
+            tracing=Tracing("runtime", "r1", ""),
             log=self.log,
         )
         self.answers: dict[str, asyncio.Future[work_pb2.WorkReply]] = {}
