@@ -37,12 +37,9 @@ def compose(settings: RouterSettings) -> Process:
     router = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
     servicer = RouterServicer(predictions, serving, dispatcher, pending, broker)
     process.serve(router, router_service_pb2_grpc.add_RouterServiceServicer_to_server, servicer)
-    attachments = fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"]
-    process.serve(
-        attachments,
-        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server,
-        FleetServicer(serving, process.instance, process.log),
-    )
+    fleet_descriptor = fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"]
+    attachments = FleetServicer(serving, process.instance, process.log)
+    process.serve(fleet_descriptor, fleet_service_pb2_grpc.add_FleetServiceServicer_to_server, attachments)
     protocol = inference_messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     inference = InferenceServicer(predictions, serving, lambda: not process.readiness.reasons(), inference_messages)
     process.serve(protocol, inference_stubs.add_GRPCInferenceServiceServicer_to_server, inference)

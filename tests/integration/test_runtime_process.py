@@ -153,8 +153,8 @@ async def test_a_runtime_that_is_told_to_stop_answers_what_it_has_and_takes_noth
         async with runtime(tmp_path, router.port, memory_bytes=1 << 30) as process:
             key = router.serve(version)
             await eventually(lambda: router.states().get(key) == READY, within=30)
-            asked = asyncio.create_task(router.ask(version, *(item(f"{n}", features) for n in range(50))))
-            await asyncio.sleep(0)
+            asked = asyncio.create_task(router.ask(version, *(item(f"{n}", features) for n in range(300))))
+            await eventually(lambda: any(answer.done() for answer in router.answers.values()))
             process.process.stop()
 
             replies = await asked
@@ -208,7 +208,7 @@ async def test_alone_in_the_world_it_lives_says_what_is_missing_and_stops_cleanl
 def test_wrong_settings_end_it_with_their_names() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "services.runtime"],
-        env=environment(STELLWERK_SLOTS="many", STELLWERK_LABELS="zone"),
+        env=environment(STELLWERK_SLOTS="many", STELLWERK_LABELS="=zone"),
         capture_output=True,
         text=True,
         timeout=30,

@@ -101,8 +101,8 @@ async def test_without_a_token_nothing_is_answered(served: Standalone) -> None:
     "changes",
     [
         {"exp": 1},
-        {"nbf": time.time() + 100},
-        {"iat": time.time() + 3600},
+        {"nbf": time.time() + 7200},
+        {"iat": time.time() + 7200, "exp": time.time() + 7800},
         {"aud": "stellwerk-other"},
         {"iss": "somebody"},
         {"exp": None},
