@@ -57,7 +57,7 @@ def test_labels_are_pairs() -> None:
 def test_every_wrong_setting_is_named_at_once() -> None:
     wrong = {
         "STELLWERK_NAME": "not a name",
-        "STELLWERK_LABELS": "zone",
+        "STELLWERK_LABELS": "=zone",
         "STELLWERK_DEVICES": "tpu",
         "STELLWERK_SLOTS": "-1",
     }
