@@ -22,15 +22,9 @@ from stellwerk.job.v1 import pull_service_pb2_grpc
 from stellwerk.local.child import free_port
 from stellwerk.local.rabbitmq import RabbitMQ
 from tests.contract.proxy import Proxy
+from tests.fakes.eventually import eventually
 
 _MAX_MESSAGE = 64 * 1024 * 1024
-
-
-async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Waits for a condition that no event announces."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def until_not(condition: Callable[[], Awaitable[bool]], *, every: float = 0.05, within: float = 10.0) -> None:

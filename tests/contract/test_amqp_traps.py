@@ -15,7 +15,8 @@ from services.chassis.broker.amqp_broker import AmqpBroker
 from services.chassis.broker.port import Depth, Message
 from services.wire.errors import BrokerDown, TooLarge
 from stellwerk.local.rabbitmq import RabbitMQ
-from tests.contract.brokers import AtRabbit, Inbox, eventually, new_queue, until_not
+from tests.contract.brokers import AtRabbit, Inbox, new_queue, until_not
+from tests.fakes.eventually import eventually
 
 
 @pytest.fixture

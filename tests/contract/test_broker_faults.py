@@ -9,7 +9,8 @@ import pytest
 
 from services.chassis.broker.port import Message
 from services.wire.errors import BrokerDown, Unroutable
-from tests.contract.brokers import AtRabbit, AtRouter, Inbox, eventually, new_queue
+from tests.contract.brokers import AtRabbit, AtRouter, Inbox, new_queue
+from tests.fakes.eventually import eventually
 
 
 async def test_a_lost_connection_is_told_and_consumers_come_back(remote: AtRabbit | AtRouter) -> None:

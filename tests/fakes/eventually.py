@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
     """Returns as soon as the condition holds; AssertionError if it does not in time."""
     deadline = time.monotonic() + within
     while not condition():

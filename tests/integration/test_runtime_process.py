@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ from services.runtime.config import RuntimeSettings
 from services.runtime.main import assemble
 from services.wire.tensors import from_numpy, to_numpy
 from stellwerk.job.v1 import work_pb2
+from stellwerk.local.child import free_port
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2 as runtime_pb2
@@ -162,12 +162,6 @@ async def test_a_runtime_that_is_told_to_stop_answers_what_it_has_and_takes_noth
             assert all(not reply.HasField("error") for reply in replies)
             await eventually(lambda: router.reports[-1].draining)
         assert (await router.broker.inspect(f"stellwerk.infer.{key}")).consumers == 0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -20,3 +23,12 @@ def may_have_cuda(devices: Path = Path("/dev")) -> bool:
         return False
     # /dev/dxg is how Windows lends its devices to Linux.
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+
+
+def cuda_devices() -> Sequence[router_pb2.Accelerator]:
+    """The CUDA devices; asking torch for them imports it, so it is asked only where there may be some."""
+    if not may_have_cuda():
+        return ()
+    from services.runtime.formats import torch_devices
+
+    return torch_devices.accelerators()

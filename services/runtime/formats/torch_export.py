@@ -27,12 +27,8 @@ class TorchExportFormat:
         return self._frameworks
 
     def accelerators(self) -> Sequence[router_pb2.Accelerator]:
-        """CUDA devices; asking torch for them imports it, so it is asked only where there may be some."""
-        if not installed.may_have_cuda():
-            return ()
-        from services.runtime.formats import torch_devices
-
-        return torch_devices.accelerators()
+        """CUDA devices."""
+        return installed.cuda_devices()
 
     def prepare(self) -> None:
         """Imports the libraries."""
