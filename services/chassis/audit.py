@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from services.wire.errors import ServiceError, Unavailable
+from services.wire.errors import DeadlinePassed, ServiceError, Unavailable
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import audit_service_pb2_grpc as stubs
 
@@ -35,7 +35,7 @@ class RemoteLedger:
     async def append(self, records: Sequence[audit.AuditRecord]) -> None:
         try:
             await self._stub.AppendRecords(audit.AppendRecordsRequest(records=records), timeout=5.0)
-        except Unavailable as exc:
+        except (Unavailable, DeadlinePassed) as exc:
             raise Unavailable("the audit ledger cannot be written, so nothing is changed; try again") from exc
 
 
