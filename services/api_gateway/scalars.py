@@ -21,7 +21,9 @@ from services.wire.errors import InvalidInput
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_FLOAT_MAX = float.fromhex("0x1.fffffep+127")
+# Halfway from the largest 32-bit float to the next power of two: what is below rounds to a number. The shortest text of
+# the largest one, 3.4028235e+38, is above it.
+_FLOAT_LIMIT = 3.4028235677973366e38
 _BITS = {
     F.TYPE_INT32: (-(2**31), 2**31 - 1),
     F.TYPE_SINT32: (-(2**31), 2**31 - 1),
@@ -108,8 +110,8 @@ def _float(field: F, value: object, path: str) -> float:
         number = float(value) if _NUMBER.fullmatch(value) else None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)
-    limit = _FLOAT_MAX if field.type == F.TYPE_FLOAT else math.inf
-    if number is None or not math.isfinite(number) or abs(number) > limit:
+    limit = _FLOAT_LIMIT if field.type == F.TYPE_FLOAT else math.inf
+    if number is None or not math.isfinite(number) or abs(number) >= limit:
         raise wrong(path, "a number, or one of the strings NaN, Infinity and -Infinity")
     return number
 

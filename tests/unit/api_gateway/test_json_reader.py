@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from google.protobuf import json_format, struct_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inference import grpc_service_pb2 as inference
@@ -71,6 +71,7 @@ def test_a_message_survives_its_json_form(message: repository.ModelVersion) -> N
         bytes_contents=st.lists(st.binary(max_size=9), max_size=3),
     )
 )
+@example(inference.InferTensorContents(fp32_contents=[3.4028234663852886e38, -3.4028234663852886e38]))
 def test_numbers_and_bytes_survive_their_json_form(message: inference.InferTensorContents) -> None:
     assert read(inference.InferTensorContents(), json_format.MessageToDict(message)) == message
 
