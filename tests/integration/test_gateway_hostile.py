@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.integration.gateway import Gateway, running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway() -> AsyncIterator[Gateway]:
-    async with running(max_body_bytes=1024 * 1024) as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def _forget(gateway: Gateway) -> None:
-    gateway.upstreams.scripts.clear()
-    gateway.upstreams.calls.clear()
 
 
 async def test_the_words_of_an_unforeseen_error_stay_inside(gateway: Gateway) -> None:

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from services.wire import errors
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from tests.fakes.upstreams import API_KEY
 from tests.integration.gateway import Gateway, running, wait_for
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway() -> AsyncIterator[Gateway]:
-    async with running(max_body_bytes=1024 * 1024) as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def _forget(gateway: Gateway) -> None:
-    gateway.upstreams.scripts.clear()
-    gateway.upstreams.calls.clear()
 
 
 async def test_a_call_goes_through_with_the_callers_token_and_request_id(gateway: Gateway) -> None:

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import numpy as np
-import pytest
-import pytest_asyncio
 
 from inference import grpc_service_pb2 as inference
-from tests.integration.gateway import Gateway, running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway() -> AsyncIterator[Gateway]:
-    async with running(max_body_bytes=1024 * 1024) as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def _forget(gateway: Gateway) -> None:
-    gateway.upstreams.scripts.clear()
-    gateway.upstreams.calls.clear()
+from tests.integration.gateway import Gateway
 
 
 async def test_a_prediction_in_the_inference_protocol(gateway: Gateway) -> None:

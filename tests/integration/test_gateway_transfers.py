@@ -9,24 +9,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 from google.api import httpbody_pb2
 
 from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as repository
-from tests.integration.gateway import Gateway, running, wait_for
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway() -> AsyncIterator[Gateway]:
-    async with running(max_body_bytes=1024 * 1024) as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def _forget(gateway: Gateway) -> None:
-    gateway.upstreams.scripts.clear()
-    gateway.upstreams.calls.clear()
+from tests.integration.gateway import Gateway, wait_for
 
 
 async def test_bombs_are_found_by_counting(gateway: Gateway) -> None:
