@@ -35,6 +35,7 @@ class CallContext:
     tracestate: str = ""
     token: str = ""
     principal: Principal | None = None
+    resource: str = ""
     deadline: float | None = None
 
     def remaining(self) -> float:

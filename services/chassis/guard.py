@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,46 +87,37 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(unary, *coders)
 
     async def _serve_unary(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> Any:
-        call, started = self._begin(rule, grpc_context), time.perf_counter()
-        span = self._with.tracing.begin(rule.method, call)
-        resource = ""
-        error: ServiceError | None = None
-        try:
-            first, request = await _peek(rule, request)
-            resource = rule.resource_of(first)
-            await self._admit(rule, call, grpc_context, resource)
+        async with self._around(rule, grpc_context) as call:
+            await self._authenticate(rule, call)
             async with asyncio.timeout(None if call.deadline is None else call.remaining()):
+                request = await self._authorise(rule, call, request)
                 if not rule.changes:
                     return await inner(request, grpc_context)
-                return await self._change(rule, call, resource, lambda: inner(request, grpc_context))
-        except asyncio.CancelledError:
-            error = Cancelled("the caller went away")
-            raise
-        except Exception as exc:
-            error = self._mean(exc, call)
-        finally:
-            self._end(rule, call, resource, error, started, span)
-        return await _abort(grpc_context, error)
+                return await self._change(call, lambda: inner(request, grpc_context))
 
     async def _serve_stream(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
-        call, started = self._begin(rule, grpc_context), time.perf_counter()
-        span = self._with.tracing.begin(rule.method, call)
-        resource = ""
-        error: ServiceError | None = None
-        try:
-            first, request = await _peek(rule, request)
-            resource = rule.resource_of(first)
-            await self._admit(rule, call, grpc_context, resource)
+        async with self._around(rule, grpc_context) as call:
+            await self._authenticate(rule, call)
+            request = await self._authorise(rule, call, request)
             async with aclosing(inner(request, grpc_context)) as responses:
                 async for response in responses:
                     yield response
+
+    @asynccontextmanager
+    async def _around(self, rule: Rule, grpc_context: Any) -> AsyncGenerator[CallContext]:
+        """Context, log and errors around one call: whatever is raised within ends it with a status."""
+        call, started = self._begin(rule, grpc_context), time.perf_counter()
+        span = self._with.tracing.begin(rule.method, call)
+        error: ServiceError | None = None
+        try:
+            yield call
         except (asyncio.CancelledError, GeneratorExit):
             error = Cancelled("the caller went away")
             raise
         except Exception as exc:
             error = self._mean(exc, call)
         finally:
-            self._end(rule, call, resource, error, started, span)
+            self._end(rule, call, error, started, span)
         if error is not None:
             await _abort(grpc_context, error)
 
@@ -143,12 +134,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             tracestate=given.get(keys.TRACESTATE, "")[:512],
             token=given.get(keys.AUTHORIZATION, ""),
         )
+        self._set_deadline(rule, call, grpc_context)
         context.bind(call)
         return call
 
-    async def _admit(self, rule: Rule, call: CallContext, grpc_context: Any, resource: str) -> None:
-        """Authenticates, authorises and sets the deadline, or raises."""
-        self._set_deadline(rule, call, grpc_context)
+    async def _authenticate(self, rule: Rule, call: CallContext) -> None:
+        """Establishes who asks before anything of the request is waited for, or raises."""
         if rule.permission == ANONYMOUS:
             return
         token = bearer(call.token)
@@ -156,15 +147,21 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             token = await self._with.exchange(token)
         call.token = token
         call.principal = self._with.verifier.verify(token)
-        if rule.permission == AUTHENTICATED:
-            return
-        bucket = bucket_of(resource)
+
+    async def _authorise(self, rule: Rule, call: CallContext, request: Any) -> Any:
+        """Raises unless the caller may do this; returns the request as the handler takes it."""
+        first, request = await _peek(rule, request)
+        call.resource = rule.resource_of(first)
+        if rule.permission in (ANONYMOUS, AUTHENTICATED) or call.principal is None:
+            return request
+        bucket = bucket_of(call.resource)
         if not permits(call.principal.grants, rule.permission, bucket):
             where = f" on buckets/{bucket}" if bucket else ""
             raise NotPermitted(
                 f"this needs the permission {rule.permission}{where}; ask an administrator for a role that has it",
                 permission=rule.permission,
             )
+        return request
 
     def _set_deadline(self, rule: Rule, call: CallContext, grpc_context: Any) -> None:
         """A unary call ends at its caller's deadline or our cap; a stream stays open unless its caller bounds it."""
@@ -174,9 +171,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         cap = self._with.max_deadline_seconds
         call.deadline = time.monotonic() + (cap if left is None else left if rule.streaming else min(left, cap))
 
-    async def _change(self, rule: Rule, call: CallContext, resource: str, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def _change(self, call: CallContext, make: Callable[[], Awaitable[Any]]) -> Any:
         """Makes a change between its two audit records. Without the first one nothing is changed."""
-        await self._with.ledger.append([_record(audit.AuditRecord.KIND_INTENT, call, resource, "")])
+        await self._with.ledger.append([_record(audit.AuditRecord.KIND_INTENT, call, "")])
         outcome = "CANCELLED"
         try:
             response = await make()
@@ -186,7 +183,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             outcome = rpc_status.mean(exc, call.request_id).reason
             raise
         finally:
-            self._with.journal.note(_record(audit.AuditRecord.KIND_OUTCOME, call, resource, outcome))
+            self._with.journal.note(_record(audit.AuditRecord.KIND_OUTCOME, call, outcome))
 
     def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
         error = rpc_status.mean(exc, call.request_id)
@@ -194,15 +191,13 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._with.log.error("unexpected_error", method=call.method, exc_info=exc)
         return error
 
-    def _end(
-        self, rule: Rule, call: CallContext, resource: str, error: ServiceError | None, started: float, span: Any
-    ) -> None:
+    def _end(self, rule: Rule, call: CallContext, error: ServiceError | None, started: float, span: Any) -> None:
         seconds = time.perf_counter() - started
         code = "OK" if error is None else error.code.name
         self._with.metrics.observe(rule.method, code, seconds)
         self._with.tracing.end(span, code)
         if isinstance(error, Unauthenticated | NotPermitted):
-            self._with.journal.note(_record(audit.AuditRecord.KIND_REFUSAL, call, resource, error.reason))
+            self._with.journal.note(_record(audit.AuditRecord.KIND_REFUSAL, call, error.reason))
         level = self._with.log.info
         if error is None and (rule.internal or rule.permission == ANONYMOUS):
             level = self._with.log.debug
@@ -213,7 +208,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             reason=error.reason if error else None,
             ms=round(seconds * 1000, 2),
             principal=call.principal.name if call.principal else None,
-            resource=resource or None,
+            resource=call.resource or None,
             peer=call.peer,
         )
 
@@ -240,12 +235,12 @@ def _host(peer: str) -> str:
     return peer.rsplit(":", 1)[0] if peer.startswith("ipv") else peer
 
 
-def _record(kind: int, call: CallContext, resource: str, outcome: str) -> audit.AuditRecord:
+def _record(kind: int, call: CallContext, outcome: str) -> audit.AuditRecord:
     return audit.AuditRecord(
         kind=kind,  # type: ignore[arg-type]
         principal=call.principal.name if call.principal else "",
         method=call.method,
-        resource=resource[:512],
+        resource=call.resource[:512],
         request_id=call.request_id,
         outcome=outcome,
         peer=call.peer,

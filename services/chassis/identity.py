@@ -6,7 +6,6 @@ Both go on by themselves while the control plane is away: a token is good until 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -79,7 +78,6 @@ class TrustPoller:
     def __init__(self, channel: grpc.aio.Channel, verifier: TokenVerifier) -> None:
         self._stub: Any = stubs.IdentityServiceStub(channel)
         self._verifier = verifier
-        self.last_success = 0.0
 
     @property
     def problem(self) -> str:
@@ -95,5 +93,5 @@ class TrustPoller:
                 delay = min(delay * 2, _LONGEST_RETRY)
                 continue
             self._verifier.trust(bundle)
-            self.last_success, delay = time.monotonic(), _FIRST_RETRY
+            delay = _FIRST_RETRY
             await asyncio.sleep(TRUST_INTERVAL)

@@ -117,8 +117,7 @@ class Serving:
             demand = action.demand
             self.fleet.members[action.instance].ordered[demand.key] = now
             self.fleet.members[action.instance].retry_at.pop(demand.key, None)
-            queue = topology.inference_queue(demand.key).name
-            serve = messages.Serve(key=demand.key, model_version=demand.model_version, queue=queue)
+            serve = messages.Serve(key=demand.key, model_version=demand.model_version)
             outgoing.put_nowait(messages.AttachResponse(serve=serve))
         else:
             outgoing.put_nowait(messages.AttachResponse(stop_serving=messages.StopServing(key=action.key)))

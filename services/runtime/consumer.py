@@ -28,7 +28,6 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 # Deliveries in hand for each slot: one that runs, and more that are here when it ends, since they make the next call
 # together. Beyond that they are better left to other runtimes.
 _PREFETCH_PER_SLOT = 4
-_FORWARDED = (metadata.REQUEST_ID, metadata.TRACEPARENT)
 _UNDECLARED = Signature()
 
 
@@ -203,12 +202,14 @@ class WorkConsumer:
         self._metrics.answered(version, outcome, result.queue_ns, result.compute_ns)
         trace = item.context.get(metadata.TRACEPARENT, "")
         self._tracing.record(f"{item.method} {version}", trace, result.queue_ns + result.compute_ns, outcome)
-        fields: dict[str, Any] = {key.replace("-", "_"): item.context[key] for key in _FORWARDED if key in item.context}
+        fields: dict[str, Any] = {
+            "request_id": item.context.get(metadata.REQUEST_ID),
+            "trace_id": trace.split("-")[1] if trace else None,
+            "principal": item.context.get(metadata.PRINCIPAL),
+        }
         fields.update(model_version=version, method=item.method, outcome=outcome)
         fields.update(queue_ms=result.queue_ns / 1e6, compute_ms=result.compute_ns / 1e6)
-        if error is None:
-            self._log.debug("model_called", **fields)
-        elif cause is not None:
+        if cause is not None:
             self._log.warning("model_called", **fields, exc_info=cause)
         else:
             self._log.info("model_called", **fields)

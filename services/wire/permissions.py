@@ -130,11 +130,14 @@ def rule_of(method: MethodDescriptor) -> Rule:
     access: options_pb2.Access = options.Extensions[_ACCESS]
     if not access.permission or access.effect == options_pb2.EFFECT_UNSPECIFIED:
         raise UndeclaredRpc(f"{full} declares no permission or no effect")
+    changes = access.effect == options_pb2.EFFECT_CHANGE
+    if changes and method.server_streaming:
+        raise UndeclaredRpc(f"{full} is a change that answers with a stream; its outcome could not be audited")
     return Rule(
         method=full,
         permission=access.permission,
         resource=access.resource,
-        changes=access.effect == options_pb2.EFFECT_CHANGE,
+        changes=changes,
         internal=access.effect == options_pb2.EFFECT_INTERNAL,
         streaming=method.client_streaming or method.server_streaming,
     )

@@ -53,12 +53,9 @@ async def standalone(
     running = asyncio.create_task(process.run())
     try:
         async with asyncio.timeout(10):
-            while not process.started.is_set():
-                if running.done():
-                    running.result()
-                await asyncio.wait(
-                    {running, asyncio.ensure_future(process.started.wait())}, return_when="FIRST_COMPLETED"
-                )
+            await asyncio.wait({running, asyncio.create_task(process.started.wait())}, return_when="FIRST_COMPLETED")
+        if running.done():
+            running.result()  # raises why it could not start
         yield Standalone(process, issuer, ledger)
     finally:
         process.stop()

@@ -85,7 +85,7 @@ class FakeRouterServer(fleet_grpc.FleetServiceServicer, repository_grpc.Reposito
     def serve(self, version: repository_pb2.ModelVersion) -> str:
         """Orders the runtime to serve the version; returns the key."""
         key = serving_key(version.name, version.requires)
-        order = fleet_pb2.Serve(key=key, model_version=version.name, queue=inference_queue(key).name)
+        order = fleet_pb2.Serve(key=key, model_version=version.name)
         self.orders.put_nowait(fleet_pb2.AttachResponse(serve=order))
         return key
 

@@ -61,8 +61,3 @@ def footprint(module: torch.nn.Module) -> int:
     """Bytes of the module's parameters and buffers."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def out_of_memory(exc: BaseException) -> bool:
-    """Whether the device ran out of memory."""
-    return isinstance(exc, torch.cuda.OutOfMemoryError)

@@ -182,7 +182,7 @@ async def test_a_change_is_recorded_before_and_after(served: Standalone, service
 
 
 async def flushed(served: Standalone) -> None:
-    await served.process._journal.flush()
+    await served.process.journal.flush()
 
 
 async def test_nothing_is_changed_when_the_ledger_cannot_be_written(served: Standalone, servicer: Repository) -> None:
@@ -322,6 +322,24 @@ async def test_the_first_message_of_a_stream_is_authorised_and_not_lost(served: 
         assert answer.model_version.size_bytes == 8
         error = await refused(stub.UploadArtifact(parts("other"), metadata=served.bearer(("editor", "team"))))
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_stranger_is_refused_before_its_stream_is_waited_for(served: Standalone) -> None:
+    async with served.channel() as channel:
+        call = stubs.RepositoryServiceStub(channel).UploadArtifact()
+        started = time.monotonic()
+        error = await refused(call)
+
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert time.monotonic() - started < 2.0
+
+
+async def test_a_stream_that_never_begins_ends_at_its_deadline(served: Standalone) -> None:
+    async with served.channel() as channel:
+        call = stubs.RepositoryServiceStub(channel).UploadArtifact(metadata=served.bearer(("editor", "*")), timeout=0.4)
+        error = await refused(call)
+
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_paths_that_only_look_like_a_method_do_not_exist(served: Standalone) -> None:

@@ -140,7 +140,7 @@ async def test_it_does_what_the_router_asks() -> None:
     stream = await bench.stream(0)
     assert "not attached" in bench.attachment.problem
     stream.answer(welcome=fleet_pb2.Welcome(router_instance="router-1"))
-    stream.answer(serve=fleet_pb2.Serve(key="k", model_version="v", queue="q"))
+    stream.answer(serve=fleet_pb2.Serve(key="k", model_version="v"))
     stream.answer(stop_serving=fleet_pb2.StopServing(key="k"))
 
     await eventually(lambda: len(bench.serving.wishes) == 2)

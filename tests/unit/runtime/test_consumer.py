@@ -285,8 +285,17 @@ async def test_log_lines_carry_the_callers_request_and_no_data(tmp_path: Path) -
         await made.ask(version, item("1", features[:1], context=context))
 
         fields = next(fields for event, fields in made.log.lines if event == "model_called")
-        assert fields["x_request_id"] == "req-7"
-        assert set(fields) == {"x_request_id", "model_version", "method", "outcome", "queue_ms", "compute_ms"}
+        assert fields["request_id"] == "req-7"
+        assert set(fields) == {
+            "request_id",
+            "trace_id",
+            "principal",
+            "model_version",
+            "method",
+            "outcome",
+            "queue_ms",
+            "compute_ms",
+        }
 
 
 @pytest.mark.parametrize("timeout_ms", [0, 15_000])

@@ -26,7 +26,7 @@ from stellwerk.options.v1 import options_pb2 as stellwerk_dot_options_dot_v1_dot
 from stellwerk.router.v1 import router_service_pb2 as stellwerk_dot_router_dot_v1_dot_router__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'stellwerk/router/v1/fleet_service.proto\x12\x13stellwerk.router.v1\x1a\"stellwerk/options/v1/options.proto\x1a(stellwerk/router/v1/router_service.proto\"\x80\x01\n\rAttachRequest\x12\x35\n\radvertisement\x18\x01 \x01(\x0b\x32\x1c.stellwerk.router.v1.RuntimeH\x00\x12-\n\x06report\x18\x02 \x01(\x0b\x32\x1b.stellwerk.router.v1.ReportH\x00\x42\t\n\x07message\"_\n\x06Report\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .stellwerk.router.v1.ServedModel\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"\xb3\x01\n\x0e\x41ttachResponse\x12/\n\x07welcome\x18\x01 \x01(\x0b\x32\x1c.stellwerk.router.v1.WelcomeH\x00\x12+\n\x05serve\x18\x02 \x01(\x0b\x32\x1a.stellwerk.router.v1.ServeH\x00\x12\x38\n\x0cstop_serving\x18\x03 \x01(\x0b\x32 .stellwerk.router.v1.StopServingH\x00\x42\t\n\x07message\"\"\n\x07Welcome\x12\x17\n\x0frouter_instance\x18\x01 \x01(\t\":\n\x05Serve\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\"\x1a\n\x0bStopServing\x12\x0b\n\x03key\x18\x01 \x01(\t2~\n\x0c\x46leetService\x12n\n\x06\x41ttach\x12\".stellwerk.router.v1.AttachRequest\x1a#.stellwerk.router.v1.AttachResponse\"\x17\xaa\xd5\x18\x13\n\x0fruntimes.attach\x18\x03(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'stellwerk/router/v1/fleet_service.proto\x12\x13stellwerk.router.v1\x1a\"stellwerk/options/v1/options.proto\x1a(stellwerk/router/v1/router_service.proto\"\x80\x01\n\rAttachRequest\x12\x35\n\radvertisement\x18\x01 \x01(\x0b\x32\x1c.stellwerk.router.v1.RuntimeH\x00\x12-\n\x06report\x18\x02 \x01(\x0b\x32\x1b.stellwerk.router.v1.ReportH\x00\x42\t\n\x07message\"_\n\x06Report\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .stellwerk.router.v1.ServedModel\x12\x11\n\tin_flight\x18\x02 \x01(\r\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\"\xb3\x01\n\x0e\x41ttachResponse\x12/\n\x07welcome\x18\x01 \x01(\x0b\x32\x1c.stellwerk.router.v1.WelcomeH\x00\x12+\n\x05serve\x18\x02 \x01(\x0b\x32\x1a.stellwerk.router.v1.ServeH\x00\x12\x38\n\x0cstop_serving\x18\x03 \x01(\x0b\x32 .stellwerk.router.v1.StopServingH\x00\x42\t\n\x07message\"\"\n\x07Welcome\x12\x17\n\x0frouter_instance\x18\x01 \x01(\t\"+\n\x05Serve\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x1a\n\x0bStopServing\x12\x0b\n\x03key\x18\x01 \x01(\t2~\n\x0c\x46leetService\x12n\n\x06\x41ttach\x12\".stellwerk.router.v1.AttachRequest\x1a#.stellwerk.router.v1.AttachResponse\"\x17\xaa\xd5\x18\x13\n\x0fruntimes.attach\x18\x03(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,9 +44,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WELCOME']._serialized_start=552
   _globals['_WELCOME']._serialized_end=586
   _globals['_SERVE']._serialized_start=588
-  _globals['_SERVE']._serialized_end=646
-  _globals['_STOPSERVING']._serialized_start=648
-  _globals['_STOPSERVING']._serialized_end=674
-  _globals['_FLEETSERVICE']._serialized_start=676
-  _globals['_FLEETSERVICE']._serialized_end=802
+  _globals['_SERVE']._serialized_end=631
+  _globals['_STOPSERVING']._serialized_start=633
+  _globals['_STOPSERVING']._serialized_end=659
+  _globals['_FLEETSERVICE']._serialized_start=661
+  _globals['_FLEETSERVICE']._serialized_end=787
 # @@protoc_insertion_point(module_scope)

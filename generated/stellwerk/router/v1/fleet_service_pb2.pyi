@@ -43,14 +43,12 @@ class Welcome(_message.Message):
     def __init__(self, router_instance: _Optional[str] = ...) -> None: ...
 
 class Serve(_message.Message):
-    __slots__ = ("key", "model_version", "queue")
+    __slots__ = ("key", "model_version")
     KEY_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
-    QUEUE_FIELD_NUMBER: _ClassVar[int]
     key: str
     model_version: str
-    queue: str
-    def __init__(self, key: _Optional[str] = ..., model_version: _Optional[str] = ..., queue: _Optional[str] = ...) -> None: ...
+    def __init__(self, key: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class StopServing(_message.Message):
     __slots__ = ("key",)
