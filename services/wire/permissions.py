@@ -46,7 +46,7 @@ def _role(name: str, description: str, permissions: str, service: bool = False) 
 
 _VIEWER = "buckets.read models.read runtimes.read status.read"
 _EDITOR = _VIEWER + " models.write infer"
-_OPERATOR = _EDITOR + " buckets.write audit.read access.read"
+_OPERATOR = _EDITOR + " buckets.write audit.read access.read inference.settings"
 ROLES: dict[str, Role] = {
     role.name: role
     for role in [
@@ -56,7 +56,12 @@ ROLES: dict[str, Role] = {
         _role("publisher", "an editor who may also store formats that run code", _EDITOR + " models.write_unsafe"),
         _role("operator", "runs the platform: buckets, audit, who has access", _OPERATOR),
         _role("admin", "may do everything people may do", _OPERATOR + " access.write models.write_unsafe"),
-        _role("service.api_gateway", "the gateway itself", "status.read audit.write broker.exchange", True),
+        _role(
+            "service.api_gateway",
+            "the gateway itself",
+            "status.read audit.write broker.exchange calls.forward",
+            True,
+        ),
         _role("service.router", "the router itself", "models.read status.read audit.write broker.exchange", True),
         _role(
             "service.runtime",

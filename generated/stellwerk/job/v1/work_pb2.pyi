@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WorkItem(_message.Message):
-    __slots__ = ("id", "method", "inputs", "outputs", "timeout_ms", "context")
+    __slots__ = ("id", "method", "inputs", "outputs", "timeout_ms", "context", "priority", "stream")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -22,13 +22,17 @@ class WorkItem(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
     id: str
     method: str
     inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     outputs: _containers.RepeatedScalarFieldContainer[str]
     timeout_ms: int
     context: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., method: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    priority: int
+    stream: bool
+    def __init__(self, id: _Optional[str] = ..., method: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., stream: _Optional[bool] = ...) -> None: ...
 
 class WorkEnvelope(_message.Message):
     __slots__ = ("key", "items")
@@ -60,20 +64,34 @@ class WorkError(_message.Message):
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class WorkReply(_message.Message):
-    __slots__ = ("id", "outputs", "error", "runtime", "queue_ns", "compute_ns")
+    __slots__ = ("id", "outputs", "error", "runtime", "queue_ns", "compute_ns", "more", "input_ns", "output_ns", "rows", "batch_rows", "leads", "cached")
     ID_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     QUEUE_NS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_NS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_NS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_NS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LEADS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     id: str
     outputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]
     error: WorkError
     runtime: str
     queue_ns: int
     compute_ns: int
-    def __init__(self, id: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., error: _Optional[_Union[WorkError, _Mapping]] = ..., runtime: _Optional[str] = ..., queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ...) -> None: ...
+    more: bool
+    input_ns: int
+    output_ns: int
+    rows: int
+    batch_rows: int
+    leads: bool
+    cached: bool
+    def __init__(self, id: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., error: _Optional[_Union[WorkError, _Mapping]] = ..., runtime: _Optional[str] = ..., queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ..., more: _Optional[bool] = ..., input_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., rows: _Optional[int] = ..., batch_rows: _Optional[int] = ..., leads: _Optional[bool] = ..., cached: _Optional[bool] = ...) -> None: ...
 
 class WorkReplyEnvelope(_message.Message):
     __slots__ = ("replies",)

@@ -5,6 +5,7 @@ from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from stellwerk.options.v1 import options_pb2 as _options_pb2
 from stellwerk.type.v1 import requirements_pb2 as _requirements_pb2
+from stellwerk.type.v1 import serving_pb2 as _serving_pb2
 from stellwerk.type.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -61,7 +62,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., latest_version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., aliases: _Optional[_Mapping[str, int]] = ..., format: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., description: _Optional[str] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("name", "version", "format", "sha256", "size_bytes", "signature", "requires", "labels", "metadata", "description", "create_time", "creator", "format_options")
+    __slots__ = ("name", "version", "format", "sha256", "size_bytes", "signature", "requires", "labels", "metadata", "description", "create_time", "creator", "format_options", "serving")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +97,7 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     CREATOR_FIELD_NUMBER: _ClassVar[int]
     FORMAT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     format: str
@@ -109,7 +111,8 @@ class ModelVersion(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     creator: str
     format_options: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., format: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., signature: _Optional[_Iterable[_Union[_tensor_pb2.MethodSignature, _Mapping]]] = ..., requires: _Optional[_Union[_requirements_pb2.Requirements, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., description: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., creator: _Optional[str] = ..., format_options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    serving: _serving_pb2.ServingPolicy
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., format: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., signature: _Optional[_Iterable[_Union[_tensor_pb2.MethodSignature, _Mapping]]] = ..., requires: _Optional[_Union[_requirements_pb2.Requirements, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., description: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., creator: _Optional[str] = ..., format_options: _Optional[_Mapping[str, str]] = ..., serving: _Optional[_Union[_serving_pb2.ServingPolicy, _Mapping]] = ...) -> None: ...
 
 class Alias(_message.Message):
     __slots__ = ("name", "version", "etag", "update_time", "updater")

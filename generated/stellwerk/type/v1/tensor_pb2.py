@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estellwerk/type/v1/tensor.proto\x12\x11stellwerk.type.v1\"E\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\"\x80\x01\n\x0fMethodSignature\x12\x0e\n\x06method\x18\x01 \x01(\t\x12-\n\x06inputs\x18\x02 \x03(\x0b\x32\x1d.stellwerk.type.v1.TensorSpec\x12.\n\x07outputs\x18\x03 \x03(\x0b\x32\x1d.stellwerk.type.v1.TensorSpecb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estellwerk/type/v1/tensor.proto\x12\x11stellwerk.type.v1\"E\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\"\x93\x01\n\x0fMethodSignature\x12\x0e\n\x06method\x18\x01 \x01(\t\x12-\n\x06inputs\x18\x02 \x03(\x0b\x32\x1d.stellwerk.type.v1.TensorSpec\x12.\n\x07outputs\x18\x03 \x03(\x0b\x32\x1d.stellwerk.type.v1.TensorSpec\x12\x11\n\tdecoupled\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSORSPEC']._serialized_start=124
   _globals['_TENSORSPEC']._serialized_end=200
   _globals['_METHODSIGNATURE']._serialized_start=203
-  _globals['_METHODSIGNATURE']._serialized_end=331
+  _globals['_METHODSIGNATURE']._serialized_end=350
 # @@protoc_insertion_point(module_scope)
