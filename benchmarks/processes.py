@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -19,13 +20,29 @@ class NotReady(Exception):
 
 
 class Child:
-    """A process and its descendants. Its output goes to a log file; of one that `speaks`, only standard error does."""
+    """A process and its descendants. Its output goes to a log file; of one that `speaks`, only standard error does.
 
-    def __init__(self, command: Sequence[str], log: Path, cwd: Path | None = None, speaks: bool = False):
+    `env` is added to the environment of this process.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        cwd: Path | None = None,
+        speaks: bool = False,
+        env: Mapping[str, str] | None = None,
+    ):
         self.log = log
         with log.open("wb") as sink:
-            stdout = subprocess.PIPE if speaks else sink
-            self._process = subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=sink, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if speaks else sink,
+                stderr=sink,
+                env={**os.environ, **(env or {})},
+            )
 
     def first_line(self) -> str:
         """The first line that it says; raises NotReady if it ends without one."""
