@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from services.repository.formats import check_format
+from services.repository.serving_policies import check_serving
 from services.wire import tensors
 from services.wire.errors import InvalidInput, TooLarge
 from stellwerk.repository.v1 import repository_service_pb2 as pb
@@ -52,6 +53,7 @@ def check_spec(given: pb.ModelVersion, max_artifact_bytes: int) -> pb.ModelVersi
     _check_entries(spec.format_options, "format_options")
     _check_signature(spec.signature)
     _check_requires(spec.requires)
+    check_serving(spec)
     return spec
 
 

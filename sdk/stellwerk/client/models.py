@@ -16,8 +16,10 @@ from stellwerk.client.naming import bucket_name, model_name
 from stellwerk.client.noun import Noun, S, pages
 from stellwerk.client.plan import Download, Plan, Progress, call, operation, upload, work
 from stellwerk.client.requirements import requirements
+from stellwerk.client.serving import serving_policy
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.type.v1.requirements_pb2 import Requirements
+from stellwerk.type.v1.serving_pb2 import ServingPolicy
 from stellwerk.type.v1.tensor_pb2 import MethodSignature
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Models(Noun[S]):
         requires: Requirements | Mapping[str, Any] | None = None,
         options: Mapping[str, str] | None = None,
         signature: builtins.list[MethodSignature] | None = None,
+        serving: ServingPolicy | Mapping[str, Any] | None = None,
+        warmup: Any = None,
         alias: str | None = None,
         unsafe: bool = False,
         progress: Progress | None = None,
@@ -51,7 +55,8 @@ class Models(Noun[S]):
 
         `model` is a scikit-learn estimator, a torch module (with `example`), an ONNX model, or the path of a file.
         `example` is a few rows of input; with it dtypes and shapes are exact. `requires` is what `runtime.require`
-        takes, as a dict. `alias` is pointed at the new version.
+        takes, as a dict. `serving` says how it is served, such as `{"max_batch_size": 32, "response_cache": True}`;
+        `warmup` is a few rows that are predicted right after loading. `alias` is pointed at the new version.
         Raises InvalidInput for what cannot be stored safely; nothing is visible before the whole artifact is stored.
         """
         target = model_name(name, self._bucket)
@@ -60,16 +65,18 @@ class Models(Noun[S]):
                 lambda: packaging.package(model, Path(folder), example=example, format=format, unsafe=unsafe)
             )
             digest = yield from work(lambda: _sha256(packed.path))
+            declared = packed.signature if signature is None else signature
             described = pb.ModelVersion(
                 format=packed.format,
                 sha256=digest,
                 size_bytes=packed.path.stat().st_size,
-                signature=packed.signature if signature is None else signature,
+                signature=declared,
                 requires=requires if isinstance(requires, Requirements) else requirements(**(requires or {})),
                 labels=labels,
                 metadata={**packed.metadata, **(metadata or {})},
                 description=description,
                 format_options=options,
+                serving=serving_policy(serving, warmup, declared),
             )
             opened = yield from call(
                 pb.CreateUploadRequest(parent=target.parent, model_version=described), pb.CreateUploadResponse

@@ -16,7 +16,7 @@ from services.repository.intake import Intake
 from services.repository.specs import check_spec
 from services.wire.errors import InvalidInput, TooLarge
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from stellwerk.type.v1 import requirements_pb2, tensor_pb2
+from stellwerk.type.v1 import requirements_pb2, serving_pb2, tensor_pb2
 
 LIMIT = 1 << 30
 
@@ -30,6 +30,10 @@ def requires(**parts: Any) -> requirements_pb2.Requirements:
     return requirements_pb2.Requirements(**parts)
 
 
+def serving(**parts: Any) -> serving_pb2.ServingPolicy:
+    return serving_pb2.ServingPolicy(**parts)
+
+
 def test_a_full_description_passes_and_loses_only_output_fields() -> None:
     said = pb.ModelVersion(
         format="skops",
@@ -41,6 +45,16 @@ def test_a_full_description_passes_and_loses_only_output_fields() -> None:
         signature=method(columns=["a", "b", "c", "d"]),
         requires=requires(accelerator_count=1, accelerator_kind="cuda", frameworks={"torch": ">=2.4,<3", "numpy": ""}),
         format_options={"module": "resnet"},
+        serving=serving(
+            max_batch_size=32,
+            preferred_batch_sizes=[8, 32],
+            priority_levels=3,
+            default_priority=2,
+            response_cache=True,
+            warmup=[
+                {"inputs": [tensor_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], data=bytes(16))]},
+            ],
+        ),
     )
     given_version = pb.ModelVersion(name="mine", version=9, creator="me")
     given_version.MergeFrom(said)
@@ -89,6 +103,17 @@ WRONG: dict[str, dict[str, Any]] = {
     "accelerators": {"requires": requires(accelerator_count=5000)},
     "framework name": {"requires": requires(frameworks={"to rch": ""})},
     "framework specifier": {"requires": requires(frameworks={"torch": "newest"})},
+    "rows in one call": {"serving": serving(max_batch_size=70_000)},
+    "default priority": {"serving": serving(priority_levels=2, default_priority=3)},
+    "preferred size over the largest": {"serving": serving(max_batch_size=8, preferred_batch_sizes=[16])},
+    "preferred size of none": {"serving": serving(preferred_batch_sizes=[0])},
+    "preferred size twice": {"serving": serving(preferred_batch_sizes=[4, 4])},
+    "hours of delay": {"serving": serving(max_queue_delay_us=2**31)},
+    "warm-up of no method": {"signature": method(), "serving": serving(warmup=[{"method": "fit"}])},
+    "warm-up without its input": {"signature": method(), "serving": serving(warmup=[{}])},
+    "warm-up that lies": {
+        "serving": serving(warmup=[{"inputs": [tensor_pb2.Tensor(name="x", datatype="FP32", shape=[2], data=b"1")]}])
+    },
     "required label": {"requires": requires(labels={"a b": "x"})},
 }
 

@@ -67,6 +67,10 @@ def put(
     label: Pairs = None,
     meta: Pairs = None,
     option: Pairs = None,
+    serving: Annotated[
+        list[str] | None,
+        typer.Option(help="How it is served, such as max_batch_size=32 or response_cache=true; may be repeated."),
+    ] = None,
     description: str = "",
     alias: Alias = None,
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Allow a format that runs code when loaded.")] = False,
@@ -83,6 +87,7 @@ def put(
             labels=parse_pairs(label),
             metadata=parse_pairs(meta),
             options=parse_pairs(option),
+            serving=parse_pairs(serving),
             description=description,
             alias=alias,
             unsafe=unsafe,

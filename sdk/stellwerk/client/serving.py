@@ -1,0 +1,49 @@
+"""How a model is to be served, from the words of the SDK and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stellwerk.client.errors import InvalidInput
+from stellwerk.type.v1.serving_pb2 import ServingPolicy, WarmupCall
+from stellwerk.type.v1.tensor_pb2 import MethodSignature
+
+_FIELDS = [field.name for field in ServingPolicy.DESCRIPTOR.fields if field.name != "warmup"]
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+def serving_policy(
+    wishes: ServingPolicy | Mapping[str, Any] | None, warmup: Any, signature: Sequence[MethodSignature]
+) -> ServingPolicy | None:
+    """The policy as the platform takes it, None if nothing is wished. `warmup` is a few rows for "predict".
+
+    Raises InvalidInput for words that name nothing and for values of the wrong kind.
+    """
+    policy = ServingPolicy()
+    if isinstance(wishes, ServingPolicy):
+        policy.CopyFrom(wishes)
+    else:
+        for name, value in (wishes or {}).items():
+            _set(policy, name, value)
+    if warmup is not None:
+        from stellwerk.client import arrays
+
+        known = next((one for one in signature if one.method == "predict"), None)
+        policy.warmup.append(WarmupCall(method="predict", inputs=arrays.to_tensors(warmup, known)))
+    return policy if policy.ByteSize() else None
+
+
+def _set(policy: ServingPolicy, name: str, value: Any) -> None:
+    if name not in _FIELDS:
+        raise InvalidInput(f"serving knows no '{name}'; it knows {', '.join(_FIELDS)}", field=name)
+    try:
+        if name == "response_cache":
+            policy.response_cache = _TRUTHS[value.lower()] if isinstance(value, str) else bool(value)
+        elif name == "preferred_batch_sizes":
+            sizes = value.split("+") if isinstance(value, str) else value
+            policy.preferred_batch_sizes.extend(int(size) for size in sizes)
+        else:
+            setattr(policy, name, int(value))
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput(f"serving.{name} cannot be {value!r}", field=name) from None
