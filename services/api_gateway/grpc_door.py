@@ -15,13 +15,16 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from services.api_gateway import public
+from services.api_gateway.grpc_inference import GrpcInference
 from services.api_gateway.upstreams import Upstreams
 from services.wire.errors import Cancelled
-from services.wire.permissions import AUTHENTICATED, Rule, rule_of
+from services.wire.permissions import AUTHENTICATED, INFERENCE_SERVICE, Rule, rule_of
 
 # Bytes in, bytes out.
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
+_INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
+_STREAM_INFER = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _REFLECTION_METHOD = "ServerReflectionInfo"
 
@@ -40,9 +43,12 @@ def rules() -> dict[str, Rule]:
 class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Finds the handler of a method."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, inference: GrpcInference) -> None:
         self._handlers: Mapping[str, MethodHandler] = {
-            name: _handler(name, method, upstreams) for name, method in passed_methods().items()
+            **{name: _handler(name, method, upstreams) for name, method in passed_methods().items()},
+            # Calls of models travel together, whoever's they are.
+            _INFER: grpc.unary_unary_rpc_method_handler(inference.infer),
+            _STREAM_INFER: grpc.stream_stream_rpc_method_handler(inference.stream_infer),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler | None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from services.api_gateway import grpc_door, public
 from services.api_gateway.app import Doorkeeper, HttpDoor
+from services.api_gateway.calls import Calls
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.credentials import Credentials, issuer
+from services.api_gateway.grpc_door import GrpcDoor
+from services.api_gateway.grpc_inference import GrpcInference
 from services.api_gateway.http_server import HttpServer
 from services.api_gateway.journal import HttpJournal
 from services.api_gateway.servicer import GatewayServicer
-from services.api_gateway.site import Site, site_of
+from services.api_gateway.site import site_of
 from services.api_gateway.upstreams import Upstreams, loopback
 from services.api_gateway.visit import Limits
 from services.chassis.process import Process
 from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
+from stellwerk.router.v1.call_service_pb2_grpc import CallServiceStub
 
 
 def compose(settings: GatewaySettings) -> Process:
@@ -25,17 +29,20 @@ def compose(settings: GatewaySettings) -> Process:
 
 def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     """Puts both doors into the process; returns the HTTP one."""
-    addresses = {
-        public.ROUTER: settings.router,
-        public.REPOSITORY: settings.repository,
-        public.CONTROLPLANE: settings.controlplane,
-    }
-    upstreams = Upstreams(addresses, process.raw_channel)
+    upstreams = Upstreams(public.addresses(settings), process.raw_channel)
+    # Calls go over streams of this process' own; each carries its caller's token within.
+    calls = Calls(CallServiceStub(process.channel(public.ROUTER, settings.router)).Exchange)
+    process.background("calls", calls.run)
     issue = issuer(process.channel(public.CONTROLPLANE, settings.controlplane))
     credentials = Credentials(issue, settings.credential_cache_size)
     site = site_of(settings, upstreams)
     process.exchange_credentials(credentials.token)
-    _grpc(process, settings, site, upstreams)
+    inference = GrpcInference(calls, settings.max_deadline_seconds)
+    process.serve_passing(GrpcDoor(upstreams, inference), grpc_door.rules())
+    if settings.reflection:
+        process.serve_passing(*grpc_door.reflection_handler())
+    servicer = GatewayServicer(site.table.routes, upstreams)
+    process.serve(public.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
 
     keeper = Doorkeeper(credentials.token, process.verifier.verify)
     journal = HttpJournal(process.metrics, process.log, process.journal.note, process.tracing)
@@ -50,11 +57,3 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     process.resource("http", start, http.stop)
     process.on_drain(http.stop)
     return http
-
-
-def _grpc(process: Process, settings: GatewaySettings, site: Site, upstreams: Upstreams) -> None:
-    process.serve_passing(grpc_door.GrpcDoor(upstreams), grpc_door.rules())
-    if settings.reflection:
-        process.serve_passing(*grpc_door.reflection_handler())
-    servicer = GatewayServicer(site.table.routes, upstreams)
-    process.serve(public.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)

@@ -54,7 +54,8 @@ class Process:
         self._public = public
         self.service, self.settings = service, settings
         self.instance = settings.instance or f"{service}-{secrets.token_hex(4)}"
-        self.log = logs.configure(service, self.instance, level=settings.log_level, style=settings.log_format)
+        self.log_levels = logs.Levels(settings.log_level)
+        self.log = logs.configure(service, self.instance, levels=self.log_levels, style=settings.log_format)
         self.metrics = CollectorRegistry()
         self.tracing = telemetry.Tracing(service, self.instance, settings.otel_endpoint)
         self.verifier = TokenVerifier()
@@ -138,6 +139,11 @@ class Process:
     def journal(self) -> Journal:
         """Where refusals are noted that happen before a call reaches the guard, such as at an HTTP door."""
         return self._journal
+
+    @property
+    def call_metrics(self) -> telemetry.CallMetrics:
+        """Counts and times of calls by method, for those that do not come as an RPC each."""
+        return self._surroundings.metrics
 
     def exchange_credentials(self, exchange: Exchange) -> None:
         """Lets callers present something that `exchange` turns into a token; tokens pass through it unchanged."""

@@ -31,6 +31,11 @@ class ModelDirectory:
         self._asking: dict[ModelName, asyncio.Task[messages.ModelVersion]] = {}
         self._epoch = 0
 
+    @property
+    def repository(self) -> Any:
+        """The repository's stub, for what is asked too rarely to be kept."""
+        return self._stub
+
     async def resolve(self, name: ModelName) -> messages.ModelVersion:
         """The version that the name means. Raises ModelNotFound, VersionNotFound, AliasNotFound, Unavailable."""
         known = self._known.get(name)
@@ -39,6 +44,11 @@ class ModelDirectory:
         if known[0] <= time.monotonic():
             self._refresh(name)
         return known[1]
+
+    def known(self, name: ModelName) -> messages.ModelVersion | None:
+        """The version that the name means if that is known and fresh, without asking."""
+        known = self._known.get(name)
+        return known[1] if known is not None and known[0] > time.monotonic() else None
 
     def _refresh(self, name: ModelName) -> asyncio.Task[messages.ModelVersion]:
         task = self._asking.get(name)

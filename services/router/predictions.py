@@ -1,27 +1,34 @@
-"""One prediction, from a name and tensors to an answer: resolve → validate → place → dispatch."""
+"""One prediction, from a name and tensors to an answer: resolve → validate → place → dispatch.
+
+What a client's requests have in common is looked up, not worked out: a call of a model that is known and served goes
+to its queue without waiting for anything.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.chassis import context
+from services.router.callee import Callee
 from services.router.directory import ModelDirectory
-from services.router.dispatch import Dispatcher
+from services.router.dispatch import Answered, Dispatcher
+from services.router.placement import Demand
 from services.router.serving import Serving
 from services.wire import metadata as keys
-from services.wire import tensors
-from services.wire.errors import InvalidInput, TooLarge, from_work_error
+from services.wire.errors import NotImplementedHere, ServiceError, TooLarge, from_work_error
 from services.wire.names import ModelName
+from services.wire.open_inference import DEFAULT_METHOD
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import requirements_pb2, tensor_pb2
 
-DEFAULT_METHOD = "predict"
 # What the router keeps of the deadline, so that it can still say what timed out.
 _MARGIN_SECONDS = 0.02
 _NOTHING = requirements_pb2.Requirements()
+_MAX_CALLEES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,50 +40,70 @@ class Answer:
     runtime: str
 
 
-def signature_of(version: repository.ModelVersion, method: str) -> tensor_pb2.MethodSignature:
-    """The method's signature; an empty one if the owner declared nothing. Raises InvalidInput for an unknown method."""
-    if not version.signature:
-        return tensor_pb2.MethodSignature(method=method)
-    for signature in version.signature:
-        if signature.method == method:
-            return signature
-    known = ", ".join(f"'{signature.method}'" for signature in version.signature) or "none"
-    raise InvalidInput(f"the model has no method '{method[:64]}'; it has {known}", method=method[:64])
-
-
-def _check(
-    version: repository.ModelVersion,
-    signature: tensor_pb2.MethodSignature,
-    inputs: Sequence[tensor_pb2.Tensor],
-    outputs: Sequence[str],
-) -> None:
-    if version.signature:
-        tensors.check_against(inputs, signature.inputs)
-        check_outputs(outputs, signature)
-        return
-    for tensor in inputs:
-        tensors.check(tensor)
-
-
-def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) -> None:
-    """Raises InvalidInput if an output is asked for that the method does not give, or twice."""
-    known = {spec.name for spec in signature.outputs}
-    for name in wanted:
-        if name not in known:
-            listed = ", ".join(f"'{spec.name}'" for spec in signature.outputs)
-            raise InvalidInput(f"the model has no output '{name[:64]}'; it gives {listed}", output=name[:64])
-    if len(set(wanted)) != len(wanted):
-        raise InvalidInput("an output is asked for twice")
-
-
 class Predictions:
-    """The use case behind Predict and ModelInfer."""
+    """The use case behind every call of a model."""
 
     def __init__(
         self, directory: ModelDirectory, serving: Serving, dispatcher: Dispatcher, max_input_bytes: int
     ) -> None:
         self.directory, self.serving, self._dispatcher = directory, serving, dispatcher
         self._max_input_bytes = max_input_bytes
+        self._callees: dict[str, Callee] = {}
+
+    def known(self, name: ModelName) -> Callee | None:
+        """What the name means, if that is known without asking."""
+        version = self.directory.known(name)
+        return None if version is None else self.callee(version)
+
+    async def find(self, name: ModelName) -> Callee:
+        """What the name means. Raises ModelNotFound and its siblings."""
+        return self.callee(await self.directory.resolve(name))
+
+    def callee(self, version: repository.ModelVersion) -> Callee:
+        """A version, ready to be called."""
+        callee = self._callees.get(version.name)
+        if callee is None or callee.version is not version:
+            if len(self._callees) >= _MAX_CALLEES:
+                self._callees.clear()
+            callee = self._callees[version.name] = Callee(version)
+        return callee
+
+    def demand(self, callee: Callee, requires: requirements_pb2.Requirements = _NOTHING) -> Demand:
+        """That the version be served under its own and these requirements."""
+        if requires is not _NOTHING:
+            return self.serving.demand(callee.version, requires)
+        demand = callee.demand
+        if demand is None or not self.serving.keeps(demand):
+            demand = callee.demand = self.serving.demand(callee.version, _NOTHING)
+        demand.last_used = time.monotonic()
+        return demand
+
+    def send(self, callee: Callee, demand: Demand, work: work_pb2.WorkItem, deadline: float, answered: Answered) -> str:
+        """Checks the work and sends it to a queue that is served; `answered` hears of every answer and of the end.
+
+        Returns the id to cancel it by. Raises InvalidInput, TooLarge, Overloaded, and what `Dispatcher.submit` raises.
+        """
+        method = callee.method(work.method)
+        if method.decoupled and not work.stream:
+            raise NotImplementedHere("this model gives several answers to a request; call it over a stream")
+        self._check_size(work)
+        method.check(work)
+        tenant = work.context.get(keys.PRINCIPAL, "")
+        return self._dispatcher.submit(
+            demand.key, work, deadline=deadline, tenant=tenant, policy=callee.policy, answered=answered
+        )
+
+    def cancel(self, id: str) -> None:
+        """The caller does not wait for it any more."""
+        self._dispatcher.cancel(id)
+
+    def _check_size(self, work: work_pb2.WorkItem) -> None:
+        size = sum(len(tensor.data) for tensor in work.inputs)
+        if size > self._max_input_bytes:
+            raise TooLarge(
+                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send fewer rows at a time",
+                limit=self._max_input_bytes,
+            )
 
     async def predict(
         self,
@@ -87,30 +114,38 @@ class Predictions:
         requires: requirements_pb2.Requirements = _NOTHING,
     ) -> Answer:
         """Calls `method` of a resolved version. Raises the error classes of `services.wire.errors`."""
-        signature = signature_of(version, method or DEFAULT_METHOD)
-        _check(version, signature, inputs, outputs)
-        size = sum(len(tensor.data) for tensor in inputs)
-        if size > self._max_input_bytes:
-            raise TooLarge(
-                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send fewer rows at a time",
-                limit=self._max_input_bytes,
-            )
         call = context.current()
         deadline = time.monotonic() + (call.remaining() if call else 30.0) - _MARGIN_SECONDS
-        demand = self.serving.demand(version, requires)
+        work = work_pb2.WorkItem(
+            method=method or DEFAULT_METHOD, inputs=inputs, outputs=outputs, context=_context(call)
+        )
+        callee = self.callee(version)
+        callee.method(work.method)
+        demand = self.demand(callee, requires)
         if not self.serving.fleet.ready(demand.key):
             await self.serving.ready(demand, deadline)
-        by_name = {tensor.name: tensor for tensor in inputs}
-        item = work_pb2.WorkItem(
-            method=signature.method,
-            inputs=[by_name[spec.name] for spec in signature.inputs] or inputs,
-            outputs=outputs,
-            context=_context(call),
-        )
-        reply = await self._dispatcher.call(demand.key, item, deadline)
+        reply = await self._call(lambda answered: self.send(callee, demand, work, deadline, answered))
         if reply.HasField("error"):
             raise from_work_error(reply.error)
         return Answer(version, reply.outputs, reply.runtime)
+
+    async def _call(self, send: Callable[[Answered], str]) -> work_pb2.WorkReply:
+        future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
+
+        def answered(item: work_pb2.WorkReply | ServiceError) -> None:
+            if future.done():
+                return
+            if isinstance(item, ServiceError):
+                future.set_exception(item)
+            else:
+                future.set_result(item)
+
+        id = send(answered)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.cancel(id)
+            raise
 
     async def resolve(self, name: ModelName) -> repository.ModelVersion:
         """The version that a name means."""

@@ -6,13 +6,15 @@ from typing import Any
 
 from services.chassis.broker.port import Broker
 from services.router import instances
+from services.router.callee import signature_of
 from services.router.dispatch import Dispatcher
 from services.router.pending import PendingTable
-from services.router.predictions import DEFAULT_METHOD, Predictions, signature_of
+from services.router.predictions import Predictions
 from services.router.serving import Serving
 from services.wire import topology
 from services.wire.errors import InvalidInput, RuntimeNotFound
 from services.wire.names import parse_model, parse_single
+from services.wire.open_inference import DEFAULT_METHOD
 from stellwerk.router.v1 import router_service_pb2 as messages
 
 

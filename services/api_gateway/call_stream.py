@@ -1,0 +1,192 @@
+"""One stream to the router that carries the calls of many callers. What gathers while a frame is being written goes
+with the next one: no timer, so that a lone call waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+from services.wire.errors import DeadlinePassed, ServiceError, Unavailable
+from stellwerk.router.v1 import call_service_pb2 as messages
+
+# Bounds of one frame: more does not amortise better and delays the first call in it.
+MAX_CALLS = 256
+MAX_BYTES = 1024 * 1024
+# Credentials that the other side keeps for us; beyond, all are forgotten and sent again as they are used.
+MAX_CREDENTIALS = 4096
+# How long after its deadline a call that the router did not answer ends here; the router's own word is better.
+_OVERTIME_SECONDS = 0.1
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
+# A router that restarts is back within moments: a call waits so long for a stream before it is told that there is none.
+PATIENCE_SECONDS = 1.0
+
+Open: TypeAlias = Callable[[], Awaitable[Any]]
+# Takes every answer to one call, or the error that ends it.
+Taker: TypeAlias = "Callable[[messages.Answer | ServiceError], None]"
+
+
+class _Waiting:
+    """A call without its last answer."""
+
+    __slots__ = ("expiry", "take")
+
+    def __init__(self, take: Taker, expiry: asyncio.TimerHandle) -> None:
+        self.take, self.expiry = take, expiry
+
+
+class CallStream:
+    """Keeps one stream open, for ever; calls fail at once while there is none."""
+
+    def __init__(self, open_stream: Open) -> None:
+        """`open_stream` opens the RPC, messages as they are; it raises a ServiceError."""
+        self._open = open_stream
+        self._stream: Any = None
+        self._ids = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._wake = asyncio.Event()
+        self._opened = asyncio.Event()
+        self.problem = "the router has not been reached yet"
+        self._reset()
+
+    def _reset(self) -> None:
+        self._frame = messages.ExchangeRequest()
+        self._overflow: list[messages.Call] = []
+        self._bytes = 0
+        self._credentials: dict[str, int] = {}
+        self._credential_ids = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be sent now."""
+        return self._stream is not None
+
+    async def opened(self, seconds: float) -> None:
+        """Returns when the stream is open, or after so many seconds."""
+        try:
+            await asyncio.wait_for(self._opened.wait(), min(seconds, PATIENCE_SECONDS))
+        except TimeoutError:
+            return
+
+    def send(self, call: messages.Call, token: str, seconds: float, take: Taker) -> int:
+        """Sends a call, whose id and credential are set here; `take` hears of it until its end. Returns the id.
+
+        Raises Unavailable when there is no stream; afterwards every end of the call is told to `take`, once.
+        """
+        if self._stream is None:
+            raise Unavailable("the router does not answer; try again in a moment", service="router")
+        self._ids += 1
+        call.id = id = self._ids
+        call.credential = self._credentials.get(token) or self._introduce(token)
+        expiry = asyncio.get_running_loop().call_later(seconds + _OVERTIME_SECONDS, self._expire, id)
+        self._waiting[id] = _Waiting(take, expiry)
+        size = call.ByteSize()
+        if len(self._frame.calls) >= MAX_CALLS or (self._bytes and self._bytes + size > MAX_BYTES) or self._overflow:
+            self._overflow.append(call)
+        else:
+            self._frame.calls.append(call)
+            self._bytes += size
+        self._wake.set()
+        return id
+
+    def forget(self, id: int) -> None:
+        """The caller does not wait any more; the router is told, so that the work is not done in vain."""
+        waiting = self._waiting.pop(id, None)
+        if waiting is not None:
+            waiting.expiry.cancel()
+            if self._stream is not None:
+                self._frame.cancelled.append(id)
+                self._wake.set()
+
+    def _introduce(self, token: str) -> int:
+        if len(self._credentials) >= MAX_CREDENTIALS:
+            self._frame.dropped_credentials.extend(self._credentials.values())
+            self._credentials.clear()
+        self._credential_ids += 1
+        self._credentials[token] = self._credential_ids
+        self._frame.credentials.add(id=self._credential_ids, token=token)
+        return self._credential_ids
+
+    async def run(self) -> None:
+        """Opens the stream, and opens it again whenever it ends."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            try:
+                await self._session()
+                pause = _SHORTEST_PAUSE
+                self.problem = "the router ended the stream"
+            except ServiceError as exc:
+                self.problem = exc.message
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _session(self) -> None:
+        stream = await self._open()
+        self._reset()
+        writing: asyncio.Task[None] | None = None
+        try:
+            # The router greets with an empty frame: from then on it takes calls.
+            while (frame := await stream.read()) is not grpc.aio.EOF:
+                if writing is None:
+                    self._stream, self.problem = stream, ""
+                    self._opened.set()
+                    writing = asyncio.create_task(self._write(stream))
+                for answer in frame.answers:
+                    self._take(answer)
+        finally:
+            self._stream = None
+            self._opened.clear()
+            stream.cancel()
+            if writing is not None:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+            self._fail_all()
+
+    async def _write(self, stream: Any) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            frame = self._frame
+            self._frame, self._bytes = messages.ExchangeRequest(), 0
+            self._refill()
+            await stream.write(frame)
+
+    def _refill(self) -> None:
+        """Calls that had no room in the frame before go into the next."""
+        taken = 0
+        for call in self._overflow:
+            size = call.ByteSize()
+            if taken >= MAX_CALLS or (taken and self._bytes + size > MAX_BYTES):
+                break
+            self._frame.calls.append(call)
+            self._bytes += size
+            taken += 1
+        if taken:
+            del self._overflow[:taken]
+            self._wake.set()
+
+    def _take(self, answer: messages.Answer) -> None:
+        if answer.reply.more:
+            waiting = self._waiting.get(answer.id)
+        else:
+            waiting = self._waiting.pop(answer.id, None)
+            if waiting is not None:
+                waiting.expiry.cancel()
+        if waiting is not None:
+            waiting.take(answer)
+
+    def _expire(self, id: int) -> None:
+        waiting = self._waiting.get(id)
+        if waiting is not None:
+            self.forget(id)
+            waiting.take(DeadlinePassed("the router did not answer before the deadline", service="router"))
+
+    def _fail_all(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            one.expiry.cancel()
+            one.take(Unavailable("the router was lost before it answered; try again in a moment", service="router"))
