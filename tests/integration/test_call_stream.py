@@ -1,0 +1,306 @@
+"""Calls between a gateway and a router over one stream: real gRPC, real tokens; only what answers is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import structlog
+
+from services.api_gateway.calls import LARGE_BYTES, Calls
+from services.chassis.clients import ServiceChannel
+from services.chassis.context import CallContext
+from services.chassis.process import Process
+from services.router.call_journal import CallJournal
+from services.router.callee import Callee
+from services.router.calls import CallServicer
+from services.router.statistics import Statistics
+from services.wire.errors import (
+    Cancelled,
+    DeadlinePassed,
+    InvalidInput,
+    ModelFailed,
+    ModelNotFound,
+    NotPermitted,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+    to_work_error,
+)
+from services.wire.names import ModelName
+from services.wire.open_inference import Ask
+from stellwerk.job.v1 import work_pb2
+from stellwerk.repository.v1 import repository_service_pb2 as repository
+from stellwerk.router.v1 import call_service_pb2, call_service_pb2_grpc
+from tests.fakes.eventually import eventually
+from tests.fakes.process import Standalone, standalone
+
+Answered = Callable[[work_pb2.WorkReply | ServiceError], None]
+
+
+class Model:
+    """Stands for everything behind the stream. The work's method says what becomes of it."""
+
+    def __init__(self) -> None:
+        self.serving = SimpleNamespace(fleet=SimpleNamespace(ready=lambda key: True))
+        self.sent: list[work_pb2.WorkItem] = []
+        self.cancelled: list[str] = []
+        self.silent: list[Answered] = []
+
+    def known(self, name: ModelName) -> Callee | None:
+        if name.model == "new":
+            return None
+        return Callee(repository.ModelVersion(name=f"buckets/{name.bucket}/models/{name.model}/versions/3"))
+
+    async def find(self, name: ModelName) -> Callee:
+        await asyncio.sleep(0.01)
+        raise ModelNotFound("there is no such model")
+
+    def demand(self, callee: Callee) -> Any:
+        return SimpleNamespace(key="k")
+
+    def send(self, callee: Callee, demand: Any, work: work_pb2.WorkItem, deadline: float, answered: Answered) -> str:
+        self.sent.append(work)
+        if work.method == "refuse":
+            raise InvalidInput("not like this")
+        loop = asyncio.get_running_loop()
+        if work.method == "break":
+            raise RuntimeError("a fault of ours, with a secret")
+        if work.method == "fail":
+            loop.call_soon(answered, work_pb2.WorkReply(error=to_work_error(ModelFailed("it broke"))))
+        elif work.method == "count":
+            for number in range(3):
+                loop.call_soon(answered, work_pb2.WorkReply(outputs=work.inputs, queue_ns=number, more=True))
+            loop.call_soon(answered, work_pb2.WorkReply())
+        elif work.method == "silent":
+            self.silent.append(answered)
+        else:
+            loop.call_soon(answered, work_pb2.WorkReply(outputs=work.inputs))
+        return str(len(self.sent))
+
+    def cancel(self, id: str) -> None:
+        self.cancelled.append(id)
+
+
+class Rig:
+    """A router with a fake inside and a gateway's half of the stream."""
+
+    def __init__(self, router: Standalone, model: Model, calls: Calls, servicer: CallServicer) -> None:
+        self.router, self.model, self.calls, self.servicer = router, model, calls, servicer
+        self.token = router.issuer.token("principals/ada", ("caller", "default"))
+
+    def context(self, seconds: float = 5.0, token: str | None = None) -> CallContext:
+        deadline = time.monotonic() + seconds
+        return CallContext("m", "r1", token=self.token if token is None else token, deadline=deadline)
+
+    async def call(self, method: str = "echo", data: bytes = b"1234", seconds: float = 5.0, **ask: Any) -> bytes:
+        answered = await self.calls.call(asks(method, data, **ask), self.context(seconds))
+        return answered.outputs[0].data
+
+
+def asks(method: str = "echo", data: bytes = b"1234", model: str = "iris", version: str = "") -> Ask:
+    work = work_pb2.WorkItem(method=method)
+    work.inputs.add(name="x", datatype="UINT8", shape=[len(data)], data=data)
+    return Ask(model, version, "", work)
+
+
+@asynccontextmanager
+async def rigged() -> AsyncIterator[Rig]:
+    model = Model()
+    built: list[CallServicer] = []
+
+    def build(process: Process) -> None:
+        journal = CallJournal(
+            process.call_metrics, Statistics(), process.tracing, process.journal.note, structlog.get_logger()
+        )
+        servicer = CallServicer(model, process.verifier, journal, structlog.get_logger())  # type: ignore[arg-type]
+        built.append(servicer)
+        process.on_drain(servicer.drain)
+        process.serve(
+            call_service_pb2.DESCRIPTOR.services_by_name["CallService"],
+            call_service_pb2_grpc.add_CallServiceServicer_to_server,
+            servicer,
+        )
+
+    async with standalone("router", build) as router:
+
+        async def own_token() -> str:
+            return router.issuer.token("services/api_gateway", ("service.api_gateway", "*"))
+
+        channel: Any = ServiceChannel(router.channel(), "router", own_token)
+        calls = Calls(call_service_pb2_grpc.CallServiceStub(channel).Exchange)
+        running = asyncio.create_task(calls.run())
+        try:
+            await eventually(lambda: not calls.problem)
+            yield Rig(router, model, calls, built[0])
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await channel.close()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with rigged() as made:
+        yield made
+
+
+async def test_every_caller_gets_its_own_answer(rig: Rig) -> None:
+    answers = await asyncio.gather(*(rig.call(data=b"%d" % number) for number in range(1000)))
+
+    assert answers == [b"%d" % number for number in range(1000)]
+
+
+async def test_calls_of_any_size_come_through(rig: Rig) -> None:
+    sizes = [0, 1, LARGE_BYTES + 1, 3 * 1024 * 1024, 700 * 1024, 700 * 1024, 700 * 1024, 5]
+
+    answers = await asyncio.gather(*(rig.call(data=bytes(size)) for size in sizes))
+
+    assert [len(answer) for answer in answers] == sizes
+
+
+async def test_the_work_says_who_asked_and_under_which_request(rig: Rig) -> None:
+    await rig.call()
+
+    assert dict(rig.model.sent[0].context) == {"x-request-id": "r1", "x-principal": "principals/ada"}
+
+
+async def test_an_answer_says_which_version_gave_it(rig: Rig) -> None:
+    answered = await rig.calls.call(asks(), rig.context())
+
+    assert (answered.model_version, answered.final) == ("buckets/default/models/iris/versions/3", True)
+
+
+@pytest.mark.parametrize(("method", "error"), [("refuse", InvalidInput), ("fail", ModelFailed)])
+async def test_errors_keep_their_class(rig: Rig, method: str, error: type[ServiceError]) -> None:
+    with pytest.raises(error):
+        await rig.call(method)
+
+
+async def test_a_fault_of_ours_is_told_without_its_words(rig: Rig) -> None:
+    with pytest.raises(ServiceError) as raised:
+        await rig.call("break")
+
+    assert raised.value.reason == "INTERNAL"
+    assert "secret" not in raised.value.message
+    assert await rig.call() == b"1234"
+
+
+async def test_a_name_that_is_not_known_yet_is_asked_for(rig: Rig) -> None:
+    with pytest.raises(ModelNotFound):
+        await rig.call(model="new")
+
+
+@pytest.mark.parametrize("token", ["", "x.y.z"])
+async def test_a_call_without_a_good_token_is_refused_and_harms_no_other(rig: Rig, token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await rig.calls.call(asks(), rig.context(token=token))
+
+    assert await rig.call() == b"1234"
+    assert not [work for work in rig.model.sent if work.context["x-principal"] != "principals/ada"]
+
+
+async def test_a_token_that_lapses_is_refused_though_it_was_good_before(rig: Rig) -> None:
+    now = int(time.time())
+    short = rig.router.issuer.token("principals/ada", ("caller", "*"), exp=now - 28)  # the leeway is 30 s
+    await rig.calls.call(asks(), rig.context(token=short))
+    await asyncio.sleep(2.1)
+
+    with pytest.raises(Unauthenticated):
+        await rig.calls.call(asks(), rig.context(token=short))
+
+
+async def test_a_revoked_key_is_refused_at_once(rig: Rig) -> None:
+    await rig.call()
+
+    rig.router.process.verifier.trust(rig.router.issuer.bundle(revoked_key_ids=["key1"]))
+
+    with pytest.raises(Unauthenticated):
+        await rig.call()
+
+
+async def test_a_grant_on_one_bucket_is_none_on_another(rig: Rig) -> None:
+    with pytest.raises(NotPermitted):
+        await rig.call(model="secret:iris")
+
+    assert await rig.call() == b"1234"
+    await eventually(lambda: any(record.outcome == "NOT_PERMITTED" for record in rig.router.ledger.records))
+
+
+async def test_a_silent_model_costs_its_caller_no_more_than_the_deadline(rig: Rig) -> None:
+    started = time.monotonic()
+
+    with pytest.raises(DeadlinePassed):
+        await rig.call("silent", seconds=0.3)
+
+    assert 0.25 < time.monotonic() - started < 0.55
+    await eventually(lambda: len(rig.model.cancelled) == 1)
+
+
+async def test_the_asks_own_timeout_counts_when_it_is_shorter(rig: Rig) -> None:
+    ask = asks("silent")
+    ask.timeout_us = 200_000
+    started = time.monotonic()
+
+    with pytest.raises(DeadlinePassed):
+        await rig.calls.call(ask, rig.context())
+
+    assert time.monotonic() - started < 0.45
+
+
+async def test_who_goes_away_is_not_worked_for(rig: Rig) -> None:
+    task = asyncio.create_task(rig.call("silent"))
+    await eventually(lambda: len(rig.model.silent) == 1)
+
+    task.cancel()
+
+    await eventually(lambda: rig.model.cancelled == ["1"])
+    rig.model.silent[0](work_pb2.WorkReply())  # late: nobody is harmed
+    assert await rig.call() == b"1234"
+
+
+async def test_several_answers_come_in_their_order_and_end(rig: Rig) -> None:
+    answers = [answer async for answer in rig.calls.stream(asks("count"), rig.context())]
+
+    assert [(len(answer.outputs), answer.final) for answer in answers] == [(1, False)] * 3 + [(0, True)]
+    assert rig.model.sent[0].stream
+
+
+async def test_a_stream_that_is_left_is_cancelled(rig: Rig) -> None:
+    answers = rig.calls.stream(asks("count"), rig.context())
+    await anext(answers)
+    await answers.aclose()
+
+    assert await rig.call() == b"1234"
+
+
+async def test_a_router_that_stops_answers_what_it_has_and_takes_no_more(rig: Rig) -> None:
+    task = asyncio.create_task(rig.call("silent"))
+    await eventually(lambda: len(rig.model.silent) == 1)
+    draining = asyncio.create_task(rig.servicer.drain())
+    await asyncio.sleep(0.05)
+
+    with pytest.raises(Unavailable):
+        await rig.call()
+    assert not draining.done()
+    work = rig.model.sent[0]
+    rig.model.silent[0](work_pb2.WorkReply(outputs=work.inputs))
+
+    assert await task == b"1234"
+    await asyncio.wait_for(draining, 5)
+
+
+async def test_calls_in_hand_end_when_the_router_is_lost() -> None:
+    async with rigged() as rig:
+        task = asyncio.create_task(rig.call("silent", seconds=30))
+        await eventually(lambda: len(rig.model.silent) == 1)
+        rig.router.process.settings.__dict__["drain_seconds"] = 0.0
+        rig.router.process.stop()
+
+        with pytest.raises((Unavailable, Cancelled)):
+            await asyncio.wait_for(task, 8)
