@@ -14,6 +14,49 @@ from services.chassis import context
 # Without the frames' local variables: they hold tokens and payloads.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# The synchronous ways to write a line; services use no others.
+_METHODS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+class Levels:
+    """Which levels of a process's log are written. Each can be switched while it runs; critical always is."""
+
+    def __init__(self, level: str) -> None:
+        """Begins with `level` and all above it."""
+        self._on = {number: number >= _LEVELS[level] for number in _LEVELS.values()}
+
+    def writes(self, level: int) -> bool:
+        """Whether lines of this level, a number as in `logging`, are written."""
+        return self._on.get(level // 10 * 10, level >= logging.CRITICAL)
+
+    def switch(self, level: int, on: bool) -> None:
+        """Has lines of this level written from now on, or not."""
+        self._on[level] = on
+
+
+def _switchable(levels: Levels) -> type[Any]:
+    """A class of loggers that ask `levels` before each line."""
+    base = structlog.make_filtering_bound_logger(logging.DEBUG)
+
+    def gated(write: Any, level: int) -> Any:
+        def method(self: Any, event: str, *args: Any, **fields: Any) -> Any:
+            return write(self, event, *args, **fields) if levels.writes(level) else None
+
+        return method
+
+    def log(self: Any, level: int, event: str, *args: Any, **fields: Any) -> Any:
+        return base.log(self, level, event, *args, **fields) if levels.writes(level) else None
+
+    methods: dict[str, Any] = {name: gated(getattr(base, name), level) for name, level in _METHODS.items()}
+    methods |= {"log": log, "is_enabled_for": lambda self, level: levels.writes(level)}
+    return type("SwitchableLogger", (base,), methods)
 
 
 def _add_call(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -29,7 +72,7 @@ def _dumps(event: structlog.typing.EventDict, **_: Any) -> bytes:
     return orjson.dumps(event, default=str)
 
 
-def configure(service: str, instance: str, *, level: str, style: str) -> structlog.typing.FilteringBoundLogger:
+def configure(service: str, instance: str, *, levels: Levels, style: str) -> structlog.typing.FilteringBoundLogger:
     """Sets the process's logging up and returns its logger. Other libraries' warnings come out in the same form."""
 
     def add_process(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -53,7 +96,7 @@ def configure(service: str, instance: str, *, level: str, style: str) -> structl
     )
     structlog.configure(
         processors=shared + ending,
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=_switchable(levels),
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer)
         if json
         else structlog.PrintLoggerFactory(sys.stderr),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -49,10 +50,33 @@ def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:
     return server, server.server_port
 
 
+@dataclass(slots=True)
+class Sampling:
+    """Which units of work become spans: one in `every`, while there are `left` of them; None for no limit."""
+
+    on: bool = True
+    every: int = 1
+    left: int | None = None
+    _seen: int = field(default=0, init=False)
+
+    def take(self) -> bool:
+        """Whether the unit of work that begins now becomes a span; counts it."""
+        if not self.on or self.left == 0:
+            return False
+        self._seen += 1
+        if self._seen % self.every:
+            return False
+        if self.left is not None:
+            self.left -= 1
+        return True
+
+
 class Tracing:
     """Spans around units of work, exported by OTLP; without an endpoint it does nothing and costs nothing."""
 
     def __init__(self, service: str, instance: str, endpoint: str) -> None:
+        # May be replaced at any time.
+        self.sampling = Sampling()
         self._tracer: Any = None
         self._provider: Any = None
         if not endpoint:
@@ -68,9 +92,14 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("stellwerk")
 
+    @property
+    def exports(self) -> bool:
+        """Whether there is a collector to export to."""
+        return self._tracer is not None
+
     def begin(self, name: str, call: CallContext) -> Any:
         """Starts a span under the call's trace and makes it the parent of what follows; None when tracing is off."""
-        if self._tracer is None:
+        if self._tracer is None or not self.sampling.take():
             return None
         from opentelemetry.trace.propagation import set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -85,7 +114,7 @@ class Tracing:
 
     def record(self, name: str, traceparent: str, duration_ns: int, code: str) -> None:
         """Records work that has just ended as a span under `traceparent`, for work that is not a call of its own."""
-        if self._tracer is None:
+        if self._tracer is None or not self.sampling.take():
             return
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

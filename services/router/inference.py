@@ -1,25 +1,27 @@
-"""The Open Inference Protocol on top of predictions."""
+"""The Open Inference Protocol on top of predictions: its core; what extends it is in `inference_extension`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from services.chassis.release import platform_version
-from services.router.predictions import DEFAULT_METHOD, Predictions, signature_of
+from services.router.configuration import described_signature, properties
+from services.router.inference_extension import EXTENSIONS, InferenceExtension, Tools
+from services.router.predictions import Predictions
 from services.router.serving import Serving
 from services.wire import open_inference
 from services.wire.errors import InvalidInput, NotFound
 from services.wire.names import parse_inference_name
-from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import tensor_pb2
 
 
-class InferenceServicer:
+class InferenceServicer(InferenceExtension):
     """inference.GRPCInferenceService."""
 
-    def __init__(self, predictions: Predictions, serving: Serving, ready: Any, messages: Any) -> None:
+    def __init__(self, predictions: Predictions, serving: Serving, ready: Any, messages: Any, tools: Tools) -> None:
         """`ready() -> bool` says whether the router is; `messages` is the module of the protocol's messages."""
-        self._predictions, self._serving, self._ready, self._messages = predictions, serving, ready, messages
+        super().__init__(predictions, serving, tools)
+        self._ready, self._messages = ready, messages
 
     async def ServerLive(self, request: Any, _: Any) -> Any:
         return self._messages.ServerLiveResponse(live=True)
@@ -28,7 +30,9 @@ class InferenceServicer:
         return self._messages.ServerReadyResponse(ready=self._ready())
 
     async def ServerMetadata(self, request: Any, _: Any) -> Any:
-        return self._messages.ServerMetadataResponse(name="stellwerk", version=platform_version(), extensions=[])
+        return self._messages.ServerMetadataResponse(
+            name="stellwerk", version=platform_version(), extensions=EXTENSIONS
+        )
 
     async def ModelReady(self, request: Any, _: Any) -> Any:
         return self._messages.ModelReadyResponse(ready=await self._model_ready(request.name, request.version))
@@ -44,14 +48,14 @@ class InferenceServicer:
         name = parse_inference_name(request.name, request.version)
         version = await self._predictions.resolve(name)
         versions = [str(version.version)] if request.version else await self._predictions.directory.versions(name)
-        signature = signature_of(version, DEFAULT_METHOD)
+        signature = described_signature(version)
         return self._messages.ModelMetadataResponse(
             name=request.name,
             versions=versions,
             platform=version.format,
             inputs=[self._described(spec) for spec in signature.inputs],
             outputs=[self._described(spec) for spec in signature.outputs],
-            properties=_properties(version),
+            properties=properties(version),
         )
 
     def _described(self, spec: tensor_pb2.TensorSpec) -> Any:
@@ -64,7 +68,3 @@ class InferenceServicer:
         ask = open_inference.read(request)
         answer = await self._predictions.predict(version, ask.work.method, ask.work.inputs, ask.work.outputs)
         return open_inference.write(ask, version.name, answer.outputs)
-
-
-def _properties(version: repository.ModelVersion) -> dict[str, str]:
-    return {"methods": ",".join(signature.method for signature in version.signature), "sha256": version.sha256}

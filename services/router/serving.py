@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Callable
 
@@ -60,6 +62,10 @@ class Serving:
         known.last_used = now
         return known
 
+    def keeps(self, demand: Demand) -> bool:
+        """Whether the demand is still one of ours: those that nobody uses are dropped."""
+        return self.demands.get(demand.key) is demand
+
     def servable(self, version: repository.ModelVersion) -> bool:
         """Whether a runtime answers the version now or could be told to."""
         demand = Demand("", version.name, version.format, version.requires, 0.0)
@@ -68,7 +74,10 @@ class Serving:
     async def ready(self, demand: Demand, deadline: float) -> None:
         """Returns when a runtime answers the demand. Raises why none can, or DeadlinePassed."""
         while not self.fleet.ready(demand.key):
-            self.reconcile()
+            # Who waits uses the model: it stays wanted, whatever becomes of the demand meanwhile.
+            demand.last_used = time.monotonic()
+            self.demands[demand.key] = demand
+            self._act()
             members = self.fleet.members.values()
             if not placement.candidates(demand, members):
                 error = placement.explain(demand, members)
@@ -78,6 +87,32 @@ class Serving:
             if failed is not None:
                 raise failed
             await self._wait_for_change(deadline)
+
+    async def load(self, version: repository.ModelVersion, deadline: float) -> None:
+        """Returns when a runtime answers the version. One that could not be loaded is tried again now. Raises as
+        `ready` does."""
+        demand = self.demand(version, requirements_pb2.Requirements())
+        for member in self.fleet.members.values():
+            member.retry_at.pop(demand.key, None)
+        await self.ready(demand, deadline)
+
+    async def unload(self, model: str, deadline: float) -> None:
+        """Has every version of buckets/{bucket}/models/{model} let go, after the answers to what was already asked.
+
+        Returns when no runtime has it any more, or at the deadline; what is asked for meanwhile is kept and served.
+        """
+        self.reconcile()
+        idle = [demand for demand in self.demands.values() if demand.model_version.startswith(f"{model}/versions/")]
+        for demand in idle:
+            demand.last_used = -math.inf
+        self.reconcile()
+        while time.monotonic() < deadline:
+            served = self.fleet.known_keys()
+            if not any(demand.key in served and demand.last_used == -math.inf for demand in idle):
+                return
+            with contextlib.suppress(DeadlinePassed):
+                await self._wait_for_change(deadline)
+            self._act()
 
     async def _wait_for_change(self, deadline: float) -> None:
         left = deadline - time.monotonic()
@@ -90,6 +125,12 @@ class Serving:
 
     def reconcile(self) -> None:
         """Plans and carries out; wakes those who wait."""
+        self._act()
+        self._changed.set()
+        self._changed.clear()
+
+    def _act(self) -> None:
+        """Plans and carries out. Who waits for a change calls this one, lest those who wait wake each other."""
         now = time.monotonic()
         for demand in self.demands.values():
             demand.pending = self._pending.count(demand.key)
@@ -98,8 +139,6 @@ class Serving:
             self._carry_out(action, now)
         self._drop_idle(now)
         self._fail_unserved(now)
-        self._changed.set()
-        self._changed.clear()
 
     def _adopt(self, now: float) -> None:
         """Keys that runtimes serve but nobody asked this process for: a router before us did."""

@@ -111,6 +111,11 @@ def parse_inference_name(name: str, version: str = "") -> ModelName:
     return ModelName(bucket, model, alias=check_alias(version))
 
 
+def inference_name(name: ModelName) -> str:
+    """The model as the Open Inference Protocol names it; the inverse of `parse_inference_name` but for the version."""
+    return name.model if name.bucket == DEFAULT_BUCKET else f"{name.bucket}:{name.model}"
+
+
 def parse_single(name: str, collection: str, what: str) -> str:
     """The id of {collection}/{id}, such as principals/{principal} or runtimes/{runtime}."""
     parts = name.split("/")

@@ -62,7 +62,12 @@ ROLES: dict[str, Role] = {
             "status.read audit.write broker.exchange calls.forward",
             True,
         ),
-        _role("service.router", "the router itself", "models.read status.read audit.write broker.exchange", True),
+        _role(
+            "service.router",
+            "the router itself",
+            "buckets.read models.read status.read audit.write broker.exchange",
+            True,
+        ),
         _role(
             "service.runtime",
             "a runtime itself",

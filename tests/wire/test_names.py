@@ -134,6 +134,12 @@ def test_inference_names_default_to_the_default_bucket(name: str, version: str, 
     assert names.parse_inference_name(name, version) == expected
 
 
+@pytest.mark.parametrize("name", ["iris", "team:iris"])
+def test_a_model_is_named_to_clients_as_they_name_it(name: str) -> None:
+    assert names.inference_name(names.parse_inference_name(name, "3")) == name
+    assert names.inference_name(names.parse_inference_name("default:iris")) == "iris"
+
+
 @pytest.mark.parametrize(("name", "version"), [(":iris", ""), ("a:b:c", ""), ("a:", ""), ("iris", "0"), ("x/y", "1")])
 def test_hostile_inference_names_are_refused(name: str, version: str) -> None:
     with pytest.raises(InvalidInput):

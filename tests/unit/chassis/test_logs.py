@@ -8,7 +8,8 @@ import sys
 
 PROGRAM = """
 from services.chassis import context, logs
-log = logs.configure("router", "r1", level="info", style=STYLE)
+levels = logs.Levels("info")
+log = logs.configure("router", "r1", levels=levels, style=STYLE)
 call = context.CallContext(method="/x", request_id="req-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 context.bind(call)
 def fail(token):
@@ -18,6 +19,22 @@ try:
 except RuntimeError:
     log.exception("failed", code=7)
 log.debug("not shown")
+"""
+
+SWITCHED = """
+import logging
+from services.chassis import logs
+levels = logs.Levels("info")
+log = logs.configure("router", "r1", levels=levels, style="json")
+bound = log.bind(part="x")
+log.info("one"), log.debug("hidden")
+levels.switch(logging.DEBUG, True), levels.switch(logging.INFO, False)
+bound.debug("two"), bound.info("hidden"), bound.log(logging.INFO, "hidden"), bound.warning("three")
+assert log.is_enabled_for(logging.DEBUG) and not log.is_enabled_for(logging.INFO)
+levels.switch(logging.ERROR, False), levels.switch(logging.WARNING, False)
+log.error("hidden"), log.exception("hidden"), logging.getLogger("library").error("hidden"), log.critical("four")
+levels.switch(logging.WARNING, True)
+logging.getLogger("library").warning("forwarded")
 """
 
 
@@ -40,3 +57,9 @@ def test_no_variable_is_shown_in_either_style() -> None:
         shown = lines_of(style)
         assert "it broke" in shown
         assert "hunter2" not in shown.replace('fail("hunter2-canary")', "")
+
+
+def test_each_level_can_be_switched_while_the_process_runs() -> None:
+    said = subprocess.run([sys.executable, "-c", SWITCHED], capture_output=True, text=True, check=True).stderr
+
+    assert [json.loads(line)["event"] for line in said.splitlines()] == ["one", "two", "three", "four", "library"]
