@@ -20,10 +20,13 @@ class Plan:
     seconds: float
     warm_up: float
     predictions: int = 100
+    # Registered models and simulated runtimes of B9.
+    models: int = 1000
+    runtimes: int = 49
 
 
 FULL = Plan(pairs=7, seconds=6, warm_up=4)
-QUICK = Plan(pairs=3, seconds=3, warm_up=1)
+QUICK = Plan(pairs=3, seconds=3, warm_up=1, models=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,36 @@ class Figure:
 
 
 B1 = Figure("B1", "REST Open Inference JSON, 64 connections, authenticated ÷ MLServer", 6, "higher", "req/s")
+B2 = Figure("B2", "the same, 256 connections ÷ Triton (C++ front, Python models)", 0.8, "higher", "req/s")
 B3 = Figure("B3", "gRPC ModelInfer, 64 in flight, whole path ÷ bare grpc.aio echo", 0.6, "higher", "req/s")
 B4 = Figure(
     "B4", "p50 of one lone REST request ÷ MLServer's", 2, "lower", "ms", value=lambda measurement: measurement.p50
 )
-B8 = Figure("B8", "loads of a 50 MB model in 100 predictions", 1, "lower", "loads")
+B5 = Figure(
+    "B5",
+    "p50 of 1 MiB of FP32 in and out over gRPC ÷ bare grpc.aio echo",
+    2.5,
+    "lower",
+    "ms",
+    value=lambda measurement: measurement.p50,
+)
+_B9_TARGET = 1.2
+B9A = Figure(
+    "B9a",
+    "CPU time of a request with {:,} registered models ÷ with few",
+    _B9_TARGET,
+    "lower",
+    "CPU-s/1,000",
+    value=lambda measurement: measurement.cpu,
+)
+B9B = Figure(
+    "B9b",
+    "CPU time of a request with {:,} attached runtimes ÷ with 1",
+    _B9_TARGET,
+    "lower",
+    "CPU-s/1,000",
+    value=lambda measurement: measurement.cpu,
+)
 
 
 @dataclass(frozen=True, slots=True)

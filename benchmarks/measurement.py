@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from inference import grpc_service_pb2 as pb
+
 
 @dataclass(frozen=True, slots=True)
 class RestCall:
@@ -19,11 +21,12 @@ class RestCall:
 
 @dataclass(frozen=True, slots=True)
 class GrpcCall:
-    """One ModelInfer to repeat: the address, the serialised request, the metadata."""
+    """One ModelInfer to repeat: the address, the serialised request, the metadata, and how to tell a right answer."""
 
     address: str
     request: bytes
     metadata: Mapping[str, str]
+    right: Callable[[pb.ModelInferResponse], bool] = lambda answer: len(answer.outputs) > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from benchmarks.measurement import GrpcCall, RestCall
 from benchmarks.processes import Child, descendants, free_port
@@ -33,14 +34,15 @@ class Stellwerk:
 
     name = "Stellwerk"
 
-    def __init__(self, broker: str = "auto") -> None:
+    def __init__(self, broker: str = "auto", env: Mapping[str, str] | None = None) -> None:
+        """`env` is added to the environment of its services."""
         self._directory = tempfile.TemporaryDirectory(prefix="stellwerk-bench-")
         folder = Path(self._directory.name)
         self.http_port, self.grpc_port = free_port(), free_port()
         command = [str(Path(sys.executable).parent / "stellwerk"), "up", "--broker", broker, "--runtimes", "1"]
         command += ["--data-dir", str(folder / "data"), "--log-level", "warning"]
         command += ["--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)]
-        self._child = Child(command, folder / "log", speaks=True)
+        self._child = Child(command, folder / "log", speaks=True, env=env)
         try:
             self.ready: dict[str, Any] = json.loads(self._child.first_line())
         except BaseException:
@@ -52,6 +54,10 @@ class Stellwerk:
     def store(self, model: Any, name: str) -> Input:
         """Stores a model; returns what it takes, as the Open Inference Protocol tells it."""
         self.client.models.put(model, name)
+        return self.input_of(name)
+
+    def input_of(self, name: str) -> Input:
+        """The one input of a model that is stored."""
         answer = httpx.get(f"{self.ready['http']}/v2/models/{name}", headers=self._authorization(), timeout=60)
         answer.raise_for_status()
         tensor = answer.json()["inputs"][0]
@@ -74,6 +80,11 @@ class Stellwerk:
             for process, address in self.ready["metrics"].items()
             if process.startswith("runtime")
         )
+
+    def environment(self, process: str) -> Mapping[str, str]:
+        """What one of its processes was told when it started."""
+        environment: dict[str, str] = psutil.Process(self.ready["pids"][process]).environ()
+        return environment
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}"}

@@ -5,21 +5,23 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from benchmarks import facts, figures, grpc_load, model_loads, rest_load
+from benchmarks import facts, figures, grpc_load, model_loads, rest_load, scale
 from benchmarks.echo import EchoServer
-from benchmarks.figures import Plan, Progress, Result
-from benchmarks.measurement import System, WrongAnswer
+from benchmarks.figures import Figure, Plan, Progress, Result
+from benchmarks.measurement import GrpcCall, RestCall, System, WrongAnswer
 from benchmarks.ours import Stellwerk, flower_calls
 from benchmarks.peers import MLServer
 from benchmarks.processes import NotReady
-from benchmarks.work import iris_model
+from benchmarks.triton import Triton
+from benchmarks.work import iris_model, is_mirrored, mirror_message, mirror_model
 
-# B1 and B3 load with 64 at a time, B4 with one.
-MANY, ONE = 64, 1
-MODEL = "iris"
+# B1 and B3 load with 64 at a time, B2 with 256, B4 and B5 with one.
+MOST, MANY, ONE = 256, 64, 1
+MODEL, MIRROR = "iris", "mirror"
 
 S = TypeVar("S", bound=System)
 
@@ -28,36 +30,37 @@ class Systems:
     """The systems under test, each started when first needed and stopped at the end."""
 
     def __init__(self, broker: str, stack: ExitStack, progress: Progress) -> None:
+        self._broker = broker
         self._stack = stack
         self._progress = progress
-        self._mlserver: MLServer | None = None
-        self._echo: EchoServer | None = None
+        self._running: dict[str, System] = {}
         self.versions: dict[str, dict[str, str]] = {}
-        self.ours = self._start("Stellwerk", lambda: Stellwerk(broker))
-        tensor = self.ours.store(iris_model(), MODEL)
-        self.body, self.message = flower_calls(MODEL, tensor)
+        self.ours = self.peer(Stellwerk, self.another)
+        self.body, self.message = flower_calls(MODEL, self.ours.store(iris_model(), MODEL))
 
-    def mlserver(self) -> MLServer:
-        """The REST peer."""
-        self._mlserver = self._mlserver or self._start(MLServer.name, MLServer)
-        return self._mlserver
+    def peer(self, kind: type[S], start: Callable[[], S] | None = None) -> S:
+        """The one system of this class; `start` makes it if it takes arguments."""
+        name = kind.__name__
+        if name not in self._running:
+            self._progress(f"starting {name}")
+            system = (start or kind)()
+            self._stack.callback(system.stop)
+            self.versions[system.name] = dict(system.versions)
+            self._running[name] = system
+        found = self._running[name]
+        assert isinstance(found, kind)
+        return found
 
-    def echo(self) -> EchoServer:
-        """The gRPC floor."""
-        self._echo = self._echo or self._start(EchoServer.name, EchoServer)
-        return self._echo
-
-    def _start(self, name: str, start: Callable[[], S]) -> S:
-        self._progress(f"starting {name}")
-        system = start()
-        self._stack.callback(system.stop)
-        self.versions[name] = dict(system.versions)
-        return system
+    def another(self) -> Stellwerk:
+        """One more platform, for the caller to stop."""
+        return Stellwerk(self._broker)
 
 
-def _rest(figure: figures.Figure, connections: int, systems: Systems, plan: Plan, progress: Progress) -> Result:
-    ours, peer = systems.ours, systems.mlserver()
-    mine, other = ours.rest(MODEL, systems.body), peer.rest(systems.body)
+def _rest(
+    figure: Figure, connections: int, systems: Systems, peer: System, other: RestCall, plan: Plan, progress: Progress
+) -> Result:
+    ours = systems.ours
+    mine = ours.rest(MODEL, systems.body)
     rest_load.check(ours.name, mine)
     rest_load.check(peer.name, other)
     return figures.measure(
@@ -69,24 +72,60 @@ def _rest(figure: figures.Figure, connections: int, systems: Systems, plan: Plan
     )
 
 
-def _grpc(systems: Systems, plan: Plan, progress: Progress) -> Result:
-    ours, peer = systems.ours, systems.echo()
-    mine, other = ours.grpc(systems.message), peer.call(systems.message)
-    return figures.measure(
-        figures.B3,
-        plan,
-        lambda seconds: grpc_load.measure(ours, mine, MANY, seconds),
-        lambda seconds: grpc_load.measure(peer, other, MANY, seconds),
-        progress,
-    )
+def _against_mlserver(
+    figure: Figure, connections: int, systems: Systems, plan: Plan, progress: Progress
+) -> list[dict[str, Any]]:
+    peer = systems.peer(MLServer)
+    return [_rest(figure, connections, systems, peer, peer.rest(systems.body), plan, progress).as_json()]
 
 
-Measured = Callable[[Systems, Plan, Progress], dict[str, Any]]
+def _against_triton(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    peer = systems.peer(Triton)
+    return [_rest(figures.B2, MOST, systems, peer, peer.rest(), plan, progress).as_json()]
+
+
+def _against_echo(
+    figure: Figure, in_flight: int, mine: GrpcCall, systems: Systems, plan: Plan, progress: Progress
+) -> list[dict[str, Any]]:
+    ours, peer = systems.ours, systems.peer(EchoServer)
+    other = peer.call(mine.request)
+    return [
+        figures.measure(
+            figure,
+            plan,
+            lambda seconds: grpc_load.measure(ours, mine, in_flight, seconds),
+            lambda seconds: grpc_load.measure(peer, other, in_flight, seconds),
+            progress,
+        ).as_json()
+    ]
+
+
+def _small_messages(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    return _against_echo(figures.B3, MANY, systems.ours.grpc(systems.message), systems, plan, progress)
+
+
+def _large_messages(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    tensor = systems.ours.store(mirror_model(), MIRROR)
+    call = replace(systems.ours.grpc(mirror_message(MIRROR, tensor.name)), right=is_mirrored)
+    return _against_echo(figures.B5, ONE, call, systems, plan, progress)
+
+
+def _scale(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    return [
+        scale.models(systems.another, systems.ours, plan, progress).as_json(),
+        scale.runtimes(systems.ours, plan, progress).as_json(),
+    ]
+
+
+Measured = Callable[[Systems, Plan, Progress], list[dict[str, Any]]]
 FIGURES: dict[str, Measured] = {
-    "B1": lambda systems, plan, progress: _rest(figures.B1, MANY, systems, plan, progress).as_json(),
-    "B3": lambda systems, plan, progress: _grpc(systems, plan, progress).as_json(),
-    "B4": lambda systems, plan, progress: _rest(figures.B4, ONE, systems, plan, progress).as_json(),
-    "B8": lambda systems, plan, progress: model_loads.count(systems.ours, plan.predictions).as_json(),
+    "B1": lambda systems, plan, progress: _against_mlserver(figures.B1, MANY, systems, plan, progress),
+    "B2": _against_triton,
+    "B3": _small_messages,
+    "B4": lambda systems, plan, progress: _against_mlserver(figures.B4, ONE, systems, plan, progress),
+    "B5": _large_messages,
+    "B8": lambda systems, plan, progress: [model_loads.count(systems.ours, plan.predictions).as_json()],
+    "B9": _scale,
 }
 
 
@@ -94,13 +133,13 @@ def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> d
     """The report of a run. A figure that cannot be measured says why and does not keep the others from it."""
     commit, dirty = facts.commit()
     environment = facts.environment()
-    measured = []
+    measured: list[dict[str, Any]] = []
     with ExitStack() as stack:
         systems = Systems(broker, stack, progress)
         for name in chosen:
             progress(f"{name}: measuring")
             try:
-                measured.append(FIGURES[name](systems, plan, progress))
+                measured += FIGURES[name](systems, plan, progress)
             except (WrongAnswer, NotReady, subprocess.CalledProcessError) as problem:
                 progress(f"{name}: {problem}")
                 measured.append({"id": name, "reached": False, "failed": " ".join(str(problem).split())[:300]})

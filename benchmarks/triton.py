@@ -19,7 +19,7 @@ import httpx
 from benchmarks.measurement import GrpcCall, RestCall
 from benchmarks.processes import Child, free_port
 from benchmarks.venvs import TRITON
-from benchmarks.work import is_setosa
+from benchmarks.work import FLOWER, infer_body, is_setosa
 
 HOME = TRITON.packages / "pytriton" / "tritonserver"
 SHARED_MEMORY = Path("/dev/shm")
@@ -170,9 +170,9 @@ class Triton:
             **TRITON.versions,
         }
 
-    def rest(self, body: bytes) -> RestCall:
+    def rest(self) -> RestCall:
         """A prediction of one flower."""
-        url = f"{self._server.http}/v2/models/{MODEL}/infer"
+        url, body = f"{self._server.http}/v2/models/{MODEL}/infer", infer_body("X", "FP64", [FLOWER])
         return RestCall(url, body, {"Content-Type": "application/json"}, is_setosa)
 
     def grpc(self, request: bytes) -> GrpcCall:

@@ -39,10 +39,11 @@ if [ "$(uname -s)" = Linux ]; then
     "$python" -c 'import ctypes; ctypes.CDLL("libcurl.so.4")' 2>/dev/null || missing+=(libcurl4)
 fi
 command -v wrk >/dev/null || missing+=(wrk)
+command -v h2load >/dev/null || missing+=(nghttp2-client)
 without() {
     say "  Not installed: ${missing[*]}. $1"
     say "  Without rabbitmq-server work travels by the built-in pull dispatch; without libcurl4 the bundled mongod"
-    say "  does not start (use --mongo-url); wrk is only for 'make bench'."
+    say "  does not start (use --mongo-url); wrk and nghttp2-client are only for 'make bench'."
 }
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "${STELLWERK_NO_APT:-}" = 1 ]; then

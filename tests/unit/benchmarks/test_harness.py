@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from benchmarks.measurement import GrpcCall, RestCall, WrongAnswer
 from benchmarks.processes import Child, NotReady
 from benchmarks.work import FLOWER, infer_body, infer_message, is_setosa
 
+needs_h2load = pytest.mark.skipif(
+    shutil.which("h2load") is None, reason="no h2load here"
+)
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk here: apt-get install wrk")
 
 
@@ -64,10 +68,11 @@ def _call(url: str) -> RestCall:
     return RestCall(url, body, {"Content-Type": "application/json", "Authorization": "Bearer t"}, is_setosa)
 
 
+@needs_h2load
 def test_a_grpc_server_is_measured_and_then_gone() -> None:
     server = EchoServer()
     try:
-        measured = grpc_load.measure(server, server.call(infer_message("iris", "x", "FP64")), in_flight=4, seconds=0.5)
+        measured = grpc_load.measure(server, server.call(infer_message("iris", "x", "FP64")), in_flight=4, seconds=1)
         pids = [pid for part in server.parts().values() for pid in part]
     finally:
         server.stop()
@@ -78,6 +83,18 @@ def test_a_grpc_server_is_measured_and_then_gone() -> None:
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+@needs_h2load
+def test_a_wrong_answer_is_not_measured() -> None:
+    server = EchoServer()
+    call = replace(server.call(infer_message("iris", "x", "FP64")), right=lambda answer: answer.model_name != "iris")
+    try:
+        with pytest.raises(WrongAnswer, match="another answer"):
+            grpc_load.measure(server, call, in_flight=1, seconds=1)
+    finally:
+        server.stop()
+
+
+@needs_h2load
 def test_what_does_not_speak_grpc_is_not_measured(address: str) -> None:
     call = GrpcCall(address.removeprefix("http://"), b"", {})  # it speaks HTTP/1.1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import figures, report, rest_load
+from benchmarks import figures, grpc_load, report, rest_load
 from benchmarks.measurement import Measurement, WrongAnswer
 from benchmarks.ours import samples_sum
 from benchmarks.processes import spent_between
@@ -17,6 +17,13 @@ from benchmarks.work import is_setosa
 WRK = """Running 2s test @ http://127.0.0.1:1/
   1 threads and 64 connections
 RESULT {"requests": 4000, "microseconds": 2000000, "p50": 15000, "p99": 30000, "status": 1000, "socket": 2}
+"""
+H2LOAD = """Stopped all clients for thread #0
+
+finished in 2.00s, 500.00 req/s, 52.00KB/s
+requests: 1000 total, 1064 started, 1000 done, 990 succeeded, 10 failed, 10 errored, 0 timeout
+status codes: 990 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 101.5KB (104000) total, 3.01KB (3080) headers (space savings 96.29%), 56.2KB (57600) data
 """
 
 
@@ -68,6 +75,32 @@ def test_answers_that_are_not_2xx_are_errors_and_no_requests() -> None:
 def test_a_system_that_only_fails_has_no_speed() -> None:
     with pytest.raises(WrongAnswer, match="answered none of 4000"):
         rest_load.parse("peer", WRK.replace('"status": 1000', '"status": 4000'), cpu={})
+
+
+def test_a_grpc_call_without_a_message_is_an_error_although_http_calls_it_a_success() -> None:
+    sent = grpc_load.parse(H2LOAD)
+    measured = grpc_load.measurement("peer", sent, answer_bytes=60, latencies=[1.0, 2.0, 3.0], cpu={"all": 0.48})
+
+    assert sent == grpc_load.Sent(succeeded=990, failed=10, data_bytes=57600, seconds=2.0)
+    assert (measured.requests, measured.errors, measured.per_second) == (960, 40, 480)
+    assert (measured.p50, measured.p99, measured.cpu) == (2.0, None, 0.5)
+
+
+def test_good_answers_that_differ_in_length_cannot_be_told_from_failed_ones() -> None:
+    with pytest.raises(WrongAnswer, match="differ in length"):
+        grpc_load.measurement("peer", grpc_load.parse(H2LOAD), answer_bytes=50, latencies=[1.0], cpu={})
+
+
+def test_calls_that_all_fail_have_no_speed() -> None:
+    refused = grpc_load.Sent(succeeded=1000, failed=0, data_bytes=0, seconds=2.0)
+
+    with pytest.raises(WrongAnswer, match="none of 1000"):
+        grpc_load.measurement("peer", refused, answer_bytes=60, latencies=[0.1] * 1000, cpu={})
+
+
+def test_a_server_that_is_not_there_has_no_speed() -> None:
+    with pytest.raises(WrongAnswer, match="measured nothing"):
+        grpc_load.parse("starting benchmark...\n[ERROR] Failed to connect\n")
 
 
 def test_systems_are_measured_in_turns_after_a_warm_up() -> None:
