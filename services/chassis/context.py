@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -66,4 +66,4 @@ def caller() -> Principal:
 
 def new_request_id() -> str:
     """A fresh request id, 32 hex digits."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,39 +87,27 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(unary, *coders)
 
     async def _serve_unary(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> Any:
-        async with self._around(rule, grpc_context) as call:
+        with _Around(self, rule, self._begin(rule, grpc_context)) as around:
+            call = around.call
             await self._authenticate(rule, call)
             async with asyncio.timeout(None if call.deadline is None else call.remaining()):
                 request = await self._authorise(rule, call, request)
                 if not rule.changes:
                     return await inner(request, grpc_context)
                 return await self._change(call, lambda: inner(request, grpc_context))
+        await _abort(grpc_context, around.error)
+        return None
 
     async def _serve_stream(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
-        async with self._around(rule, grpc_context) as call:
+        with _Around(self, rule, self._begin(rule, grpc_context)) as around:
+            call = around.call
             await self._authenticate(rule, call)
             request = await self._authorise(rule, call, request)
             async with aclosing(inner(request, grpc_context)) as responses:
                 async for response in responses:
                     yield response
-
-    @asynccontextmanager
-    async def _around(self, rule: Rule, grpc_context: Any) -> AsyncGenerator[CallContext]:
-        """Context, log and errors around one call: whatever is raised within ends it with a status."""
-        call, started = self._begin(rule, grpc_context), time.perf_counter()
-        span = self._with.tracing.begin(rule.method, call)
-        error: ServiceError | None = None
-        try:
-            yield call
-        except (asyncio.CancelledError, GeneratorExit):
-            error = Cancelled("the caller went away")
-            raise
-        except Exception as exc:
-            error = self._mean(exc, call)
-        finally:
-            self._end(rule, call, error, started, span)
-        if error is not None:
-            await _abort(grpc_context, error)
+        if around.error is not None:
+            await _abort(grpc_context, around.error)
 
     def _begin(self, rule: Rule, grpc_context: Any) -> CallContext:
         given = {key: value for key, value in grpc_context.invocation_metadata() or () if isinstance(value, str)}
@@ -185,13 +173,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         finally:
             self._with.journal.note(_record(audit.AuditRecord.KIND_OUTCOME, call, outcome))
 
-    def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
+    def mean(self, exc: Exception, call: CallContext) -> ServiceError:
+        """The error that the caller is told; what is a fault of ours is told to the log."""
         error = rpc_status.mean(exc, call.request_id)
         if error is not exc and error.code is grpc.StatusCode.INTERNAL:
             self._with.log.error("unexpected_error", method=call.method, exc_info=exc)
         return error
 
-    def _end(self, rule: Rule, call: CallContext, error: ServiceError | None, started: float, span: Any) -> None:
+    def begin_span(self, rule: Rule, call: CallContext) -> Any:
+        """The call's span, to be handed back to `end`."""
+        return self._with.tracing.begin(rule.method, call)
+
+    def end(self, rule: Rule, call: CallContext, error: ServiceError | None, started: float, span: Any) -> None:
+        """Takes down how the call ended."""
         seconds = time.perf_counter() - started
         code = "OK" if error is None else error.code.name
         self._with.metrics.observe(rule.method, code, seconds)
@@ -211,6 +205,35 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             resource=call.resource or None,
             peer=call.peer,
         )
+
+
+class _Around:
+    """Log and errors around one call: an exception within is kept as the error that the call is to end with.
+
+    A class, because a generator as a context manager costs more than all that is done here.
+    """
+
+    __slots__ = ("_guard", "_rule", "_span", "_started", "call", "error")
+
+    def __init__(self, guard: Guard, rule: Rule, call: CallContext) -> None:
+        self._guard, self._rule, self.call = guard, rule, call
+        self._started = time.perf_counter()
+        self._span = guard.begin_span(rule, call)
+        self.error: ServiceError | None = None
+
+    def __enter__(self) -> _Around:
+        return self
+
+    def __exit__(self, _: Any, exc: BaseException | None, __: Any) -> bool:
+        if exc is None:
+            self._guard.end(self._rule, self.call, None, self._started, self._span)
+            return True
+        if isinstance(exc, Exception):
+            self.error = self._guard.mean(exc, self.call)
+        elif isinstance(exc, asyncio.CancelledError | GeneratorExit):
+            self.error = Cancelled("the caller went away")
+        self._guard.end(self._rule, self.call, self.error, self._started, self._span)
+        return isinstance(exc, Exception)
 
 
 async def _peek(rule: Rule, request: Any) -> tuple[Any, Any]:
@@ -248,6 +271,7 @@ def _record(kind: int, call: CallContext, outcome: str) -> audit.AuditRecord:
     )
 
 
-async def _abort(grpc_context: Any, error: ServiceError) -> Any:
+async def _abort(grpc_context: Any, error: ServiceError | None) -> None:
+    assert error is not None
     trailers = ((rpc_status.DETAILS, rpc_status.details(error)),)
     await grpc_context.abort(error.code, error.message, trailing_metadata=trailers)
