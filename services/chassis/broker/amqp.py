@@ -1,69 +1,84 @@
-"""pika made awaitable: one connection, its channels, and their calls as coroutines. The only file that knows pika.
+"""pika made awaitable, on the event loop's own transport: a connection and how it opens. The only file that knows pika.
 
-Nothing here reconnects or retries: a closed channel or connection says so, once, to whoever uses it.
+Nothing here reconnects or retries: a closed connection says so, once, to whoever uses it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
+from socket import socket
+from ssl import SSLContext
 from typing import Any
 
 from pika import BasicProperties, URLParameters
-from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthenticationError
 
+from services.chassis.broker.amqp_channel import Channel, ChannelGone, fulfil
+from services.chassis.broker.amqp_stream import Stream
 from services.chassis.broker.port import Message
-from services.wire.topology import QueueSpec
 
 # A consumer that froze gives its messages back after three of these: 30 s, not the default's 180 s.
 HEARTBEAT_SECONDS = 10
 _CONNECT_SECONDS = 5
-_TRANSIENT = 1
-# What a socket takes at once; pika copies the rest of what it does not.
-_SEND_BYTES = 64 * 1024
-
-OnDelivery = Callable[[int, bool, str, Message], None]
 
 
 class ConnectFailed(Exception):
     """The broker could not be reached or let us not in."""
 
 
-class ChannelGone(Exception):
-    """The channel is closed; `code` is the broker's reply code, 0 if it did not say why."""
+class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
+    """The loop as pika uses it, but with transports of the loop's own: pika's cost five system calls for each send."""
 
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
+    stream: Stream
+
+    def create_streaming_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket,
+        on_done: Callable[[object], None],
+        ssl_context: SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> Any:
+        def on_made(stream: Stream) -> None:
+            self.stream = stream
+            on_done((stream, stream.get_protocol()))
+
+        def on_connected(result: object) -> None:
+            if isinstance(result, BaseException):
+                on_done(result)
+
+        connecting = self.get_native_ioloop().create_connection(
+            lambda: Stream(protocol_factory(), on_made),
+            sock=sock,
+            ssl=ssl_context,
+            server_hostname=server_hostname if ssl_context else None,
+        )
+        return self._schedule_and_wrap_in_io_ref(connecting, on_connected)
 
 
-class _Gathering(AsyncioConnection):  # type: ignore[misc]
-    """Sends what one turn of the loop produced together; pika alone makes a system call for each of its frames."""
+class _Connection(AsyncioConnection):  # type: ignore[misc]
+    """Counts all that is received. pika counts its own share, and would take a busy consumer's broker for silent."""
 
-    def __init__(self, *arguments: Any, custom_ioloop: asyncio.AbstractEventLoop, **named: Any) -> None:
-        self._gathered: list[bytes] = []
-        self._turn = custom_ioloop
-        super().__init__(*arguments, custom_ioloop=custom_ioloop, **named)
+    def __init__(self, services: _Services, parameters: URLParameters, **callbacks: Callable[..., None]) -> None:
+        self._services = services
+        super().__init__(parameters, custom_ioloop=services, **callbacks)
 
-    def _adapter_emit_data(self, data: bytes) -> None:
-        if not self._gathered:
-            self._turn.call_soon(self._send_gathered)
-        self._gathered.append(data)
+    @property
+    def bytes_received(self) -> int:
+        return self._services.stream.bytes_received
 
-    def _send_gathered(self) -> None:
-        data, self._gathered = b"".join(self._gathered), []
-        if self._transport is not None:  # gone when the connection ended within this turn
-            for at in range(0, len(data), _SEND_BYTES):
-                super()._adapter_emit_data(data[at : at + _SEND_BYTES])
+    @bytes_received.setter
+    def bytes_received(self, share: int) -> None:
+        """What pika counts."""
 
 
 class Connection:
     """An open connection. `closed` is done, with the reason, when it is no more."""
 
-    def __init__(self, connection: AsyncioConnection, closed: asyncio.Future[str]) -> None:
-        self._connection = connection
+    def __init__(self, connection: AsyncioConnection, stream: Stream, closed: asyncio.Future[str]) -> None:
+        self._connection, self._stream = connection, stream
         self.closed = closed
         self.blocked = ""
         self.unblocked = asyncio.Event()
@@ -84,12 +99,13 @@ class Connection:
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[ConnectFailed | None] = loop.create_future()
         closed: asyncio.Future[str] = loop.create_future()
-        raw = _Gathering(
+        services = _Services(loop)
+        raw = _Connection(
+            services,
             parameters,
-            on_open_callback=lambda _: _fulfil(opened, None),
-            on_open_error_callback=lambda _, error: _fulfil(opened, _connect_failed(error)),
-            on_close_callback=lambda _, error: _fulfil(closed, type(error).__name__),
-            custom_ioloop=loop,
+            on_open_callback=lambda _: fulfil(opened, None),
+            on_open_error_callback=lambda _, error: fulfil(opened, _connect_failed(error)),
+            on_close_callback=lambda _, error: fulfil(closed, type(error).__name__),
         )
         try:
             failed = await asyncio.shield(opened)
@@ -99,7 +115,7 @@ class Connection:
             raise
         if failed is not None:
             raise failed
-        return Connection(raw, closed)
+        return Connection(raw, services.stream, closed)
 
     @property
     def server(self) -> str:
@@ -109,17 +125,17 @@ class Connection:
 
     @property
     def bytes_received(self) -> int:
-        return int(self._connection.bytes_received)
+        return self._stream.bytes_received
 
     async def channel(self) -> Channel:
         """A new channel. Raises ChannelGone if the connection does not live to see it."""
         opened: asyncio.Future[ChannelGone | None] = asyncio.get_running_loop().create_future()
         try:
-            raw = self._connection.channel(on_open_callback=lambda _: _fulfil(opened, None))
+            raw = self._connection.channel(on_open_callback=lambda _: fulfil(opened, None))
         except AMQPError as exc:
             raise ChannelGone(0, "the connection is closed") from exc
-        channel = Channel(raw)
-        channel.closed.add_done_callback(lambda closed: _fulfil(opened, closed.result()))
+        channel = Channel(raw, self._stream, int(self._connection.params.frame_max), _unpack)
+        channel.closed.add_done_callback(lambda closed: fulfil(opened, closed.result()))
         gone = await opened
         if gone is not None:
             raise gone
@@ -137,9 +153,7 @@ class Connection:
 
     def drop(self) -> None:
         """Closes without asking the broker, for one that is silent."""
-        if not self._connection.is_closed:
-            # pika offers nothing public that does not wait for the peer.
-            self._connection._terminate_stream(ConnectionError("the broker is silent"))
+        self._stream.abort(ConnectionError("the broker is silent"))
 
     def _on_blocked(self, _: object, frame: Any) -> None:
         self.blocked = _text(frame.method.reason) or "an alarm"
@@ -150,126 +164,8 @@ class Connection:
         self.unblocked.set()
 
 
-class Channel:
-    """An open channel. `closed` is done, with the ChannelGone to raise, when it is no more."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-        self._calls: set[asyncio.Future[Any]] = set()
-        self.closed: asyncio.Future[ChannelGone] = asyncio.get_running_loop().create_future()
-        raw.add_on_close_callback(self._on_closed)
-
-    @property
-    def is_open(self) -> bool:
-        return bool(self._raw.is_open)
-
-    async def declare_queue(self, spec: QueueSpec) -> None:
-        """Declares a queue; ChannelGone 406 if it exists with other arguments, 405 if it is another connection's."""
-        arguments: dict[str, object] = {}
-        if spec.max_length:
-            arguments |= {"x-max-length": spec.max_length, "x-overflow": "reject-publish"}
-        if spec.expires_ms:
-            arguments["x-expires"] = spec.expires_ms
-        await self._call(
-            self._raw.queue_declare, spec.name, durable=spec.durable, exclusive=spec.exclusive, arguments=arguments
-        )
-
-    async def declare_own_queue(self) -> str:
-        """A queue that goes away with its consumer, under a name that the broker chooses."""
-        declared = await self._call(self._raw.queue_declare, "", exclusive=True, auto_delete=True)
-        return str(declared.method.queue)
-
-    async def inspect_queue(self, name: str) -> tuple[int, int]:
-        """Messages and consumers; ChannelGone 404 if there is no such queue."""
-        found = await self._call(self._raw.queue_declare, name, passive=True)
-        return found.method.message_count, found.method.consumer_count
-
-    async def declare_topics(self, exchange: str) -> None:
-        await self._call(self._raw.exchange_declare, exchange, exchange_type="topic", durable=True)
-
-    async def bind(self, queue: str, exchange: str, pattern: str) -> None:
-        await self._call(self._raw.queue_bind, queue, exchange, routing_key=pattern)
-
-    async def consume(self, queue: str, on_delivery: OnDelivery, *, prefetch: int, auto_ack: bool = False) -> None:
-        """Starts deliveries. When the broker ends them, the channel closes."""
-
-        def on_message(_: object, method: Any, properties: Any, body: bytes) -> None:
-            on_delivery(method.delivery_tag, method.redelivered, method.routing_key, _message(properties, body))
-
-        if prefetch:
-            await self._call(self._raw.basic_qos, prefetch_count=prefetch)
-        self._raw.add_on_cancel_callback(lambda _: self.close())
-        await self._call(self._raw.basic_consume, queue, on_message, auto_ack=auto_ack)
-
-    async def cancel_consumers(self) -> None:
-        """Ends deliveries; the channel stays for what is in hand."""
-        for tag in list(self._raw.consumer_tags):
-            await self._call(self._raw.basic_cancel, tag)
-
-    async def confirms(self, on_confirm: Callable[[int, bool, bool], None], on_return: Callable[[str], None]) -> None:
-        """Switches confirms on: on_confirm(tag, multiple, accepted); on_return(mark) precedes its confirm."""
-
-        def on_answer(frame: Any) -> None:
-            on_confirm(frame.method.delivery_tag, frame.method.multiple, frame.method.NAME == "Basic.Ack")
-
-        self._raw.add_on_return_callback(lambda _, __, properties, ___: on_return(properties.app_id or ""))
-        await self._call(self._raw.confirm_delivery, on_answer)
-
-    def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool, mark: str) -> None:
-        """Sends without waiting. `mark` comes back with the message if nothing takes it. Raises ChannelGone."""
-        properties = BasicProperties(
-            headers=dict(message.headers) or None,
-            delivery_mode=_TRANSIENT,
-            reply_to=message.reply_to or None,
-            correlation_id=message.correlation_id or None,
-            expiration=str(message.expiration_ms) if message.expiration_ms else None,
-            message_id=message.message_id or None,
-            app_id=mark or None,
-        )
-        try:
-            self._raw.basic_publish(exchange, routing_key, message.body, properties, mandatory)
-        except AMQPError as exc:
-            raise ChannelGone(0, "the channel is closed") from exc
-
-    def ack(self, tag: int) -> None:
-        if self._raw.is_open:
-            self._raw.basic_ack(tag)
-
-    def reject(self, tag: int, *, requeue: bool) -> None:
-        if self._raw.is_open:
-            self._raw.basic_reject(tag, requeue=requeue)
-
-    def close(self) -> None:
-        if self._raw.is_open:
-            self._raw.close()
-
-    async def _call(self, send: Callable[..., object], *arguments: object, **named: object) -> Any:
-        """Sends with a `callback` and waits for it. Raises ChannelGone."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls.add(answer)
-        try:
-            send(*arguments, **named, callback=partial(_fulfil, answer))
-            return await answer
-        except AMQPError as exc:
-            raise ChannelGone(0, "the channel is closed") from exc
-        finally:
-            self._calls.discard(answer)
-
-    def _on_closed(self, _: object, reason: Any) -> None:
-        gone = ChannelGone(getattr(reason, "reply_code", 0), getattr(reason, "reply_text", type(reason).__name__))
-        for answer in self._calls:
-            if not answer.done():
-                answer.set_exception(gone)
-        if not self.closed.done():
-            self.closed.set_result(gone)
-
-
-def _fulfil(future: asyncio.Future[Any], result: object) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _message(properties: Any, body: bytes) -> Message:
+def _unpack(packed: bytes, body: bytes) -> Message:
+    properties = BasicProperties().decode(packed)
     headers: Mapping[str, object] = properties.headers or {}
     return Message(
         body=body,

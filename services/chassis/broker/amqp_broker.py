@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from services.chassis.broker.amqp import Channel, ChannelGone
+from services.chassis.broker.amqp_channel import Channel, ChannelGone
 from services.chassis.broker.amqp_consumer import AmqpConsumer
 from services.chassis.broker.amqp_link import KeptChannel, Link, refused
 from services.chassis.broker.amqp_publisher import Publisher
@@ -76,17 +76,23 @@ class AmqpBroker:
         self._declared[queue.name] = queue
 
     async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
-        await self._publisher.publish("", queue, message, mandatory=mandatory, timeout=timeout)
+        await self._publisher.post("", queue, message, mandatory=mandatory, timeout=timeout)
+
+    def post(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> asyncio.Future[None]:
+        return self._publisher.post("", queue, message, mandatory=mandatory, timeout=timeout)
 
     async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
-        await self._publisher.publish(EVENTS_EXCHANGE, routing_key, message, mandatory=False, timeout=timeout)
+        await self._publisher.post(EVENTS_EXCHANGE, routing_key, message, mandatory=False, timeout=timeout)
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int) -> Consumer:
+    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
         async def declare(channel: Channel) -> str:
             await channel.declare_queue(queue)
             return queue.name
 
-        return await self._started(AmqpConsumer(self._consuming, self._handling, declare, handler, prefetch))
+        bound = prefetch if acks else None
+        return await self._started(AmqpConsumer(self._consuming, self._handling, declare, handler, bound))
 
     async def subscribe(self, pattern: str, handler: Handler) -> Consumer:
         async def declare(channel: Channel) -> str:

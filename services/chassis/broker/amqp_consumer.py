@@ -5,10 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from services.chassis.broker.amqp import Channel, ChannelGone
+from services.chassis.broker.amqp_channel import Channel, ChannelGone
 from services.chassis.broker.amqp_link import KeptChannel, Link
 from services.chassis.broker.port import Handler, Message
 from services.chassis.broker.received import Handling, Received
+
+
+class _Delivery:
+    """See `port.Delivery`. It knows its channel, and forgets it once it is settled."""
+
+    __slots__ = ("_channel", "_consumer", "_tag", "message", "redelivered", "routing_key")
+
+    def __init__(
+        self, message: Message, redelivered: bool, routing_key: str, consumer: AmqpConsumer, on: Channel, tag: int
+    ) -> None:
+        self.message, self.redelivered, self.routing_key = message, redelivered, routing_key
+        self._consumer, self._tag = consumer, tag
+        self._channel: Channel | None = on
+
+    def ack(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.ack(self._tag)
+            self._consumer.settled(channel)
+
+    def nack(self, *, requeue: bool) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.reject(self._tag, requeue=requeue)
+            self._consumer.settled(channel)
 
 
 class AmqpConsumer:
@@ -26,7 +51,6 @@ class AmqpConsumer:
         self._handler, self._prefetch = handler, prefetch
         self._kept = KeptChannel(link, self._set_up)
         self._leaving: Channel | None = None
-        self._in_hand: set[tuple[Channel, int]] = set()
 
     async def start(self, timeout: float) -> None:
         """Raises BrokerDown if it does not consume within the timeout, Conflict if the queue is a different one."""
@@ -43,7 +67,7 @@ class AmqpConsumer:
                 await channel.cancel_consumers()
         except (ChannelGone, TimeoutError):
             channel.close()
-        self._close_if_done(channel)
+        channel.close_when_settled()
 
     async def stop(self) -> None:
         """Closes the channel; what is in hand goes back to the queue."""
@@ -51,33 +75,20 @@ class AmqpConsumer:
         if self._leaving is not None:
             self._leaving.close()
 
+    def settled(self, channel: Channel) -> None:
+        """A delivery of this channel was settled; the last one of a cancelled consumer closes it."""
+        if channel is self._leaving:
+            channel.close_when_settled()
+
     async def _set_up(self, channel: Channel) -> None:
         def on_delivery(tag: int, redelivered: bool, routing_key: str, message: Message) -> None:
-            self._in_hand.add((channel, tag))
+            self._handling.run(self._handler, _Delivery(message, redelivered, routing_key, self, channel, tag))
 
-            def settle(ack: bool, requeue: bool) -> None:
-                self._settle(channel, tag, ack, requeue)
-
-            self._handling.run(self._handler, Received(message, redelivered, routing_key, settle))
-
-        def on_event(_: int, redelivered: bool, routing_key: str, message: Message) -> None:
+        def on_settled(_: int, redelivered: bool, routing_key: str, message: Message) -> None:
             self._handling.run(self._handler, Received(message, redelivered, routing_key, None))
 
-        self._in_hand.clear()
         queue = await self._declare(channel)
         if self._prefetch is None:
-            await channel.consume(queue, on_event, prefetch=0, auto_ack=True)
+            await channel.consume(queue, on_settled, prefetch=0, acks=False)
         else:
             await channel.consume(queue, on_delivery, prefetch=self._prefetch)
-
-    def _settle(self, channel: Channel, tag: int, ack: bool, requeue: bool) -> None:
-        if ack:
-            channel.ack(tag)
-        else:
-            channel.reject(tag, requeue=requeue)
-        self._in_hand.discard((channel, tag))
-        self._close_if_done(channel)
-
-    def _close_if_done(self, channel: Channel) -> None:
-        if channel is self._leaving and not self._in_hand:
-            channel.close()

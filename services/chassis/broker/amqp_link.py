@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from services.chassis.broker.amqp import Channel, ChannelGone, ConnectFailed, Connection
+from services.chassis.broker.amqp import ConnectFailed, Connection
+from services.chassis.broker.amqp_channel import Channel, ChannelGone
 from services.chassis.broker.backoff import Backoff
 from services.wire.errors import BrokerDown, Conflict
 

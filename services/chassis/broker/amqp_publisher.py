@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
 
-from services.chassis.broker.amqp import Channel, ChannelGone
+from services.chassis.broker.amqp_channel import Channel, ChannelGone
 from services.chassis.broker.amqp_link import KeptChannel, Link
 from services.chassis.broker.port import Message
-from services.wire.errors import BrokerDown, Overloaded, TooLarge, Unroutable
+from services.wire.errors import BrokerDown, Overloaded, ServiceError, TooLarge, Unroutable
 from services.wire.topology import EVENTS_EXCHANGE
 
 # A broker that has not confirmed the oldest message for so long is not asked again until it does: what it does not
 # read would pile up in our memory.
 _STALLED_SECONDS = 5.0
+# Callers with almost the same deadline are told together.
+_ROUGHLY_SECONDS = 0.02
 _SIZE_LIMIT = re.compile(r"message size \d+ is larger than configured max size (\d+)")
 
 
-@dataclass(slots=True)
 class _Sent:
-    answer: asyncio.Future[None]
-    at: float
-    size: int
-    queue: str
-    returned: bool = False
+    """A message on its way. It stays until its confirm, though nobody may wait any more."""
+
+    __slots__ = ("answer", "at", "deadline", "queue", "returned", "size")
+
+    def __init__(self, answer: asyncio.Future[None], at: float, deadline: float, size: int, queue: str) -> None:
+        self.answer, self.at, self.deadline = answer, at, deadline
+        self.size, self.queue, self.returned = size, queue, False
 
 
 class Publisher:
@@ -37,6 +40,10 @@ class Publisher:
         self._sent: OrderedDict[int, _Sent] = OrderedDict()
         self._last_tag = 0
         self._size_limit = 0
+        self._posting: set[asyncio.Task[None]] = set()
+        # One timer for all who wait: at the earliest of their deadlines.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
     def start(self) -> None:
         self._kept.start()
@@ -44,6 +51,8 @@ class Publisher:
     async def stop(self) -> None:
         await self._kept.stop()
         self._fail_all(BrokerDown("the broker connection was closed before it confirmed; try again"))
+        if self._timer is not None:
+            self._timer.cancel()
 
     @property
     def stalled(self) -> bool:
@@ -53,39 +62,78 @@ class Publisher:
         oldest = next(iter(self._sent.values()))
         return asyncio.get_running_loop().time() - oldest.at > _STALLED_SECONDS
 
-    async def publish(self, exchange: str, key: str, message: Message, *, mandatory: bool, timeout: float) -> None:
-        """Sends and waits for the confirm. Raises Unroutable, Overloaded, TooLarge, BrokerDown."""
+    def post(
+        self, exchange: str, key: str, message: Message, *, mandatory: bool, timeout: float
+    ) -> asyncio.Future[None]:
+        """Sends; the future is done with the confirm. It ends with Unroutable, Overloaded, TooLarge, BrokerDown."""
+        channel = self._kept.current
+        if channel is not None and not self._link.blocked:
+            return self._send(channel, exchange, key, message, mandatory, timeout)
+        waiting = self._post_later(exchange, key, message, mandatory, timeout)
+        posting = asyncio.get_running_loop().create_task(waiting)
+        self._posting.add(posting)
+        posting.add_done_callback(self._posting.discard)
+        return posting
+
+    async def _post_later(self, exchange: str, key: str, message: Message, mandatory: bool, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                channel = self._kept.current
-                if channel is None or self._link.blocked:
-                    channel = await self._channel(timeout)
-                await self._send(channel, exchange, key, message, mandatory)
+                channel = await self._kept.ready(self._link.patience(timeout))
+                await self._link.unblocked()
+                await self._send(channel, exchange, key, message, mandatory, timeout)
         except TimeoutError:
             raise self._link.down() from None
 
-    async def _channel(self, timeout: float) -> Channel:
-        channel = await self._kept.ready(self._link.patience(timeout))
-        await self._link.unblocked()
-        return channel
-
     def _send(
-        self, channel: Channel, exchange: str, key: str, message: Message, mandatory: bool
+        self, channel: Channel, exchange: str, key: str, message: Message, mandatory: bool, timeout: float
     ) -> asyncio.Future[None]:
-        if self.stalled:
-            raise BrokerDown("RabbitMQ does not confirm messages; try again shortly")
-        if self._size_limit and len(message.body) > self._size_limit:
-            raise _too_large(self._size_limit)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[None] = loop.create_future()
+        now, size = loop.time(), len(message.body)
         tag = self._last_tag + 1
-        try:
-            channel.publish(exchange, key, message, mandatory=mandatory, mark=str(tag) if mandatory else "")
-        except ChannelGone as exc:
-            raise self._link.down() from exc
+        refusal = self._refusal(size, now)
+        if refusal is None:
+            try:
+                channel.publish(exchange, key, message, mandatory=mandatory, mark=str(tag) if mandatory else "")
+            except ChannelGone:
+                refusal = self._link.down()
+        if refusal is not None:
+            answer.set_exception(refusal)
+            return answer
         self._last_tag = tag
-        self._sent[tag] = _Sent(answer, loop.time(), len(message.body), key)
+        self._sent[tag] = _Sent(answer, now, now + timeout, size, key)
+        if now + timeout < self._timer_at:
+            self._wake_at(loop, now + timeout)
         return answer
+
+    def _refusal(self, size: int, now: float) -> ServiceError | None:
+        """Why a message is not even sent."""
+        if self._sent and now - next(iter(self._sent.values())).at > _STALLED_SECONDS:
+            return BrokerDown("RabbitMQ does not confirm messages; try again shortly")
+        if self._size_limit and size > self._size_limit:
+            return _too_large(self._size_limit)
+        return None
+
+    def _wake_at(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = loop.call_at(deadline, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tells those whose time is over, and sleeps until the next one's."""
+        self._timer, self._timer_at = None, math.inf
+        now = loop.time() + _ROUGHLY_SECONDS
+        later = math.inf
+        for sent in self._sent.values():
+            if sent.answer.done():
+                continue
+            if sent.deadline <= now:
+                sent.answer.set_exception(self._link.down())
+            else:
+                later = min(later, sent.deadline)
+        if later < math.inf:
+            self._wake_at(loop, later)
 
     async def _set_up(self, channel: Channel) -> None:
         self._last_tag = 0

@@ -62,6 +62,7 @@ class _Consumer:
     connection: _Connection
     queue: _Queue
     prefetch: int
+    acks: bool
     unsettled: int = 0
 
     @property
@@ -171,15 +172,17 @@ class Hub:
                 if matches(pattern, routing_key):
                     connection.sink.deliver(Dispatch(number, 0, False, routing_key, message))
 
-    def consume(self, connection: int, number: int, name: str, prefetch: int, now: float) -> Result:
-        """Starts deliveries from a queue to the connection's consumer of this number."""
+    def consume(
+        self, connection: int, number: int, name: str, prefetch: int, now: float, *, acks: bool = True
+    ) -> Result:
+        """Starts deliveries from a queue to the connection's consumer of this number, to be settled if there are `acks`."""
         queue = self._queues.get(name)
         asking = self._connections[connection]
         if queue is None:
             return Result.NO_QUEUE
         if queue.owner not in (None, asking):
             return Result.MISMATCH
-        consumer = _Consumer(number, asking, queue, prefetch)
+        consumer = _Consumer(number, asking, queue, prefetch, acks)
         asking.consumers[number] = consumer
         queue.consumers.append(consumer)
         self._dispatch(queue, now)
@@ -244,8 +247,10 @@ class Hub:
             if consumer is None:
                 return
             entry, connection = queue.waiting.popleft(), consumer.connection
-            tag, connection.next_tag = connection.next_tag, connection.next_tag + 1
-            consumer.unsettled += 1
-            connection.unsettled[tag] = (consumer, entry)
+            tag = 0
+            if consumer.acks:
+                tag, connection.next_tag = connection.next_tag, connection.next_tag + 1
+                consumer.unsettled += 1
+                connection.unsettled[tag] = (consumer, entry)
             dispatch = Dispatch(consumer.number, tag, entry.redelivered, queue.spec.name, entry.message)
             connection.paused = not connection.sink.deliver(dispatch) or connection.paused

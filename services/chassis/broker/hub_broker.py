@@ -10,6 +10,7 @@ from services.chassis.broker.hub import Dispatch, Hub
 from services.chassis.broker.port import Consumer, Depth, Handler, Message
 from services.chassis.broker.received import Handling, Received
 from services.chassis.broker.verdict import check
+from services.wire.errors import ServiceError
 from services.wire.topology import QueueSpec
 
 _EXPIRY_SECONDS = 1.0
@@ -24,6 +25,8 @@ class HubBroker:
         self._handlers: dict[int, Handler] = {}
         self._last_number = 0
         self._handling = Handling()
+        # What the hub gave within this turn; it must not be called back before it has finished.
+        self._arrived: list[tuple[Handler, Received]] = []
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -50,13 +53,25 @@ class HubBroker:
     async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
         check(self._hub.publish(queue, message, time.monotonic(), mandatory=mandatory), queue)
 
+    def post(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> asyncio.Future[None]:
+        posted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            check(self._hub.publish(queue, message, time.monotonic(), mandatory=mandatory), queue)
+        except ServiceError as exc:
+            posted.set_exception(exc)
+        else:
+            posted.set_result(None)
+        return posted
+
     async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
         self._hub.publish_event(routing_key, message)
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int) -> Consumer:
+    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
         await self.declare(queue)
-        number = self._add(handler)
-        check(self._hub.consume(self._connection, number, queue.name, prefetch, time.monotonic()), queue.name)
+        number, now = self._add(handler), time.monotonic()
+        check(self._hub.consume(self._connection, number, queue.name, prefetch, now, acks=acks), queue.name)
         return _HubConsumer(lambda: self._remove(number))
 
     async def subscribe(self, pattern: str, handler: Handler) -> Consumer:
@@ -74,8 +89,15 @@ class HubBroker:
         """Takes what the hub has for one of this process's consumers."""
         settle = self._settler(dispatch.tag) if dispatch.tag else None
         delivery = Received(dispatch.message, dispatch.redelivered, dispatch.routing_key, settle)
-        self._handling.run(self._handlers[dispatch.consumer], delivery)
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._arrived.append((self._handlers[dispatch.consumer], delivery))
         return True
+
+    def _hand_over(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        for handler, delivery in arrived:
+            self._handling.run(handler, delivery)
 
     def _settler(self, tag: int) -> Callable[[bool, bool], None]:
         def settle(ack: bool, requeue: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -34,7 +35,9 @@ class Delivery(Protocol):
     def nack(self, *, requeue: bool) -> None: ...
 
 
-Handler = Callable[[Delivery], Awaitable[None]]
+# A plain function is the faster one: it is called as the message is read, and no task is made for it. What it returns,
+# if anything, is awaited.
+Handler = Callable[[Delivery], Awaitable[None] | None]
 
 
 class Consumer(Protocol):
@@ -87,15 +90,23 @@ class Broker(Protocol):
         """
         ...
 
+    def post(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> asyncio.Future[None]:
+        """Sends to one queue, at once where the broker is there; the future ends as `publish` does. Never raises."""
+        ...
+
     async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
         """Sends to every subscriber whose pattern matches; none is fine. Raises BrokerDown."""
         ...
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int) -> Consumer:
-        """Declares the queue and delivers its messages to `handler`, each in a task of its own.
+    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
+        """Declares the queue and delivers its messages to `handler`, which must not block.
 
         At most `prefetch` deliveries are unsettled at a time; 0 for no bound. A handler that raises is logged and its
-        delivery rejected without requeue. Raises BrokerDown only if the first attempt outlasts 5 seconds.
+        delivery rejected without requeue. Without `acks` a message is settled by being sent: there is no bound, and
+        what was on its way to a consumer that died is lost with it, as it should be with answers that only it awaits.
+        Raises BrokerDown only if the first attempt outlasts 5 seconds.
         """
         ...
 

@@ -45,6 +45,7 @@ class PullBroker:
         self._consumers: set[PullConsumer] = set()
         self._callbacks: list[Callable[[str], None]] = []
         self._handling = Handling()
+        self._posting: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -75,11 +76,20 @@ class PullBroker:
     async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
         await self._publish(pull.Publish(routing_key=queue, mandatory=mandatory), message, timeout)
 
+    def post(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> asyncio.Future[None]:
+        publishing = self.publish(queue, message, mandatory=mandatory, timeout=timeout)
+        posted = asyncio.get_running_loop().create_task(publishing)
+        self._posting.add(posted)
+        posted.add_done_callback(self._posting.discard)
+        return posted
+
     async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
         await self._publish(pull.Publish(routing_key=routing_key, topic=True), message, timeout)
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int) -> Consumer:
-        frame = pull.Consume(queue=queue.name, prefetch=prefetch)
+    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
+        frame = pull.Consume(queue=queue.name, prefetch=prefetch, settled=not acks)
         return await self._started(PullConsumer(queue, frame, handler, self._consumers.discard))
 
     async def subscribe(self, pattern: str, handler: Handler) -> Consumer:

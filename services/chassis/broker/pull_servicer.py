@@ -116,7 +116,9 @@ def _perform(hub: Hub, connection: int, request: pull.ExchangeRequest, now: floa
             if consume.topic:
                 hub.subscribe(connection, request.sequence, consume.queue)
             else:
-                result = hub.consume(connection, request.sequence, consume.queue, consume.prefetch, now)
+                result = hub.consume(
+                    connection, request.sequence, consume.queue, consume.prefetch, now, acks=not consume.settled
+                )
         case "cancel":
             hub.cancel(connection, request.cancel, now)
         case "inspect":

@@ -1,14 +1,14 @@
-"""What every adapter does with a message that arrives: one task per delivery, settled exactly once."""
+"""What every adapter does with a message that arrives: it is handled at once and settled exactly once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
-from services.chassis.broker.port import Handler, Message
+from services.chassis.broker.port import Delivery, Handler, Message
 
 # Called with (ack, requeue) when the delivery is settled.
 Settle = Callable[[bool, bool], None]
@@ -38,15 +38,25 @@ class Received:
 
 
 class Handling:
-    """Runs handlers in tasks of their own. A handler that raises is logged and its delivery rejected."""
+    """Calls handlers at once, and waits in a task for those that have not finished when they return.
+
+    A handler that raises is logged and its delivery rejected.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def run(self, handler: Handler, delivery: Received) -> None:
-        task = asyncio.get_running_loop().create_task(_handle(handler, delivery))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def run(self, handler: Handler, delivery: Delivery) -> None:
+        """Hands the delivery over. Never raises."""
+        try:
+            unfinished = handler(delivery)
+        except Exception:
+            _failed(delivery)
+            return
+        if unfinished is not None:
+            task = asyncio.get_running_loop().create_task(_finish(unfinished, delivery))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         """Cancels what still runs and waits for it; the broker delivers those messages again."""
@@ -56,9 +66,13 @@ class Handling:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _handle(handler: Handler, delivery: Received) -> None:
+async def _finish(unfinished: Awaitable[None], delivery: Delivery) -> None:
     try:
-        await handler(delivery)
+        await unfinished
     except Exception:
-        _log.exception("handler failed", routing_key=delivery.routing_key)
-        delivery.nack(requeue=False)
+        _failed(delivery)
+
+
+def _failed(delivery: Delivery) -> None:
+    _log.exception("handler failed", routing_key=delivery.routing_key)
+    delivery.nack(requeue=False)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from stellwerk.options.v1 import options_pb2 as stellwerk_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#stellwerk/job/v1/pull_service.proto\x12\x10stellwerk.job.v1\x1a\"stellwerk/options/v1/options.proto\"\xe1\x01\n\rBrokerMessage\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12=\n\x07headers\x18\x02 \x03(\x0b\x32,.stellwerk.job.v1.BrokerMessage.HeadersEntry\x12\x10\n\x08reply_to\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x15\n\rexpiration_ms\x18\x05 \x01(\r\x12\x12\n\nmessage_id\x18\x06 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x10QueueDeclaration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x12\n\nexpires_ms\x18\x03 \x01(\r\x12\x11\n\texclusive\x18\x04 \x01(\x08\"r\n\x07Publish\x12\x13\n\x0brouting_key\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\x08\x12\x30\n\x07message\x18\x03 \x01(\x0b\x32\x1f.stellwerk.job.v1.BrokerMessage\x12\x11\n\tmandatory\x18\x04 \x01(\x08\"9\n\x07\x43onsume\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\x08\x12\x10\n\x08prefetch\x18\x03 \x01(\r\"\"\n\x06Settle\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x08\"\xc2\x02\n\x0f\x45xchangeRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x35\n\x07\x64\x65\x63lare\x18\x02 \x01(\x0b\x32\".stellwerk.job.v1.QueueDeclarationH\x00\x12,\n\x07publish\x18\x03 \x01(\x0b\x32\x19.stellwerk.job.v1.PublishH\x00\x12,\n\x07\x63onsume\x18\x04 \x01(\x0b\x32\x19.stellwerk.job.v1.ConsumeH\x00\x12\x10\n\x06\x63\x61ncel\x18\x05 \x01(\x04H\x00\x12*\n\x06settle\x18\x06 \x01(\x0b\x32\x18.stellwerk.job.v1.SettleH\x00\x12\x11\n\x07inspect\x18\x07 \x01(\tH\x00\x12\x30\n\x05\x62\x61tch\x18\x08 \x03(\x0b\x32!.stellwerk.job.v1.ExchangeRequestB\x07\n\x05\x66rame\"\xe4\x01\n\x07Outcome\x12\x30\n\x06result\x18\x01 \x01(\x0e\x32 .stellwerk.job.v1.Outcome.Result\x12\x10\n\x08messages\x18\x02 \x01(\r\x12\x11\n\tconsumers\x18\x03 \x01(\r\"\x81\x01\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\r\n\tRESULT_OK\x10\x01\x12\x15\n\x11RESULT_UNROUTABLE\x10\x02\x12\x0f\n\x0bRESULT_FULL\x10\x03\x12\x13\n\x0fRESULT_NO_QUEUE\x10\x04\x12\x13\n\x0fRESULT_MISMATCH\x10\x05\"\x85\x01\n\x08\x44\x65livery\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\x04\x12\x0b\n\x03tag\x18\x02 \x01(\x04\x12\x13\n\x0bredelivered\x18\x03 \x01(\x08\x12\x30\n\x07message\x18\x04 \x01(\x0b\x32\x1f.stellwerk.job.v1.BrokerMessage\x12\x13\n\x0brouting_key\x18\x05 \x01(\t\"\xbe\x01\n\x10\x45xchangeResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x07outcome\x18\x02 \x01(\x0b\x32\x19.stellwerk.job.v1.OutcomeH\x00\x12.\n\x08\x64\x65livery\x18\x03 \x01(\x0b\x32\x1a.stellwerk.job.v1.DeliveryH\x00\x12\x31\n\x05\x62\x61tch\x18\x04 \x03(\x0b\x32\".stellwerk.job.v1.ExchangeResponseB\x07\n\x05\x66rame2}\n\x0bPullService\x12n\n\x08\x45xchange\x12!.stellwerk.job.v1.ExchangeRequest\x1a\".stellwerk.job.v1.ExchangeResponse\"\x17\xaa\xd5\x18\x13\n\x0f\x62roker.exchange\x18\x03(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#stellwerk/job/v1/pull_service.proto\x12\x10stellwerk.job.v1\x1a\"stellwerk/options/v1/options.proto\"\xe1\x01\n\rBrokerMessage\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12=\n\x07headers\x18\x02 \x03(\x0b\x32,.stellwerk.job.v1.BrokerMessage.HeadersEntry\x12\x10\n\x08reply_to\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x15\n\rexpiration_ms\x18\x05 \x01(\r\x12\x12\n\nmessage_id\x18\x06 \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x10QueueDeclaration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x12\n\nexpires_ms\x18\x03 \x01(\r\x12\x11\n\texclusive\x18\x04 \x01(\x08\"r\n\x07Publish\x12\x13\n\x0brouting_key\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\x08\x12\x30\n\x07message\x18\x03 \x01(\x0b\x32\x1f.stellwerk.job.v1.BrokerMessage\x12\x11\n\tmandatory\x18\x04 \x01(\x08\"J\n\x07\x43onsume\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\x08\x12\x10\n\x08prefetch\x18\x03 \x01(\r\x12\x0f\n\x07settled\x18\x04 \x01(\x08\"\"\n\x06Settle\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x08\"\xc2\x02\n\x0f\x45xchangeRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x35\n\x07\x64\x65\x63lare\x18\x02 \x01(\x0b\x32\".stellwerk.job.v1.QueueDeclarationH\x00\x12,\n\x07publish\x18\x03 \x01(\x0b\x32\x19.stellwerk.job.v1.PublishH\x00\x12,\n\x07\x63onsume\x18\x04 \x01(\x0b\x32\x19.stellwerk.job.v1.ConsumeH\x00\x12\x10\n\x06\x63\x61ncel\x18\x05 \x01(\x04H\x00\x12*\n\x06settle\x18\x06 \x01(\x0b\x32\x18.stellwerk.job.v1.SettleH\x00\x12\x11\n\x07inspect\x18\x07 \x01(\tH\x00\x12\x30\n\x05\x62\x61tch\x18\x08 \x03(\x0b\x32!.stellwerk.job.v1.ExchangeRequestB\x07\n\x05\x66rame\"\xe4\x01\n\x07Outcome\x12\x30\n\x06result\x18\x01 \x01(\x0e\x32 .stellwerk.job.v1.Outcome.Result\x12\x10\n\x08messages\x18\x02 \x01(\r\x12\x11\n\tconsumers\x18\x03 \x01(\r\"\x81\x01\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\r\n\tRESULT_OK\x10\x01\x12\x15\n\x11RESULT_UNROUTABLE\x10\x02\x12\x0f\n\x0bRESULT_FULL\x10\x03\x12\x13\n\x0fRESULT_NO_QUEUE\x10\x04\x12\x13\n\x0fRESULT_MISMATCH\x10\x05\"\x85\x01\n\x08\x44\x65livery\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\x04\x12\x0b\n\x03tag\x18\x02 \x01(\x04\x12\x13\n\x0bredelivered\x18\x03 \x01(\x08\x12\x30\n\x07message\x18\x04 \x01(\x0b\x32\x1f.stellwerk.job.v1.BrokerMessage\x12\x13\n\x0brouting_key\x18\x05 \x01(\t\"\xbe\x01\n\x10\x45xchangeResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x07outcome\x18\x02 \x01(\x0b\x32\x19.stellwerk.job.v1.OutcomeH\x00\x12.\n\x08\x64\x65livery\x18\x03 \x01(\x0b\x32\x1a.stellwerk.job.v1.DeliveryH\x00\x12\x31\n\x05\x62\x61tch\x18\x04 \x03(\x0b\x32\".stellwerk.job.v1.ExchangeResponseB\x07\n\x05\x66rame2}\n\x0bPullService\x12n\n\x08\x45xchange\x12!.stellwerk.job.v1.ExchangeRequest\x1a\".stellwerk.job.v1.ExchangeResponse\"\x17\xaa\xd5\x18\x13\n\x0f\x62roker.exchange\x18\x03(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,19 +45,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISH']._serialized_start=414
   _globals['_PUBLISH']._serialized_end=528
   _globals['_CONSUME']._serialized_start=530
-  _globals['_CONSUME']._serialized_end=587
-  _globals['_SETTLE']._serialized_start=589
-  _globals['_SETTLE']._serialized_end=623
-  _globals['_EXCHANGEREQUEST']._serialized_start=626
-  _globals['_EXCHANGEREQUEST']._serialized_end=948
-  _globals['_OUTCOME']._serialized_start=951
-  _globals['_OUTCOME']._serialized_end=1179
-  _globals['_OUTCOME_RESULT']._serialized_start=1050
-  _globals['_OUTCOME_RESULT']._serialized_end=1179
-  _globals['_DELIVERY']._serialized_start=1182
-  _globals['_DELIVERY']._serialized_end=1315
-  _globals['_EXCHANGERESPONSE']._serialized_start=1318
-  _globals['_EXCHANGERESPONSE']._serialized_end=1508
-  _globals['_PULLSERVICE']._serialized_start=1510
-  _globals['_PULLSERVICE']._serialized_end=1635
+  _globals['_CONSUME']._serialized_end=604
+  _globals['_SETTLE']._serialized_start=606
+  _globals['_SETTLE']._serialized_end=640
+  _globals['_EXCHANGEREQUEST']._serialized_start=643
+  _globals['_EXCHANGEREQUEST']._serialized_end=965
+  _globals['_OUTCOME']._serialized_start=968
+  _globals['_OUTCOME']._serialized_end=1196
+  _globals['_OUTCOME_RESULT']._serialized_start=1067
+  _globals['_OUTCOME_RESULT']._serialized_end=1196
+  _globals['_DELIVERY']._serialized_start=1199
+  _globals['_DELIVERY']._serialized_end=1332
+  _globals['_EXCHANGERESPONSE']._serialized_start=1335
+  _globals['_EXCHANGERESPONSE']._serialized_end=1525
+  _globals['_PULLSERVICE']._serialized_start=1527
+  _globals['_PULLSERVICE']._serialized_end=1652
 # @@protoc_insertion_point(module_scope)

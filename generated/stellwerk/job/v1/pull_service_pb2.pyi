@@ -56,14 +56,16 @@ class Publish(_message.Message):
     def __init__(self, routing_key: _Optional[str] = ..., topic: _Optional[bool] = ..., message: _Optional[_Union[BrokerMessage, _Mapping]] = ..., mandatory: _Optional[bool] = ...) -> None: ...
 
 class Consume(_message.Message):
-    __slots__ = ("queue", "topic", "prefetch")
+    __slots__ = ("queue", "topic", "prefetch", "settled")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PREFETCH_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
     queue: str
     topic: bool
     prefetch: int
-    def __init__(self, queue: _Optional[str] = ..., topic: _Optional[bool] = ..., prefetch: _Optional[int] = ...) -> None: ...
+    settled: bool
+    def __init__(self, queue: _Optional[str] = ..., topic: _Optional[bool] = ..., prefetch: _Optional[int] = ..., settled: _Optional[bool] = ...) -> None: ...
 
 class Settle(_message.Message):
     __slots__ = ("tag", "ack")

@@ -1,0 +1,273 @@
+"""`python -m benchmarks.broker`: round trips through a real RabbitMQ, by the platform's adapter and by bare pika.
+
+One process publishes to a queue, mandatory and confirmed; another consumes it, publishes an answer to the first one's
+exclusive queue, and acknowledges the question when its answer is confirmed. Both run on uvloop, as the services do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import uvloop
+from pika import BasicProperties, URLParameters
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from services.chassis.broker.amqp_broker import AmqpBroker
+from services.chassis.broker.port import Delivery, Message
+from services.wire.topology import QueueSpec
+from stellwerk.local.rabbitmq import RabbitMQ
+
+QUESTIONS = QueueSpec("bench.questions", expires_ms=60_000)
+ANSWERS = QueueSpec("bench.answers", durable=False, exclusive=True)
+PREFETCH = 256
+BODY_BYTES = 512
+# What an answer is given before the run is called broken.
+PATIENCE_SECONDS = 20.0
+
+# Called with (body, reply_to, correlation_id, ack).
+OnMessage = Callable[[bytes, str, str, Callable[[], None]], None]
+
+
+class Party(Protocol):
+    """One process's side of the conversation."""
+
+    async def start(self, url: str) -> None: ...
+
+    async def listen(self, queue: QueueSpec, on_message: OnMessage) -> None: ...
+
+    def send(self, queue: str, message: Message, confirmed: Callable[[], None]) -> None:
+        """Publishes, mandatory; `confirmed` is called when the broker has the message."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Ours:
+    """The platform's adapter."""
+
+    def __init__(self) -> None:
+        self._broker: AmqpBroker | None = None
+
+    async def start(self, url: str) -> None:
+        self._broker = AmqpBroker(url, name="bench")
+        await self._broker.start()
+
+    async def listen(self, queue: QueueSpec, on_message: OnMessage) -> None:
+        def handle(delivery: Delivery) -> None:
+            message = delivery.message
+            on_message(message.body, message.reply_to, message.correlation_id, delivery.ack)
+
+        assert self._broker is not None
+        await self._broker.consume(queue, handle, prefetch=PREFETCH, acks=not queue.exclusive)
+
+    def send(self, queue: str, message: Message, confirmed: Callable[[], None]) -> None:
+        assert self._broker is not None
+        self._broker.post(queue, message).add_done_callback(lambda _: confirmed())
+
+    async def close(self) -> None:
+        assert self._broker is not None
+        await self._broker.close()
+
+
+class Pika:
+    """The library alone, its callbacks used as they come: one connection publishes, another consumes."""
+
+    def __init__(self) -> None:
+        self._connections: list[AsyncioConnection] = []
+        self._publishing: Any = None
+        self._confirms: dict[int, Callable[[], None]] = {}
+        self._last_tag = 0
+
+    async def start(self, url: str) -> None:
+        self._publishing = await self._channel(url)
+        await _called(lambda done: self._publishing.confirm_delivery(self._on_confirm, callback=done))
+        self._consuming = await self._channel(url)
+
+    async def listen(self, queue: QueueSpec, on_message: OnMessage) -> None:
+        def deliver(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            on_message(
+                body,
+                properties.reply_to,
+                properties.correlation_id,
+                lambda: None if queue.exclusive else channel.basic_ack(method.delivery_tag),
+            )
+
+        channel = self._consuming
+        arguments = {"x-expires": queue.expires_ms} if queue.expires_ms else None
+        await _called(
+            lambda done: channel.queue_declare(
+                queue.name, durable=queue.durable, exclusive=queue.exclusive, arguments=arguments, callback=done
+            )
+        )
+        await _called(lambda done: channel.basic_qos(prefetch_count=PREFETCH, callback=done))
+        await _called(lambda done: channel.basic_consume(queue.name, deliver, auto_ack=queue.exclusive, callback=done))
+
+    def send(self, queue: str, message: Message, confirmed: Callable[[], None]) -> None:
+        properties = BasicProperties(
+            delivery_mode=1, reply_to=message.reply_to or None, correlation_id=message.correlation_id
+        )
+        self._last_tag += 1
+        self._confirms[self._last_tag] = confirmed
+        self._publishing.basic_publish("", queue, message.body, properties, mandatory=True)
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        await asyncio.sleep(0.1)
+
+    async def _channel(self, url: str) -> Any:
+        connection: Any = await _called(lambda done: AsyncioConnection(URLParameters(url), on_open_callback=done))
+        self._connections.append(connection)
+        return await _called(lambda done: connection.channel(on_open_callback=done))
+
+    def _on_confirm(self, frame: Any) -> None:
+        tag = frame.method.delivery_tag
+        for confirmed in [t for t in self._confirms if t <= tag] if frame.method.multiple else [tag]:
+            self._confirms.pop(confirmed)()
+
+
+PARTIES: dict[str, Callable[[], Party]] = {"ours": Ours, "bare pika": Pika}
+
+
+async def _called(begin: Callable[[Callable[[Any], None]], Any]) -> Any:
+    """What a function with a callback calls back with."""
+    done = asyncio.get_running_loop().create_future()
+    begin(done.set_result)
+    return await asyncio.wait_for(done, PATIENCE_SECONDS)
+
+
+async def _answer(party: Party, url: str, listening: Any, over: Any) -> None:
+    await party.start(url)
+
+    def on_question(body: bytes, reply_to: str, correlation_id: str, ack: Callable[[], None]) -> None:
+        party.send(reply_to, Message(body, correlation_id=correlation_id), ack)
+
+    await party.listen(QUESTIONS, on_question)
+    listening.set()
+    await asyncio.to_thread(over.wait)
+    await party.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one load: round trips, their latencies in seconds, and CPU-seconds of the three processes."""
+
+    seconds: float
+    latencies: list[float]
+    asking: float
+    answering: float
+    broker: float
+
+
+class Asking:
+    """The asking side: keeps a number of questions in flight."""
+
+    def __init__(self, party: Party, answering: psutil.Process, broker: psutil.Process) -> None:
+        self._party = party
+        self._processes = (psutil.Process(), answering, broker)
+        self._waiting: dict[str, float] = {}
+        self._latencies: list[float] = []
+        self._last = 0
+        self._until = 0.0
+        self._over = asyncio.Event()
+
+    async def start(self, url: str) -> None:
+        await self._party.start(url)
+        await self._party.listen(ANSWERS, self._on_answer)
+
+    async def load(self, in_flight: int, seconds: float) -> Result:
+        """Asks for so long with so many in flight; each answer brings the next question."""
+        self._latencies, began = [], time.perf_counter()
+        before = [_cpu(process) for process in self._processes]
+        self._until = began + seconds
+        self._over.clear()
+        for _ in range(in_flight):
+            self._ask()
+        await asyncio.wait_for(self._over.wait(), seconds + PATIENCE_SECONDS)
+        spent = [_cpu(process) - was for process, was in zip(self._processes, before, strict=True)]
+        return Result(time.perf_counter() - began, self._latencies, *spent)
+
+    def _ask(self) -> None:
+        self._last += 1
+        name = str(self._last)
+        self._waiting[name] = time.perf_counter()
+        message = Message(bytes(BODY_BYTES), reply_to=ANSWERS.name, correlation_id=name)
+        self._party.send(QUESTIONS.name, message, lambda: None)
+
+    def _on_answer(self, _: bytes, __: str, correlation_id: str, ack: Callable[[], None]) -> None:
+        now = time.perf_counter()
+        self._latencies.append(now - self._waiting.pop(correlation_id))
+        ack()
+        if now < self._until:
+            self._ask()
+        elif not self._waiting:
+            self._over.set()
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _run_in_child(name: str, url: str, listening: Any, over: Any) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_answer(PARTIES[name](), url, listening, over))
+
+
+async def _measure(name: str, server: RabbitMQ, seconds: float) -> None:
+    spawning = multiprocessing.get_context("spawn")
+    listening, over = spawning.Event(), spawning.Event()
+    child = spawning.Process(target=_run_in_child, args=(name, server.url, listening, over))
+    child.start()
+    try:
+        await asyncio.to_thread(listening.wait, PATIENCE_SECONDS)
+        party = PARTIES[name]()
+        asking = Asking(party, psutil.Process(child.pid), psutil.Process(server.pid))
+        await asking.start(server.url)
+        await asking.load(8, 0.5)
+        for in_flight in (1, 64):
+            print(_row(name, in_flight, await asking.load(in_flight, seconds)), flush=True)
+        await party.close()
+    finally:
+        over.set()
+        await asyncio.to_thread(child.join, PATIENCE_SECONDS)
+
+
+def _row(name: str, in_flight: int, result: Result) -> str:
+    count = len(result.latencies)
+    each = " ".join(f"{spent / count * 1e6:9.0f}" for spent in (result.asking, result.answering, result.broker))
+    median = statistics.median(result.latencies) * 1e6
+    return f"{name:10} {in_flight:9} {count / result.seconds:9.0f} {median:9.0f} {each}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.broker", description=__doc__)
+    parser.add_argument("parties", nargs="*", metavar="PARTY", help=f"of {', '.join(PARTIES)} [default: all]")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each load lasts [default: 2]")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="stellwerk-bench-") as directory:
+        server = RabbitMQ(Path(directory))
+        server.start()
+        try:
+            print(f"RabbitMQ {server.version}; CPU in µs a round trip")
+            print("adapter    in flight     per s    p50 µs    asking answering  RabbitMQ")
+            for name in options.parties or PARTIES:
+                measuring: Awaitable[None] = _measure(name, server, options.seconds)
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(measuring)  # type: ignore[arg-type]
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
