@@ -106,12 +106,10 @@ def _operation(route: Route, names: list[str], number: int, schemas: Schemas) ->
         ],
         "responses": _responses(route, schemas),
     }
-    if not route.body:
-        operation["parameters"] += _query(route, schemas)
-    else:
+    if route.body:
         operation["requestBody"] = _request_body(route, schemas)
-        if route.body != "*":
-            operation["parameters"] += _query(route, schemas)
+    if route.body != "*" and not _speaks_inference(route):
+        operation["parameters"] += _query(route, schemas)
     if route.rule.permission == ANONYMOUS:
         operation["security"] = []
     return operation
@@ -131,7 +129,7 @@ def _json(schema: Schema) -> dict[str, Any]:
 
 def _request_body(route: Route, schemas: Schemas) -> dict[str, Any]:
     if _speaks_inference(route):
-        return {"required": True, "content": _json(_ref(openapi_inference.REQUESTS[str(route.rpc.name)]))}
+        return openapi_inference.request_body(route)
     if transcode.takes_raw_body(route):
         return {"required": True, "content": {"application/octet-stream": {}}}
     if route.body == "*":
@@ -142,8 +140,10 @@ def _request_body(route: Route, schemas: Schemas) -> dict[str, Any]:
 
 def _responses(route: Route, schemas: Schemas) -> dict[str, Any]:
     if _speaks_inference(route):
-        content = _json(_ref(openapi_inference.ANSWERS[str(route.rpc.name)]))
         error = _json(_ref(openapi_inference.ERROR))
+        if not openapi_inference.is_offered(route):
+            return {"501": {"description": "It is not offered.", "content": error}}
+        content = openapi_inference.answer(route)
     else:
         content, error = _content(route, schemas), _json(_ref(_STATUS))
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}

@@ -1,9 +1,11 @@
-"""The JSON bodies of the Open Inference Protocol as schemas. They follow the protocol, not its proto messages."""
+"""The bodies of the Open Inference Protocol, by route. They follow the protocol, not its proto messages."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from services.api_gateway import openapi_extension
+from services.api_gateway.routes import Route
 from services.wire.tensors import ALL_DATATYPES
 
 Schema = dict[str, Any]
@@ -30,11 +32,11 @@ def _object(required: list[str], **properties: Schema) -> Schema:
 
 def _tensor(data: str) -> Schema:
     return _object(
-        ["name", "shape", "datatype", "data"],
+        ["name", "shape", "datatype"],
         name=_NAME,
         shape={"type": "array", "items": {"type": "integer", "minimum": 0}},
         datatype=_DATATYPE,
-        parameters=_PARAMETERS,
+        parameters={**_PARAMETERS, "description": "binary_data_size, of a tensor whose data follow the JSON as bytes."},
         data={"type": "array", "items": {}, "description": data},
     )
 
@@ -75,15 +77,79 @@ COMPONENTS: dict[str, Schema] = {
         parameters=_PARAMETERS,
         outputs={"type": "array", "items": _tensor(_RESPONSE_DATA)},
     ),
+    "inference.GenerateRequest": {
+        "type": "object",
+        "description": "The model's inputs by name, a scalar or a list each; what else there is are parameters.",
+        "properties": {"id": {"type": "string"}, "parameters": _PARAMETERS},
+        "additionalProperties": True,
+    },
+    "inference.GenerateResponse": {
+        **_object(
+            ["model_name"], id={"type": "string"}, model_name={"type": "string"}, model_version={"type": "string"}
+        ),
+        "description": "The model's outputs by name: a scalar where it is of one element, else a flat list.",
+        "additionalProperties": True,
+    },
+    **openapi_extension.COMPONENTS,
 }
-# The bodies of answers and requests, by RPC.
-ANSWERS: dict[str, str] = {
+ERROR = "inference.Error"
+# By RPC; what the last segment of a path names goes before it.
+_ANSWERS: dict[str, str] = {
     "ServerLive": "inference.Live",
     "ServerReady": "inference.Ready",
     "ModelReady": "inference.ModelReady",
     "ServerMetadata": "inference.ServerMetadata",
     "ModelMetadata": "inference.ModelMetadata",
     "ModelInfer": "inference.InferResponse",
+    "ModelStreamInfer": "inference.InferResponse",
+    "generate": "inference.GenerateResponse",
+    "generate_stream": "inference.GenerateResponse",
+    **openapi_extension.ANSWERS,
 }
-REQUESTS: dict[str, str] = {"ModelInfer": "inference.InferRequest"}
-ERROR = "inference.Error"
+_REQUESTS: dict[str, str] = {
+    "ModelInfer": "inference.InferRequest",
+    "ModelStreamInfer": "inference.InferRequest",
+    "generate": "inference.GenerateRequest",
+    "generate_stream": "inference.GenerateRequest",
+    **openapi_extension.REQUESTS,
+}
+_JSON, _BYTES, _EVENTS = "application/json", "application/octet-stream", "text/event-stream"
+_BINARY = {
+    "description": "The JSON, as long as Inference-Header-Content-Length says, and the tensors' bytes behind it."
+}
+
+
+def is_offered(route: Route) -> bool:
+    """Whether the route can do anything but say that it is not offered."""
+    return _of(route, _ANSWERS) is not None
+
+
+def request_body(route: Route) -> dict[str, Any]:
+    """The request body of a route that takes one."""
+    name = _of(route, _REQUESTS)
+    if name is None:
+        return {"content": {_JSON: {}}}
+    content: dict[str, Any] = {_JSON: {"schema": _ref(name)}}
+    if name == "inference.InferRequest":
+        content[_BYTES] = {"schema": _BINARY}
+    return {"required": name not in openapi_extension.REQUESTS.values(), "content": content}
+
+
+def answer(route: Route) -> dict[str, Any]:
+    """The content of a route's answer. Only for one that is offered."""
+    name = _of(route, _ANSWERS)
+    assert name is not None
+    if route.rpc.server_streaming:
+        return {_EVENTS: {"schema": {**_ref(name), "description": "The data of each event."}}}
+    content: dict[str, Any] = {_JSON: {"schema": _ref(name)}}
+    if name == "inference.InferResponse":
+        content[_BYTES] = {"schema": _BINARY}
+    return content
+
+
+def _of(route: Route, names: dict[str, str]) -> str | None:
+    return names.get(route.template.segments[-1]) or names.get(str(route.rpc.name))
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
