@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
 from inference import grpc_service_pb2 as inference
@@ -35,7 +34,7 @@ def plain(message: Message) -> dict[str, Any]:
     return data
 
 
-def _value(field: F, value: Any) -> Any:
+def _value(field: Any, value: Any) -> Any:
     if field.message_type is not None:
         return plain(value)
     return field.enum_type.values_by_number[value].name if field.enum_type is not None else value

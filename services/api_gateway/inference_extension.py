@@ -64,19 +64,20 @@ class InferenceExtension:
         return Answer(200, extension_json.write_index(response))
 
     async def _load(self, visit: Visit) -> Answer:
-        request = inference.RepositoryModelLoadRequest(**visit.match.variables)
+        request = inference.RepositoryModelLoadRequest(model_name=visit.match.variables["model_name"])
         extension_json.read_parameters(await visit.body(), request.parameters)
         await self._call("RepositoryModelLoad", request, inference.RepositoryModelLoadResponse)
         return _NOTHING
 
     async def _unload(self, visit: Visit) -> Answer:
-        request = inference.RepositoryModelUnloadRequest(**visit.match.variables)
+        request = inference.RepositoryModelUnloadRequest(model_name=visit.match.variables["model_name"])
         extension_json.read_parameters(await visit.body(), request.parameters)
         await self._call("RepositoryModelUnload", request, inference.RepositoryModelUnloadResponse)
         return _NOTHING
 
     async def _trace(self, visit: Visit) -> Answer:
-        request, body = inference.TraceSettingRequest(**visit.match.variables), await visit.body()
+        model, body = visit.match.variables.get("model_name", ""), await visit.body()
+        request = inference.TraceSettingRequest(model_name=model)
         if visit.match.route.body:
             extension_json.read_trace_settings(body, request)
         response = await self._call("TraceSetting", request, inference.TraceSettingResponse)

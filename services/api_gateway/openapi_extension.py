@@ -28,7 +28,8 @@ def _ref(name: str) -> Schema:
 
 
 def _durations(*names: str, **more: Schema) -> Schema:
-    return _object([*more, *names], **more, **{name: _ref("StatisticDuration") for name in names})
+    properties = {**more, **{name: _ref("StatisticDuration") for name in names}}
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 _COMPUTE = ("compute_input", "compute_infer", "compute_output")

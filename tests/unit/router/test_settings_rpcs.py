@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.chassis.context import CallContext
 from services.chassis.logs import Levels
 from services.chassis.telemetry import Sampling, Tracing
 from services.router import trace_settings
@@ -81,6 +82,22 @@ def test_a_wrong_trace_setting_is_refused_and_changes_nothing(wrong: dict[str, l
         trace_settings.change(tracing, {"trace_rate": ["9"], **wrong})
 
     assert tracing.sampling == Sampling()
+
+
+def test_a_call_that_is_not_chosen_gets_no_span_and_keeps_its_callers_trace() -> None:
+    tracing = Tracing("router", "r1", "http://127.0.0.1:1")
+    given = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    chosen, passed = (CallContext(method="/x", request_id="r", traceparent=given) for _ in range(2))
+    assert trace_settings.read(tracing)["trace_level"] == ["TIMESTAMPS"]
+
+    span = tracing.begin("/x", chosen)
+    trace_settings.change(tracing, {"trace_level": ["OFF"]})
+
+    assert span is not None
+    assert chosen.traceparent != given
+    assert tracing.begin("/x", passed) is None
+    assert passed.traceparent == given
+    tracing.close()
 
 
 def test_log_settings_act_and_return_to_what_they_were() -> None:
