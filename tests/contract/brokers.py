@@ -49,6 +49,9 @@ class Inbox:
         self._arrived = asyncio.Event()
 
     async def __call__(self, delivery: Delivery) -> None:
+        self.take(delivery)
+
+    def take(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
         if self._ack:
             delivery.ack()

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 
 _CHUNK = 256 * 1024
 
 
 class Proxy:
-    """Listens on `port` and forwards to another port of this machine."""
+    """Listens on `port`, with TLS if it has a context, and forwards to another port of this machine."""
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+        self._target, self._tls = target, tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.port = 0
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -39,6 +41,11 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def inject(self, data: bytes) -> None:
+        """Sends to every client what its server never said."""
+        for writer in self._clients:
+            writer.write(data)
+
     def freeze(self) -> None:
         """Forwards nothing any more, and closes nothing: silence."""
         self._flowing.clear()
@@ -54,6 +61,7 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, upstream_writer}
+        self._clients.add(writer)
         for source, sink in ((reader, upstream_writer), (upstream_reader, writer)):
             task = asyncio.get_running_loop().create_task(self._pump(source, sink))
             self._tasks.add(task)
@@ -67,3 +75,4 @@ class Proxy:
                 await sink.drain()
         sink.transport.abort()
         self._writers.discard(sink)
+        self._clients.discard(sink)

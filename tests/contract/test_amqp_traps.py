@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 import structlog
 
@@ -149,6 +150,7 @@ async def test_a_stopped_broker_is_noticed_and_nothing_outlives_its_timeout(
     clock, pid = asyncio.get_running_loop().time, rabbitmq_server.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
+    await eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     try:
         began = clock()
         outcomes = await asyncio.gather(

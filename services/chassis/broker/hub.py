@@ -175,7 +175,7 @@ class Hub:
     def consume(
         self, connection: int, number: int, name: str, prefetch: int, now: float, *, acks: bool = True
     ) -> Result:
-        """Starts deliveries from a queue to the connection's consumer of this number, to be settled if there are `acks`."""
+        """Starts deliveries from a queue to the connection's consumer of this number."""
         queue = self._queues.get(name)
         asking = self._connections[connection]
         if queue is None:
@@ -203,7 +203,8 @@ class Hub:
 
     def settle(self, connection: int, tag: int, now: float, *, ack: bool) -> None:
         """Ends an unsettled delivery: done with, or back into its queue. An unknown tag does nothing."""
-        consumer, entry = self._connections[connection].unsettled.pop(tag, (None, None))
+        holder = self._connections.get(connection)
+        consumer, entry = holder.unsettled.pop(tag, (None, None)) if holder is not None else (None, None)
         if consumer is None or entry is None:
             return
         consumer.unsettled -= 1
