@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
-
-import psutil
 
 from services.runtime.artifacts import ArtifactCache
 from services.runtime.formats.port import LoadedModel
 from services.runtime.lru import LruBytes, NoRoom
 from services.runtime.metrics import RuntimeMetrics
+from services.runtime.model_threads import Loader, ModelThreads
 from services.runtime.single_flight import SingleFlight
-from services.wire.errors import ModelFailed, Overloaded, ServiceError
+from services.wire.errors import Overloaded
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 # A model that was loaded and pushed out again this often before its caller came to run is not tried any further.
 _ATTEMPTS = 3
-
-
-class Loader(Protocol):
-    """What makes models of artifacts, in a worker thread."""
-
-    def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
-    def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel: ...
 
 
 @dataclass(slots=True)
@@ -47,13 +37,14 @@ class ModelCache:
 
     def __init__(self, capacity: int, artifacts: ArtifactCache, loader: Loader, metrics: RuntimeMetrics) -> None:
         self._artifacts = artifacts
-        self._loader = loader
+        self._threads = ModelThreads(loader)
         self._metrics = metrics
         self._policy: LruBytes[str] = LruBytes(capacity)
         self._residents: dict[str, Resident] = {}
+        self._waiting: Counter[str] = Counter()
+        self._unwanted: set[str] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._flights: SingleFlight[None] = SingleFlight()
-        # One at a time: the growth of the process then is the model's, and torch's loader is not made for two.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
 
     @property
     def capacity(self) -> int:
@@ -76,17 +67,11 @@ class ModelCache:
 
         Raises Overloaded if what is in use leaves no room, ModelFailed if it does not load, and what fetching raises.
         """
-        name = version.name
-        for _ in range(_ATTEMPTS):
-            if name in self._residents and self._policy.lease(name):
-                break
-            await self._flights.run(name, lambda: self._bring_in(version))
-        else:
-            raise Overloaded("the runtime's memory for models is contended; try again", model_version=name)
+        resident = await self._resident(version)
         try:
-            yield self._residents[name]
+            yield resident
         finally:
-            self._policy.release(name)
+            self.release(version.name)
 
     def try_lease(self, name: str) -> Resident | None:
         """The model if it is in memory already, until `release`."""
@@ -96,20 +81,45 @@ class ModelCache:
     def release(self, name: str) -> None:
         """Gives back what `try_lease` gave."""
         self._policy.release(name)
+        if name in self._unwanted:
+            self._drop_unused(name)
+
+    def want(self, name: str) -> None:
+        """Takes a `discard` back: the model stays when its last user leaves."""
+        self._unwanted.discard(name)
 
     def discard(self, name: str) -> None:
-        """Lets a model go that nobody uses; one in use goes when room is needed."""
-        if name in self._residents and self._policy.leases(name) == 0:
-            self._policy.remove(name)
-            self._let_go(name)
+        """Lets a model go: now if nobody uses it, else with its last user."""
+        self._unwanted.add(name)
+        self._drop_unused(name)
+
+    async def settled(self) -> None:
+        """Waits until the memory of every model that was let go is the system's again."""
+        await asyncio.gather(*self._leaving)
 
     async def close(self) -> None:
         """Lets everything go."""
         await self._flights.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        for resident in self._residents.values():
-            resident.model.close()
-        self._residents.clear()
+        for name in list(self._residents):
+            self._let_go(name)
+        await self.settled()
+        self._threads.close()
+
+    async def _resident(self, version: repository_pb2.ModelVersion) -> Resident:
+        name = version.name
+        self._waiting[name] += 1
+        try:
+            for _ in range(_ATTEMPTS):
+                if (resident := self.try_lease(name)) is not None:
+                    return resident
+                await self._flights.run(name, lambda: self._bring_in(version))
+        finally:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+                if name in self._unwanted:
+                    self._drop_unused(name)
+        raise Overloaded("the runtime's memory for models is contended; try again", model_version=name)
 
     async def _bring_in(self, version: repository_pb2.ModelVersion) -> None:
         name = version.name
@@ -117,14 +127,17 @@ class ModelCache:
             # The artifact's size stands in until the footprint is known, so that room is made before it is needed.
             self._evict(self._policy.add(name, version.size_bytes))
             async with self._artifacts.open(version) as path:
-                resident = await self._load_measured(path, version)
+                await self.settled()
+                started = time.monotonic()
+                model, memory_bytes = await self._threads.load(path, version)
+            self._metrics.load_seconds.observe(time.monotonic() - started)
             try:
-                self._evict(self._policy.resize(name, resident.memory_bytes))
+                self._evict(self._policy.resize(name, memory_bytes))
             except NoRoom:
-                resident.model.close()
+                await self._threads.let_go(model, memory_bytes)
                 raise
         except NoRoom as exc:
-            self._drop(name)
+            self._forget(name)
             raise Overloaded(
                 f"the model needs {exc.needed} more bytes of memory than are free of the {exc.capacity} that this "
                 "runtime may use for models",
@@ -132,48 +145,30 @@ class ModelCache:
                 capacity_bytes=exc.capacity,
             ) from None
         except BaseException:
-            self._drop(name)
+            self._forget(name)
             raise
-        self._residents[name] = resident
-        self._policy.release(name)
+        self._residents[name] = Resident(version, model, memory_bytes)
         self._metrics.loaded(name)
         self._metrics.resident_bytes.set(self._policy.used)
+        self.release(name)
 
-    def _drop(self, name: str) -> None:
+    def _forget(self, name: str) -> None:
         if name in self._policy:
             self._policy.remove(name)
 
-    async def _load_measured(self, path: Path, version: repository_pb2.ModelVersion) -> Resident:
-        started = time.monotonic()
-        loop = asyncio.get_running_loop()
-        try:
-            resident = await loop.run_in_executor(self._thread, self._load_in_thread, path, version)
-        except ServiceError:
-            raise
-        except MemoryError as exc:
-            raise Overloaded("the runtime has not enough memory to load the model") from exc
-        except Exception as exc:
-            raise ModelFailed(
-                f"the model could not be loaded; loading raised {type(exc).__name__}", exception=type(exc).__name__
-            ) from exc
-        self._metrics.load_seconds.observe(time.monotonic() - started)
-        return resident
-
-    def _load_in_thread(self, path: Path, version: repository_pb2.ModelVersion) -> Resident:
-        self._loader.prepare(version)
-        process = psutil.Process()
-        before = process.memory_info().rss
-        model = self._loader.load(path, version)
-        grown = process.memory_info().rss - before
-        # Both lie low at times: estimates forget what libraries add, growth is hidden by memory that was free before.
-        return Resident(version, model, max(model.memory_bytes, grown, 1))
-
-    def _evict(self, names: list[str]) -> None:
+    def _evict(self, names: Iterable[str]) -> None:
         for name in names:
             self._let_go(name)
             self._metrics.evicted(name)
 
+    def _drop_unused(self, name: str) -> None:
+        if name in self._residents and self._policy.leases(name) == 0 and name not in self._waiting:
+            self._policy.remove(name)
+            self._let_go(name)
+
     def _let_go(self, name: str) -> None:
         resident = self._residents.pop(name)
-        resident.model.close()
         self._metrics.resident_bytes.set(self._policy.used)
+        leaving = asyncio.create_task(self._threads.let_go(resident.model, resident.memory_bytes))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)

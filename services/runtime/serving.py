@@ -53,6 +53,7 @@ class ServingTable:
         intake: Intake,
         changed: Callable[[], None],
         log: Any,
+        stopped: Callable[[str], None] = lambda model_version: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._versions = versions
@@ -61,6 +62,7 @@ class ServingTable:
         self._intake = intake
         self._changed = changed
         self._log = log
+        self._stopped = stopped
         self._sleep = sleep
         self._served: dict[str, _Served] = {}
         self._draining = False
@@ -86,13 +88,14 @@ class ServingTable:
         self._changed()
 
     async def stop(self, key: str) -> None:
-        """Stops to consume and lets the model go when nobody uses it any more."""
+        """Stops to consume; what is in hand is answered, and the model goes with its last user."""
         entry = self._served.pop(key, None)
         if entry is None:
             return
         await self._take_down(entry)
         if all(other.model_version != entry.model_version for other in self._served.values()):
             self._cache.discard(entry.model_version)
+            self._stopped(entry.model_version)
         self._log.info("serving_stopped", key=key)
         self._changed()
 
@@ -133,6 +136,7 @@ class ServingTable:
             try:
                 version = await self._versions.version(entry.model_version)
                 await self._check(version)
+                self._cache.want(version.name)
                 async with self._cache.lease(version) as resident:
                     entry.memory_bytes = resident.memory_bytes
                 entry.consumer = await self._intake.open(entry.key, version)

@@ -42,5 +42,6 @@ class FakeRepository:
         self.downloads.append(name)
         await self.gate.wait()
         data = self.artifacts[name]
-        for start in range(0, len(data), 1000):
-            yield data[start : start + 1000]
+        piece = max(1000, len(data) // 100)
+        for start in range(0, len(data), piece):
+            yield data[start : start + piece]

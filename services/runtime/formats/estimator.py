@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from services.runtime.formats.port import Array, Arrays, Signature, in_order
+from services.runtime.formats.port import Array, Arrays, OneAnswer, Signature, in_order
 from services.wire.errors import InvalidInput
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "transform", "decision_function", "score")
 TARGET = "y"
 
 
-class EstimatorModel:
+class EstimatorModel(OneAnswer):
     """A fitted estimator in memory."""
 
     def __init__(self, estimator: Any, signatures: dict[str, Signature], memory_bytes: int) -> None:
@@ -75,7 +75,12 @@ def to_features(inputs: Arrays, signature: Signature, fitted_names: Sequence[str
 
 
 def to_outputs(method: str, answer: Any, signature: Signature) -> dict[str, Array]:
-    """The answer by output name: the method's name, or the declared one where exactly one is declared."""
+    """The answer by output name: the method's name, or the declared one where exactly one is declared.
+
+    A mapping has names of its own.
+    """
+    if isinstance(answer, Mapping):
+        return {str(name): np.atleast_1d(_as_array(part)) for name, part in answer.items()}
     if isinstance(answer, list):  # one array per target of a multi-output classifier
         return {f"{method}_{index}": _as_array(part) for index, part in enumerate(answer)}
     declared = signature.outputs[0] if len(signature.outputs) == 1 else None

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from services.runtime.formats.port import Array, Arrays
-from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
+from services.runtime.formats import onnx_guard
+from services.runtime.formats.port import Array, Arrays, OneAnswer
+from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet
 
 # onnxruntime's names of element types, and the numpy types that tensors of ours arrive with.
 _DTYPES: dict[str, type[np.generic]] = {
@@ -31,7 +32,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 _LOG_ERRORS = 3
 
 
-class OnnxModel:
+class OnnxModel(OneAnswer):
     """A session. onnxruntime allows concurrent `run`."""
 
     def __init__(self, session: Any, memory_bytes: int, device: str) -> None:
@@ -69,21 +70,24 @@ class OnnxModel:
 
 
 def load(path: Path, device: str, threads: int) -> OnnxModel:
-    """Builds a session from the artifact's bytes alone, which may use so many threads per call."""
+    """Builds a session, which may use so many threads per call. Raises UnsafeFormat for data in other files, Corrupt,
+    RequirementUnmet, InvalidInput.
+    """
     providers, placed = _providers(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_ERRORS
-    data = path.read_bytes()
-    _refuse_external_data(data)
+    # Its own format, which it would recognise by the first bytes, is one that the guard does not read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    onnx_guard.check(path)
     try:
-        # From bytes, not from the path: there is then no folder that a reference to outside data could start from.
-        session = onnxruntime.InferenceSession(data, sess_options=options, providers=providers)
+        # From the path: of a model given as bytes, a session keeps those for life, next to the weights made of them.
+        session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=providers)
     except _BROKEN as exc:
         raise Corrupt("onnxruntime cannot load the artifact; store the model again as ONNX") from exc
     _check_values(session)
-    return OnnxModel(session, len(data), placed)
+    return OnnxModel(session, path.stat().st_size, placed)
 
 
 def _providers(device: str) -> tuple[list[Any], str]:
@@ -100,26 +104,6 @@ def _providers(device: str) -> tuple[list[Any], str]:
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _INVALID_ARGUMENT = (_STATE.InvalidArgument,)
 _BROKEN = (_STATE.InvalidProtobuf, _STATE.InvalidGraph, _STATE.Fail, _STATE.InvalidArgument, _STATE.NotImplemented)
-
-
-def _refuse_external_data(data: bytes) -> None:
-    """UnsafeFormat if a tensor's data lies in another file, wherever that is: the artifact is all there is."""
-    if b"external_data" not in data and b"location" not in data:
-        return  # the key of every reference is the word "location"; parsing a large graph twice costs seconds
-    try:
-        import onnx
-        from onnx.external_data_helper import _get_all_tensors, uses_external_data
-    except ImportError:
-        # Without the onnx package the reference cannot be told from the word; onnxruntime then refuses what it cannot
-        # find beside a model that was given as bytes.
-        return
-    try:
-        model = onnx.load_model_from_string(data)
-        outside = any(uses_external_data(tensor) for tensor in _get_all_tensors(model))
-    except Exception as exc:
-        raise Corrupt("the artifact is not an ONNX model; store the model again as ONNX") from exc
-    if outside:
-        raise UnsafeFormat("the ONNX model keeps tensors in other files; save it as one file")
 
 
 def _check_values(session: Any) -> None:

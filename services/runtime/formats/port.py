@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.wire.errors import InvalidInput
+from services.wire.errors import InvalidInput, NotImplementedHere
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.type.v1 import tensor_pb2
@@ -34,7 +34,7 @@ class FormatSettings:
 
 
 class LoadedModel(Protocol):
-    """A model in memory. `call` is synchronous and runs in worker threads, several at a time."""
+    """A model in memory. `call` and `stream` are synchronous and run in worker threads, several at a time."""
 
     @property
     def memory_bytes(self) -> int:
@@ -46,13 +46,49 @@ class LoadedModel(Protocol):
         """Such as "cpu" or "cuda:0"."""
         ...
 
+    @property
+    def streams(self) -> frozenset[str]:
+        """The methods that give any number of answers to one call, none included; only `stream` calls those."""
+        ...
+
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
-        """Calls a method with inputs by name. Raises InvalidInput; whatever else it raises is the model's own fault."""
+        """Calls a method with inputs by name. Raises InvalidInput; whatever else it raises is the model's own fault.
+
+        NotImplementedHere for one of `streams`: its answers do not fit into one.
+        """
+        ...
+
+    def stream(self, method: str, inputs: Arrays) -> Iterator[dict[str, Array]]:
+        """Calls one of `streams`; each answer is what `call` would give, and is computed when it is asked for.
+
+        Raises as `call` does, at any point of the iteration; NotImplementedHere at once for another method. Whoever
+        stops before the end closes the iterator, in the thread that iterates.
+        """
         ...
 
     def close(self) -> None:
         """Lets go of what garbage collection would not."""
         ...
+
+
+class OneAnswer:
+    """What a model says of itself whose every method gives one answer to one call."""
+
+    streams: frozenset[str] = frozenset()
+
+    def stream(self, method: str, inputs: Arrays) -> Iterator[dict[str, Array]]:
+        """Raises NotImplementedHere."""
+        raise not_a_stream(method)
+
+
+def not_a_stream(method: str) -> NotImplementedHere:
+    """The error for a stream of a method that gives one answer."""
+    return NotImplementedHere(f"'{method[:64]}' gives one answer; call it without a stream", method=method[:64])
+
+
+def only_a_stream(method: str) -> NotImplementedHere:
+    """The error for an ordinary call of a method that gives any number of answers."""
+    return NotImplementedHere(f"'{method[:64]}' gives any number of answers; call it over a stream", method=method[:64])
 
 
 class ModelFormat(Protocol):
@@ -83,7 +119,7 @@ class ModelFormat(Protocol):
         ...
 
     def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:
-        """Loads the artifact. `device` is "auto", "cpu", "cuda" or "cuda:N".
+        """Loads the artifact. `device` is "auto", "cpu", "cuda" or "cuda:N". Several threads may load at a time.
 
         Raises UnsafeFormat, InvalidInput, RequirementUnmet; anything else means the artifact is broken.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch.export.passes import move_to_device_pass
 from torch.export.pt2_archive._package import load_pt2
 
@@ -17,6 +18,18 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 def load(path: Path, version: repository_pb2.ModelVersion, device: str, threads: int) -> TorchModel:
     """Loads the program and moves it to the device. Raises UnsafeFormat, Corrupt, RequirementUnmet."""
     target = torch_devices.choose(device)
+    with torch_devices.LOADING:
+        module = _load_module(path, target)
+    return TorchModel(
+        module,
+        signatures(version),
+        memory_bytes=torch_devices.footprint(module),
+        device=target,
+        threads=threads,
+    )
+
+
+def _load_module(path: Path, target: torch.device) -> torch.nn.Module:
     with path.open("rb") as file:
         pt2_guard.check(file)
         file.seek(0)
@@ -31,11 +44,5 @@ def load(path: Path, version: repository_pb2.ModelVersion, device: str, threads:
         # The device is written into the graph's own nodes too, so moving the weights alone is not enough.
         program = move_to_device_pass(program, target)
     # Without guards torch builds no Python source out of strings of the archive.
-    module = program.module(check_guards=False)
-    return TorchModel(
-        module,
-        signatures(version),
-        memory_bytes=torch_devices.footprint(module),
-        device=target,
-        threads=threads,
-    )
+    module: torch.nn.Module = program.module(check_guards=False)
+    return module

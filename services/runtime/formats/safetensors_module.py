@@ -27,16 +27,17 @@ def load(path: Path, version: repository_pb2.ModelVersion, device: str, settings
     {"layers": '[["Linear", {...}], ["ReLU", {}]]'}. Raises UnsafeFormat, InvalidInput, Corrupt, RequirementUnmet.
     """
     target = torch_devices.choose(device)
-    module = build(version.format_options, settings.torch_modules)
-    try:
-        weights = load_file(path)
-    except safetensors.SafetensorError as exc:
-        raise Corrupt("the artifact is not a safetensors file; store the weights again") from exc
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as exc:
-        raise InvalidInput("the weights do not fit the declared module; check format_options") from exc
-    module.to(target).eval()
+    with torch_devices.LOADING:
+        module = build(version.format_options, settings.torch_modules)
+        try:
+            weights = load_file(path)
+        except safetensors.SafetensorError as exc:
+            raise Corrupt("the artifact is not a safetensors file; store the weights again") from exc
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as exc:
+            raise InvalidInput("the weights do not fit the declared module; check format_options") from exc
+        module.to(target).eval()
     return TorchModel(
         module,
         signatures(version),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from services.runtime.formats.port import Array
 from services.wire.errors import InvalidInput, RequirementUnmet
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
+
+# torch's loaders and its exporter's passes keep state of their own: one model at a time.
+LOADING = threading.Lock()
 
 
 def accelerators() -> list[router_pb2.Accelerator]:

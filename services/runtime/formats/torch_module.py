@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from services.runtime.formats import torch_devices
-from services.runtime.formats.port import Array, Arrays, Signature, in_order
+from services.runtime.formats.port import Array, Arrays, OneAnswer, Signature, in_order
 from services.wire.errors import InvalidInput
 
 
-class TorchModel:
+class TorchModel(OneAnswer):
     """A module on its device. Torch modules in eval mode may be called by several threads."""
 
     def __init__(
@@ -55,7 +55,10 @@ class TorchModel:
             raise MemoryError("the device is out of memory") from exc
 
     def close(self) -> None:
-        self._module = None
+        module, self._module = self._module, None
+        if isinstance(module, torch.nn.Module):
+            # An exported program holds itself in cycles; its weights need not wait for a collection to find them.
+            module.to("meta")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

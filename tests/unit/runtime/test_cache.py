@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from services.runtime.artifacts import ArtifactCache
 from services.runtime.cache import ModelCache
 from services.runtime.formats.port import Array, Arrays
 from services.runtime.metrics import RuntimeMetrics
+from services.runtime.model_threads import SMALL_BYTES
 from services.wire.errors import InvalidInput, ModelFailed, Overloaded, ServiceError
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from tests.fakes import models
+from tests.fakes.eventually import eventually
 from tests.fakes.repository_source import FakeRepository
 
 # Beside such footprints the growth of the process that is measured around a load of nothing does not count.
@@ -27,10 +30,12 @@ class Kept:
     """A model that only takes room."""
 
     device = "cpu"
+    streams: frozenset[str] = frozenset()
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, on_close: Callable[[], None] = lambda: None) -> None:
         self.memory_bytes = memory_bytes
         self.closed = False
+        self._on_close = on_close
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
         assert not self.closed
@@ -38,6 +43,7 @@ class Kept:
 
     def close(self) -> None:
         self.closed = True
+        self._on_close()
 
 
 class Bench:
@@ -50,22 +56,25 @@ class Bench:
         self.failure: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
-        artifacts = ArtifactCache(folder, MB, self.repository.download, fetched=lambda: None)
+        self.events: list[str] = []
+        artifacts = ArtifactCache(folder, 100 * MB, self.repository.download, fetched=lambda: None)
         self.cache = ModelCache(capacity, artifacts, self, RuntimeMetrics(self.registry))
 
     def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> Kept:
-        assert self.gate.wait(10)
+        assert "waits" not in version.metadata or self.gate.wait(10)
         self.loaded.append(version.name)
+        self.events.append(f"load {version.version}")
         if self.failure is not None:
             raise self.failure
-        return Kept(int(version.metadata["footprint"]))
+        return Kept(int(version.metadata["footprint"]), lambda: self.events.append(f"close {version.version}"))
 
-    def version(self, number: int, footprint: int = BIG) -> repository_pb2.ModelVersion:
+    def version(self, number: int, footprint: int = BIG, size: int = 0, **metadata: str) -> repository_pb2.ModelVersion:
         version = models.version("kept", name=f"buckets/default/models/m/versions/{number}")
-        version.metadata["footprint"] = str(footprint)
-        return self.repository.add(version, b"x" * number)
+        version.version = number
+        version.metadata.update(metadata, footprint=str(footprint))
+        return self.repository.add(version, b"%d" % number + b"x" * size)
 
     def count(self, metric: str, version: repository_pb2.ModelVersion) -> float:
         return self.registry.get_sample_value(metric, {"model_version": version.name}) or 0.0
@@ -94,6 +103,7 @@ async def test_the_least_recently_used_model_makes_room_and_is_closed(tmp_path: 
             kept[version.name] = resident.model
 
     assert [resident.version.name for resident, _ in bench.cache.residents()] == [first.name, third.name]
+    await bench.cache.settled()
     assert kept[second.name].closed and not kept[first.name].closed
     assert bench.count("stellwerk_model_evictions_total", second) == 1
 
@@ -151,7 +161,7 @@ async def test_a_load_that_fails_is_typed_costs_nothing_and_can_be_repeated(
 
 async def test_a_caller_that_gives_up_does_not_take_the_load_from_the_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 3 * BIG)
-    version = bench.version(1)
+    version = bench.version(1, waits="yes")
     bench.gate.clear()
 
     async def use() -> str:
@@ -170,12 +180,117 @@ async def test_a_caller_that_gives_up_does_not_take_the_load_from_the_others(tmp
 async def test_discard_lets_go_of_what_nobody_uses(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 3 * BIG)
     version = bench.version(1)
-    async with bench.cache.lease(version) as resident:
-        bench.cache.discard(version.name)
-        assert not resident.model.closed  # type: ignore[attr-defined]
+    async with bench.cache.lease(version):
+        pass
 
     bench.cache.discard(version.name)
+    await bench.cache.settled()
 
-    assert resident.model.closed  # type: ignore[attr-defined]
+    assert bench.events == ["load 1", "close 1"]
     assert bench.cache.used == 0
     assert bench.cache.try_lease(version.name) is None
+
+
+async def test_what_is_discarded_while_in_use_goes_with_its_last_user(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    version = bench.version(1)
+    async with bench.cache.lease(version) as resident:
+        bench.cache.discard(version.name)
+        assert bench.cache.try_lease(version.name) is resident
+        resident.model.call("predict", {})
+    assert bench.cache.used > 0
+
+    bench.cache.release(version.name)
+    await bench.cache.settled()
+
+    assert bench.events == ["load 1", "close 1"]
+    assert bench.cache.used == 0
+
+
+async def test_what_is_wanted_again_stays(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    version = bench.version(1)
+    async with bench.cache.lease(version):
+        bench.cache.discard(version.name)
+        bench.cache.want(version.name)
+
+    assert [resident.version.name for resident, _ in bench.cache.residents()] == [version.name]
+
+
+async def test_what_is_discarded_while_it_loads_is_let_go_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    version = bench.version(1, waits="yes")
+    bench.gate.clear()
+
+    async def use() -> None:
+        async with bench.cache.lease(version):
+            pass
+
+    waiting = asyncio.create_task(use())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    bench.cache.discard(version.name)
+    bench.gate.set()
+
+    await eventually(lambda: bench.events == ["load 1", "close 1"])
+    assert bench.cache.used == 0
+
+
+async def test_who_waits_for_a_load_gets_the_model_even_if_it_is_discarded_meanwhile(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    version = bench.version(1, waits="yes")
+    bench.gate.clear()
+
+    async def use() -> str:
+        async with bench.cache.lease(version) as resident:
+            assert not resident.model.closed  # type: ignore[attr-defined]
+            return resident.version.name
+
+    waiting = [asyncio.create_task(use()) for _ in range(3)]
+    await asyncio.sleep(0)
+    bench.cache.discard(version.name)
+    bench.gate.set()
+
+    assert await asyncio.gather(*waiting) == [version.name] * 3
+    await eventually(lambda: bench.events == ["load 1", "close 1"])
+
+
+async def test_what_makes_room_is_gone_before_the_next_model_is_loaded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 60 * MB)
+    first, second = bench.version(1, footprint=60 * MB), bench.version(2, footprint=1)
+
+    for version in (first, second):
+        async with bench.cache.lease(version):
+            pass
+
+    assert bench.events == ["load 1", "close 1", "load 2"]
+
+
+async def test_a_small_model_does_not_wait_for_a_large_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    large, small = bench.version(1, waits="yes", size=SMALL_BYTES), bench.version(2)
+    bench.gate.clear()
+
+    async def use(version: repository_pb2.ModelVersion) -> None:
+        async with bench.cache.lease(version):
+            pass
+
+    loading = asyncio.create_task(use(large))
+    await use(small)
+    assert bench.loaded == [small.name] and not loading.done()
+    bench.gate.set()
+    await loading
+
+    assert bench.loaded == [small.name, large.name]
+
+
+async def test_a_model_that_cannot_be_closed_stands_in_nobodys_way(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    version = bench.version(1)
+    async with bench.cache.lease(version) as resident:
+        resident.model._on_close = lambda: 1 / 0  # type: ignore[attr-defined]
+    bench.cache.discard(version.name)
+
+    async with bench.cache.lease(version) as again:
+        assert again.model is not resident.model

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from onnx.external_data_helper import _get_all_tensors, uses_external_data
 from skl2onnx import to_onnx
 
+from services.runtime.formats import onnx_guard
 from services.runtime.formats.onnx import OnnxFormat
 from services.runtime.formats.port import FormatSettings
 from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
@@ -89,6 +97,95 @@ def test_tensors_in_other_files_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnsafeFormat, match="other files"):
         FORMAT.load(path, models.version("onnx"), "auto")
+
+
+def outside(name: str = "w") -> TensorProto:
+    """A tensor that says its data lies elsewhere."""
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="secret")
+    return tensor
+
+
+def in_a_subgraph(model: onnx.ModelProto) -> None:
+    inner = onnx.GraphProto(initializer=[outside()])
+    deeper = onnx.NodeProto(op_type="If", attribute=[onnx.AttributeProto(name="a", g=inner)])
+    model.graph.node.add(attribute=[onnx.AttributeProto(name="b", graphs=[onnx.GraphProto(node=[deeper])])])
+
+
+def in_a_function(model: onnx.ModelProto) -> None:
+    node = onnx.NodeProto(attribute=[onnx.AttributeProto(name="value", tensors=[outside()])])
+    model.functions.add(name="f", node=[node])
+
+
+def in_a_functions_default(model: onnx.ModelProto) -> None:
+    model.functions.add(name="f", attribute_proto=[onnx.AttributeProto(name="value", t=outside())])
+
+
+def in_a_sparse_tensor(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add(values=outside("v"), indices=outside("i"))
+
+
+def in_the_training_graph(model: onnx.ModelProto) -> None:
+    model.training_info.add().algorithm.initializer.append(outside())
+
+
+def by_an_address(model: onnx.ModelProto) -> None:
+    model.graph.initializer.add(name="w").external_data.add(key="location", value="*/_ORT_MEM_ADDR_/*")
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        in_a_subgraph,
+        in_a_function,
+        in_a_functions_default,
+        in_a_sparse_tensor,
+        in_the_training_graph,
+        by_an_address,
+    ],
+)
+def test_a_reference_to_other_data_is_found_wherever_it_is(tmp_path: Path, hide: Callable[[Any], None]) -> None:
+    path = export(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    onnx_guard.check(path)
+    hide(model)
+    path.write_bytes(model.SerializeToString())
+
+    with pytest.raises(UnsafeFormat, match="other files"):
+        onnx_guard.check(path)
+
+
+@given(data=st.data())
+def test_any_damage_to_a_file_is_refused_or_harmless_and_never_another_error(
+    data: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    path = folder / "damaged.onnx"
+    whole = helper.make_model(onnx.GraphProto(initializer=[outside()])).SerializeToString()
+    where = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:where] + data.draw(st.binary(max_size=8)) + whole[where + data.draw(st.integers(0, 8)) :])
+
+    try:
+        onnx_guard.check(path)
+    except (UnsafeFormat, Corrupt):
+        return
+    # What the guard lets pass is no model for the library either, or one without such a tensor.
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except DecodeError:
+        return
+    assert not any(uses_external_data(tensor) for tensor in _get_all_tensors(model))
+
+
+def test_onnxruntimes_own_format_which_the_guard_does_not_read_is_refused(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(export(tmp_path / "model.onnx")), options, providers=["CPUExecutionProvider"])
+    assert (tmp_path / "model.ort").read_bytes()[4:8] == b"ORTM"
+
+    with pytest.raises(Corrupt):
+        FORMAT.load(tmp_path / "model.ort", models.version("onnx"), "auto")
 
 
 def test_the_word_location_alone_refuses_nothing(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import pickle
+import weakref
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +77,19 @@ def test_an_exported_net_answers_as_the_local_one(net: Digits, exported: Path) -
         np.testing.assert_allclose(answer["scores"], net(torch.tensor(images)).numpy(), atol=1e-6)
     assert answer["scores"].shape == (5, 10)
     assert model.memory_bytes > 4 * (144 * 10)
+
+
+def test_a_closed_program_has_let_its_weights_go_without_a_collection(exported: Path) -> None:
+    model = EXPORT.load(exported, models.version("torch_export", IMAGES), "cpu")
+    weights = [weakref.ref(weight.untyped_storage()) for weight in model._module.parameters()]  # type: ignore[union-attr]
+    assert weights and all(weight() is not None for weight in weights)
+    gc.disable()
+    try:
+        model.close()
+
+        assert [weight() for weight in weights] == [None] * len(weights)
+    finally:
+        gc.enable()
 
 
 def test_outputs_without_a_signature_are_numbered(exported: Path) -> None:
