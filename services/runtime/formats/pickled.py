@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.runtime.formats import installed
-from services.runtime.formats.estimator import EstimatorModel
-from services.runtime.formats.port import FormatSettings, signatures
+from services.runtime.formats.pickled_model import PickledModel
+from services.runtime.formats.port import FormatSettings
 from services.wire.errors import Corrupt
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
@@ -40,7 +40,7 @@ class PickleFormat:
         for name in ("joblib", "cloudpickle"):
             importlib.import_module(name)
 
-    def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> EstimatorModel:
+    def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> PickledModel:
         """Unpickles the artifact. joblib reads plain pickles as well as its own files."""
         import joblib
 
@@ -50,4 +50,4 @@ class PickleFormat:
             raise
         except Exception as exc:
             raise Corrupt("the artifact cannot be unpickled here; store the model again") from exc
-        return EstimatorModel(estimator, signatures(version), path.stat().st_size)
+        return PickledModel(estimator, version, path.stat().st_size)
