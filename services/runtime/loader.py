@@ -9,6 +9,7 @@ from typing import Any
 
 from services.runtime.formats.port import FormatSettings, LoadedModel, ModelFormat
 from services.runtime.formats.registry import Formats, load_formats
+from services.runtime.warmup import warm_up
 from services.wire.errors import RequirementUnmet
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
@@ -56,11 +57,18 @@ class ModelLoader:
         self._formats.find(version.format).prepare()
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
-        """Loads the artifact; for a worker thread."""
+        """Loads the artifact and makes its warm-up calls; for a worker thread. Raises ModelFailed if one fails."""
         if self._formats is None:
             raise RequirementUnmet("the runtime is still looking for its model formats")
-        model = self._formats.find(version.format).load(path, version, device_for(version, self._settings.device))
+        item = self._formats.find(version.format)
+        model = item.load(path, version, device_for(version, self._settings.device))
         self._loaded()
+        try:
+            calls = warm_up(model, version, invent=not item.runs_code, log=self._log)
+        except BaseException:
+            model.close()
+            raise
+        self._log.debug("model_warmed_up", model_version=version.name, calls=calls)
         return model
 
 
