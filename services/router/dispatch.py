@@ -1,154 +1,246 @@
 """Sends work to queues and hears the answers. What gathers while a send is in flight goes with the next one: no timer,
-so that a lone request waits for nobody."""
+so that a lone request waits for nobody. A request costs no task and no future, only an envelope costs a future."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import structlog
 from google.protobuf.message import DecodeError
+from prometheus_client import CollectorRegistry
 
-from services.chassis.broker.port import Broker, Delivery, Message
-from services.router.pending import PendingTable
+from services.chassis.broker.port import Broker, Delivery
+from services.router import rejections
+from services.router.admission import Backlog, Limits
+from services.router.deadlines import TICK_SECONDS
+from services.router.lane import Lane
+from services.router.pending import Answered as Answered
+from services.router.pending import Outcome, PendingTable, Ticket
+from services.router.policy import QueuePolicy
+from services.router.rejections import DispatchMetrics
+from services.router.sender import Sender
 from services.wire import topology
-from services.wire.errors import BrokerDown, DeadlinePassed, ServiceError, Unavailable
+from services.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unavailable
 from stellwerk.job.v1 import work_pb2
 
-# Bounds of one envelope: more does not amortise better and delays the first answer.
-MAX_ITEMS = 64
-MAX_BYTES = 1024 * 1024
-_EXPIRE_SECONDS = 0.02
-_CONFIRM_SECONDS = 3.0
-
-
-class Lane:
-    """Items on their way to one queue."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[work_pb2.WorkItem, float]] = []
-        self.sending = False
-        self.declared = False
+# Nobody waits longer.
+_LONGEST_SECONDS = 24 * 3600.0
+# A runtime stops, or answers too late, within this time of a deadline; the message of one that died is gone as well.
+_LINGER_SECONDS = 1.0
+_PLAIN = QueuePolicy()
 
 
 class Dispatcher:
-    """The router's side of the broker."""
+    """The router's side of the broker. `slots` says how many calls the runtimes ready for a key make at a time."""
 
     def __init__(
-        self, broker: Broker, pending: PendingTable, instance: str, log: structlog.typing.FilteringBoundLogger
+        self,
+        broker: Broker,
+        pending: PendingTable,
+        instance: str,
+        log: structlog.typing.FilteringBoundLogger,
+        *,
+        slots: Callable[[str], int] = lambda key: 1,
+        limits: Limits | None = None,
+        metrics: DispatchMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._broker, self._pending, self._log = broker, pending, log
+        self._broker, self._pending, self._log, self._clock = broker, pending, log, clock
         self._reply_queue = topology.reply_queue(instance)
+        self._slots, self._backlog = slots, Backlog(limits or Limits())
+        self._metrics = metrics or DispatchMetrics(CollectorRegistry())
+        self._sender = Sender(broker, self._reply_queue.name, self._end, clock, log)
         self._lanes: dict[str, Lane] = {}
         self._ids = (f"{instance}.{number}" for number in itertools.count(1))
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.listening = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ticking = False
         broker.on_lost(self._lost)
 
-    def _lost(self, reason: str) -> None:
-        self._pending.fail_all(BrokerDown("the connection to the broker was lost; try again", cause=reason))
-        for lane in self._lanes.values():
-            lane.declared = False
+    @property
+    def listening(self) -> bool:
+        """Whether answers are heard; nothing is sent before."""
+        return self._loop is not None
 
     async def listen(self) -> None:
-        """Hears answers and expires what got none; to be run in the background."""
-        if not self.listening:
-            await self._broker.consume(self._reply_queue, self._on_replies, prefetch=0)
-            self.listening = True
-        while True:
-            self._pending.expire(time.monotonic())
-            await asyncio.sleep(_EXPIRE_SECONDS)
+        """Begins to hear answers."""
+        await self._broker.consume(self._reply_queue, self._on_replies, prefetch=0, acks=False)
+        self._loop = asyncio.get_running_loop()
 
-    async def _on_replies(self, delivery: Delivery) -> None:
+    def submit(
+        self,
+        key: str,
+        item: work_pb2.WorkItem,
+        *,
+        deadline: float,
+        answered: Answered,
+        tenant: str = "",
+        policy: QueuePolicy = _PLAIN,
+        cost: int = 1,
+    ) -> str:
+        """Queues an item and returns its id; the id and the priority that holds are set in the item.
+
+        `answered` is called later, from the loop: with each reply that has `more` set, then exactly once with the last
+        reply or the error. `deadline` is of time.monotonic(). `cost` is what the item counts for, such as its rows.
+        Raises at once Overloaded (its `reason_detail` is queue_full, tenant_share or deadline_unreachable),
+        DeadlinePassed, or Unavailable.
+        """
+        now = self._clock()
+        lane = self._lanes.get(key) or self._open(key)
+        item.priority = priority = policy.priority(item.priority)
+        self._admit(lane, policy, tenant, priority, cost, deadline - now, now)
+        item.id = id = next(self._ids)
+        item.timeout_ms = 0
+        deadline = min(deadline, now + _LONGEST_SECONDS)
+        ticket = Ticket(id, lane, answered, deadline, tenant, priority, cost, item.SerializeToString())
+        self._pending.add(ticket)
+        lane.join(ticket)
+        self._sender.wake(lane)
+        if not self._ticking and self._loop is not None:
+            self._ticking = True
+            self._loop.call_later(TICK_SECONDS, self._tick)
+        return id
+
+    def _admit(
+        self, lane: Lane, policy: QueuePolicy, tenant: str, priority: int, cost: int, seconds: float, now: float
+    ) -> None:
+        if self._loop is None:
+            raise Unavailable("the router does not hear answers yet; try again in a moment")
+        if seconds <= 0:
+            self._metrics.rejected(lane.key, rejections.DEADLINE_PASSED)
+            raise DeadlinePassed("the deadline passed before the request was queued; give the call more time")
+        problem = self._sender.outage.lasts(now)
+        if problem:
+            self._metrics.rejected(lane.key, rejections.BROKER_DOWN)
+            raise BrokerDown(f"{problem}; try again shortly")
+        try:
+            lane.check(policy, tenant, priority, cost, seconds)
+        except Overloaded as exc:
+            self._metrics.rejected(lane.key, exc.metadata["reason_detail"])
+            raise
+
+    def cancel(self, id: str) -> None:
+        """The caller went away: an item that waits is not sent, the answer to one that was sent is dropped."""
+        ticket = self._pending.get(id)
+        if ticket is None or ticket.answered is None:
+            return
+        self._metrics.rejected(ticket.holder.key, rejections.CANCELLED)
+        if ticket.underway:
+            # A runtime works on it all the same: until its answer or its deadline it counts as under way.
+            ticket.answered = None
+        else:
+            self._pending.end(ticket, None)
+
+    async def call(
+        self,
+        key: str,
+        item: work_pb2.WorkItem,
+        deadline: float,
+        *,
+        tenant: str = "",
+        policy: QueuePolicy = _PLAIN,
+        cost: int = 1,
+    ) -> work_pb2.WorkReply:
+        """Submits an item and waits for its last reply, which may hold an error of the runtime. Raises what `submit`
+        raises, and what ended the item without a reply."""
+        future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
+
+        def answered(outcome: Outcome) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, ServiceError):
+                future.set_exception(outcome)
+            elif not outcome.more:
+                future.set_result(outcome)
+
+        id = self.submit(key, item, deadline=deadline, answered=answered, tenant=tenant, policy=policy, cost=cost)
+        try:
+            return await future
+        finally:
+            self.cancel(id)
+
+    def _open(self, key: str) -> Lane:
+        lane = self._lanes[key] = Lane(key, self._slots, self._backlog)
+        self._metrics.watch(key, lambda: lane.queue.count, lambda: lane.underway)
+        return lane
+
+    def _on_replies(self, delivery: Delivery) -> None:
         try:
             envelope = work_pb2.WorkReplyEnvelope.FromString(delivery.message.body)
         except DecodeError:
             self._log.warning("reply_unreadable", bytes=len(delivery.message.body))
             delivery.nack(requeue=False)
             return
+        now = self._clock()
+        lanes: set[Lane] = set()
         for reply in envelope.replies:
-            self._pending.settle(reply)
-        delivery.ack()
-
-    async def call(self, key: str, item: work_pb2.WorkItem, deadline: float) -> work_pb2.WorkReply:
-        """Sends an item (its id is set here) and waits for its answer until `deadline`, of time.monotonic().
-
-        Raises what the broker raises, DeadlinePassed, or the error that the runtime answered.
-        """
-        if not self.listening:
-            raise Unavailable("the router does not hear answers yet; try again in a moment")
-        item.id = next(self._ids)
-        future = self._pending.add(item.id, key, deadline)
-        lane = self._lanes.setdefault(key, Lane())
-        lane.waiting.append((item, deadline))
-        if not lane.sending:
-            lane.sending = True
-            task = asyncio.create_task(self._drive(key, lane))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        try:
-            return await future
-        finally:
-            self._pending.forget(item.id)
-
-    async def _drive(self, key: str, lane: Lane) -> None:
-        try:
-            while lane.waiting:
-                batch = _cut(lane)
-                try:
-                    await self._send(key, lane, batch)
-                except ServiceError as exc:
-                    lane.declared = False
-                    for item, _ in batch:
-                        self._pending.fail(item.id, exc)
-                except Exception:
-                    self._log.exception("dispatch_failed", key=key)
-                    for item, _ in batch:
-                        self._pending.fail(item.id, BrokerDown("the work could not be sent; try again"))
-        finally:
-            lane.sending = False
-
-    async def _send(self, key: str, lane: Lane, batch: Sequence[tuple[work_pb2.WorkItem, float]]) -> None:
-        now = time.monotonic()
-        envelope = work_pb2.WorkEnvelope(key=key)
-        longest = 0
-        for item, deadline in batch:
-            item.timeout_ms = int((deadline - now) * 1000)
-            if item.timeout_ms <= 0:
-                self._pending.fail(item.id, DeadlinePassed("the deadline passed before the work was sent"))
+            ticket = self._pending.get(reply.id)
+            if ticket is None:
                 continue
-            longest = max(longest, item.timeout_ms)
-            envelope.items.append(item)
-        if not envelope.items:
+            if ticket.underway:
+                lane = self._lanes[ticket.holder.key]
+                lane.landed(ticket, reply, now)
+                lanes.add(lane)
+            if reply.more:
+                self._pending.tell(ticket, reply)
+            else:
+                expired = reply.HasField("error") and reply.error.reason == DeadlinePassed.reason
+                self._end(ticket, reply, rejections.DEADLINE_PASSED if expired else "")
+        delivery.ack()
+        for lane in lanes:
+            lane.answered(now)
+            self._sender.wake(lane)
+
+    def _end(self, ticket: Ticket, outcome: Outcome, reason: str) -> None:
+        """Ends a ticket, and counts why if there is a reason and somebody who is told."""
+        if reason and ticket.answered is not None:
+            self._metrics.rejected(ticket.holder.key, reason)
+        self._pending.end(ticket, outcome)
+
+    def expire(self) -> None:
+        """Ends what is due and sees to what was held back; called every few milliseconds while anybody waits."""
+        for ticket in self._pending.due(self._clock()):
+            self._give_up(ticket)
+            lane = self._lanes.get(ticket.holder.key)
+            if lane is not None:
+                self._sender.wake(lane)
+        self._sender.retry()
+
+    def _give_up(self, ticket: Ticket) -> None:
+        late = DeadlinePassed(_LATE if ticket.sent_at else _WAITED)
+        if not ticket.underway or ticket.lingers:
+            self._end(ticket, late, rejections.DEADLINE_PASSED)
             return
-        spec = topology.inference_queue(key)
-        if not lane.declared:
-            await self._broker.declare(spec)
-            lane.declared = True
-        message = Message(body=envelope.SerializeToString(), reply_to=self._reply_queue.name, expiration_ms=longest)
-        await self._broker.publish(spec.name, message, timeout=min(_CONFIRM_SECONDS, longest / 1000))
+        if ticket.answered is not None:
+            self._metrics.rejected(ticket.holder.key, rejections.DEADLINE_PASSED)
+        self._pending.tell(ticket, late)
+        self._pending.linger(ticket, ticket.deadline + _LINGER_SECONDS)
+
+    def _tick(self) -> None:
+        self.expire()
+        self._ticking = self._loop is not None and len(self._pending) > 0
+        if self._loop is not None and self._ticking:
+            self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _lost(self, reason: str) -> None:
+        """What was sent may never be answered; what waits is sent when the broker is back."""
+        self._pending.fail_sent(BrokerDown("the connection to the broker was lost; try again", cause=reason))
+        for lane in self._lanes.values():
+            self._sender.lost(lane)
 
     def idle(self, key: str) -> None:
         """Forgets what is kept for a key that nobody uses any more."""
         lane = self._lanes.get(key)
-        if lane is not None and not lane.waiting and not lane.sending:
+        if lane is not None and lane.idle:
             del self._lanes[key]
+            self._metrics.forget(key)
 
     def used_keys(self) -> list[str]:
         """The keys that work was sent for."""
         return sorted(self._lanes)
 
 
-def _cut(lane: Lane) -> list[tuple[work_pb2.WorkItem, float]]:
-    """Takes the next envelope's items off the lane: at least one, within the bounds."""
-    size = 0
-    for count, (item, _) in enumerate(lane.waiting):
-        size += item.ByteSize()
-        if count and (count >= MAX_ITEMS or size > MAX_BYTES):
-            break
-    else:
-        count = len(lane.waiting)
-    batch, lane.waiting = lane.waiting[:count], lane.waiting[count:]
-    return batch
+_LATE = "no runtime answered before the deadline; give the call more time"
+_WAITED = "the deadline passed before the request's turn came; give the call more time or send less at a time"

@@ -124,6 +124,10 @@ class Fleet:
         """Whether anyone answers the key now."""
         return key in self._ready
 
+    def slots(self, key: str) -> int:
+        """Calls that those who answer the key make at a time, of this key or another."""
+        return sum(max(1, self.members[instance].runtime.slots) for instance in self._ready.get(key, ()))
+
     def known_keys(self) -> set[str]:
         """Every key that any runtime reports, with its state aside."""
         return {model.key for member in self.members.values() for model in member.runtime.models}

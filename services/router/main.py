@@ -5,12 +5,14 @@ from __future__ import annotations
 from services.chassis.broker.hub import Hub
 from services.chassis.process import Process
 from services.router import rpcs
+from services.router.admission import Limits
 from services.router.config import RouterSettings
 from services.router.directory import ModelDirectory
 from services.router.dispatch import Dispatcher
 from services.router.fleet import Fleet
 from services.router.pending import PendingTable
 from services.router.predictions import Predictions
+from services.router.rejections import DispatchMetrics
 from services.router.rpcs import Parts
 from services.router.serving import Serving
 from services.wire import topology
@@ -22,8 +24,16 @@ def compose(settings: RouterSettings) -> Process:
     hub = Hub() if settings.broker.get_secret_value() == "pull" else None
     broker = process.open_broker(hub=hub)
     pending = PendingTable()
-    dispatcher = Dispatcher(broker, pending, process.instance, process.log)
     fleet = Fleet(settings.runtime_stale_seconds, settings.runtime_gone_seconds)
+    dispatcher = Dispatcher(
+        broker,
+        pending,
+        process.instance,
+        process.log,
+        slots=fleet.slots,
+        limits=Limits.of(settings),
+        metrics=DispatchMetrics(process.metrics),
+    )
     serving = Serving(fleet, pending, settings.model_idle_seconds, dispatcher.idle)
     directory = ModelDirectory(process.channel("repository", settings.repository), settings.directory_seconds)
     predictions = Predictions(directory, serving, dispatcher, settings.max_input_bytes)

@@ -1,128 +1,140 @@
-"""Dispatch over a real hub: work goes out in envelopes, answers come back, and nobody waits for nothing."""
+"""Dispatch: work goes out in envelopes, in order, no more than the window holds, and answers come back."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator
+from typing import cast
 
-import pytest
-import structlog
-
-from services.chassis.broker.hub import Hub
-from services.chassis.broker.hub_broker import HubBroker
-from services.chassis.broker.port import Delivery, Message
-from services.router.dispatch import MAX_ITEMS, Dispatcher, Lane, _cut
-from services.router.pending import PendingTable
-from services.wire import topology
-from services.wire.errors import BrokerDown, DeadlinePassed, ModelFailed, Unavailable, to_work_error
+from services.router.lane import MAX_BYTES, MAX_ITEMS
+from services.router.policy import QueuePolicy
 from stellwerk.job.v1 import work_pb2
-
-KEY = "default/iris/1/any"
-
-
-class Rig:
-    """A dispatcher and a broker for it."""
-
-    def __init__(self) -> None:
-        self.broker = HubBroker(Hub())
-        self.pending = PendingTable()
-        self.dispatcher = Dispatcher(self.broker, self.pending, "r1", structlog.get_logger())
-        self.envelopes: list[work_pb2.WorkEnvelope] = []
-
-    async def answer(self, delivery: Delivery) -> None:
-        """A runtime that echoes each item's method, and fails where it is asked to."""
-        envelope = work_pb2.WorkEnvelope.FromString(delivery.message.body)
-        self.envelopes.append(envelope)
-        replies = work_pb2.WorkReplyEnvelope()
-        for item in envelope.items:
-            if item.method == "fail":
-                replies.replies.add(id=item.id, error=to_work_error(ModelFailed("it broke")))
-            elif item.method != "silent":
-                replies.replies.add(id=item.id, runtime=item.method)
-        await self.broker.publish(delivery.message.reply_to, Message(replies.SerializeToString()))
-        delivery.ack()
-
-    async def call(self, method: str, seconds: float = 5.0) -> work_pb2.WorkReply:
-        return await self.dispatcher.call(KEY, work_pb2.WorkItem(method=method), time.monotonic() + seconds)
+from tests.fakes.dispatch_rig import rig
+from tests.fakes.held_broker import turns
 
 
-@pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    rig = Rig()
-    await rig.broker.start()
-    listening = asyncio.create_task(rig.dispatcher.listen())
-    await rig.broker.consume(topology.inference_queue(KEY), rig.answer, prefetch=10)
-    while not rig.dispatcher.listening:
-        await asyncio.wait({listening}, timeout=0.01)
-    yield rig
-    listening.cancel()
-    await rig.broker.close()
+async def test_a_lone_request_is_sent_in_the_next_turn_of_the_loop() -> None:
+    held = await rig()
+    held.submit("which has the queue declared")
+    await turns()
+
+    id = held.submit("predict", tenant="users/ada")
+    await turns(1)
+
+    item = held.broker.items[1]
+    assert (item.id, item.method, item.priority, item.timeout_ms) == (id, "predict", 1, 10_000)
+    assert held.broker.messages[1].reply_to == "stellwerk.reply.r1"
+    assert held.broker.messages[1].expiration_ms == 10_000
+    assert held.heard[id] == []
 
 
-async def test_every_caller_gets_its_own_answer(rig: Rig) -> None:
-    methods = [f"m{number}" for number in range(300)]
+async def test_what_is_submitted_in_one_turn_goes_in_one_envelope() -> None:
+    held = await rig()
 
-    replies = await asyncio.gather(*(rig.call(method) for method in methods))
+    ids = [held.submit() for _ in range(10)]
+    await turns()
 
-    assert [reply.runtime for reply in replies] == methods
-    assert len(rig.envelopes) < 300
-    assert max(len(envelope.items) for envelope in rig.envelopes) <= MAX_ITEMS
-    assert len(rig.pending) == 0
+    assert [[item.id for item in envelope.items] for envelope in held.broker.envelopes] == [ids]
 
 
-async def test_an_error_reaches_only_its_caller(rig: Rig) -> None:
-    good, bad = await asyncio.gather(rig.call("fine"), rig.call("fail"))
+async def test_what_comes_while_a_send_is_in_flight_goes_together_with_the_next() -> None:
+    held = await rig()
+    held.broker.confirms = False
+    held.submit()
+    await turns()
+    for _ in range(5):
+        held.submit()
+        await turns()
+    assert len(held.broker.envelopes) == 1
 
-    assert good.runtime == "fine"
-    assert bad.error.reason == "MODEL_FAILED"
+    held.broker.confirm()
+    await turns()
 
-
-async def test_silence_ends_at_the_deadline(rig: Rig) -> None:
-    started = time.monotonic()
-
-    with pytest.raises(DeadlinePassed):
-        await rig.call("silent", 0.2)
-
-    assert 0.15 < time.monotonic() - started < 0.45
-    assert len(rig.pending) == 0
-
-
-async def test_a_caller_that_leaves_is_forgotten(rig: Rig) -> None:
-    call = asyncio.create_task(rig.call("silent"))
-    await asyncio.sleep(0)
-    call.cancel()
-    await asyncio.wait({call})
-
-    assert len(rig.pending) == 0
+    assert [len(envelope.items) for envelope in held.broker.envelopes] == [1, 5]
 
 
-async def test_a_lost_broker_fails_everything_that_waits(rig: Rig) -> None:
-    call = asyncio.create_task(rig.call("silent"))
-    while not rig.envelopes:
-        await asyncio.wait({call}, timeout=0.01)
+async def test_a_full_envelope_does_not_wait_for_the_one_before() -> None:
+    held = await rig(slots=100)
+    held.broker.confirms = False
+    for _ in range(2 * MAX_ITEMS + 5):
+        held.submit()
 
-    rig.dispatcher._lost("gone")
+    await turns(8)
 
-    with pytest.raises(BrokerDown):
-        await call
-
-
-async def test_before_it_hears_answers_nothing_is_sent() -> None:
-    broker = HubBroker(Hub())
-    dispatcher = Dispatcher(broker, PendingTable(), "r1", structlog.get_logger())
-
-    with pytest.raises(Unavailable):
-        await dispatcher.call(KEY, work_pb2.WorkItem(), time.monotonic() + 1)
+    assert [len(envelope.items) for envelope in held.broker.envelopes] == [MAX_ITEMS, MAX_ITEMS]
 
 
-def test_an_envelope_is_cut_by_count_and_by_size() -> None:
-    lane = Lane()
-    lane.waiting = [(work_pb2.WorkItem(id=str(number)), 0.0) for number in range(MAX_ITEMS + 5)]
-    assert len(_cut(lane)) == MAX_ITEMS
-    assert len(_cut(lane)) == 5
+async def test_an_envelope_is_cut_by_size_but_holds_one_item_of_any_size() -> None:
+    held = await rig()
+    for _ in range(3):
+        held.submit(size=700_000)
+    held.submit(size=MAX_BYTES + 1)
 
-    big = work_pb2.WorkItem(outputs=["x" * 700_000])
-    lane.waiting = [(big, 0.0), (big, 0.0), (big, 0.0)]
-    assert [len(_cut(lane)) for _ in range(3)] == [1, 1, 1]
-    assert lane.waiting == []
+    await turns(12)
+
+    assert [len(envelope.items) for envelope in held.broker.envelopes] == [1, 1, 1, 1]
+
+
+async def test_each_caller_gets_its_own_answers_and_nothing_after_the_last() -> None:
+    held = await rig()
+    one, other = held.submit(), held.submit()
+    await turns()
+
+    await held.answer(one, runtime="a", more=True)
+    await held.answer(one, runtime="b")
+    await held.answer(one, runtime="late")
+
+    assert [cast(work_pb2.WorkReply, outcome).runtime for outcome in held.heard[one]] == ["a", "b"]
+    assert held.heard[other] == []
+    assert len(held.pending) == 1
+
+
+async def test_no_more_is_sent_than_the_window_holds() -> None:
+    held = await rig(slots=2)
+    ids = [held.submit() for _ in range(100)]
+    await turns()
+    assert len(held.broker.items) == 32
+
+    await held.answer(*ids[:8])
+
+    sent = [item.id for item in held.broker.items]
+    assert len(sent) > 32
+    assert sent == ids[: len(sent)]
+
+
+async def test_a_runtime_that_joins_widens_the_window() -> None:
+    held = await rig(slots=1)
+    ids = [held.submit() for _ in range(200)]
+    await turns()
+    assert len(held.broker.items) == 16
+
+    held.slots = 3
+    await held.answer(ids[0], leads=True, compute_ns=1_000_000, rows=1, batch_rows=16)
+
+    assert len(held.broker.items) - 1 == (2 * 3 + 1) * 16
+
+
+async def test_what_waits_is_sent_by_priority() -> None:
+    held = await rig(window_per_slot=1)
+    policy = QueuePolicy(levels=3, default_priority=2)
+    first = held.submit("first", policy=policy)
+    await turns()
+    for method, priority in [("low", 3), ("none", 0), ("unknown", 9), ("high", 1)]:
+        held.submit(method, priority=priority, policy=policy)
+
+    for _ in range(4):
+        await held.answer(first)
+        first = held.broker.items[-1].id
+
+    assert [item.method for item in held.broker.items] == ["first", "high", "none", "unknown", "low"]
+    assert [item.priority for item in held.broker.items] == [2, 1, 2, 2, 3]
+
+
+async def test_one_tenants_backlog_lets_another_through() -> None:
+    held = await rig(window_per_slot=1)
+    ids = [held.submit("many", tenant="a") for _ in range(1000)]
+    await turns()
+    held.submit("one", tenant="b")
+
+    await held.answer(ids[0])
+    await held.answer(ids[1])
+
+    assert [item.method for item in held.broker.items][1:3].count("one") == 1

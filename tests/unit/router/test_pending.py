@@ -2,86 +2,158 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.pending import PendingTable
-from services.wire.errors import BrokerDown, DeadlinePassed, NoRuntimeAvailable
+from services.router.pending import Outcome, PendingTable, Ticket
+from services.wire.errors import BrokerDown, NoRuntimeAvailable
 from stellwerk.job.v1 import work_pb2
 
 
-async def test_an_answer_reaches_who_waits_for_it() -> None:
-    table = PendingTable()
-    first, second = table.add("1", "k", 10.0), table.add("2", "k", 10.0)
+class Desk:
+    """Holds tickets of one key and notes who leaves."""
 
-    assert table.settle(work_pb2.WorkReply(id="2", runtime="r"))
+    def __init__(self, key: str = "k") -> None:
+        self.key = key
+        self.left: list[str] = []
 
-    assert (await second).runtime == "r"
-    assert not first.done()
-    assert table.count("k") == 1
-
-
-async def test_a_late_reply_is_ignored() -> None:
-    table = PendingTable()
-    table.add("1", "k", 10.0)
-    table.forget("1")
-
-    assert not table.settle(work_pb2.WorkReply(id="1"))
+    def leave(self, ticket: Ticket) -> None:
+        self.left.append(ticket.id)
 
 
-async def test_deadlines_end_entries_in_their_order() -> None:
-    table = PendingTable()
-    late, soon = table.add("late", "k", 2.0), table.add("soon", "k", 1.0)
+class Waiting:
+    """Adds tickets to a table and notes what their callers hear."""
 
-    assert table.expire(1.0) == 1
+    def __init__(self) -> None:
+        self.table = PendingTable()
+        self.heard: dict[str, list[Outcome]] = {}
 
-    with pytest.raises(DeadlinePassed):
-        await soon
-    assert not late.done()
-
-
-async def test_failing_a_key_leaves_the_others() -> None:
-    table = PendingTable()
-    ours, theirs = table.add("1", "k", 9.0), table.add("2", "other", 9.0)
-
-    table.fail_key("k", NoRuntimeAvailable("none"))
-
-    with pytest.raises(NoRuntimeAvailable):
-        await ours
-    assert not theirs.done()
+    def add(self, id: str, desk: Desk | None = None, deadline: float = 10.0) -> Ticket:
+        self.heard[id] = []
+        ticket = Ticket(id, desk or Desk(), self.heard[id].append, deadline)
+        self.table.add(ticket)
+        return ticket
 
 
-@given(
-    steps=st.lists(
-        st.tuples(st.sampled_from(["add", "settle", "fail", "forget", "expire", "fail_all"]), st.integers(0, 9)),
-        max_size=60,
-    )
-)
-def test_counts_always_match_the_entries(steps: list[tuple[str, int]]) -> None:
-    async def scenario() -> None:
-        table, futures, now = PendingTable(), {}, 0.0
-        for number, (step, id) in enumerate(steps):
-            name = f"{id}"
-            if step == "add" and name not in futures:
-                futures[name] = table.add(name, f"k{id % 3}", float(number + id))
-            elif step == "settle" and table.settle(work_pb2.WorkReply(id=name)):
-                assert futures.pop(name).done()
-            elif step == "fail":
-                table.fail(name, BrokerDown("x"))
-            elif step == "forget":
-                table.forget(name)
-                futures.pop(name, None)
-            elif step == "expire":
-                now = float(number)
-                table.expire(now)
-            elif step == "fail_all":
-                table.fail_all(BrokerDown("x"))
-            for gone in [key for key, future in futures.items() if future.done()]:
-                futures.pop(gone).exception()
-        assert len(table) == len(futures)
-        assert sum(table.count(f"k{n}") for n in range(3)) == len(futures)
+def test_an_answer_reaches_who_waits_for_it_and_ends_the_ticket() -> None:
+    waiting, desk = Waiting(), Desk()
+    waiting.add("1", desk)
+    second = waiting.add("2", desk)
+    reply = work_pb2.WorkReply(id="2")
 
-    asyncio.run(scenario())
+    assert waiting.table.end(second, reply)
+
+    assert waiting.heard == {"1": [], "2": [reply]}
+    assert desk.left == ["2"]
+    assert waiting.table.get("2") is None
+    assert waiting.table.count("k") == len(waiting.table) == 1
+
+
+def test_a_ticket_ends_once() -> None:
+    waiting, desk = Waiting(), Desk()
+    ticket = waiting.add("1", desk)
+
+    assert waiting.table.end(ticket, BrokerDown("first"))
+    assert not waiting.table.end(ticket, BrokerDown("second"))
+
+    assert [str(outcome) for outcome in waiting.heard["1"]] == ["first"]
+    assert desk.left == ["1"]
+
+
+def test_a_caller_that_went_away_is_told_nothing() -> None:
+    waiting = Waiting()
+
+    waiting.table.end(waiting.add("1"), None)
+
+    assert waiting.heard["1"] == []
+
+
+def test_deadlines_are_due_in_their_order_and_leave_with_their_tickets() -> None:
+    waiting = Waiting()
+    waiting.add("late", deadline=3.0)
+    soon, answered = waiting.add("soon", deadline=1.0), waiting.add("answered", deadline=0.5)
+    waiting.table.end(answered, None)
+
+    assert waiting.table.due(0.99) == []
+    assert waiting.table.due(1.5) == [soon]
+    assert waiting.table.due(2.5) == []
+
+
+def test_who_lingers_is_told_nothing_more_and_due_once_more() -> None:
+    waiting = Waiting()
+    ticket = waiting.add("1", deadline=1.0)
+    waiting.table.due(2.0)
+
+    waiting.table.linger(ticket, 3.0)
+
+    assert waiting.table.get("1") is ticket
+    assert waiting.table.due(3.5) == [ticket]
+    waiting.table.end(ticket, BrokerDown("x"))
+    assert waiting.heard["1"] == []
+
+
+def test_failing_a_key_leaves_the_others() -> None:
+    waiting = Waiting()
+    waiting.add("1", Desk("ours"))
+    waiting.add("2", Desk("theirs"))
+
+    waiting.table.fail_key("ours", NoRuntimeAvailable("none"))
+
+    assert len(waiting.heard["1"]) == 1
+    assert waiting.heard["2"] == []
+
+
+def test_only_what_was_sent_fails_with_the_broker() -> None:
+    waiting = Waiting()
+    waiting.add("waits")
+    waiting.add("sent").sent_at = 1.0
+
+    waiting.table.fail_sent(BrokerDown("lost"))
+
+    assert len(waiting.heard["sent"]) == 1
+    assert waiting.heard["waits"] == []
+
+
+def test_a_caller_that_fails_to_take_its_answer_harms_nobody() -> None:
+    waiting = Waiting()
+
+    def broken(outcome: Outcome) -> None:
+        raise ValueError("no room")
+
+    ticket = Ticket("1", Desk(), broken, 10.0)
+    waiting.table.add(ticket)
+
+    assert waiting.table.end(ticket, BrokerDown("x"))
+    assert len(waiting.table) == 0
+
+
+_STEPS = st.tuples(st.sampled_from(["add", "end", "abandon", "due", "fail_key", "fail_sent"]), st.integers(0, 9))
+
+
+@given(steps=st.lists(_STEPS, max_size=60))
+def test_counts_match_the_tickets_and_each_ends_once(steps: list[tuple[str, int]]) -> None:
+    waiting, desks = Waiting(), [Desk(f"k{number}") for number in range(3)]
+    table, open_, ended = waiting.table, {}, Counter[str]()
+    for number, (step, place) in enumerate(steps):
+        known = open_.get(place)
+        if step == "add" and known is None:
+            open_[place] = waiting.add(f"{number}", desks[place % 3], deadline=float(number + place))
+            open_[place].sent_at = float(place % 2)
+        elif step in ("end", "abandon") and known is not None:
+            table.end(known, BrokerDown("x") if step == "end" else None)
+        elif step == "due":
+            for ticket in table.due(float(number)):
+                table.end(ticket, BrokerDown("due"))
+        elif step == "fail_key":
+            table.fail_key(f"k{place % 3}", BrokerDown("x"))
+        elif step == "fail_sent":
+            table.fail_sent(BrokerDown("x"))
+        for where, ticket in list(open_.items()):
+            if table.get(ticket.id) is None:
+                ended[open_.pop(where).id] += 1
+
+    assert len(table) == len(open_) == sum(table.count(desk.key) for desk in desks)
+    assert sorted(ended) == sorted(id for desk in desks for id in desk.left)
+    assert all(len(outcomes) <= 1 for outcomes in waiting.heard.values())
