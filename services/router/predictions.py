@@ -17,6 +17,7 @@ from services.router.directory import ModelDirectory
 from services.router.dispatch import Answered, Dispatcher
 from services.router.placement import Demand
 from services.router.serving import Serving
+from services.router.statistics import Statistics
 from services.wire import metadata as keys
 from services.wire.errors import NotImplementedHere, ServiceError, TooLarge, from_work_error
 from services.wire.names import ModelName
@@ -49,6 +50,8 @@ class Predictions:
         self.directory, self.serving, self._dispatcher = directory, serving, dispatcher
         self._max_input_bytes = max_input_bytes
         self._callees: dict[str, Callee] = {}
+        # Of all calls, whichever door they come through.
+        self.statistics = Statistics()
 
     def known(self, name: ModelName) -> Callee | None:
         """What the name means, if that is known without asking."""
@@ -122,12 +125,20 @@ class Predictions:
         callee = self.callee(version)
         callee.method(work.method)
         demand = self.demand(callee, requires)
-        if not self.serving.fleet.ready(demand.key):
-            await self.serving.ready(demand, deadline)
-        reply = await self._call(lambda answered: self.send(callee, demand, work, deadline, answered))
+        began, reply = time.perf_counter_ns(), None
+        try:
+            if not self.serving.fleet.ready(demand.key):
+                await self.serving.ready(demand, deadline)
+            reply = await self._call(lambda answered: self.send(callee, demand, work, deadline, answered))
+        finally:
+            self._count(callee, reply, time.perf_counter_ns() - began)
         if reply.HasField("error"):
             raise from_work_error(reply.error)
         return Answer(version, reply.outputs, reply.runtime)
+
+    def _count(self, callee: Callee, reply: work_pb2.WorkReply | None, total_ns: int) -> None:
+        ok = reply is not None and not reply.HasField("error")
+        self.statistics.record(callee.name, reply, ok=ok, now_ms=int(time.time() * 1000), total_ns=total_ns)
 
     async def _call(self, send: Callable[[Answered], str]) -> work_pb2.WorkReply:
         future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()

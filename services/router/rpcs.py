@@ -21,7 +21,6 @@ from services.router.pending import PendingTable
 from services.router.predictions import Predictions
 from services.router.servicer import RouterServicer
 from services.router.serving import Serving
-from services.router.statistics import Statistics
 from stellwerk.job.v1 import pull_service_pb2, pull_service_pb2_grpc
 from stellwerk.router.v1 import (
     call_service_pb2,
@@ -57,7 +56,7 @@ def bind(process: Process, parts: Parts) -> None:
         fleet_service_pb2_grpc.add_FleetServiceServicer_to_server,
         FleetServicer(parts.serving, process.instance, process.log),
     )
-    statistics = Statistics()
+    statistics = parts.predictions.statistics
     journal = CallJournal(process.call_metrics, statistics, process.tracing, process.journal.note, process.log)
     calls = CallServicer(parts.predictions, process.verifier, journal, process.log)
     process.on_drain(calls.drain)
