@@ -19,7 +19,16 @@ import structlog
 from services.api_gateway import cors, http_status
 from services.api_gateway.journal import HttpJournal
 from services.api_gateway.request import MAX_HEADERS, Request
-from services.api_gateway.response import Answer, Headers, Send, Stream, send_answer, send_stream, takes_gzip
+from services.api_gateway.response import (
+    Answer,
+    Headers,
+    Send,
+    Stream,
+    encoding_for,
+    prepared,
+    send_slowly,
+    send_stream,
+)
 from services.api_gateway.site import Site
 from services.api_gateway.visit import Limits, Passage, Visit
 from services.chassis import context, rpc_status
@@ -58,19 +67,18 @@ class HttpDoor:
         if scope["type"] != "http":
             return
         started, request = time.perf_counter(), Request(scope, receive)
-        call = CallContext(
-            method="",
-            request_id=request.request_id(),
-            peer=request.peer,
-            traceparent=valid_traceparent(request.header(b"traceparent")),
-            tracestate=request.header(b"tracestate")[:512],
-        )
+        call = _call_of(request)
         context.bind(call)
         passage = Passage(request, call)
         extra: Headers = [(b"x-request-id", call.request_id.encode())]
-        extra += cors.headers(request.headers, self._site.origins)
+        if self._site.origins:
+            extra += cors.headers(request.headers, self._site.origins)
         try:
-            await self._answer(passage, send, extra)
+            answer = await self._serve(passage)
+            if isinstance(answer, Stream):
+                await self._stream(send, passage, answer, extra)
+            else:
+                await self._send(send, passage, answer, extra)
         except asyncio.CancelledError:
             if not request.gone:
                 raise
@@ -85,19 +93,16 @@ class HttpDoor:
             await self._send(send, passage, _error_answer(request, passage.error), extra)
         self._journal.note(passage, time.perf_counter() - started)
 
-    async def _answer(self, passage: Passage, send: Send, extra: Headers) -> None:
-        answer = await self._serve(passage)
-        if isinstance(answer, Stream) and passage.request.method != "HEAD":
+    async def _stream(self, send: Send, passage: Passage, answer: Stream, extra: Headers) -> None:
+        if passage.request.method != "HEAD":
             passage.status = 200
             async with aclosing(answer.chunks):
                 async for sent in send_stream(send, answer, extra):
                     passage.bytes_sent += sent
-        elif isinstance(answer, Stream):
+        else:
             await anext(answer.chunks, None)
             await answer.chunks.aclose()
             await self._send(send, passage, Answer(200, content_type=answer.content_type), extra)
-        else:
-            await self._send(send, passage, answer, extra)
 
     async def _serve(self, passage: Passage) -> Answer | Stream:
         request, call, limits = passage.request, passage.call, self._limits
@@ -141,19 +146,31 @@ class HttpDoor:
 
     async def _send(self, send: Send, passage: Passage, answer: Answer, extra: Headers) -> None:
         request = passage.request
-        wanted = request.headers.get(b"accept-encoding")
-        gzip_from = self._site.compress_from_bytes if wanted and takes_gzip(wanted) else None
-        passage.status = answer.status
-        linger = partial(request.linger, 2 * self._limits.max_body_bytes) if request.sends_on else None
-        passage.bytes_sent = await send_answer(
-            send, answer, extra, gzip_from=gzip_from, head=request.method == "HEAD", before_end=linger
-        )
+        encoding = None
+        if len(answer.body) >= self._site.compress_from_bytes:
+            encoding = encoding_for(request.headers.get(b"accept-encoding", b""))
+        headers, body = await prepared(answer, extra, encoding)
+        sent = b"" if request.method == "HEAD" else body
+        passage.status, passage.bytes_sent = answer.status, len(sent)
+        if request.complete or not request.sends_on:
+            await request.sender.answer(answer.status, headers, sent)
+        else:
+            linger = partial(request.linger, 2 * self._limits.max_body_bytes)
+            await send_slowly(send, answer.status, headers, sent, linger)
 
     def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
         error = rpc_status.mean(exc, call.request_id)
         if isinstance(error, Internal) and error is not exc:
             self._log.error("unexpected_error", method=call.method, exc_info=exc)
         return error
+
+
+def _call_of(request: Request) -> CallContext:
+    call = CallContext("", request.request_id(), request.peer)
+    if b"traceparent" in request.headers:
+        call.traceparent = valid_traceparent(request.header(b"traceparent"))
+        call.tracestate = request.header(b"tracestate")[:512]
+    return call
 
 
 def _error_answer(request: Request, error: ServiceError) -> Answer:

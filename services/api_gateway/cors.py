@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from services.api_gateway.response import Headers
 
-_ALLOWED_HEADERS = b"authorization, content-type, content-encoding, x-request-id, x-request-timeout, traceparent"
-_EXPOSED_HEADERS = b"x-request-id, retry-after, www-authenticate"
+_ALLOWED_HEADERS = (
+    b"authorization, content-type, content-encoding, inference-header-content-length, x-request-id, x-request-timeout, "
+    b"traceparent"
+)
+_EXPOSED_HEADERS = b"x-request-id, retry-after, www-authenticate, inference-header-content-length"
 
 
 def headers(headers: Mapping[bytes, bytes], origins: frozenset[str]) -> Headers:

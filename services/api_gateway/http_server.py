@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from services.api_gateway.config import GatewaySettings
+from services.api_gateway.request import SENDER
+from services.api_gateway.response import Headers
 from services.chassis.config import ConfigError
 
 # A connection that is kept open and says nothing for this long is closed.
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+# Up to this size a body is copied to go out with its head.
+_JOINED_BYTES = 64 * 1024
 
 
 class _Server(uvicorn.Server):
@@ -35,8 +39,61 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Sender:
+    """Who sends one request; see `request.Sender`."""
+
+    __slots__ = ("cycle", "on_gone")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self.cycle = cycle
+        self.on_gone: Callable[[], None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        return self.cycle.disconnected
+
+    @property
+    def whole(self) -> bool:
+        return not self.cycle.more_body
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Sends a whole answer at once: ASGI's two messages would be two system calls, and as many wake-ups."""
+        cycle = self.cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        lines = [STATUS_LINE[status]]
+        for name, value in cycle.default_headers + headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        cycle.response_started, cycle.waiting_for_100_continue = True, False
+        if len(body) <= _JOINED_BYTES:
+            cycle.transport.write(b"".join([*lines, body]))
+        else:
+            cycle.transport.write(b"".join(lines))
+            cycle.transport.write(body)
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    def leave(self) -> None:
+        """The connection is lost."""
+        if not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            if self.on_gone is not None:
+                self.on_gone()
+
+
 class _Bounded(HttpToolsProtocol):
-    """HTTP with a limit on a request's head, in bytes and time; httptools itself would wait for ever."""
+    """HTTP with a limit on a request's head, in bytes and time; httptools itself would wait for ever.
+
+    A request that is being served hears at once that its sender is gone, without a task that waits for it.
+    """
 
     limit: ClassVar[int]
     seconds: ClassVar[float]
@@ -46,6 +103,7 @@ class _Bounded(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._overdue: asyncio.TimerHandle | None = None
+        self._sender: _Sender | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,6 +112,14 @@ class _Bounded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._in_time()
         super().connection_lost(exc)
+        if self._sender is not None:
+            self._sender.leave()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Requests of one connection are served one after the other.
+        self._sender = _Sender(cycle)
+        cycle.scope["extensions"] = {SENDER: self._sender}  # type: ignore[typeddict-item, dict-item]
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -60,7 +60,7 @@ def headers_of(error: ServiceError) -> Headers:
     if status == 405:
         headers.append((b"allow", error.metadata.get("allow", "").encode()))
     if status == 415:
-        headers.append((b"accept-encoding", b"gzip"))
+        headers.append((b"accept-encoding", b"gzip, deflate"))
     if status in (429, 503):
         # Whole seconds, at least one: zero would invite a storm.
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after / 1000))).encode()))

@@ -11,24 +11,25 @@ import orjson
 
 from inference import grpc_service_pb2 as inference
 from services.api_gateway import inference_json
+from services.api_gateway.inference_extension import InferenceExtension
+from services.api_gateway.predictions import Caller, Predictions
 from services.api_gateway.response import Answer
+from services.api_gateway.signatures import Signatures
 from services.api_gateway.upstreams import Upstreams
 from services.api_gateway.visit import Handler, Visit
-from services.wire.errors import InvalidInput
 from services.wire.permissions import INFERENCE_SERVICE
 
 _PREFIX = f"/{INFERENCE_SERVICE}/"
-_INFER = _PREFIX + "ModelInfer"
 _LIVE = Answer(200, b'{"live":true}')
-_BINARY = b"inference-header-content-length"
 
 
 class Inference:
     """Serves /v2."""
 
-    def __init__(self, upstreams: Upstreams, problem: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, upstreams: Upstreams, problem: Callable[[], Awaitable[str]], calls: Caller) -> None:
         """`problem` says why predictions cannot be served now, "" if they can."""
         self._upstreams, self._problem = upstreams, problem
+        self._predictions = Predictions(calls, Signatures(upstreams.unary))
 
     def handlers(self) -> dict[str, Handler]:
         """Handlers by full RPC method."""
@@ -38,7 +39,9 @@ class Inference:
             _PREFIX + "ServerMetadata": self._server_metadata,
             _PREFIX + "ModelReady": self._model_ready,
             _PREFIX + "ModelMetadata": self._model_metadata,
-            _INFER: self._infer,
+            _PREFIX + "ModelInfer": self._predictions.unary,
+            _PREFIX + "ModelStreamInfer": self._predictions.stream,
+            **InferenceExtension(self._upstreams).handlers(),
         }
 
     async def _live(self, _: Visit) -> Answer:
@@ -70,15 +73,3 @@ class Inference:
         request = inference.ModelMetadataRequest(**visit.match.variables)
         data = await self._upstreams.unary(_PREFIX + "ModelMetadata", request.SerializeToString())
         return Answer(200, inference_json.write_model_metadata(inference.ModelMetadataResponse.FromString(data)))
-
-    async def _infer(self, visit: Visit) -> Answer:
-        if _BINARY in visit.request.headers:
-            raise InvalidInput(
-                "binary tensor data is not taken here: send JSON without Inference-Header-Content-Length"
-            )
-        variables = visit.match.variables
-        request = inference_json.read_request(
-            await visit.body(), variables["model_name"], variables.get("model_version", "")
-        )
-        data = await self._upstreams.unary(_INFER, request.SerializeToString())
-        return Answer(200, inference_json.write_response(inference.ModelInferResponse.FromString(data)))

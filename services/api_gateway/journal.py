@@ -32,7 +32,8 @@ class HttpJournal:
         tracing: Tracing,
     ) -> None:
         """`refused` takes the audit record of a caller that was turned away at the door."""
-        self._log, self._refused, self._tracing = log, refused, tracing
+        # Bound, because the logger that a process begins with looks itself up for each line.
+        self._log, self._refused, self._tracing = log.bind(), refused, tracing
         self._count = Counter(
             "stellwerk_http_requests", "HTTP requests served", ["method", "route", "status"], registry=registry
         )

@@ -23,7 +23,7 @@ MAX_DEPTH = 64
 _VALUE, _STRUCT, _LIST, _ANY = (f"google.protobuf.{name}" for name in ("Value", "Struct", "ListValue", "Any"))
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes | memoryview) -> Any:
     """The JSON value in a body. Raises InvalidInput that says where it breaks off."""
     try:
         return orjson.loads(body)

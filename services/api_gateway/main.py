@@ -35,7 +35,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     process.background("calls", calls.run)
     issue = issuer(process.channel(public.CONTROLPLANE, settings.controlplane))
     credentials = Credentials(issue, settings.credential_cache_size)
-    site = site_of(settings, upstreams)
+    site = site_of(settings, upstreams, calls)
     process.exchange_credentials(credentials.token)
     inference = GrpcInference(calls, settings.max_deadline_seconds)
     process.serve_passing(GrpcDoor(upstreams, inference), grpc_door.rules())

@@ -7,15 +7,15 @@ import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from services.chassis.context import new_request_id
 from services.wire.errors import Cancelled, DeadlinePassed, InvalidInput, TooLarge, UnsupportedEncoding
 from services.wire.metadata import MAX_REQUEST_ID_LENGTH
 
 MAX_HEADERS = 100
-# A quick call ends before anybody looks whether its sender is still there; looking costs a task.
-_WATCH_AFTER = 0.05
+# Where the scope's extensions hold the sender.
+SENDER = "stellwerk.sender"
 # Below this a body is inflated on the loop; above it, in a thread.
 _INFLATE_IN_THREAD = 16 * 1024
 _PIECE = 64 * 1024
@@ -25,18 +25,52 @@ _BODY = frozenset({b"content-length", b"transfer-encoding"})
 _ASKS = b"expect"
 # gzip, and what HTTP calls deflate: zlib's own format.
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
+_GRPC_FORM, _PLAIN_FORM = b"grpc-timeout", b"x-request-timeout"
 _REQUEST_ID = re.compile(rf"[A-Za-z0-9._:/+=@-]{{1,{MAX_REQUEST_ID_LENGTH}}}")
 _GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _SECONDS = re.compile(r"[0-9]{1,8}(?:\.[0-9]{1,9})?")
 
 
+class Sender(Protocol):
+    """Who sends a request, as far as the server goes beyond ASGI: what it knows at once, and whole answers at once."""
+
+    # Called once, when the sender goes away before it has its answer.
+    on_gone: Callable[[], None] | None
+
+    @property
+    def gone(self) -> bool:
+        """It went away."""
+
+    @property
+    def whole(self) -> bool:
+        """All of the body has arrived, so that nobody has to wait for it."""
+
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Sends a whole answer, instead of ASGI's messages."""
+
+
 class Request:
     """A request being served. Not to be shared between tasks."""
 
+    __slots__ = (
+        "_receive",
+        "_task",
+        "bytes_read",
+        "complete",
+        "gone",
+        "header_count",
+        "headers",
+        "method",
+        "peer",
+        "query",
+        "raw_path",
+        "sender",
+    )
+
     def __init__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self.method: str = scope["method"]
-        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
         self.peer: str = scope["client"][0] if scope.get("client") else ""
         # Of a header given twice the first counts; the one that smuggling would like to differ in is the body's length,
@@ -47,8 +81,8 @@ class Request:
         self.bytes_read = 0
         self.complete = False
         self._receive = receive
-        self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self.sender: Sender = scope["extensions"][SENDER]
+        self._task: asyncio.Task[Any] | None = None
 
     def header(self, name: bytes) -> str:
         """The header's value, "" if it is not there."""
@@ -56,12 +90,15 @@ class Request:
 
     def request_id(self) -> str:
         """The caller's own id if it can be logged as it is, else a fresh one."""
-        given = self.header(b"x-request-id")
-        return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+        if b"x-request-id" in self.headers and _REQUEST_ID.fullmatch(given := self.header(b"x-request-id")):
+            return given
+        return new_request_id()
 
     def timeout(self, default: float, cap: float) -> float:
         """Seconds this call may take: Grpc-Timeout ("100m") or X-Request-Timeout (seconds), never above the cap."""
-        grpc_form, plain = self.header(b"grpc-timeout"), self.header(b"x-request-timeout")
+        if _GRPC_FORM not in self.headers and _PLAIN_FORM not in self.headers:
+            return min(default, cap)
+        grpc_form, plain = self.header(_GRPC_FORM), self.header(_PLAIN_FORM)
         if grpc_form:
             match = _GRPC_TIMEOUT.fullmatch(grpc_form)
             seconds = int(match.group(1)) * _GRPC_UNITS[match.group(2)] if match else 0.0
@@ -75,10 +112,24 @@ class Request:
 
     async def body(self, limit: int, deadline: float) -> bytes:
         """The whole body, decompressed, at most `limit` bytes of it. Raises TooLarge, InvalidInput, DeadlinePassed."""
-        announced = self.header(b"content-length")
+        announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
         window_bits = self._window_bits()
+        # The usual body is there before anybody asks for it, and there is no end of waiting to watch for.
+        if self.sender.whole and not self.complete:
+            whole = await self._part()
+            if len(whole) > limit:
+                raise _too_large(limit)
+        else:
+            whole = await self._gathered(limit, deadline)
+        if window_bits is None or not whole:
+            return whole
+        if len(whole) < _INFLATE_IN_THREAD:
+            return inflate(whole, window_bits, limit)
+        return await asyncio.to_thread(inflate, whole, window_bits, limit)
+
+    async def _gathered(self, limit: int, deadline: float) -> bytes:
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -88,12 +139,7 @@ class Request:
                     parts.append(part)
         except TimeoutError:
             raise DeadlinePassed("the body did not arrive before the deadline") from None
-        whole = parts[0] if len(parts) == 1 else b"".join(parts)
-        if window_bits is None or not whole:
-            return whole
-        if len(whole) < _INFLATE_IN_THREAD:
-            return inflate(whole, window_bits, limit)
-        return await asyncio.to_thread(inflate, whole, window_bits, limit)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self, size: int) -> AsyncIterator[bytes]:
         """The body as it comes, decompressed, in pieces of about `size` bytes, in constant memory."""
@@ -136,16 +182,22 @@ class Request:
 
     async def _parts(self) -> AsyncIterator[bytes]:
         while not self.complete:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.gone = True
-                raise Cancelled("the caller went away")
-            self.complete = not message.get("more_body", False)
-            if part := message.get("body", b""):
-                self.bytes_read += len(part)
+            if part := await self._part():
                 yield part
 
+    async def _part(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            raise Cancelled("the caller went away")
+        self.complete = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        self.bytes_read += len(part)
+        return part
+
     def _window_bits(self) -> int | None:
+        if b"content-encoding" not in self.headers:
+            return None
         encoding = self.header(b"content-encoding").lower()
         if encoding in ("", "identity"):
             return None
@@ -153,27 +205,21 @@ class Request:
             raise UnsupportedEncoding("a body may be compressed with gzip or deflate, with nothing else")
         return _WINDOW_BITS[encoding]
 
-    def watch(self, *, at_once: bool = False) -> None:
-        """From now on the sender's going away cancels this task. Only after the body was read to its end."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._timer = asyncio.get_running_loop().call_later(0 if at_once else _WATCH_AFTER, self._start_watching, task)
+    def watch(self) -> None:
+        """From now on the sender's going away cancels this task."""
+        self._task = asyncio.current_task()
+        self.sender.on_gone = self._cancel
+        if self.sender.gone:
+            self._cancel()
 
     def unwatch(self) -> None:
         """Ends what `watch` began."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self.sender.on_gone = None
 
-    def _start_watching(self, task: asyncio.Task[Any]) -> None:
-        async def until_gone() -> None:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            self.gone = True
-            task.cancel()
-
-        self._watcher = asyncio.create_task(until_gone())
+    def _cancel(self) -> None:
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def inflate(data: bytes, window_bits: int, limit: int) -> bytes:

@@ -66,7 +66,7 @@ class Rest:
         route = visit.match.route
         messages = self._upstreams.server_stream(route.rpc_name, request)
         first = await anext(messages, None)
-        visit.request.watch(at_once=True)
+        visit.request.watch()
         if not transcode.gives_raw_body(route):
             return Stream(_lines(route, first, messages), _NDJSON)
         kind = transcode.response_raw(route, _parse(route, first)).content_type if first is not None else ""

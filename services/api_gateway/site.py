@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from services.api_gateway import documents, public
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.inference import Inference
+from services.api_gateway.predictions import Caller
 from services.api_gateway.response import Answer
 from services.api_gateway.rest import Rest
 from services.api_gateway.routes import RouteTable, routes_of
@@ -29,12 +30,12 @@ class Site:
     compress_from_bytes: int = 4096
 
 
-def site_of(settings: GatewaySettings, upstreams: Upstreams) -> Site:
+def site_of(settings: GatewaySettings, upstreams: Upstreams, calls: Caller) -> Site:
     """The site of the platform's public services."""
     table = RouteTable(routes_of(public.SERVED_BY))
     return Site(
         table=table,
-        handlers=Inference(upstreams, upstreams.all[public.ROUTER].problem).handlers(),
+        handlers=Inference(upstreams, upstreams.all[public.ROUTER].problem, calls).handlers(),
         rest=Rest(upstreams),
         documents=documents.of(table.routes),
         origins=settings.origins,

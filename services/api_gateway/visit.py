@@ -34,7 +34,7 @@ class Limits:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Visit:
     """A request whose route is known and whose sender was let in."""
 

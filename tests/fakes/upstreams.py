@@ -3,7 +3,9 @@ answers as a test says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,9 @@ from services.chassis import rpc_status
 from services.wire.errors import ServiceError, Unauthenticated
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
+from stellwerk.job.v1 import work_pb2
+from stellwerk.router.v1 import call_service_pb2
+from tests.fakes import exchange
 from tests.fakes.issuer import FakeIssuer
 
 API_KEY = "swk_k1_" + "a" * 43
@@ -39,7 +44,7 @@ class Call:
 
 @dataclass(slots=True)
 class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Serves every RPC of the platform's public services."""
+    """Serves every RPC of the platform's public services, and calls of models under the name Call."""
 
     issuer: FakeIssuer = field(default_factory=FakeIssuer)
     calls: list[Call] = field(default_factory=list)
@@ -80,6 +85,8 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
         return next(call for call in reversed(self.calls) if call.method.endswith(f"/{rpc}"))
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method == exchange.METHOD:
+            return exchange.handler(self._call)
         service, _, name = details.method[1:].partition("/")
         descriptor = next((s for s in public.SERVED_BY if s.full_name == service), None)
         method = descriptor.methods_by_name.get(name) if descriptor is not None else None
@@ -128,6 +135,21 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
             return await _abort(context, error)
         except BaseException:
             self.cancelled.append(full)
+            raise
+
+    async def _call(self, message: call_service_pb2.Call, token: str) -> AsyncGenerator[Any, None]:
+        """A call of a model. Its script, under the name Call, gives its answer or yields all, `more` on all but one."""
+        metadata = {"authorization": f"Bearer {token}", "x-request-id": message.request_id}
+        self.calls.append(Call("/Call", message, metadata, message.timeout_ms / 1000))
+        script = self.scripts.get("Call")
+        try:
+            if inspect.isasyncgenfunction(script):
+                async for reply in script(message, None):
+                    yield reply
+            else:
+                yield work_pb2.WorkReply() if script is None else await script(message, None)
+        except asyncio.CancelledError:
+            self.cancelled.append("/Call")
             raise
 
     async def _all(self, full: str, requests: Any, context: Any) -> list[Any]:

@@ -20,8 +20,10 @@ from services.wire import errors
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.gateway.v1 import gateway_service_pb2 as own
 from stellwerk.gateway.v1 import gateway_service_pb2_grpc as own_stubs
+from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.repository.v1 import repository_service_pb2_grpc as repository_stubs
+from stellwerk.type.v1 import tensor_pb2
 from tests.fakes.upstreams import API_KEY
 from tests.integration.gateway import Gateway, running, wait_for
 
@@ -60,13 +62,16 @@ async def code_of(call: Any) -> grpc.StatusCode:
 async def test_every_public_method_passes_and_reaches_its_service(gateway: Gateway, channel: grpc.aio.Channel) -> None:
     gateway.upstreams.answer("IssueToken", identity.IssueTokenResponse())
     unary = [n for n, m in public.public_methods().items() if not (m.client_streaming or m.server_streaming)]
+    sent = credentials(gateway)
 
     for name in unary:
-        code = await code_of(channel.unary_unary(name)(b"", metadata=credentials(gateway)))
+        code = await code_of(channel.unary_unary(name)(b"", metadata=sent))
         assert code is grpc.StatusCode.OK, name
 
     own_methods = {name for name in unary if name.startswith("/stellwerk.gateway.")}
-    assert {call.method for call in gateway.upstreams.calls} == set(unary) - own_methods
+    passed = {call.method for call in gateway.upstreams.calls} - {"/Call"}
+    assert passed == set(unary) - own_methods - {"/inference.GRPCInferenceService/ModelInfer"}
+    assert gateway.upstreams.last("Call").metadata["authorization"] == dict(sent)["authorization"]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +106,8 @@ async def test_without_a_token_nothing_is_called(gateway: Gateway, channel: grpc
     for name, method in public.public_methods().items():
         if name in anonymous and not name.endswith("ModelReady"):
             continue
-        kinds = {(False, False): "unary_unary", (True, False): "stream_unary", (False, True): "unary_stream"}
-        call = getattr(channel, kinds[(method.client_streaming, method.server_streaming)])(name)
+        sides = (method.client_streaming, method.server_streaming)
+        call = getattr(channel, "_".join("stream" if streams else "unary" for streams in sides))(name)
         request: Any = iter([b""]) if method.client_streaming else b""
         code = await (code_of(call(request)) if not method.server_streaming else _stream_code(call(request)))
         assert code is grpc.StatusCode.UNAUTHENTICATED, name
@@ -205,15 +210,16 @@ async def test_an_upload_that_breaks_off_is_never_ended(gateway: Gateway, channe
 
 async def test_large_tensors_pass_in_both_directions(gateway: Gateway, channel: grpc.aio.Channel) -> None:
     data = b"\x01" * (20 * 1024 * 1024)
-    gateway.upstreams.answer("ModelInfer", inference.ModelInferResponse(raw_output_contents=[data]))
+    tensor = tensor_pb2.Tensor(name="x", datatype="UINT8", shape=[len(data)], data=data)
+    gateway.upstreams.answer("Call", work_pb2.WorkReply(outputs=[tensor]))
     stub: Any = inference_stubs.GRPCInferenceServiceStub(channel)
+    request = inference.ModelInferRequest(model_name="m", raw_input_contents=[data])
+    request.inputs.add(name="x", datatype="UINT8", shape=[len(data)])
 
-    answer = await stub.ModelInfer(
-        inference.ModelInferRequest(raw_input_contents=[data]), metadata=credentials(gateway)
-    )
+    answer = await stub.ModelInfer(request, metadata=credentials(gateway))
 
     assert answer.raw_output_contents[0] == data
-    assert gateway.upstreams.last("ModelInfer").request.raw_input_contents[0] == data
+    assert gateway.upstreams.last("Call").request.work.inputs[0] == tensor
 
 
 async def test_the_gateway_answers_for_itself_by_its_own_rules(gateway: Gateway, channel: grpc.aio.Channel) -> None:

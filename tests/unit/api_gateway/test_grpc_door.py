@@ -10,7 +10,9 @@ import pytest
 from services.api_gateway import grpc_door, public
 from services.api_gateway.upstreams import Upstreams, loopback
 
-DOOR = grpc_door.GrpcDoor(Upstreams({}, lambda address: None))  # type: ignore[arg-type, return-value]
+UPSTREAMS: Any = Upstreams({}, lambda address: None)  # type: ignore[arg-type, return-value]
+INFERENCE: Any = SimpleNamespace(infer=None, stream_infer=None)
+DOOR = grpc_door.GrpcDoor(UPSTREAMS, INFERENCE)
 GET_BUCKET = "/stellwerk.repository.v1.RepositoryService/GetBucket"
 
 
