@@ -10,12 +10,13 @@ import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from services.wire.permissions import ANONYMOUS, AUTHENTICATED, ROLES, rule_of
+from inference import grpc_service_pb2
+from services.wire.permissions import ANONYMOUS, AUTHENTICATED, INFERENCE_SERVICE, ROLES, rule_of
 from stellwerk.controlplane.v1 import audit_service_pb2, controlplane_service_pb2, identity_service_pb2
 from stellwerk.gateway.v1 import gateway_service_pb2
 from stellwerk.job.v1 import pull_service_pb2
 from stellwerk.repository.v1 import repository_service_pb2
-from stellwerk.router.v1 import fleet_service_pb2, router_service_pb2
+from stellwerk.router.v1 import call_service_pb2, fleet_service_pb2, router_service_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2
 from stellwerk.status.v1 import status_service_pb2
 from tests.journey.stack import Platform
@@ -23,9 +24,14 @@ from tests.journey.stack import Platform
 FILES = [
     audit_service_pb2, controlplane_service_pb2, identity_service_pb2, gateway_service_pb2, repository_service_pb2,
     router_service_pb2, fleet_service_pb2, pull_service_pb2, runtime_service_pb2, status_service_pb2,
+    grpc_service_pb2, call_service_pb2,
 ]  # fmt: skip
 
 
+# Any token opens its stream; what each request on it needs is asked of that request.
+STREAM_INFER = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
+# Served by saying that it is not offered.
+NOT_OFFERED = "SharedMemory"
 WELL_FORMED = b'{"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP64", "data": [1, 2, 3, 4]}]}'
 
 
@@ -54,7 +60,8 @@ def message_for(method: MethodDescriptor) -> bytes:
     for parent in parents:
         target = getattr(target, parent)
     if last:
-        setattr(target, last, "buckets/default/models/iris")
+        ours = method.containing_service.full_name != INFERENCE_SERVICE
+        setattr(target, last, "buckets/default/models/iris" if ours else "iris")
     return bytes(message.SerializeToString())
 
 
@@ -100,6 +107,7 @@ async def test_a_viewer_may_do_what_a_viewer_may_and_nothing_else(platform: Plat
                 continue
             if rule.permission == AUTHENTICATED or rule.permission in ROLES["viewer"].permissions:
                 assert got not in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED), rule
+                assert (got is grpc.StatusCode.UNIMPLEMENTED) is (NOT_OFFERED in method.name), (rule, got)
             else:
                 refused += 1
                 assert got is grpc.StatusCode.PERMISSION_DENIED, rule
@@ -139,7 +147,8 @@ def test_a_viewers_writes_are_refused_on_every_rest_route(platform: Platform) ->
         status, _, data = platform.raw(route["httpMethod"], concrete(route["template"]), body, token=token)
         if route["permission"] == ANONYMOUS:
             continue
-        if route["permission"] in permitted:
+        assert (status == 501) is (NOT_OFFERED in route["rpc"]), (route, data)
+        if route["permission"] in permitted and route["rpc"] != STREAM_INFER:
             assert status not in (401, 403), (route, data)
         else:
             assert status == 403, (route, data)
