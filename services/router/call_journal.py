@@ -25,6 +25,10 @@ class Counts(Protocol):
         self, version_name: str, reply: work_pb2.WorkReply | None, *, ok: bool, now_ms: int, total_ns: int
     ) -> None: ...
 
+    def record_answer(
+        self, version_name: str, place: int, reply: work_pb2.WorkReply | None, *, ok: bool, total_ns: int
+    ) -> None: ...
+
 
 class CallJournal:
     """Writes it down."""
@@ -75,6 +79,12 @@ class CallJournal:
             principal=principal.name if principal else None,
             peer=call.peer,
         )
+
+    def note_part(self, version: str, place: int, reply: work_pb2.WorkReply | None, seconds: float) -> None:
+        """Takes down one of several answers to a call, the `place`-th from 0, that came `seconds` after the one before
+        it; without a reply its caller went away."""
+        ok = reply is not None and not reply.HasField("error")
+        self._counts.record_answer(version, place, reply, ok=ok, total_ns=int(seconds * 1e9))
 
 
 def _code(outcome: work_pb2.WorkReply | ServiceError) -> str:

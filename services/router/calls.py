@@ -36,11 +36,13 @@ parse = functools.lru_cache(maxsize=16_384)(parse_inference_name)
 class _Call:
     """A call in hand. Called with each of its answers, or with the error that ends it."""
 
-    __slots__ = ("callee", "exchange", "id", "message", "principal", "started", "task")
+    __slots__ = ("answered", "callee", "exchange", "id", "message", "parts", "principal", "started", "task")
 
     def __init__(self, exchange: Exchange, message: messages.Call) -> None:
         self.exchange, self.message = exchange, message
-        self.started = time.monotonic()
+        self.started = self.answered = time.monotonic()
+        # Answers that were given, if it gets several.
+        self.parts = 0
         self.principal: Principal | None = None
         self.callee: Callee | None = None
         # How to stop it: its id at the dispatcher, or the task that brings its model up.
@@ -49,6 +51,11 @@ class _Call:
 
     def __call__(self, outcome: work_pb2.WorkReply | ServiceError) -> None:
         self.exchange.answer(self, outcome)
+
+    def lap(self) -> float:
+        """Seconds since the answer before this one."""
+        before, self.answered = self.answered, time.monotonic()
+        return self.answered - before
 
     @property
     def deadline(self) -> float:
@@ -170,6 +177,9 @@ class Exchange:
             if self.draining and not self.calls:
                 self.wake.set()
         version = callee.name if callee is not None else ""
+        if reply.more or call.parts:
+            self._journal.note_part(version, call.parts, reply, call.lap())
+            call.parts += 1
         self._journal.note(message, call.principal, version, outcome, time.monotonic() - call.started)
         self._put(messages.Answer(id=message.id, model_version=version, reply=reply))
 
@@ -197,6 +207,8 @@ class Exchange:
         call = self.calls.pop(id, None)
         if call is None:
             return
+        if call.parts and call.callee is not None:
+            self._journal.note_part(call.callee.name, call.parts, None, call.lap())
         if call.task is not None:
             call.task.cancel()
         elif call.id:
