@@ -153,6 +153,15 @@ def test_a_caller_sees_the_models_of_its_own_buckets_alone(platform: Platform, s
         assert platform.call(method, path, body, token=token)[0] == 403, path
 
 
+def test_an_unknown_version_is_not_ready_and_not_found(platform: Platform, stored: str) -> None:
+    for version in ("abc", "9", "0", "x.y"):
+        status, answer = platform.call("GET", f"/v2/models/{MODEL}/versions/{version}/ready")
+        assert (status, answer["ready"]) == (404, False)
+    for part in ("", "/config", "/stats"):
+        assert platform.call("GET", f"/v2/models/{MODEL}/versions/abc{part}")[0] == 404
+        assert platform.call("GET", f"/v2/models/nobody{part}")[0] == 404
+
+
 def test_changes_of_settings_are_in_the_ledger(platform: Platform) -> None:
     assert platform.call("POST", "/v2/logging", {"log_verbose_level": 0})[0] == 200
 
