@@ -15,7 +15,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "services.wire": (),
     "services.chassis": ("services.wire",),
     **{f"services.{service}": ("services.wire", "services.chassis") for service in SERVICES},
-    "stellwerk.client": ("services.wire", "stellwerk.local"),
+    # The command of the client is the way into the conformance suite, which stores its models with the client.
+    "stellwerk.client": ("services.wire", "stellwerk.local", "stellwerk.conformance"),
+    "stellwerk.conformance": ("stellwerk.client",),
     "stellwerk.local": ("services.wire", "stellwerk.client"),
 }
 # The local mongod is asked over its own protocol whether it is up.

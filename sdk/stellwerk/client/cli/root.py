@@ -14,7 +14,7 @@ from stellwerk.client.cli.context import Globals
 # Global options that people also write after the command, and how many values each takes.
 _ANYWHERE = {"--json": 0, "--url": 1, "--token": 1, "--bucket": 1}
 # These commands have options of their own that are not ours to move.
-_HANDED_ON = ("up", "local")
+_HANDED_ON = ("up", "local", "conformance")
 
 
 class RootGroup(TyperGroup):
@@ -107,6 +107,13 @@ def local(ctx: typer.Context) -> None:
     from stellwerk.local.cli import app as local_app
 
     local_app(args=ctx.args, prog_name="stellwerk local")
+
+
+@app.command("conformance", help="Check any server against the Open Inference Protocol.", **_HAND_ON)
+def conformance(ctx: typer.Context) -> None:
+    from stellwerk.conformance.cli import app as conformance_app
+
+    conformance_app(args=ctx.args, prog_name="stellwerk conformance")
 
 
 app.command("status")(platform.status)

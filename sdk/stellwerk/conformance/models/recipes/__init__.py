@@ -1,0 +1,1 @@
+"""Files that are copied to other servers; they run there, not here."""

@@ -1,0 +1,93 @@
+"""Plain HTTP to the server under test: bytes as they are wanted, replies as they come, nothing repaired."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from stellwerk.conformance.expect import Mismatch, shown
+
+# A tuple is sent in chunks.
+Body = bytes | tuple[bytes, ...] | Mapping[str, Any] | list[Any] | None
+JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Header names are lower-case; a compressed body is decompressed already."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body parsed. NaN and Infinity are let pass; Mismatch if it is no JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise Mismatch("a JSON body", self.brief()) from None
+
+    def brief(self) -> str:
+        """Status and the beginning of the body."""
+        text = self.body[:400].decode("utf-8", "replace")
+        kind = self.headers.get("content-type", "no content type")
+        return shown(f"{self.status} {kind}: {text}" if self.body else f"{self.status} with an empty body")
+
+
+class Rest:
+    """A connection pool to one server."""
+
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
+        self.url = url.rstrip("/")
+        headers = {"accept-encoding": "identity", **({"authorization": f"Bearer {token}"} if token else {})}
+        self._client = httpx.Client(timeout=timeout, headers=headers, trust_env=False)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        return self.send("GET", path, None, headers)
+
+    def post(self, path: str, body: Body = None, headers: Mapping[str, str] | None = None) -> Reply:
+        return self.send("POST", path, body, headers)
+
+    def send(self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None) -> Reply:
+        """One request. Mappings and lists go as JSON; Mismatch if no HTTP answer comes."""
+        given = dict(headers or {})
+        if isinstance(body, Mapping | list):
+            body, given = json.dumps(body).encode(), {**JSON, **given}
+        try:
+            try:
+                answer = self._request(method, path, body, given)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # A server may close a connection that is kept open at any moment (RFC 9112, 9.3.1): once more.
+                answer = self._request(method, path, body, given)
+        except (httpx.TransportError, httpx.DecodingError) as exc:
+            raise Mismatch("an HTTP answer", f"{type(exc).__name__}: {exc}") from exc
+        names = {name.lower(): value for name, value in answer.headers.items()}
+        return Reply(answer.status_code, names, answer.content)
+
+    def _request(self, method: str, path: str, body: bytes | tuple[bytes, ...] | None, headers: dict[str, str]) -> Any:
+        content = iter(body) if isinstance(body, tuple) else body
+        return self._client.request(method, self.url + path, content=content, headers=headers)
+
+    def reachable(self) -> str:
+        """Why the server cannot be reached; "" if it answers."""
+        try:
+            self._client.get(self.url + "/v2/health/live")
+        except httpx.TransportError as exc:
+            return str(exc) or type(exc).__name__
+        return ""
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def model_path(model: str, rest: str = "", version: str = "") -> str:
+    """/v2/models/MODEL[/versions/VERSION][/REST]"""
+    path = f"/v2/models/{quote(model, safe='')}"
+    if version:
+        path += f"/versions/{quote(version, safe='')}"
+    return f"{path}/{rest}" if rest else path
