@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock protos protos-check lint format test demo up bench docs secrets compose-check clean
+.PHONY: help install vendors lock protos protos-check lint format test demo up bench docs secrets compose-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +20,10 @@ demo: install ## Start the platform, store real models, predict over REST, gRPC 
 up: install ## Start the platform and keep it up (more: .venv/bin/stellwerk up --help)
 	@$(BIN)/stellwerk up
 
-test: install protos-check lint ## Install, check generated code and style, then run every test
+vendors: install
+	@tools/install_vendors.sh
+
+test: install vendors protos-check lint ## Install, check generated code and style, then run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: install ## ruff, ruff format --check, mypy --strict

@@ -22,3 +22,6 @@ lock requirements-models.lock "What runs models, but for torch." -c requirements
 lock requirements-build.lock "What builds the package." -c requirements.lock requirements-build.in
 lock requirements-dev.lock "The developers' tools." -c requirements.lock -c requirements-models.lock -c requirements-build.lock \
     requirements-dev.in
+# Other vendors' clients live in environments of their own: their requirements conflict with ours and each other's.
+lock tests/vendors/kserve.lock "KServe's client, for tests." tests/vendors/kserve.in
+lock tests/vendors/mlserver.lock "MLServer's client, for tests." tests/vendors/mlserver.in

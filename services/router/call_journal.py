@@ -3,6 +3,7 @@ the log for those who debug."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -69,6 +70,8 @@ class CallJournal:
         self._metrics.observe(METHOD, code, seconds)
         if call.traceparent:
             self._tracing.record("call " + call.model, call.traceparent, int(seconds * 1e9), code)
+        if not self._log.is_enabled_for(logging.DEBUG):
+            return
         self._log.debug(
             "call",
             request_id=call.request_id,

@@ -94,6 +94,9 @@ class Exchange:
             self._tokens[credential.id] = credential.token
         for call in frame.calls:
             self._begin(call)
+        if frame.calls:
+            # One line for all of them: a line for each would cost more than the calls themselves.
+            self._log.info("calls", count=len(frame.calls), requests=[call.request_id for call in frame.calls])
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:

@@ -48,6 +48,28 @@ def test_tritonclient_works_unchanged(
     assert int(seen["version"]) >= 1
 
 
+def test_tritonclients_own_defaults_work(seen_by_triton: dict[str, Any], iris: tuple[Any, Any, Any]) -> None:
+    expected = iris[0].predict(np.array(ROWS)).tolist()
+
+    seen = seen_by_triton["http_defaults"]
+
+    assert (seen["plain"], seen["compressed"]) == (expected, expected)
+    assert seen["async"] == [expected] * 8
+
+
+def test_tritonclient_asks_in_the_background_and_over_a_stream(
+    seen_by_triton: dict[str, Any], iris: tuple[Any, Any, Any]
+) -> None:
+    expected = iris[0].predict(np.array(ROWS)).tolist()
+
+    seen = seen_by_triton["grpc_many"]
+
+    assert seen["async"] == [expected] * 8
+    assert seen["stream"] == {str(number): expected for number in (0, 1, 3, 4, 5)}
+    assert seen["final"] == [True] * 5
+    assert len(seen["stream_errors"]) == 1 and "nobody" in seen["stream_errors"][0]
+
+
 def test_tritonclient_without_a_token_is_refused(seen_by_triton: dict[str, Any]) -> None:
     assert len(seen_by_triton["refused"]) == 2
     assert all("token" in text for text in seen_by_triton["refused"])
