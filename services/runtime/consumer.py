@@ -6,66 +6,31 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from services.chassis.broker.port import Broker, Consumer, Delivery
 from services.chassis.telemetry import Tracing
-from services.runtime.batching import OPTION, Request, works_by_rows
+from services.runtime.answers import ReplyWriter
 from services.runtime.cache import ModelCache, Resident
-from services.runtime.calls import Answer
-from services.runtime.executor import Executor, Result
-from services.runtime.formats.port import Signature, signatures
+from services.runtime.deadlines import Deadlines
+from services.runtime.executor import Executor, Lane
+from services.runtime.formats.port import only_a_stream
+from services.runtime.forms import Forms
+from services.runtime.jobs import CallJob, StreamJob, Value
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.replies import ReplySender
-from services.wire import metadata, tensors
-from services.wire.errors import DeadlinePassed, Internal, InvalidInput, ServiceError, to_work_error
+from services.runtime.policy import batch_policy, prefetch
+from services.runtime.replies import ReplySender, Sent
+from services.runtime.reports import Reporter
+from services.runtime.requests import NEVER, InHand, Request
+from services.wire.errors import DeadlinePassed, Internal, ServiceError
 from services.wire.topology import inference_queue
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
-# Deliveries in hand for each slot: one that runs, and more that are here when it ends, since they make the next call
-# together. Beyond that they are better left to other runtimes.
-_PREFETCH_PER_SLOT = 4
-_UNDECLARED = Signature()
-
-
-class _Served:
-    """A version whose queue is consumed, with what its declaration says of each method."""
-
-    def __init__(self, version: repository_pb2.ModelVersion) -> None:
-        self.version = version
-        self.name = version.name
-        self._signatures = signatures(version)
-        self._mode = version.format_options.get(OPTION, "")
-
-    def signature(self, method: str) -> Signature:
-        return self._signatures.get(method, _UNDECLARED)
-
-    def works_by_rows(self, method: str) -> bool:
-        return works_by_rows(self.version.format, method, self.signature(method), self._mode)
-
-
-class _InHand:
-    """A message whose items are being answered."""
-
-    def __init__(self, queue: str, received: float, items: int) -> None:
-        self.queue, self.received = queue, received
-        self._open = items
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not items:
-            self._done.set_result(None)
-
-    def one_done(self, _: object = None) -> None:
-        """One more reply is with the broker, or nobody waits for it any more."""
-        self._open -= 1
-        if not self._open and not self._done.done():
-            self._done.set_result(None)
-
-    async def done(self) -> None:
-        """Waits for the last reply."""
-        await self._done
+_NO_STREAMS: frozenset[str] = frozenset()
 
 
 class WorkConsumer:
@@ -83,14 +48,13 @@ class WorkConsumer:
         tracing: Tracing,
         log: Any,
     ) -> None:
-        self._name = name
-        self._tracing = tracing
-        self._broker = broker
-        self._cache = cache
-        self._executor = executor
-        self._replies = replies
-        self._metrics = metrics
+        self._broker, self._cache, self._executor, self._replies = broker, cache, executor, replies
+        self._writer = ReplyWriter(name)
+        self._reporter = Reporter(metrics, tracing, log)
         self._log = log
+        self._deadlines = Deadlines()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._loads: set[asyncio.Task[None]] = set()
         self._in_hand = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -102,143 +66,159 @@ class WorkConsumer:
 
     async def open(self, key: str, version: repository_pb2.ModelVersion) -> Consumer:
         """Consumes the key's queue until the consumer is cancelled. Raises BrokerDown."""
-        served = _Served(version)
+        policy = batch_policy(version.serving, self._executor.max_batch_rows)
+        forms = Forms(version, policy)
+        lane = Lane(
+            version.name,
+            policy,
+            answered=self._answered,
+            emit=self._emit,
+            hold=lambda: self._cache.try_lease(version.name),
+            let_go=lambda: self._cache.release(version.name),
+        )
 
-        async def handle(delivery: Delivery) -> None:
-            await self._handle(delivery, served)
+        def handle(delivery: Delivery) -> None:
+            self._handle(delivery, version, forms, lane)
 
-        prefetch = self._executor.slots * _PREFETCH_PER_SLOT
-        return await self._broker.consume(inference_queue(key), handle, prefetch=prefetch)
+        deliveries = prefetch(self._executor.slots, policy.max_rows, forms.declared())
+        return await self._broker.consume(inference_queue(key), handle, prefetch=deliveries)
 
     async def idle(self) -> None:
         """Waits until nothing is in hand."""
         await self._idle.wait()
 
-    async def _handle(self, delivery: Delivery, served: _Served) -> None:
+    def _handle(self, delivery: Delivery, version: repository_pb2.ModelVersion, forms: Forms, lane: Lane) -> None:
+        """Takes a message: no task, and no turn of the loop, as long as the model is in memory."""
         envelope = work_pb2.WorkEnvelope()
         try:
             envelope.ParseFromString(delivery.message.body)
         except DecodeError:
-            self._log.error("envelope_unreadable", model_version=served.name, bytes=len(delivery.message.body))
+            self._log.error("envelope_unreadable", model_version=lane.name, bytes=len(delivery.message.body))
             delivery.nack(requeue=False)
             return
         items = envelope.items
-        work = _InHand(delivery.message.reply_to, time.monotonic(), len(items))
-        self._in_hand += len(items)
-        self._idle.clear()
-        try:
-            resident = self._cache.try_lease(served.name)
-            if resident is None:
-                await asyncio.gather(*(self._load_and_answer(item, served, work) for item in items))
-                await work.done()
-            else:
-                # No task per item on this path: it is the hot one.
-                try:
-                    for item in items:
-                        self._answer(item, served, resident, work)
-                    await work.done()
-                finally:
-                    self._cache.release(served.name)
+        if not items:
             delivery.ack()
-        finally:
-            self._in_hand -= len(items)
-            if not self._in_hand:
-                self._idle.set()
-
-    def _answer(self, item: work_pb2.WorkItem, served: _Served, resident: Resident, work: _InHand) -> None:
-        """Submits the item; its reply follows when it has its result. Never raises, so no item fails its neighbours."""
-        try:
-            request = parse(item, served.signature(item.method), work.received)
-            future = self._submit(request, served, resident)
-        except Exception as exc:
-            self._reply(item, served, work, _failed(exc, work.received))
             return
+        count = len(items)
 
-        def finished(done: asyncio.Future[Result]) -> None:
-            if not done.cancelled():
-                self._reply(item, served, work, done.result())
+        def finished(work: InHand) -> None:
+            self._finish(work, delivery, count)
 
-        future.add_done_callback(finished)
+        work = InHand(lane, delivery.message.reply_to, time.monotonic(), count, finished)
+        self._in_hand += count
+        self._idle.clear()
+        for item in items:
+            try:
+                work.requests.append(forms.admit(item, work))
+            except Exception as exc:
+                self._refuse(work, [item], exc)
+        if not work.requests:
+            return
+        if self._deadlines.add(work):
+            self._set_alarm()
+        resident = self._cache.try_lease(lane.name)
+        if resident is not None:
+            self._start(work, resident)
+        else:
+            task = asyncio.get_running_loop().create_task(self._load(work, version))
+            self._loads.add(task)
+            task.add_done_callback(self._loads.discard)
 
-    async def _load_and_answer(self, item: work_pb2.WorkItem, served: _Served, work: _InHand) -> None:
+    async def _load(self, work: InHand, version: repository_pb2.ModelVersion) -> None:
+        """Fetching and loading may outlast the callers; the load goes on without them, for the next one."""
         try:
-            request = parse(item, served.signature(item.method), work.received)
-            # Fetching and loading may outlast the caller; the load goes on without it, for the next one.
-            remaining = None if request.deadline == float("inf") else request.deadline - time.monotonic()
-            async with asyncio.timeout(remaining) as waiting, self._cache.lease(served.version) as resident:
-                waiting.reschedule(None)
-                result = await self._submit(request, served, resident)
-        except TimeoutError:
-            late = DeadlinePassed("the deadline passed while the model was being loaded")
-            result = _failed(late, work.received)
+            async with self._cache.lease(version):
+                if any(request.open for request in work.requests):
+                    resident = self._cache.try_lease(version.name)
+                    assert resident is not None
+                    self._start(work, resident)
         except Exception as exc:
-            result = _failed(exc, work.received)
-        self._reply(item, served, work, result)
+            self._fail(work, [request for request in work.requests if request.open], exc)
 
-    def _submit(self, request: Request, served: _Served, resident: Resident) -> asyncio.Future[Result]:
-        resident.calls += 1
-        rowwise = served.works_by_rows(request.method)
-        return self._executor.submit(served.name, resident.model, request, rowwise=rowwise)
+    def _start(self, work: InHand, resident: Resident) -> None:
+        """Hands the message's requests to the executor. From here on the lease is the message's."""
+        work.model = resident.model
+        requests: Sequence[Request] = work.requests
+        streams: frozenset[str] = getattr(resident.model, "streams", _NO_STREAMS)
+        if streams:
+            requests = self._decoupled(work, streams)
+        resident.calls += len(requests)
+        self._executor.submit(work.lane, requests)
 
-    def _reply(self, item: work_pb2.WorkItem, served: _Served, work: _InHand, result: Result) -> None:
-        self._note(item, served.name, result)
-        error = result.answer.error
-        reply = work_pb2.WorkReply(
-            id=item.id,
-            outputs=result.answer.outputs,
-            error=to_work_error(error) if error is not None else None,
-            runtime=self._name,
-            queue_ns=result.queue_ns,
-            compute_ns=result.compute_ns,
-        )
+    def _decoupled(self, work: InHand, streams: frozenset[str]) -> list[Request]:
+        """Marks what gives any number of answers; refuses it to callers that take only one."""
+        allowed = []
+        for request in work.requests:
+            method = request.form.method.name
+            if method in streams and not request.item.stream:
+                self._fail(work, [request], only_a_stream(method))
+            else:
+                request.decoupled = method in streams
+                allowed.append(request)
+        return allowed
+
+    def _answered(self, lane: Lane, job: CallJob | StreamJob) -> None:
+        if job.outcome.refused:
+            self._reporter.unjoinable(lane.name, job.requests[0].form.method.name)
+        for piece in job.outcome.pieces:
+            asked = [request for request in piece.requests if request.open]
+            if asked:
+                for work, frames in self._writer.replies(piece, job.started):
+                    self._send(work, frames)
+                self._reporter.called(lane.name, asked, piece, job.started)
+
+    def _emit(self, request: Request, value: Value, sent: Sent) -> None:
+        if request.open and request.work.queue:
+            self._replies.send(request.work.queue, [self._writer.value(request, value)], sent)
+        else:
+            sent(1, False)
+
+    def _fail(self, work: InHand, requests: Sequence[Request], exc: Exception) -> None:
+        for request in requests:
+            request.open = False
+        if requests:
+            self._refuse(work, [request.item for request in requests], exc)
+
+    def _refuse(self, work: InHand, items: Sequence[work_pb2.WorkItem], exc: Exception) -> None:
+        """Answers items without a call."""
+        error = exc if isinstance(exc, ServiceError) else Internal("internal error in the runtime")
+        waited = max(0.0, time.monotonic() - work.received)
+        self._send(work, [self._writer.error(item.id, error, waited) for item in items])
+        self._reporter.refused(work.lane.name, items, error, waited, exc if exc is not error else None)
+
+    def _send(self, work: InHand, frames: Sequence[bytes]) -> None:
         if work.queue:
-            self._replies.send(work.queue, reply).add_done_callback(work.one_done)
+            self._replies.send(work.queue, frames, work.sent)
         else:
-            work.one_done()
+            work.sent(len(frames))
 
-    def _note(self, item: work_pb2.WorkItem, version: str, result: Result) -> None:
-        error, cause = result.answer.error, result.answer.cause
-        outcome = "ok" if error is None else error.reason
-        self._metrics.answered(version, outcome, result.queue_ns, result.compute_ns)
-        trace = item.context.get(metadata.TRACEPARENT, "")
-        self._tracing.record(f"{item.method} {version}", trace, result.queue_ns + result.compute_ns, outcome)
-        fields: dict[str, Any] = {
-            "request_id": item.context.get(metadata.REQUEST_ID),
-            "trace_id": trace.split("-")[1] if trace else None,
-            "principal": item.context.get(metadata.PRINCIPAL),
-        }
-        fields.update(model_version=version, method=item.method, outcome=outcome)
-        fields.update(queue_ms=result.queue_ns / 1e6, compute_ms=result.compute_ns / 1e6)
-        if cause is not None:
-            self._log.warning("model_called", **fields, exc_info=cause)
-        else:
-            self._log.info("model_called", **fields)
+    def _finish(self, work: InHand, delivery: Delivery, items: int) -> None:
+        """Every reply is with the broker."""
+        delivery.ack()
+        self._deadlines.remove(work)
+        if work.model is not None:
+            self._cache.release(work.lane.name)
+        self._in_hand -= items
+        if not self._in_hand:
+            self._idle.set()
 
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._deadlines.next < NEVER:
+            seconds = max(0.0, self._deadlines.next - time.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._expire)
 
-def parse(item: work_pb2.WorkItem, signature: Signature, received: float) -> Request:
-    """The item as a request, its tensors checked. Raises InvalidInput.
-
-    The router checked them too; a runtime trusts nobody. `timeout_ms` counts from the sending, and clocks of machines
-    differ, so the deadline is reckoned from the arrival; the broker has already dropped what expired in its queue.
-    """
-    if signature.inputs:
-        tensors.check_against(item.inputs, signature.inputs)
-    inputs = {tensor.name: tensors.to_numpy(tensor) for tensor in item.inputs}
-    if len(inputs) != len(item.inputs):
-        raise InvalidInput("an input is given twice")
-    return Request(
-        id=item.id,
-        method=item.method,
-        inputs=inputs,
-        outputs=tuple(item.outputs),
-        received=received,
-        deadline=received + item.timeout_ms / 1000 if item.timeout_ms else float("inf"),
-        context=item.context,
-    )
-
-
-def _failed(exc: Exception, received: float) -> Result:
-    waited = int((time.monotonic() - received) * 1e9)
-    if isinstance(exc, ServiceError):
-        return Result(Answer(error=exc), waited, 0)
-    return Result(Answer(error=Internal("internal error in the runtime"), cause=exc), waited, 0)
+    def _expire(self) -> None:
+        """Tells callers that their time is up when it is, whatever their requests are waiting for."""
+        lanes: dict[int, Lane] = {}
+        for request in self._deadlines.passed(time.monotonic()):
+            loading = request.work.model is None
+            doing = "the model was being loaded" if loading else "the request waited for the model's answer"
+            self._fail(request.work, [request], DeadlinePassed(f"the deadline passed while {doing}"))
+            lanes[id(request.work.lane)] = request.work.lane
+        for lane in lanes.values():
+            self._executor.purge(lane)
+        self._set_alarm()

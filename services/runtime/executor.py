@@ -1,50 +1,52 @@
-"""Runs calls in a bounded number of worker threads. Whatever waits for one model when a thread is free, and can be
-joined, becomes one call; a lone request waits for nobody.
+"""Runs calls in a bounded number of slots. Whatever waits for one version when a slot is free, and can be joined,
+becomes one call; a lone request waits for nobody unless its model's owner wants it to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.runtime.batching import Request, batch_key
-from services.runtime.calls import Answer, execute
-from services.runtime.formats.port import LoadedModel
+from services.runtime.jobs import CallJob, Emit, StreamJob
+from services.runtime.policy import BatchPolicy
+from services.runtime.requests import Request
+from services.runtime.slots import Slots
 from services.runtime.threads import ThreadLimits
-from services.wire.errors import DeadlinePassed, Internal
+from services.runtime.tuner import BatchTuner
+from services.runtime.waiting import Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """An answer and its times in nanoseconds."""
-
-    answer: Answer
-    queue_ns: int
-    compute_ns: int
-
-
-@dataclass(slots=True)
-class _Waiting:
-    request: Request
-    model: LoadedModel
-    rowwise: bool
-    future: asyncio.Future[Result]
-
-
-@dataclass(slots=True)
-class _Lane:
-    """What waits for one model version."""
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What waits for one version, and what happens around its calls."""
 
     name: str
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    policy: BatchPolicy
+    # Takes a job that is done; and, from a decoupled method, each answer on the way.
+    answered: Callable[[Lane, CallJob | StreamJob], None]
+    emit: Emit
+    # Keeps the model in memory while a call runs, however its callers fare.
+    hold: Callable[[], object] = lambda: None
+    let_go: Callable[[], object] = lambda: None
+    waiting: Waiting = field(init=False)
+    tuner: BatchTuner | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(self.policy)
+        if self.policy.objective:
+            self.tuner = BatchTuner(self.policy.objective, self.policy.max_rows)
+
+    @property
+    def limit(self) -> int:
+        """Rows of the next call."""
+        return self.tuner.limit if self.tuner is not None else self.policy.max_rows
 
 
 class Executor:
-    """Slots, and a lane of waiting requests for each model version; lanes take turns."""
+    """Slots and lanes; lanes take turns."""
 
     def __init__(
         self,
@@ -55,107 +57,95 @@ class Executor:
         batched: Callable[[str, int], None] = lambda name, items: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.slots = slots
-        self._max_rows = max_batch_rows
+        self.max_batch_rows = max_batch_rows
         self._batched = batched
         self._clock = clock
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="slot")
+        self._slots = Slots(slots)
         self._limits = ThreadLimits(threads_per_call)
-        self._free = slots
-        self._lanes: OrderedDict[str, _Lane] = OrderedDict()
+        # Those in which something waits, the one whose turn it is first.
+        self._lanes: OrderedDict[int, Lane] = OrderedDict()
         self._pumping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def slots(self) -> int:
+        """Calls that can run at the same time."""
+        return self._slots.count
 
     @property
     def running(self) -> int:
         """Slots in use."""
-        return self.slots - self._free
+        return self._slots.running
 
     def models_changed(self) -> None:
         """To be told after a model was loaded, in the loading thread: it may have brought libraries with threads."""
         self._limits.refresh()
 
-    def submit(self, lane: str, model: LoadedModel, request: Request, *, rowwise: bool) -> asyncio.Future[Result]:
-        """Queues a request; the future gets its result and never an exception."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._lanes.setdefault(lane, _Lane(lane)).waiting.append(_Waiting(request, model, rowwise, future))
-        if not self._pumping:
-            # Not at once: the other items of the same message are about to be submitted and belong into this call.
+    def submit(self, lane: Lane, requests: Sequence[Request]) -> None:
+        """Queues requests, which are given to the lane's `answered` with what became of them."""
+        for request in requests:
+            lane.waiting.add(request)
+        self._lanes.setdefault(id(lane), lane)
+        if not self._pumping and self._slots.free:
+            # Not at once: what else came with the same read of the socket belongs into this call.
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
-        return future
+
+    def purge(self, lane: Lane) -> None:
+        """Forgets what was answered while it waited. To be told when deadlines passed: a slot may never be free."""
+        lane.waiting.purge(self._clock())
+        if not lane.waiting:
+            self._lanes.pop(id(lane), None)
 
     async def close(self) -> None:
         """Waits for what runs; what only waits is dropped."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._lanes.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await self._slots.close()
 
     def _pump(self) -> None:
+        """Starts what can start: lanes take turns until no slot is free or none of them is ready."""
         self._pumping = False
-        while self._free and self._lanes:
-            name, lane = self._lanes.popitem(last=False)
-            group = self._take(lane)
+        now, later, passed = self._clock(), float("inf"), 0
+        while self._slots.free and passed < len(self._lanes):
+            key, lane = self._lanes.popitem(last=False)
+            requests, due = lane.waiting.take(now, lane.limit)
             if lane.waiting:
-                self._lanes[name] = lane  # at the end: lanes take turns
-            if not group:
-                continue
-            self._free -= 1
-            task = asyncio.create_task(self._run(name, group))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+                self._lanes[key] = lane
+            if requests:
+                passed = 0
+                self._start(lane, requests, now)
+            elif lane.waiting:
+                passed += 1
+                later = min(later, due)
+        self._look_again(later - now)
 
-    def _take(self, lane: _Lane) -> list[_Waiting]:
-        """The first request in time and those behind it that can be joined to it; the others keep their order."""
-        now = self._clock()
-        group: list[_Waiting] = []
-        rest: list[_Waiting] = []
-        key, rows = None, 0
-        for item in lane.waiting:
-            if item.future.done():
-                continue
-            if item.request.deadline <= now:
-                _answer_late(item, now)
-            elif not group:
-                group.append(item)
-                key, rows = batch_key(item.request, item.rowwise), item.request.rows() or 0
-            elif (
-                key is not None
-                and rows + (more := item.request.rows() or 0) <= self._max_rows
-                and item.model is group[0].model
-                and batch_key(item.request, item.rowwise) == key
-            ):
-                group.append(item)
-                rows += more
-            else:
-                rest.append(item)
-        lane.waiting = deque(rest)
-        return group
+    def _start(self, lane: Lane, requests: list[Request], now: float) -> None:
+        job: CallJob | StreamJob
+        if requests[0].decoupled:
+            job = StreamJob(requests[0], now, self._limits.apply, lane.emit)
+        else:
+            job = CallJob(requests, now, self._limits.apply)
+        self._batched(lane.name, len(requests))
+        lane.hold()
+        self._slots.start(job, lambda: self._done(lane, job))
 
-    async def _run(self, name: str, group: list[_Waiting]) -> None:
-        started = self._clock()
-        loop = asyncio.get_running_loop()
-        self._batched(name, len(group))
+    def _done(self, lane: Lane, job: CallJob | StreamJob) -> None:
+        outcome = job.outcome
+        if lane.tuner is not None and outcome.measured:
+            piece = outcome.pieces[0]
+            lane.tuner.measured(piece.rows, piece.compute_ns / 1e9, self._clock())
         try:
-            answers = await loop.run_in_executor(self._pool, self._in_thread, group)
-        except Exception as exc:
-            answers = [Answer(error=Internal("internal error in the runtime"), cause=exc)] * len(group)
+            lane.answered(lane, job)
         finally:
-            self._free += 1
-        for item, answer in zip(group, answers, strict=True):
-            queued = max(0, int((started - item.request.received) * 1e9))
-            _settle(item, Result(answer, queued, answer.compute_ns))
-        self._pump()
+            lane.let_go()
+            self._pump()
 
-    def _in_thread(self, group: list[_Waiting]) -> list[Answer]:
-        self._limits.apply()
-        return execute(group[0].model, [item.request for item in group], group[0].rowwise)
-
-
-def _answer_late(item: _Waiting, now: float) -> None:
-    error = DeadlinePassed("the deadline passed while the request waited for a free slot; the model was not called")
-    _settle(item, Result(Answer(error=error), max(0, int((now - item.request.received) * 1e9)), 0))
-
-
-def _settle(item: _Waiting, result: Result) -> None:
-    if not item.future.done():
-        item.future.set_result(result)
+    def _look_again(self, seconds: float) -> None:
+        """When a request has waited for company long enough."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if seconds < float("inf"):
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, seconds), self._pump)

@@ -24,13 +24,24 @@ class RuntimeMetrics:
             "stellwerk_model_calls", "Calls answered, by outcome", ["model_version", "outcome"], registry=registry
         )
         self._seconds = Histogram(
-            "stellwerk_model_call_seconds", "Time in the model", by_version, buckets=_SECONDS, registry=registry
+            "stellwerk_model_call_seconds",
+            "Time of a call of the model",
+            by_version,
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._waits = Histogram(
-            "stellwerk_model_queue_seconds", "Wait in the runtime", by_version, buckets=_SECONDS, registry=registry
+            "stellwerk_model_queue_seconds",
+            "Longest wait in the runtime of what a call of the model answers",
+            by_version,
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._batches = Histogram(
             "stellwerk_model_batch_items", "Calls joined into one", by_version, buckets=_ITEMS, registry=registry
+        )
+        self._unjoinable = Counter(
+            "stellwerk_model_joining_refused", "Methods whose rows do not bear company", by_version, registry=registry
         )
         self.resident_bytes = Gauge("stellwerk_model_resident_bytes", "Bytes of models in memory", registry=registry)
         self.artifact_fetches = Counter(
@@ -40,6 +51,7 @@ class RuntimeMetrics:
             "stellwerk_model_load_seconds", "Time to load a model", buckets=_SECONDS, registry=registry
         )
         self._children = cache(self._make_children)
+        self._outcomes = cache(self._calls.labels)
 
     def _make_children(self, version: str) -> tuple[Any, Any, Any]:
         return self._seconds.labels(version), self._waits.labels(version), self._batches.labels(version)
@@ -50,13 +62,20 @@ class RuntimeMetrics:
     def evicted(self, version: str) -> None:
         self._evictions.labels(version).inc()
 
-    def answered(self, version: str, outcome: str, queue_ns: int, compute_ns: int) -> None:
-        """Counts one call. `outcome` is "ok" or an error's reason."""
+    def answered(self, version: str, outcome: str, items: int = 1) -> None:
+        """Counts items with the same end. `outcome` is "ok" or an error's reason."""
+        self._outcomes(version, outcome).inc(items)
+
+    def called(self, version: str, wait: float, compute_ns: int) -> None:
+        """Times one call of the model; `wait` is that of the item that waited longest, in seconds."""
         seconds, waits, _ = self._children(version)
-        self._calls.labels(version, outcome).inc()
-        waits.observe(queue_ns / 1e9)
-        if compute_ns:
-            seconds.observe(compute_ns / 1e9)
+        waits.observe(wait)
+        seconds.observe(compute_ns / 1e9)
 
     def batched(self, version: str, items: int) -> None:
+        """Counts the items of one call."""
         self._children(version)[2].observe(items)
+
+    def unjoinable(self, version: str) -> None:
+        """Counts a method whose answers differ when it is called with others' rows."""
+        self._unjoinable.labels(version).inc()

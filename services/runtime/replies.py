@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.chassis.broker.port import Broker, Message
@@ -17,92 +18,133 @@ _MAX_BYTES = 4 * 1024 * 1024
 # A broker that is away for longer than this has lost the connection, and with it the question.
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
+# Told how many replies left, and whether the broker took them; it did not if nobody waits for them any more.
+Sent = Callable[[int, bool], None]
 
 
 @dataclass(slots=True)
 class _Outgoing:
-    reply: work_pb2.WorkReply
-    sent: asyncio.Future[bool]
+    frames: Sequence[bytes]
+    size: int
+    sent: Sent
+
+
+@dataclass(slots=True, eq=False)
+class _Outbox:
+    queue: str
+    waiting: deque[_Outgoing] = field(default_factory=deque)
+
+
+@dataclass(slots=True, eq=False)
+class _Sending:
+    """A message under way."""
+
+    box: _Outbox
+    parts: Sequence[_Outgoing]
+    message: Message
+    attempt: int = 1
+
+    @property
+    def replies(self) -> int:
+        return sum([len(part.frames) for part in self.parts])
 
 
 class ReplySender:
-    """One outbox for each reply queue."""
+    """One outbox for each reply queue, and at most one message of each under way."""
 
     def __init__(self, broker: Broker, *, max_message_bytes: int, log: Any) -> None:
         self._broker = broker
         # Frames and envelopes add a little to the reply itself.
         self._max_bytes = max_message_bytes - 64 * 1024
         self._log = log
-        self._boxes: dict[str, list[_Outgoing]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._boxes: dict[str, _Outbox] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
 
-    def send(self, queue: str, reply: work_pb2.WorkReply) -> asyncio.Future[bool]:
-        """Queues a reply. The future tells whether the broker took it; it is False when nobody waits any more."""
-        size = reply.ByteSize()
-        if size > self._max_bytes:
-            reply = _too_large(reply, size, self._max_bytes)
-        item = _Outgoing(reply, asyncio.get_running_loop().create_future())
+    def send(self, queue: str, frames: Sequence[bytes], sent: Sent) -> None:
+        """Queues replies, each serialised as an envelope of one. `sent` is called once or more, for all of them."""
         box = self._boxes.get(queue)
-        if box is not None:
-            box.append(item)
-        else:
-            self._boxes[queue] = [item]
-            task = asyncio.create_task(self._flush(queue))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return item.sent
+        if box is None:
+            box = self._boxes[queue] = _Outbox(queue)
+            self._empty.clear()
+            # Not at once: what else this turn of the loop answers belongs into this message.
+            asyncio.get_running_loop().call_soon(self._next, box)
+        part: list[bytes] = []
+        size = 0
+        for given in frames:
+            frame = given if len(given) <= self._max_bytes else _too_large(given, self._max_bytes)
+            if part and (size + len(frame) > _MAX_BYTES or len(part) >= _MAX_REPLIES):
+                box.waiting.append(_Outgoing(part, size, sent))
+                part, size = [], 0
+            part.append(frame)
+            size += len(frame)
+        box.waiting.append(_Outgoing(part, size, sent))
 
     async def close(self) -> None:
         """Waits until every outbox is empty."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._empty.wait()
 
-    async def _flush(self, queue: str) -> None:
-        try:
-            while box := self._boxes[queue]:
-                batch = box[: _fitting(box)]
-                del box[: len(batch)]
-                taken = await self._publish(queue, [item.reply for item in batch])
-                for item in batch:
-                    if not item.sent.done():
-                        item.sent.set_result(taken)
-        finally:
-            for item in self._boxes.pop(queue, []):
-                item.sent.cancel()
+    def _next(self, box: _Outbox) -> None:
+        parts = _fitting(box.waiting)
+        body = b"".join([frame for part in parts for frame in part.frames])
+        self._post(_Sending(box, parts, Message(body)))
 
-    async def _publish(self, queue: str, replies: Sequence[work_pb2.WorkReply]) -> bool:
-        body = work_pb2.WorkReplyEnvelope(replies=replies).SerializeToString()
-        for attempt in range(_ATTEMPTS):
-            try:
-                await self._broker.publish(queue, Message(body))
-            except Unroutable:
-                self._log.info("reply_unwanted", queue=queue, replies=len(replies))
-                return False
-            except (BrokerDown, Overloaded) as exc:
-                self._log.warning("reply_delayed", queue=queue, reason=exc.reason, attempt=attempt + 1)
-                await asyncio.sleep(_PAUSE_SECONDS)
-            except ServiceError as exc:
-                self._log.error("reply_refused", queue=queue, reason=exc.reason)
-                return False
+    def _post(self, sending: _Sending) -> None:
+        def confirmed(future: asyncio.Future[None]) -> None:
+            if future.cancelled():
+                self._forget(sending.box)  # nobody knows whether it arrived, so the work stays unacknowledged
             else:
-                return True
-        return False
+                self._confirmed(sending, future.exception())
+
+        self._broker.post(sending.box.queue, sending.message).add_done_callback(confirmed)
+
+    def _confirmed(self, sending: _Sending, error: BaseException | None) -> None:
+        box = sending.box
+        if isinstance(error, (BrokerDown, Overloaded)) and sending.attempt < _ATTEMPTS:
+            self._log.warning("reply_delayed", queue=box.queue, reason=error.reason, attempt=sending.attempt)
+            sending.attempt += 1
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._post, sending)
+            return
+        if error is not None:
+            self._say(sending, error)
+        for part in sending.parts:
+            part.sent(len(part.frames), error is None)
+        if box.waiting:
+            self._next(box)
+        else:
+            self._forget(box)
+
+    def _forget(self, box: _Outbox) -> None:
+        del self._boxes[box.queue]
+        if not self._boxes:
+            self._empty.set()
+
+    def _say(self, sending: _Sending, error: BaseException) -> None:
+        fields = {"queue": sending.box.queue, "replies": sending.replies}
+        if isinstance(error, Unroutable):
+            self._log.info("reply_unwanted", **fields)
+        elif isinstance(error, ServiceError):
+            self._log.error("reply_refused", reason=error.reason, **fields)
+        else:
+            self._log.error("reply_refused", reason="INTERNAL", exc_info=error, **fields)
 
 
-def _fitting(box: list[_Outgoing]) -> int:
-    """How many from the front make one message; at least one."""
-    size, count = 0, 0
-    for item in box[:_MAX_REPLIES]:
-        size += item.reply.ByteSize()
-        if count and size > _MAX_BYTES:
-            break
-        count += 1
-    return count
+def _fitting(waiting: deque[_Outgoing]) -> list[_Outgoing]:
+    """Takes what makes one message from the front; at least one."""
+    parts = [waiting.popleft()]
+    size, count = parts[0].size, len(parts[0].frames)
+    while waiting and size + waiting[0].size <= _MAX_BYTES and count + len(waiting[0].frames) <= _MAX_REPLIES:
+        size, count = size + waiting[0].size, count + len(waiting[0].frames)
+        parts.append(waiting.popleft())
+    return parts
 
 
-def _too_large(reply: work_pb2.WorkReply, size: int, limit: int) -> work_pb2.WorkReply:
+def _too_large(frame: bytes, limit: int) -> bytes:
     error = TooLarge(
-        f"the answer has {size} bytes, more than the {limit} that a message may have; ask for fewer rows",
-        size_bytes=size,
+        f"the answer has {len(frame)} bytes, more than the {limit} that a message may have; ask for fewer rows",
+        size_bytes=len(frame),
         limit_bytes=limit,
     )
-    return work_pb2.WorkReply(id=reply.id, error=to_work_error(error), runtime=reply.runtime)
+    (reply,) = work_pb2.WorkReplyEnvelope.FromString(frame).replies
+    short = work_pb2.WorkReply(id=reply.id, error=to_work_error(error), runtime=reply.runtime)
+    return work_pb2.WorkReplyEnvelope(replies=[short]).SerializeToString()

@@ -112,10 +112,18 @@ def to_numpy(tensor: tensor_pb2.Tensor) -> Array:
         array = np.empty(count, dtype=object)
         array[:] = split_bytes(tensor.data, count, tensor.name)
         return array.reshape(shape)
-    if tensor.datatype == "BF16":
-        words = np.frombuffer(tensor.data, dtype="<u2").astype("<u4") << 16
+    return numbers(tensor.datatype, tensor.data, shape)
+
+
+def numbers(datatype: str, data: bytes, shape: Sequence[int]) -> Array:
+    """Data of any datatype but BYTES, known to fit the shape, as an array that shares its memory (read-only).
+
+    BF16 is widened to float32.
+    """
+    if datatype == "BF16":
+        words = np.frombuffer(data, dtype="<u2").astype("<u4") << 16
         return words.view("<f4").reshape(shape)
-    return np.frombuffer(tensor.data, dtype=DTYPES[tensor.datatype]).reshape(shape)
+    return np.frombuffer(data, dtype=DTYPES[datatype]).reshape(shape)
 
 
 def from_numpy(name: str, array: npt.ArrayLike) -> tensor_pb2.Tensor:

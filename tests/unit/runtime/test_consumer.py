@@ -3,129 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
-from services.chassis.broker.hub import Hub
 from services.chassis.broker.hub_broker import HubBroker
-from services.chassis.broker.port import Delivery, Message
-from services.chassis.telemetry import Tracing
-from services.runtime.artifacts import ArtifactCache
-from services.runtime.cache import ModelCache
-from services.runtime.consumer import WorkConsumer
-from services.runtime.executor import Executor
-from services.runtime.formats.port import FormatSettings, LoadedModel
-from services.runtime.formats.skops import SkopsFormat
-from services.runtime.metrics import RuntimeMetrics
-from services.runtime.replies import ReplySender
+from services.chassis.broker.port import Delivery
 from services.wire.tensors import from_numpy, to_numpy
-from services.wire.topology import inference_queue, reply_queue, serving_key
+from services.wire.topology import inference_queue, serving_key
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from tests.fakes import models
 from tests.fakes.eventually import eventually
-from tests.fakes.log import FakeLog
-from tests.fakes.repository_source import FakeRepository
-
-GIB = 1 << 30
-REPLIES = reply_queue("router-1")
-
-
-class SkopsLoader:
-    """Loads skops files and nothing else."""
-
-    form = SkopsFormat(FormatSettings())
-
-    def prepare(self, version: repository_pb2.ModelVersion) -> None:
-        self.form.prepare()
-
-    def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
-        return self.form.load(path, version, "auto")
-
-
-class HeldBroker(HubBroker):
-    """A broker whose publishing can be held back."""
-
-    def __init__(self, hub: Hub) -> None:
-        super().__init__(hub)
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
-        await self.gate.wait()
-        await super().publish(queue, message, mandatory=mandatory, timeout=timeout)
-
-
-class Rig:
-    """A runtime's inside and a router's end of the broker."""
-
-    def __init__(self, folder: Path, *, slots: int = 2, capacity: int = GIB) -> None:
-        self.repository = FakeRepository()
-        self.registry = CollectorRegistry()
-        self.log = FakeLog()
-        self.hub = Hub()
-        self.router, self.broker = HubBroker(self.hub), HeldBroker(self.hub)
-        self.metrics = RuntimeMetrics(self.registry)
-        self.artifacts = ArtifactCache(folder / "cache", GIB, self.repository.download, fetched=lambda: None)
-        self.cache = ModelCache(capacity, self.artifacts, SkopsLoader(), self.metrics)
-        self.executor = Executor(slots, max_batch_rows=64, batched=self.metrics.batched)
-        self.consumer = WorkConsumer(
-            name="runtimes/r1",
-            broker=self.broker,
-            cache=self.cache,
-            executor=self.executor,
-            replies=ReplySender(self.broker, max_message_bytes=1 << 26, log=self.log),
-            metrics=self.metrics,
-            tracing=Tracing("runtime", "r1", ""),
-            log=self.log,
-        )
-        self.answers: dict[str, asyncio.Future[work_pb2.WorkReply]] = {}
-
-    async def start(self) -> None:
-        await self.artifacts.start()
-        await self.router.start()
-        await self.broker.start()
-        await self.router.consume(REPLIES, self._on_reply, prefetch=0)
-
-    async def _on_reply(self, delivery: Delivery) -> None:
-        for reply in work_pb2.WorkReplyEnvelope.FromString(delivery.message.body).replies:
-            self.answers[reply.id].set_result(reply)
-        delivery.ack()
-
-    async def ask(self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem) -> list[work_pb2.WorkReply]:
-        for item in items:
-            self.answers[item.id] = asyncio.get_running_loop().create_future()
-        await self.send(version, work_pb2.WorkEnvelope(items=items).SerializeToString())
-        return await asyncio.wait_for(asyncio.gather(*(self.answers[item.id] for item in items)), 20)
-
-    async def send(self, version: repository_pb2.ModelVersion, body: bytes) -> None:
-        queue = inference_queue(serving_key(version.name, version.requires)).name
-        await self.router.publish(queue, Message(body, reply_to=REPLIES.name))
-
-    async def serve(self, version: repository_pb2.ModelVersion) -> Any:
-        return await self.consumer.open(serving_key(version.name, version.requires), version)
-
-    def sample(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
-
-
-@asynccontextmanager
-async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
-    made = Rig(folder, **options)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.cache.close()
-        await made.executor.close()
-        await made.broker.close()
-        await made.router.close()
+from tests.fakes.runtime_inside import Rig, rig
 
 
 def iris(made: Rig, folder: Path, number: int = 1) -> tuple[repository_pb2.ModelVersion, Any, np.ndarray[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Slots, lanes and deadlines: a lone call waits for nobody, what waits together is called together."""
+"""Slots, lanes and turns: a lone call waits for nobody, what waits together is called together."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
+import pytest
 import threadpoolctl
 
-from services.runtime.batching import Request
-from services.runtime.executor import Executor
-from services.runtime.formats.port import Array, Arrays
+from services.runtime.executor import Executor, Lane
+from services.runtime.formats.port import Array, Arrays, OneAnswer
+from services.runtime.jobs import CallJob
+from services.runtime.policy import BatchPolicy
+from services.runtime.requests import Request
 from services.runtime.threads import ThreadLimits
-from services.wire.errors import DeadlinePassed
+from tests.fakes import models
+from tests.fakes.eventually import eventually
+from tests.fakes.work import Inbox
 
 
-class Gated:
+class Gated(OneAnswer):
     """A model that waits for a gate and notes the rows of each call."""
 
     device = "cpu"
@@ -38,16 +42,27 @@ class Gated:
     def close(self) -> None: ...
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
+class Bench:
+    """An executor and what it answered."""
 
-    def __call__(self) -> float:
-        return self.now
+    def __init__(self, slots: int, **policy: Any) -> None:
+        self.batches: list[tuple[str, int]] = []
+        self.executor = Executor(slots, max_batch_rows=100, batched=lambda *batch: self.batches.append(batch))
+        self.policy = BatchPolicy(**policy)
+        self.jobs: list[CallJob] = []
 
+    def inbox(self, model: Any, name: str = models.NAME) -> Inbox:
+        version = models.version("skops", name=name)
+        return Inbox(version, self.policy, model=model, answered=lambda lane, job: self.jobs.append(job))
 
-def request(rows: int = 1, deadline: float = float("inf")) -> Request:
-    return Request("r", "predict", {"x": np.zeros((rows, 1))}, received=100.0, deadline=deadline)
+    def submit(self, inbox: Inbox, *rows: int, **fields: Any) -> list[Request]:
+        requests = [inbox.rows(*[0.0] * count, **fields) for count in rows]
+        self.executor.submit(inbox.lane, requests)
+        return requests
+
+    async def answered(self, count: int) -> None:
+        await eventually(lambda: sum(len(job.requests) for job in self.jobs) == count)
+        await self.executor.close()
 
 
 async def entered(model: Gated) -> None:
@@ -55,100 +70,180 @@ async def entered(model: Gated) -> None:
 
 
 async def test_what_arrives_together_or_waits_together_is_one_call() -> None:
-    executor, model = Executor(1, max_batch_rows=100), Gated()
-    first = [executor.submit("m", model, request(), rowwise=True) for _ in range(3)]
+    bench, model = Bench(1), Gated()
+    inbox = bench.inbox(model)
+    bench.submit(inbox, 1, 1)
+    bench.submit(inbox, 1)
     await entered(model)
-    second = [executor.submit("m", model, request(2), rowwise=True) for _ in range(5)]
+    for _ in range(5):
+        bench.submit(inbox, 2)
     model.gate.set()
 
-    results = await asyncio.gather(*first, *second)
+    await bench.answered(8)
 
     assert model.notes == [3, 10]
-    assert all(result.answer.error is None and result.compute_ns > 0 for result in results)
-    await executor.close()
-
-
-async def test_a_batch_is_bounded_in_rows_but_a_large_request_runs_alone() -> None:
-    executor, model = Executor(1, max_batch_rows=4), Gated()
-    model.gate.set()
-
-    await asyncio.gather(*(executor.submit("m", model, request(rows), rowwise=True) for rows in (3, 9, 1, 1)))
-
-    assert sorted(model.notes) == [1, 4, 9]
-    await executor.close()
-
-
-async def test_what_cannot_be_joined_runs_one_by_one() -> None:
-    executor, model = Executor(1, max_batch_rows=100), Gated()
-    model.gate.set()
-
-    await asyncio.gather(*(executor.submit("m", model, request(), rowwise=False) for _ in range(3)))
-
-    assert model.notes == [1, 1, 1]
-    await executor.close()
+    assert bench.batches == [(models.NAME, 3), (models.NAME, 5)]
+    assert [job.outcome.pieces[0].rows for job in bench.jobs] == [3, 10]
 
 
 async def test_slots_bound_what_runs_at_once() -> None:
-    executor, model = Executor(2, max_batch_rows=1), Gated()
-    futures = [executor.submit("m", model, request(), rowwise=False) for _ in range(5)]
-    await entered(model)
-    await asyncio.sleep(0)
+    bench, model = Bench(2, max_rows=1), Gated()
+    bench.submit(bench.inbox(model), 1, 1, 1, 1, 1)
+    await eventually(lambda: len(model.notes) == 2)
 
-    assert executor.running == 2
+    assert bench.executor.running == 2
 
     model.gate.set()
-    await asyncio.gather(*futures)
-    assert executor.running == 0
-    await executor.close()
+    await bench.answered(5)
+    assert bench.executor.running == 0
 
 
 async def test_lanes_take_turns() -> None:
     notes: list[Any] = []
-    busy, a, b = Gated(), Gated("a", notes), Gated("b", notes)
-    executor = Executor(1, max_batch_rows=1)
-    blocked = executor.submit("busy", busy, request(), rowwise=False)
+    bench, busy, a, b = Bench(1, max_rows=1), Gated(), Gated("a", notes), Gated("b", notes)
+    bench.submit(bench.inbox(busy), 1)
     await entered(busy)
-    waiting = [executor.submit("a", a, request(), rowwise=False) for _ in range(3)]
-    waiting += [executor.submit("b", b, request(), rowwise=False) for _ in range(2)]
+    bench.submit(bench.inbox(a), 1, 1, 1)
+    bench.submit(bench.inbox(b), 1, 1)
     for model in (busy, a, b):
         model.gate.set()
 
-    await asyncio.gather(blocked, *waiting)
+    await bench.answered(6)
 
     assert [name for name, _ in notes] == ["a", "b", "a", "b", "a"]
-    await executor.close()
 
 
-async def test_a_request_whose_deadline_passed_while_it_waited_is_not_started() -> None:
-    clock = Clock()
-    executor, model = Executor(1, max_batch_rows=1, clock=clock), Gated()
-    first = executor.submit("m", model, request(), rowwise=True)
+async def test_a_priority_is_served_before_what_came_earlier() -> None:
+    bench, model = Bench(1, priority_levels=2, default_priority=2, max_rows=1), Gated()
+    inbox = bench.inbox(model)
+    bench.submit(inbox, 1)
     await entered(model)
-    late = executor.submit("m", model, request(deadline=101.0), rowwise=True)
-    clock.now = 102.0
+    bench.submit(inbox, 2)
+    bench.submit(inbox, 3, priority=1)
     model.gate.set()
 
-    result = await late
+    await bench.answered(3)
 
-    assert isinstance(result.answer.error, DeadlinePassed)
-    assert result.queue_ns == 2_000_000_000
-    await first
-    assert model.notes == [1]
-    await executor.close()
+    assert model.notes == [1, 3, 2]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_the_rest_of_a_cut_waits_unless_a_slot_is_free(slots: int) -> None:
+    bench, model = Bench(slots, preferred=(4,)), Gated()
+    bench.submit(bench.inbox(model), 1, 1, 1, 1, 1, 1)
+    await eventually(lambda: len(model.notes) == slots)
+
+    assert sorted(model.notes) == [2, 4][-slots:]
+
+    model.gate.set()
+    await bench.answered(6)
+    assert sorted(model.notes) == [2, 4]
+
+
+async def test_a_lone_request_is_called_when_it_has_waited_for_company_long_enough() -> None:
+    bench, model = Bench(2, max_delay=0.02), Gated()
+    model.gate.set()
+    (request,) = bench.submit(bench.inbox(model), 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.executor.running == 0
+
+    await bench.answered(1)
+
+    assert bench.jobs[0].started >= request.work.received + 0.02
+
+
+async def test_company_that_comes_in_time_is_joined() -> None:
+    bench, model = Bench(2, max_delay=5.0, preferred=(3,)), Gated()
+    model.gate.set()
+    inbox = bench.inbox(model)
+    bench.submit(inbox, 1)
+    await asyncio.sleep(0)
+    bench.submit(inbox, 1, 1)
+
+    await bench.answered(3)
+
+    assert model.notes == [3]
 
 
 async def test_a_caller_that_went_away_is_not_computed() -> None:
-    executor, model = Executor(1, max_batch_rows=1), Gated()
-    first = executor.submit("m", model, request(), rowwise=False)
+    bench, model = Bench(1, max_rows=1), Gated()
+    inbox = bench.inbox(model)
+    bench.submit(inbox, 1)
     await entered(model)
-    executor.submit("m", model, request(), rowwise=False).cancel()
-    last = executor.submit("m", model, request(), rowwise=False)
+    (gone,) = bench.submit(inbox, 5)
+    bench.submit(inbox, 2)
+    gone.open = False
     model.gate.set()
 
-    await asyncio.gather(first, last)
+    await bench.answered(2)
 
-    assert model.notes == [1, 1]
-    await executor.close()
+    assert model.notes == [1, 2]
+
+
+async def test_a_request_whose_deadline_passed_while_it_waited_is_not_started() -> None:
+    bench, model = Bench(1, max_rows=1), Gated()
+    inbox = bench.inbox(model)
+    bench.submit(inbox, 1)
+    await entered(model)
+    bench.submit(inbox, 5, received=0.0, timeout_ms=1)
+    model.gate.set()
+
+    await bench.answered(1)
+
+    assert model.notes == [1]
+    assert not inbox.lane.waiting
+
+
+async def test_an_objective_bounds_the_rows_of_a_call() -> None:
+    bench = Bench(1, objective=0.005)
+    model = Gated()
+    model.call = lambda method, inputs: (  # type: ignore[method-assign]
+        model.notes.append(len(inputs["x"])) or threading.Event().wait(0.002 * len(inputs["x"])) or {"y": inputs["x"]}
+    )
+    inbox = bench.inbox(model)
+
+    bench.submit(inbox, *[1] * 40)
+    await bench.answered(40)
+
+    assert model.notes[0] == 1
+    assert max(model.notes) <= 8 and len(model.notes) < 40
+
+
+async def test_a_model_is_held_while_it_is_called() -> None:
+    bench, model, held = Bench(1), Gated(), []
+    inbox = bench.inbox(model)
+    inbox.lane.hold = lambda: held.append(1)
+    inbox.lane.let_go = lambda: held.pop()
+    bench.submit(inbox, 1)
+    await entered(model)
+
+    assert held == [1]
+
+    model.gate.set()
+    await bench.answered(1)
+    assert held == []
+
+
+async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_executor() -> None:
+    bench, model = Bench(1), Gated()
+    model.gate.set()
+
+    def fail(lane: Lane, job: CallJob) -> None:
+        raise RuntimeError
+
+    bad, good = bench.inbox(model), bench.inbox(model)
+    bad.lane.answered = fail
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+    try:
+        bench.submit(bad, 1)
+        bench.submit(good, 1)
+        await bench.answered(1)
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+
+    assert [type(error) for error in errors] == [RuntimeError]
 
 
 def test_worker_threads_bound_the_libraries_they_call() -> None:

@@ -6,16 +6,17 @@ import asyncio
 
 from services.chassis.broker.port import Message
 from services.runtime.replies import ReplySender
-from services.wire.errors import BrokerDown, ServiceError, Unroutable
+from services.wire.errors import BrokerDown, NotPermitted, ServiceError, Unroutable
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
+from tests.fakes.eventually import eventually
 from tests.fakes.log import FakeLog
 
 MB = 1 << 20
 
 
 class Wire:
-    """The publishing half of a broker; `gate`, once cleared, holds messages back."""
+    """The sending half of a broker; `gate`, once cleared, holds messages back."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, list[str]]] = []
@@ -23,8 +24,13 @@ class Wire:
         self.failures: list[ServiceError] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.tasks: list[asyncio.Task[None]] = []
 
-    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
+    def post(self, queue: str, message: Message) -> asyncio.Future[None]:
+        self.tasks.append(asyncio.create_task(self._send(queue, message)))
+        return self.tasks[-1]
+
+    async def _send(self, queue: str, message: Message) -> None:
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
@@ -33,57 +39,110 @@ class Wire:
         self.errors += [reply.error.reason for reply in envelope.replies if reply.HasField("error")]
 
 
-def sender(wire: Wire, max_message_bytes: int = 64 * MB) -> ReplySender:
-    return ReplySender(wire, max_message_bytes=max_message_bytes, log=FakeLog())  # type: ignore[arg-type]
+class Sends:
+    """A sender, and what became of what it was given."""
+
+    def __init__(self, wire: Wire, max_message_bytes: int = 64 * MB) -> None:
+        self.log = FakeLog()
+        self.sender = ReplySender(wire, max_message_bytes=max_message_bytes, log=self.log)  # type: ignore[arg-type]
+        self.taken: list[tuple[int, bool]] = []
+
+    def send(self, queue: str, *frames: bytes) -> None:
+        self.sender.send(queue, frames, lambda count, taken: self.taken.append((count, taken)))
 
 
-def reply(name: str, size: int = 0) -> work_pb2.WorkReply:
-    return work_pb2.WorkReply(id=name, outputs=[tensor_pb2.Tensor(name="y", data=bytes(size))])
+def reply(name: str, size: int = 0) -> bytes:
+    outputs = [tensor_pb2.Tensor(name="y", data=bytes(size))]
+    return work_pb2.WorkReplyEnvelope(replies=[work_pb2.WorkReply(id=name, outputs=outputs)]).SerializeToString()
 
 
-async def test_the_first_goes_at_once_and_the_next_go_together() -> None:
+async def test_what_one_turn_answers_goes_together_and_so_does_what_comes_meanwhile() -> None:
     wire = Wire()
-    replies = sender(wire)
+    sends = Sends(wire)
     wire.gate.clear()
-    first = replies.send("q", reply("1"))
-    await asyncio.sleep(0)
-    rest = [replies.send("q", reply(str(number))) for number in (2, 3, 4)]
-    other = replies.send("other", reply("5"))
+    sends.send("q", reply("1"), reply("2"))
+    sends.send("q", reply("3"))
+    await eventually(lambda: len(wire.tasks) == 1)
+    sends.send("q", reply("4"))
+    sends.send("other", reply("6"))
+    sends.send("q", reply("5"))
     wire.gate.set()
 
-    assert all(await asyncio.gather(first, *rest, other))
-    assert [ids for queue, ids in wire.sent if queue == "q"] == [["1"], ["2", "3", "4"]]
-    assert ("other", ["5"]) in wire.sent
+    await sends.sender.close()
+
+    assert [ids for queue, ids in wire.sent if queue == "q"] == [["1", "2", "3"], ["4", "5"]]
+    assert ("other", ["6"]) in wire.sent
+    assert sorted(sends.taken) == [(1, True)] * 4 + [(2, True)]
 
 
 async def test_large_replies_go_in_messages_of_their_own() -> None:
     wire = Wire()
-    replies = sender(wire)
+    sends = Sends(wire)
 
-    await asyncio.gather(*(replies.send("q", reply(str(number), 3 * MB)) for number in range(3)))
+    sends.send("q", *(reply(str(number), 3 * MB) for number in range(3)))
+    await sends.sender.close()
 
     assert [ids for _, ids in wire.sent] == [["0"], ["1"], ["2"]]
+    assert sends.taken == [(1, True)] * 3
 
 
-async def test_a_reply_too_large_for_any_message_becomes_an_error() -> None:
+async def test_a_message_has_so_many_replies_and_no_more() -> None:
     wire = Wire()
+    sends = Sends(wire)
 
-    assert await sender(wire, max_message_bytes=2 * MB).send("q", reply("1", 3 * MB))
+    sends.send("q", *(reply(str(number)) for number in range(300)))
+    sends.send("q", *(reply(str(number)) for number in range(200)))
+    await sends.sender.close()
+
+    assert [len(ids) for _, ids in wire.sent] == [256, 244]
+    assert sum(count for count, _ in sends.taken) == 500
+
+
+async def test_a_reply_too_large_for_any_message_becomes_an_error_and_its_neighbours_do_not() -> None:
+    wire = Wire()
+    sends = Sends(wire, max_message_bytes=2 * MB)
+
+    sends.send("q", reply("1"), reply("2", 3 * MB), reply("3"))
+    await sends.sender.close()
+
+    assert wire.sent == [("q", ["1", "2", "3"])]
     assert wire.errors == ["TOO_LARGE"]
 
 
 async def test_a_router_that_is_gone_is_not_waited_for() -> None:
     wire = Wire()
-    wire.failures = [Unroutable("no such queue")]
+    wire.failures = [Unroutable("no such queue"), NotPermitted("no")]
+    sends = Sends(wire)
 
-    assert await sender(wire).send("q", reply("1")) is False
+    sends.send("q", reply("1"))
+    await sends.sender.close()
+    sends.send("q", reply("2"))
+    await sends.sender.close()
+
+    assert sends.taken == [(1, False), (1, False)]
+    assert sends.log.events() == ["reply_unwanted", "reply_refused"]
 
 
 async def test_a_broker_that_comes_back_gets_the_reply() -> None:
     wire = Wire()
     wire.failures = [BrokerDown("away")]
-    replies = sender(wire)
+    sends = Sends(wire)
 
-    assert await replies.send("q", reply("1")) is True
-    await replies.close()
+    sends.send("q", reply("1"))
+    await sends.sender.close()
+
     assert wire.sent == [("q", ["1"])]
+    assert sends.taken == [(1, True)]
+
+
+async def test_what_is_broken_off_is_neither_sent_nor_settled() -> None:
+    wire = Wire()
+    wire.gate.clear()
+    sends = Sends(wire)
+    sends.send("q", reply("1"))
+    await eventually(lambda: len(wire.tasks) == 1)
+
+    wire.tasks[0].cancel()
+    await sends.sender.close()
+
+    assert sends.taken == []

@@ -1,0 +1,61 @@
+"""Work as it reaches a runtime: items, and requests made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from services.runtime.executor import Lane
+from services.runtime.formats.port import LoadedModel
+from services.runtime.forms import Forms
+from services.runtime.policy import BatchPolicy
+from services.runtime.requests import InHand, Request
+from services.wire.tensors import from_numpy
+from stellwerk.job.v1 import work_pb2
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from tests.fakes import models
+
+
+def item(name: str, *arrays: Any, method: str = "predict", **fields: Any) -> work_pb2.WorkItem:
+    """An item with inputs x0, x1 and so on; a single one is called x."""
+    names = ["x"] if len(arrays) == 1 else [f"x{index}" for index in range(len(arrays))]
+    inputs = [from_numpy(tensor, np.asarray(array)) for tensor, array in zip(names, arrays, strict=True)]
+    return work_pb2.WorkItem(id=name, method=method, inputs=inputs, **fields)
+
+
+class Inbox:
+    """Makes requests of one version, each in a message of its own unless told otherwise."""
+
+    def __init__(
+        self,
+        version: repository_pb2.ModelVersion | None = None,
+        policy: BatchPolicy | None = None,
+        *,
+        model: LoadedModel | None = None,
+        answered: Callable[..., None] = lambda lane, job: None,
+        emit: Callable[..., None] = lambda request, value, sent: None,
+    ) -> None:
+        self.version = version if version is not None else models.version("skops")
+        self.policy = policy or BatchPolicy()
+        self.forms = Forms(self.version, self.policy)
+        self.lane = Lane(self.version.name, self.policy, answered=answered, emit=emit)
+        self.model = model
+
+    def message(self, received: float | None = None) -> InHand:
+        """A message in hand."""
+        moment = time.monotonic() if received is None else received
+        return InHand(self.lane, "replies", moment, 1, lambda work: None, model=self.model)
+
+    def request(self, *arrays: Any, received: float | None = None, name: str = "r", **fields: Any) -> Request:
+        """A request with these inputs."""
+        work = self.message(received)
+        request = self.forms.admit(item(name, *arrays, **fields), work)
+        work.requests.append(request)
+        return request
+
+    def rows(self, *values: float, **fields: Any) -> Request:
+        """A request with one column of these values."""
+        return self.request(np.array(values, dtype=np.float64).reshape(-1, 1), **fields)

@@ -1,0 +1,115 @@
+"""Replies: to each open request its own rows and the call's figures, and once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from services.runtime.answers import ReplyWriter
+from services.runtime.calls import Piece
+from services.runtime.columns import column, whole
+from services.wire.errors import InvalidInput, from_work_error
+from services.wire.tensors import to_numpy
+from stellwerk.job.v1 import work_pb2
+from tests.fakes.work import Inbox
+
+WRITER = ReplyWriter("runtimes/r1")
+
+
+def replies(piece: Piece, started: float = 10.0) -> list[work_pb2.WorkReply]:
+    body = b"".join(frame for _, frames in WRITER.replies(piece, started) for frame in frames)
+    return list(work_pb2.WorkReplyEnvelope.FromString(body).replies)
+
+
+def piece(*counts: int, width: int = 1, **fields: Any) -> Piece:
+    inbox = Inbox()
+    requests = [inbox.rows(*[0.0] * count, name=str(n), received=9.0) for n, count in enumerate(counts)]
+    total = sum(counts)
+    made = column if len(counts) > 1 else whole
+    outputs = [
+        made("y", np.arange(total * width, dtype=np.float64).reshape(total, width)),
+        made("label", np.array([f"row {n}" for n in range(total)])),
+    ]
+    return Piece(requests, outputs, rows=total, input_ns=1, compute_ns=2, output_ns=3, **fields)
+
+
+def test_each_reply_has_its_own_rows() -> None:
+    first, second, third = replies(piece(2, 1, 3))
+
+    assert [to_numpy(reply.outputs[0]).tolist() for reply in (first, second, third)] == [
+        [[0.0], [1.0]],
+        [[2.0]],
+        [[3.0], [4.0], [5.0]],
+    ]
+    assert to_numpy(second.outputs[1]).tolist() == [b"row 2"]
+    assert [reply.rows for reply in (first, second, third)] == [2, 1, 3]
+
+
+def test_the_calls_figures_are_in_each_and_one_leads() -> None:
+    first, second = replies(piece(2, 1))
+
+    for reply in (first, second):
+        assert (reply.batch_rows, reply.input_ns, reply.compute_ns, reply.output_ns) == (3, 1, 2, 3)
+        assert (reply.queue_ns, reply.runtime) == (1_000_000_000, "runtimes/r1")
+    assert (first.leads, second.leads) == (True, False)
+
+
+def test_the_first_that_is_still_open_leads_and_the_others_are_not_answered() -> None:
+    made = piece(1, 1, 1)
+    made.requests[0].open = False
+
+    second, third = replies(made)
+
+    assert (second.id, second.leads, to_numpy(second.outputs[0]).tolist()) == ("1", True, [[1.0]])
+    assert (third.id, third.leads) == ("2", False)
+    assert replies(made) == []
+
+
+def test_a_lone_answer_keeps_its_shape() -> None:
+    inbox = Inbox()
+    made = Piece([inbox.rows(1, 2)], [whole("score", np.array(0.5))], rows=2)
+
+    (reply,) = replies(made)
+
+    assert list(reply.outputs[0].shape) == [] and reply.rows == 2 and reply.leads
+
+
+def test_large_replies_do_not_lean_on_each_other() -> None:
+    made = piece(1, 2, 1, width=20_000)
+
+    given = replies(made)
+
+    start = 0
+    for reply in given:
+        expected = np.arange(start * 20_000, (start + reply.rows) * 20_000).reshape(-1, 20_000)
+        np.testing.assert_array_equal(to_numpy(reply.outputs[0]), expected)
+        start += reply.rows
+    assert [reply.leads for reply in given] == [True, False, False]
+    assert {reply.queue_ns for reply in given} == {1_000_000_000}
+
+
+def test_replies_are_sorted_by_message() -> None:
+    made = piece(1, 1, 1, 1)
+    shared = made.requests[0].work
+    made.requests[1].work = shared
+
+    found = WRITER.replies(made, 10.0)
+
+    assert [(work is shared, len(frames)) for work, frames in found] == [(True, 2), (False, 1), (False, 1)]
+
+
+def test_an_error_is_carried_with_the_figures() -> None:
+    failed = piece(1, 1)
+    failed.columns, failed.error = (), InvalidInput("no", tensor="x")
+
+    for reply in replies(failed):
+        error = from_work_error(reply.error)
+        assert (error.reason, error.message, error.metadata) == ("INVALID_INPUT", "no", {"tensor": "x"})
+        assert not reply.outputs and reply.batch_rows == 2
+
+
+def test_an_item_without_a_call_has_its_wait_and_no_rows() -> None:
+    (reply,) = work_pb2.WorkReplyEnvelope.FromString(WRITER.error("7", InvalidInput("no"), 0.5)).replies
+
+    assert (reply.id, reply.queue_ns, reply.rows, reply.batch_rows, reply.leads) == ("7", 500_000_000, 0, 0, False)

@@ -1,0 +1,61 @@
+"""Deadlines are known when they pass, and the next one in time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.runtime.deadlines import Deadlines
+from services.runtime.requests import NEVER, InHand
+from tests.fakes.work import Inbox
+
+
+def message(inbox: Inbox, *deadlines: float) -> InHand:
+    work = inbox.message(0.0)
+    for deadline in deadlines:
+        request = inbox.rows(1)
+        request.work, request.deadline = work, deadline
+        work.requests.append(request)
+    return work
+
+
+def test_a_nearer_deadline_is_told() -> None:
+    inbox, deadlines = Inbox(), Deadlines()
+
+    assert deadlines.add(message(inbox, 7.0, 5.0))
+    assert not deadlines.add(message(inbox, 6.0))
+    assert not deadlines.add(message(inbox, NEVER))
+    assert deadlines.add(message(inbox, 4.0))
+    assert deadlines.next == 4.0
+
+
+def test_what_is_answered_is_not_late() -> None:
+    deadlines, work = Deadlines(), message(Inbox(), 5.0, 6.0)
+    deadlines.add(work)
+    work.requests[0].open = False
+
+    assert deadlines.passed(5.5) == []
+    assert deadlines.next == 6.0
+    deadlines.remove(work)
+    assert deadlines.passed(9.0) == [] and deadlines.next == NEVER
+
+
+times = st.integers(1, 50).map(float)
+
+
+@given(st.lists(st.lists(times, min_size=1, max_size=4), max_size=10), st.lists(times, max_size=10).map(sorted))
+def test_each_request_is_late_once_and_never_early(asked: list[list[float]], moments: list[float]) -> None:
+    inbox, deadlines = Inbox(), Deadlines()
+    works = [message(inbox, *group) for group in asked]
+    for work in works:
+        deadlines.add(work)
+    everything = [request for work in works for request in work.requests]
+
+    for now in moments:
+        due = {id(request) for request in everything if request.open and request.deadline <= now}
+        assert deadlines.next == min([r.deadline for r in everything if r.open], default=NEVER) or not due
+        late = deadlines.passed(now)
+        assert {id(request) for request in late} == due
+        for request in late:
+            request.open = False
+        assert deadlines.next == min([r.deadline for r in everything if r.open], default=NEVER)
