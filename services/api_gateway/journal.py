@@ -5,6 +5,9 @@ Paths, queries, bodies and credentials are never kept.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +15,15 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.api_gateway.visit import Passage
+from services.chassis import logs
 from services.chassis.context import CallContext
 from services.chassis.telemetry import Tracing
 from services.wire.errors import ServiceError, Unauthenticated
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# Writing what was served in a moment together costs a third of writing it request by request, between other work.
+_GATHER_SECONDS, _MAX_GATHERED = 0.02, 256
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -44,6 +50,9 @@ class HttpJournal:
             buckets=_BUCKETS,
             registry=registry,
         )
+        # Served, with the seconds it took and when it ended.
+        self._ended: list[tuple[Passage, float, float]] = []
+        self._timer: asyncio.TimerHandle | None = None
         # Looking label children up costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
@@ -52,7 +61,29 @@ class HttpJournal:
         passage.span = self._tracing.begin(f"{passage.request.method} {passage.route}", passage.call)
 
     def note(self, passage: Passage, seconds: float) -> None:
-        """Takes down one request that has been served."""
+        """Takes down one request that has been served. Returns at once; lines and metrics are written together."""
+        if isinstance(passage.error, Unauthenticated):
+            self._refused(_refusal(passage.call, passage.error))
+        self._tracing.end(passage.span, passage.error.code.name if passage.error else "OK")
+        if not self._ended:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
+        self._ended.append((passage, seconds, time.time()))
+        if len(self._ended) >= _MAX_GATHERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what has gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ended, self._ended, self._timer = self._ended, [], None
+        for passage, seconds, at in ended:
+            self._write(passage, seconds, at)
+
+    async def close(self) -> None:
+        """Writes what has gathered at the end of the process."""
+        self.flush()
+
+    def _write(self, passage: Passage, seconds: float, at: float) -> None:
         request, call, error = passage.request, passage.call, passage.error
         status, route = passage.status, passage.route
         method = request.method if request.method in _METHODS else "OTHER"
@@ -63,10 +94,10 @@ class HttpJournal:
             self._children[key] = children
         children[0].inc()
         children[1].observe(seconds)
-        if isinstance(error, Unauthenticated):
-            self._refused(_refusal(call, error))
-        self._tracing.end(passage.span, error.code.name if error else "OK")
-        (self._log.debug if passage.quiet and error is None else self._log.info)(
+        quiet = passage.quiet and error is None
+        if not self._log.is_enabled_for(logging.DEBUG if quiet else logging.INFO):
+            return
+        (self._log.debug if quiet else self._log.info)(
             "http",
             method=method,
             route=route,
@@ -77,6 +108,7 @@ class HttpJournal:
             bytes_in=request.bytes_read,
             bytes_out=passage.bytes_sent,
             peer=call.peer,
+            **logs.moment(call, at),
         )
 
 

@@ -54,6 +54,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
         await http.start()
         process.log.info("http_started", port=http.port)
 
+    process.resource("http_journal", None, journal.close)
     process.resource("http", start, http.stop)
     process.on_drain(http.stop)
     return http

@@ -81,7 +81,8 @@ class Request:
         self.bytes_read = 0
         self.complete = False
         self._receive = receive
-        self.sender: Sender = scope["extensions"][SENDER]
+        # Taken out, because what the server keeps of the request would else refer to itself and wait for the collector.
+        self.sender: Sender = scope["extensions"].pop(SENDER)
         self._task: asyncio.Task[Any] | None = None
 
     def header(self, name: bytes) -> str:
@@ -214,7 +215,7 @@ class Request:
 
     def unwatch(self) -> None:
         """Ends what `watch` began."""
-        self.sender.on_gone = None
+        self.sender.on_gone = self._task = None
 
     def _cancel(self) -> None:
         self.gone = True

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -59,12 +62,30 @@ def _switchable(levels: Levels) -> type[Any]:
     return type("SwitchableLogger", (base,), methods)
 
 
-def _add_call(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    call = context.current()
+def moment(call: context.CallContext | None, at: float) -> dict[str, str]:
+    """The fields that join a line to its call and to when it happened, for one that is written later than that."""
+    fields = {"timestamp": _iso(at)}
     if call is not None:
-        event.setdefault("request_id", call.request_id)
+        fields["request_id"] = call.request_id
         if call.traceparent:
-            event.setdefault("trace_id", call.traceparent.split("-")[1])
+            fields["trace_id"] = call.traceparent.split("-")[1]
+    return fields
+
+
+def _iso(at: float) -> str:
+    """A time of `time.time()` in UTC, ISO 8601 with microseconds."""
+    whole = int(at)
+    return f"{_second(whole)}.{int((at - whole) * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _add_moment(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if "timestamp" not in event:
+        event.update({**moment(context.current(), time.time()), **event})
     return event
 
 
@@ -83,8 +104,7 @@ def configure(service: str, instance: str, *, levels: Levels, style: str) -> str
     shared: list[Any] = [
         add_process,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_call,
+        _add_moment,
     ]
     json = style == "json"
     ending: list[Any] = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from datetime import datetime
 
 PROGRAM = """
 from services.chassis import context, logs
@@ -63,3 +65,20 @@ def test_each_level_can_be_switched_while_the_process_runs() -> None:
     said = subprocess.run([sys.executable, "-c", SWITCHED], capture_output=True, text=True, check=True).stderr
 
     assert [json.loads(line)["event"] for line in said.splitlines()] == ["one", "two", "three", "four", "library"]
+
+
+def test_a_line_that_is_written_later_keeps_its_moment_and_its_call() -> None:
+    program = (
+        "from services.chassis import context, logs\n"
+        "log = logs.configure('router', 'r1', levels=logs.Levels('info'), style='json')\n"
+        "call = context.CallContext(method='/x', request_id='then')\n"
+        "context.bind(context.CallContext(method='/x', request_id='now'))\n"
+        "log.info('late', **logs.moment(call, 1700000000.25)), log.info('now')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    late, now = (json.loads(line) for line in done.stderr.splitlines())
+
+    assert (late["timestamp"], late["request_id"]) == ("2023-11-14T22:13:20.250000Z", "then")
+    assert now["request_id"] == "now"
+    assert abs(datetime.fromisoformat(now["timestamp"]).timestamp() - time.time()) < 60

@@ -1,0 +1,205 @@
+"""The HTTP server below the door: who sends a request, whole answers in one write, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from services.api_gateway.http_server import _JOINED_BYTES, _bounded
+from services.api_gateway.request import Request
+
+REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Wire(asyncio.Transport):
+    """A connection that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return None
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Connection:
+    """One connection to a server whose application is `serve`."""
+
+    def __init__(self, serve: Callable[[Request], Any]) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await serve(Request(scope, receive))
+
+        config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
+        config.load()
+        make: Any = _bounded(65536, 20.0)
+        self.wire, self.protocol = Wire(), make(config, ServerState(), {}, asyncio.get_running_loop())
+        self.protocol.connection_made(self.wire)
+
+    async def send(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+        await turns()
+
+    async def lose(self) -> None:
+        self.protocol.connection_lost(None)
+        await turns()
+
+
+async def echo(request: Request) -> None:
+    body = await request.body(100, 1e12)
+    await request.sender.answer(200, [(b"content-length", b"%d" % len(body))], body)
+
+
+async def test_a_small_answer_is_one_write_and_the_connection_goes_on() -> None:
+    connection = Connection(echo)
+
+    await connection.send(REQUEST)
+    await connection.send(REQUEST)
+
+    assert len(connection.wire.writes) == 2
+    assert set(connection.wire.writes) == {b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"}
+    assert not connection.wire.closed
+
+
+async def test_a_caller_that_asks_for_it_has_its_connection_closed() -> None:
+    for head in (b"POST / HTTP/1.1\r\nconnection: close\r\n", b"POST / HTTP/1.0\r\n"):
+        connection = Connection(echo)
+
+        await connection.send(head + b"content-length: 2\r\n\r\nhi")
+
+        assert b"\r\nconnection: close\r\n" in connection.wire.writes[0]
+        assert connection.wire.closed
+
+
+async def test_a_large_answer_is_not_copied_to_join_its_head() -> None:
+    async def large(request: Request) -> None:
+        await request.sender.answer(200, [], b"x" * (_JOINED_BYTES + 1))
+
+    connection = Connection(large)
+
+    await connection.send(REQUEST)
+
+    assert [len(data) > _JOINED_BYTES for data in connection.wire.writes] == [False, True]
+
+
+async def test_what_is_sent_before_its_answer_waits_for_its_turn() -> None:
+    go_on, served = asyncio.Event(), list[bytes]()
+
+    async def one_by_one(request: Request) -> None:
+        served.append(await request.body(100, 1e12))
+        await go_on.wait()
+        await request.sender.answer(200, [], served[-1])
+
+    connection = Connection(one_by_one)
+
+    await connection.send(REQUEST + REQUEST.replace(b"hi", b"ho"))
+    before = list(served)
+    go_on.set()
+    await turns()
+
+    assert (before, served) == ([b"hi"], [b"hi", b"ho"])
+    assert [data[-2:] for data in connection.wire.writes] == [b"hi", b"ho"]
+
+
+async def test_who_goes_away_cancels_what_is_served_and_gets_no_answer() -> None:
+    ends = list[str]()
+
+    async def wait(request: Request) -> None:
+        await request.body(100, 1e12)
+        request.watch()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append(f"cancelled, gone: {request.gone}")
+        await request.sender.answer(200, [], b"")
+
+    connection = Connection(wait)
+    await connection.send(REQUEST)
+
+    await connection.lose()
+
+    assert ends == ["cancelled, gone: True"]
+    assert not connection.wire.writes
+
+
+async def test_who_went_away_before_anybody_watched_is_noticed_then() -> None:
+    ends, go_on = list[str](), asyncio.Event()
+
+    async def late(request: Request) -> None:
+        await go_on.wait()
+        request.watch()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+
+    connection = Connection(late)
+    await connection.send(REQUEST)
+    await connection.lose()
+
+    go_on.set()
+    await turns()
+
+    assert ends == ["cancelled"]
+
+
+async def test_who_leaves_with_its_answer_cancels_nothing() -> None:
+    connection = Connection(echo)
+    await connection.send(REQUEST)
+
+    await connection.lose()
+
+    assert len(connection.wire.writes) == 1
+
+
+async def test_a_body_in_pieces_is_waited_for() -> None:
+    connection = Connection(echo)
+
+    for at in range(len(REQUEST)):
+        await connection.send(REQUEST[at : at + 1])
+
+    assert connection.wire.writes[0].endswith(b"hi")
+
+
+async def test_a_served_request_leaves_nothing_to_the_garbage_collector() -> None:
+    async def watched(request: Request) -> None:
+        body = await request.body(100, 1e12)
+        request.watch()
+        await request.sender.answer(200, [], body)
+        request.unwatch()
+
+    connection = Connection(watched)
+    await connection.send(REQUEST)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            await connection.send(REQUEST)
+        found = gc.collect()
+    finally:
+        gc.enable()
+
+    assert found < 50

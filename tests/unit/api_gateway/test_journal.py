@@ -1,0 +1,87 @@
+"""What is kept of HTTP requests: lines and metrics written together, refusals at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from services.api_gateway.journal import _MAX_GATHERED, HttpJournal
+from services.api_gateway.request import SENDER, Request
+from services.api_gateway.visit import Passage
+from services.chassis.context import CallContext
+from services.chassis.telemetry import Tracing
+from services.wire.errors import Unauthenticated
+from tests.fakes.eventually import eventually
+from tests.fakes.log import FakeLog
+
+
+class Kept:
+    """A journal and what it wrote."""
+
+    def __init__(self) -> None:
+        self.log, self.registry = FakeLog(), CollectorRegistry()
+        self.refused: list[Any] = []
+        log: Any = self.log
+        self.journal = HttpJournal(self.registry, log, self.refused.append, Tracing("g", "1", ""))
+
+    def served(self, status: int = 200, **changes: Any) -> None:
+        scope = {
+            "method": "POST",
+            "raw_path": b"/secret",
+            "query_string": b"",
+            "headers": [],
+            "extensions": {SENDER: None},
+        }
+        request: Any = Request(scope, lambda: asyncio.sleep(0))  # type: ignore[arg-type, return-value]
+        call = CallContext("/x", "req-1", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+        self.journal.note(Passage(request, call, route="/{x}", status=status, **changes), 0.002)
+
+    def count(self, status: str) -> float | None:
+        labels = {"method": "POST", "route": "/{x}", "status": status}
+        return self.registry.get_sample_value("stellwerk_http_requests_total", labels)
+
+
+async def test_what_was_served_in_a_moment_is_written_together_and_soon() -> None:
+    kept = Kept()
+
+    for _ in range(3):
+        kept.served()
+    at_once = list(kept.log.lines)
+    await eventually(lambda: len(kept.log.lines) == 3)
+
+    event, fields = kept.log.lines[0]
+    assert not at_once
+    assert (event, fields["status"], fields["ms"], fields["route"]) == ("http", 200, 2.0, "/{x}")
+    assert (fields["request_id"], fields["trace_id"]) == ("req-1", "a" * 32)
+    assert "secret" not in str(kept.log.lines)
+    assert kept.count("200") == 3
+
+
+async def test_much_is_written_before_it_becomes_more() -> None:
+    kept = Kept()
+
+    for _ in range(_MAX_GATHERED):
+        kept.served()
+
+    assert len(kept.log.lines) == _MAX_GATHERED
+
+
+async def test_what_has_gathered_is_written_at_the_end() -> None:
+    kept = Kept()
+    kept.served(503)
+
+    await kept.journal.close()
+    kept.journal.flush()
+
+    assert len(kept.log.lines) == 1
+    assert kept.count("503") == 1
+
+
+async def test_a_refusal_is_told_at_once() -> None:
+    kept = Kept()
+
+    kept.served(401, error=Unauthenticated("who are you"))
+
+    assert [(record.outcome, record.request_id) for record in kept.refused] == [("UNAUTHENTICATED", "req-1")]
