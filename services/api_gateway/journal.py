@@ -22,7 +22,7 @@ from services.wire.errors import ServiceError, Unauthenticated
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-# Writing what was served in a moment together costs a third of writing it request by request, between other work.
+# What was served in a moment is written together: between other work each line would find its code out of the caches.
 _GATHER_SECONDS, _MAX_GATHERED = 0.02, 256
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -106,6 +106,8 @@ def _operation(route: Route, names: list[str], number: int, schemas: Schemas) ->
         ],
         "responses": _responses(route, schemas),
     }
+    if _speaks_inference(route):
+        operation["parameters"] += openapi_inference.header_parameters(route)
     if route.body:
         operation["requestBody"] = _request_body(route, schemas)
     if route.body != "*" and not _speaks_inference(route):
@@ -147,6 +149,8 @@ def _responses(route: Route, schemas: Schemas) -> dict[str, Any]:
     else:
         content, error = _content(route, schemas), _json(_ref(_STATUS))
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+    if _speaks_inference(route):
+        responses["200"] |= openapi_inference.answer_headers(route)
     for status in _statuses(route):
         responses[status] = {"description": _ERRORS[status], "content": error}
     if _speaks_inference(route) and route.rpc.name in ("ServerReady", "ModelReady"):

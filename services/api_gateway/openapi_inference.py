@@ -42,7 +42,14 @@ def _tensor(data: str) -> Schema:
 
 
 _STRINGS: Schema = {"type": "array", "items": {"type": "string"}}
-_OUTPUT: Schema = _object(["name"], name=_NAME, parameters=_PARAMETERS)
+_OUTPUT: Schema = _object(
+    ["name"],
+    name=_NAME,
+    parameters={
+        **_PARAMETERS,
+        "description": "binary_data for its bytes; classification for so many best classes.",
+    },
+)
 COMPONENTS: dict[str, Schema] = {
     "inference.Error": _object(["error"], error={"type": "string"}),
     "inference.Live": _object(["live"], live={"type": "boolean"}),
@@ -65,7 +72,11 @@ COMPONENTS: dict[str, Schema] = {
     "inference.InferRequest": _object(
         ["inputs"],
         id={"type": "string", "description": "Echoed in the answer."},
-        parameters={**_PARAMETERS, "description": "The parameter method names the model's method."},
+        parameters={
+            **_PARAMETERS,
+            "description": "method names the model's method; priority (1 goes first), timeout in microseconds, "
+            "sequence_id, binary_data_output for outputs as bytes. Names that begin with triton_ are reserved.",
+        },
         inputs={"type": "array", "minItems": 1, "items": _tensor(_REQUEST_DATA)},
         outputs={"type": "array", "items": _OUTPUT, "description": "The outputs wanted; none for all."},
     ),
@@ -115,7 +126,12 @@ _REQUESTS: dict[str, str] = {
 }
 _JSON, _BYTES, _EVENTS = "application/json", "application/octet-stream", "text/event-stream"
 _BINARY = {
-    "description": "The JSON, as long as Inference-Header-Content-Length says, and the tensors' bytes behind it."
+    "description": "The JSON, as long as Inference-Header-Content-Length says, and behind it the bytes of the tensors "
+    "that have binary_data_size, in their order; with 0 the body is the bytes of the model's only input."
+}
+_JSON_SIZE: Schema = {
+    "description": "The bytes of the body's JSON, where there are bytes of tensors behind it.",
+    "schema": {"type": "integer", "minimum": 0},
 }
 
 
@@ -135,12 +151,26 @@ def request_body(route: Route) -> dict[str, Any]:
     return {"required": name not in openapi_extension.REQUESTS.values(), "content": content}
 
 
+def header_parameters(route: Route) -> list[dict[str, Any]]:
+    """The headers that the route's requests may have, beside those of all."""
+    if _of(route, _REQUESTS) != "inference.InferRequest":
+        return []
+    return [{"name": "Inference-Header-Content-Length", "in": "header", **_JSON_SIZE}]
+
+
+def answer_headers(route: Route) -> dict[str, Any]:
+    """The headers that the route's answers may have, beside those of all."""
+    binary = _of(route, _ANSWERS) == "inference.InferResponse" and not route.rpc.server_streaming
+    return {"headers": {"Inference-Header-Content-Length": _JSON_SIZE}} if binary else {}
+
+
 def answer(route: Route) -> dict[str, Any]:
     """The content of a route's answer. Only for one that is offered."""
     name = _of(route, _ANSWERS)
     assert name is not None
     if route.rpc.server_streaming:
-        return {_EVENTS: {"schema": {**_ref(name), "description": "The data of each event."}}}
+        either = {"anyOf": [_ref(name), _ref(ERROR)], "description": "The data of each event; an error is the last."}
+        return {_EVENTS: {"schema": either}}
     content: dict[str, Any] = {_JSON: {"schema": _ref(name)}}
     if name == "inference.InferResponse":
         content[_BYTES] = {"schema": _BINARY}

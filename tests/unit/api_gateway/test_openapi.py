@@ -98,3 +98,16 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     text = documents.PAGE.read_text()
 
     assert not re.search(r"(src|href)=|https?://|innerHTML|eval\(", text)
+
+
+def test_predictions_may_be_bytes_both_ways_and_streams_are_events() -> None:
+    infer = DOCUMENT["paths"]["/v2/models/{model_name}/infer"]["post"]
+    stream = DOCUMENT["paths"]["/v2/models/{model_name}/generate_stream"]["post"]
+    generate = DOCUMENT["paths"]["/v2/models/{model_name}/generate"]["post"]
+
+    both = {"application/json", "application/octet-stream"}
+    assert set(infer["requestBody"]["content"]) == set(infer["responses"]["200"]["content"]) == both
+    assert "Inference-Header-Content-Length" in {parameter["name"] for parameter in infer["parameters"]}
+    assert "Inference-Header-Content-Length" in infer["responses"]["200"]["headers"]
+    assert set(generate["requestBody"]["content"]) == {"application/json"}
+    assert set(stream["responses"]["200"]["content"]) == {"text/event-stream"}
