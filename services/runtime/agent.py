@@ -19,6 +19,7 @@ from services.runtime.formats.port import FormatSettings
 from services.runtime.loader import ModelLoader
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.replies import ReplySender
+from services.runtime.response_cache import ResponseCache
 from services.runtime.serving import ServingTable, Versions
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
@@ -69,6 +70,7 @@ class Agent:
         )
         self.cache = ModelCache(for_models, self._artifacts, self.loader, around.metrics)
         self._replies = ReplySender(around.broker, max_message_bytes=settings.max_message_bytes, log=around.log)
+        responses = ResponseCache(settings.response_cache_bytes)
         self._consumer = WorkConsumer(
             name=self.name,
             broker=around.broker,
@@ -78,6 +80,7 @@ class Agent:
             metrics=around.metrics,
             tracing=around.tracing,
             log=around.log,
+            responses=responses,
         )
         self.serving = ServingTable(
             versions=around.versions,
@@ -86,6 +89,7 @@ class Agent:
             intake=self._consumer,
             changed=lambda: self.attachment.changed(),
             log=around.log,
+            stopped=responses.discard,
         )
         self.attachment = Attachment(
             open_stream=around.open_stream,

@@ -8,6 +8,7 @@ from services.runtime.calls import Piece
 from services.runtime.columns import offsets
 from services.runtime.jobs import Value
 from services.runtime.requests import InHand, Request
+from services.runtime.response_cache import Outputs
 from services.wire.errors import ServiceError, to_work_error
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
@@ -42,6 +43,19 @@ class ReplyWriter:
                 compute_ns=value.compute_ns,
                 output_ns=value.output_ns,
                 more=True,
+            )
+        )
+
+    def kept(self, request: Request, outputs: Outputs, took_ns: int) -> bytes:
+        """An answer that was given before; it took so long to find it."""
+        return _frame(
+            work_pb2.WorkReply(
+                id=request.id,
+                outputs=outputs,
+                runtime=self._runtime,
+                input_ns=took_ns,
+                rows=request.rows,
+                cached=True,
             )
         )
 

@@ -39,6 +39,8 @@ class RuntimeSettings(ServiceSettings):
     torch_modules: str = "torch.nn"
     # Rows that waiting requests are joined up to; 1 joins none.
     max_batch_rows: int = pydantic.Field(default=256, ge=1)
+    # Memory for answers that are given again, of models whose owners say so; 0 keeps none.
+    response_cache_bytes: int = pydantic.Field(default=64 * 1024**2, ge=0)
 
     @pydantic.field_validator("name")
     @classmethod

@@ -22,9 +22,11 @@ from services.runtime.forms import Forms
 from services.runtime.jobs import CallJob, StreamJob, Value
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.policy import batch_policy, prefetch
+from services.runtime.recall import Recall
 from services.runtime.replies import ReplySender, Sent
 from services.runtime.reports import Reporter
 from services.runtime.requests import NEVER, InHand, Request
+from services.runtime.response_cache import ResponseCache
 from services.wire.errors import DeadlinePassed, Internal, ServiceError
 from services.wire.topology import inference_queue
 from stellwerk.job.v1 import work_pb2
@@ -47,10 +49,12 @@ class WorkConsumer:
         metrics: RuntimeMetrics,
         tracing: Tracing,
         log: Any,
+        responses: ResponseCache | None = None,
     ) -> None:
         self._broker, self._cache, self._executor, self._replies = broker, cache, executor, replies
         self._writer = ReplyWriter(name)
         self._reporter = Reporter(metrics, tracing, log)
+        self._recall = Recall(responses if responses is not None else ResponseCache(0))
         self._log = log
         self._deadlines = Deadlines()
         self._alarm: asyncio.TimerHandle | None = None
@@ -73,6 +77,7 @@ class WorkConsumer:
             policy,
             answered=self._answered,
             emit=self._emit,
+            recalls=version.serving.response_cache,
             hold=lambda: self._cache.try_lease(version.name),
             let_go=lambda: self._cache.release(version.name),
         )
@@ -113,6 +118,8 @@ class WorkConsumer:
                 work.requests.append(forms.admit(item, work))
             except Exception as exc:
                 self._refuse(work, [item], exc)
+        if lane.recalls:
+            self._answer_again(work)
         if not work.requests:
             return
         if self._deadlines.add(work):
@@ -124,6 +131,18 @@ class WorkConsumer:
             task = asyncio.get_running_loop().create_task(self._load(work, version))
             self._loads.add(task)
             task.add_done_callback(self._loads.discard)
+
+    def _answer_again(self, work: InHand) -> None:
+        """Answers what was answered before; the others are still the message's requests."""
+        unknown = []
+        for request in work.requests:
+            found = self._recall.find(request)
+            if found is None:
+                unknown.append(request)
+            else:
+                self._send(work, [self._writer.kept(request, *found)])
+                self._reporter.recalled(work.lane.name, request)
+        work.requests = unknown
 
     async def _load(self, work: InHand, version: repository_pb2.ModelVersion) -> None:
         """Fetching and loading may outlast the callers; the load goes on without them, for the next one."""
@@ -164,7 +183,10 @@ class WorkConsumer:
         for piece in job.outcome.pieces:
             asked = [request for request in piece.requests if request.open]
             if asked:
-                for work, frames in self._writer.replies(piece, job.started):
+                replies = self._writer.replies(piece, job.started)
+                if lane.recalls and piece.columns:
+                    self._recall.keep(asked, [frame for _, frames in replies for frame in frames])
+                for work, frames in replies:
                     self._send(work, frames)
                 self._reporter.called(lane.name, asked, piece, job.started)
 

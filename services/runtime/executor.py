@@ -28,6 +28,8 @@ class Lane:
     # Takes a job that is done; and, from a decoupled method, each answer on the way.
     answered: Callable[[Lane, CallJob | StreamJob], None]
     emit: Emit
+    # Whether answers are kept and given again.
+    recalls: bool = False
     # Keeps the model in memory while a call runs, however its callers fare.
     hold: Callable[[], object] = lambda: None
     let_go: Callable[[], object] = lambda: None

@@ -43,6 +43,9 @@ class RuntimeMetrics:
         self._unjoinable = Counter(
             "stellwerk_model_joining_refused", "Methods whose rows do not bear company", by_version, registry=registry
         )
+        self._recalled = Counter(
+            "stellwerk_model_recalled", "Calls answered from the response cache", by_version, registry=registry
+        )
         self.resident_bytes = Gauge("stellwerk_model_resident_bytes", "Bytes of models in memory", registry=registry)
         self.artifact_fetches = Counter(
             "stellwerk_artifact_fetches", "Artifacts fetched from the repository", registry=registry
@@ -75,6 +78,11 @@ class RuntimeMetrics:
     def batched(self, version: str, items: int) -> None:
         """Counts the items of one call."""
         self._children(version)[2].observe(items)
+
+    def recalled(self, version: str) -> None:
+        """Counts an item that was answered as an equal one was before; it is a call answered too."""
+        self._recalled.labels(version).inc()
+        self.answered(version, "ok")
 
     def unjoinable(self, version: str) -> None:
         """Counts a method whose answers differ when it is called with others' rows."""

@@ -47,6 +47,12 @@ class Reporter:
             if self._in_detail():
                 self._tell(item, version, error.reason, int(waited * 1e9), 0)
 
+    def recalled(self, version: str, request: Request) -> None:
+        """A request was answered as an equal one was before."""
+        self._metrics.recalled(version)
+        if self._in_detail():
+            self._tell(request.item, version, "ok", 0, 0)
+
     def unjoinable(self, version: str, method: str) -> None:
         """A probe has shown that rows do not bear company, or could not show that they do."""
         self._metrics.unjoinable(version)

@@ -57,5 +57,7 @@ class Request:
     open: bool = True
     # Whether the method gives any number of answers.
     decoupled: bool = False
+    # Under which its answer is kept; empty for one that is not.
+    key: bytes = b""
     # The number of its arrival, among those of its version.
     order: int = 0

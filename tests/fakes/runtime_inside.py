@@ -22,6 +22,7 @@ from services.runtime.formats.port import FormatSettings, LoadedModel
 from services.runtime.formats.skops import SkopsFormat
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.replies import ReplySender
+from services.runtime.response_cache import ResponseCache
 from services.wire.topology import inference_queue, reply_queue, serving_key
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -100,6 +101,7 @@ class Rig:
             metrics=self.metrics,
             tracing=Tracing("runtime", "r1", ""),
             log=self.log,
+            responses=ResponseCache(1 << 20),
         )
         self.answers: dict[str, asyncio.Future[work_pb2.WorkReply]] = {}
         # Every reply, in the order of arrival.
