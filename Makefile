@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install vendors lock protos protos-check lint format test demo up bench docs secrets compose-check clean
+.PHONY: help install vendors lock protos protos-check lint format test demo up bench bench-overload docs secrets compose-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ protos-check: install ## Fail if generated/ is stale, the contract breaks its st
 
 bench: install ## Measure side by side with other servers; writes benchmarks/results/
 	@$(BIN)/python -m benchmarks
+
+bench-overload: install ## Measure what overload and short timeouts do, here and to Triton; draws docs/benchmarks/overload.png
+	@$(BIN)/python -m benchmarks overload timeouts
 
 secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)
 	@$(BIN)/python -m stellwerk.local init-secrets --containers compose/secrets

@@ -1,13 +1,17 @@
-"""`python -m benchmarks`: measures the figures side by side with other servers and writes benchmarks/results/."""
+"""`python -m benchmarks`: measures the figures side by side with other servers and writes benchmarks/results/.
+
+`overload` and `timeouts` are measured when they are named: they take longer, and one system runs at a time.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
-from benchmarks import report
-from benchmarks.figures import FULL, QUICK
+from benchmarks import overload, overload_report, report, timeouts
+from benchmarks.figures import FULL, QUICK, Plan
 from benchmarks.run import FIGURES, run
 
 _START = time.monotonic()
@@ -21,18 +25,40 @@ def progress(text: str) -> None:
 def main() -> int:
     """The exit code: 1 if a figure could not be measured; a missed target is a finding and no failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"which of {', '.join(FIGURES)} [default: all]")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter pairs, under three minutes")
+    known = ", ".join([*FIGURES, *APART])
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"which of {known} [default: B1 to B9]")
+    parser.add_argument("--quick", action="store_true", help="fewer, shorter measurements")
     parser.add_argument("--broker", default="auto", help="what `stellwerk up --broker` takes [default: auto]")
     options = parser.parse_args()
     chosen = options.figures or list(FIGURES)
-    if unknown := [name for name in chosen if name not in FIGURES]:
-        parser.error(f"there is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
-    measured = run(chosen, QUICK if options.quick else FULL, options.broker, progress)
+    if unknown := [name for name in chosen if name not in (*FIGURES, *APART)]:
+        parser.error(f"there is no figure {', '.join(unknown)}; there are {known}")
+    for name in APART:
+        if name in chosen:
+            print(APART[name](options.quick, options.broker))
+    side_by_side = [name for name in chosen if name in FIGURES]
+    return _compare(side_by_side, QUICK if options.quick else FULL, options.broker) if side_by_side else 0
+
+
+def _compare(chosen: list[str], plan: Plan, broker: str) -> int:
+    measured = run(chosen, plan, broker, progress)
     path = report.write(measured)
     print(report.table(measured))
     progress(f"wrote {path.relative_to(report.RESULTS.parent.parent)}, latest.json and latest.md beside it")
     return 1 if any("failed" in figure for figure in measured["figures"]) else 0
+
+
+def _overload(quick: bool, broker: str) -> str:
+    about, effort = overload_report.head(), overload.QUICK if quick else overload.FULL
+    return overload_report.write_overload(overload.run(effort, broker, progress), effort, about)
+
+
+def _timeouts(quick: bool, broker: str) -> str:
+    about = overload_report.head()
+    return overload_report.write_timeouts(timeouts.run(broker, progress), about)
+
+
+APART: dict[str, Callable[[bool, str], str]] = {"overload": _overload, "timeouts": _timeouts}
 
 
 if __name__ == "__main__":

@@ -25,26 +25,36 @@ RESULTS = Path(__file__).parent / "results"
 
 def write(report: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Writes <date>-<commit>.json, latest.json and latest.md; returns the first."""
+    return keep(report, table(report), folder, "latest", f"{report['when'][:10]}-{report['commit']}")
+
+
+def keep(report: dict[str, Any], text: str, folder: Path, name: str, dated: str) -> Path:
+    """Writes the report as <dated>.json and <name>.json and the text as <name>.md; returns the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=1) + "\n"
-    kept = folder / f"{report['when'][:10]}-{report['commit']}.json"
-    kept.write_text(text)
-    (folder / "latest.json").write_text(text)
-    (folder / "latest.md").write_text(table(report))
-    return kept
+    values = json.dumps(report, indent=1) + "\n"
+    (folder / f"{dated}.json").write_text(values)
+    (folder / f"{name}.json").write_text(values)
+    (folder / f"{name}.md").write_text(text)
+    return folder / f"{dated}.json"
+
+
+def title(report: dict[str, Any]) -> str:
+    """When, of which commit, and on what machine."""
+    facts = report["environment"]
+    local = " with local changes" if report["dirty"] else ""
+    return (
+        f"# Measured {report['when']} at commit {report['commit']}{local}\n\n"
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, "
+        f"Python {facts['python']}, load average at the start {facts['load_average'][0]}."
+    )
 
 
 def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    facts = report["environment"]
-    local = " with local changes" if report["dirty"] else ""
     lines = [
-        f"# Measured {report['when']} at commit {report['commit']}{local}",
+        f"{title(report)} {report['effort']}. Pinning: {report['environment']['pinning']}.",
         "",
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, "
-        f"Python {facts['python']}, load average at the start {facts['load_average'][0]}. "
-        f"Broker: {report['systems']['Stellwerk'].get('broker', 'unknown')}. {report['effort']}. "
-        f"Pinning: {facts['pinning']}.",
+        *(f"- {name}: {_versions(versions)}" for name, versions in report["systems"].items()),
         "",
         "A ratio is the median over interleaved pairs, ours ÷ theirs; the range shows all pairs. "
         "The other columns are medians of single measurements, ours / theirs.",
@@ -53,15 +63,23 @@ def table(report: dict[str, Any]) -> str:
         "|---" * len(COLUMNS) + "|",
     ]
     lines += [f"| {' | '.join(_row(figure))} |" for figure in report["figures"]]
-    lines += ["", "Where our CPU-seconds per 1,000 requests go:", ""]
-    lines += [f"- {figure['id']}: {_parts(figure)}" for figure in report["figures"] if "pairs" in figure]
+    lines += ["", "Where the CPU time goes, in CPU-seconds per 1,000 requests and as a share, ours then theirs:", ""]
+    for figure in report["figures"]:
+        if "pairs" in figure:
+            lines += [f"- {figure['id']}: {_parts(figure, 'ours')}", f"  - {_parts(figure, 'theirs')}"]
     return "\n".join(lines) + "\n"
 
 
-def _parts(figure: dict[str, Any]) -> str:
-    parts = [pair["ours"]["cpu_parts"] for pair in figure["pairs"]]
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _parts(figure: dict[str, Any], side: str) -> str:
+    parts = [pair[side]["cpu_parts"] for pair in figure["pairs"]]
     medians = {name: statistics.median(part.get(name, 0.0) for part in parts) for name in parts[0]}
-    return ", ".join(f"{name} {value:.2f}" for name, value in sorted(medians.items(), key=lambda item: -item[1]))
+    whole = sum(medians.values()) or 1.0
+    ordered = sorted(medians.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {value:.2f} ({value / whole:.0%})" for name, value in ordered)
 
 
 def _row(figure: dict[str, Any]) -> list[str]:

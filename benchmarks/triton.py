@@ -107,9 +107,15 @@ class TritonServer:
         except httpx.TransportError:
             return False
 
-    def pids(self) -> list[int]:
-        """The server and the processes of its models."""
-        return self._child.pids()
+    @property
+    def version(self) -> str:
+        """What the server says its version is."""
+        return str(httpx.get(f"{self.http}/v2", timeout=5).json()["version"])
+
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        """The server, and the processes of its models."""
+        server, *models = self._child.pids()
+        return {"tritonserver": [server], "models": models}
 
     def stop(self) -> None:
         """Ends the server and its models, and removes the shared memory that a killed one leaves behind."""
@@ -165,7 +171,7 @@ class Triton:
         TRITON.fit_iris(version / "model.joblib")
         self._server = start_triton(folder / "models", folder / "log")
         self.versions: Mapping[str, str] = {
-            "tritonserver": str(httpx.get(f"{self._server.http}/v2", timeout=5).json()["version"]),
+            "tritonserver": self._server.version,
             "instances": str(instances),
             **TRITON.versions,
         }
@@ -181,8 +187,7 @@ class Triton:
 
     def parts(self) -> Mapping[str, Sequence[int]]:
         """The server, and the processes of its models."""
-        server, *models = self._server.pids()
-        return {"tritonserver": [server], "models": models}
+        return self._server.parts()
 
     def stop(self) -> None:
         self._server.stop()

@@ -1,4 +1,4 @@
-"""Virtual environments for the other servers, under `.venv-peers`: their dependencies conflict with ours.
+"""Virtual environments under `.venv-peers`: for other servers, whose dependencies conflict with ours, and for charts.
 
 `python -m benchmarks.venvs` makes all of them; a run makes what it needs.
 """
@@ -91,7 +91,10 @@ MLSERVER = Venv(
 # The wheel carries Triton's server, which needs none of the package's Python; its Python backend is built for numpy 1.
 TRITON = Venv("triton", (*_same("scikit-learn"), "numpy==1.26.4"), ("nvidia-pytriton==0.7.0",))
 
+# Draws the charts; nothing else needs it.
+CHARTS = Venv("charts", ("matplotlib==3.11.2",))
+
 
 if __name__ == "__main__":
-    for venv in (MLSERVER, TRITON):
+    for venv in (MLSERVER, TRITON, CHARTS):
         venv.ensure()

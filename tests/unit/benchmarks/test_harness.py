@@ -18,9 +18,7 @@ from benchmarks.measurement import GrpcCall, RestCall, WrongAnswer
 from benchmarks.processes import Child, NotReady
 from benchmarks.work import FLOWER, infer_body, infer_message, is_setosa
 
-needs_h2load = pytest.mark.skipif(
-    shutil.which("h2load") is None, reason="no h2load here"
-)
+needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load here")
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk here: apt-get install wrk")
 
 

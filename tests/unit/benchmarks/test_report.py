@@ -126,7 +126,8 @@ def test_the_report_is_written_as_json_and_as_a_table(tmp_path: Path) -> None:
     assert "**8.00** | 6.00 to 9.00 | ≥ 6 | yes | 800 / 100 | 1.50 / 1.50 | – / –" in rows[0]
     assert "| **1** |" in rows[1]
     assert "not measured: nobody answered" in rows[2]
-    assert "- B1: runtime 0.30, router 0.10\n" in (tmp_path / "latest.md").read_text()
+    assert "- Stellwerk: broker amqp (RabbitMQ 4.0)\n" in (tmp_path / "latest.md").read_text()
+    assert "- B1: runtime 0.30 (75%), router 0.10 (25%)\n  - runtime 0.30" in (tmp_path / "latest.md").read_text()
     assert {row.count(" | ") for row in rows} == {len(report.COLUMNS) - 1}
 
 
