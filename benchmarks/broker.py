@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import multiprocessing
 import statistics
 import tempfile
@@ -18,17 +19,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+import structlog
 import uvloop
 from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from services.chassis.broker.amqp_broker import AmqpBroker
 from services.chassis.broker.port import Delivery, Message
+from services.wire import topology
 from services.wire.topology import QueueSpec
 from stellwerk.local.rabbitmq import RabbitMQ
 
-QUESTIONS = QueueSpec("bench.questions", expires_ms=60_000)
-ANSWERS = QueueSpec("bench.answers", durable=False, exclusive=True)
+# As a router and a runtime use them.
+QUESTIONS = topology.inference_queue("bench/iris/1/any")
+ANSWERS = topology.reply_queue("bench")
+EXPIRATION_MS = 30_000
 PREFETCH = 256
 BODY_BYTES = 512
 # What an answer is given before the run is called broken.
@@ -103,7 +108,9 @@ class Pika:
             )
 
         channel = self._consuming
-        arguments = {"x-expires": queue.expires_ms} if queue.expires_ms else None
+        arguments: dict[str, Any] = {"x-expires": queue.expires_ms} if queue.expires_ms else {}
+        if queue.max_length:
+            arguments |= {"x-max-length": queue.max_length, "x-overflow": "reject-publish"}
         await _called(
             lambda done: channel.queue_declare(
                 queue.name, durable=queue.durable, exclusive=queue.exclusive, arguments=arguments, callback=done
@@ -114,7 +121,10 @@ class Pika:
 
     def send(self, queue: str, message: Message, confirmed: Callable[[], None]) -> None:
         properties = BasicProperties(
-            delivery_mode=1, reply_to=message.reply_to or None, correlation_id=message.correlation_id
+            delivery_mode=1,
+            reply_to=message.reply_to or None,
+            correlation_id=message.correlation_id,
+            expiration=str(message.expiration_ms) if message.expiration_ms else None,
         )
         self._last_tag += 1
         self._confirms[self._last_tag] = confirmed
@@ -201,7 +211,7 @@ class Asking:
         self._last += 1
         name = str(self._last)
         self._waiting[name] = time.perf_counter()
-        message = Message(bytes(BODY_BYTES), reply_to=ANSWERS.name, correlation_id=name)
+        message = Message(bytes(BODY_BYTES), reply_to=ANSWERS.name, correlation_id=name, expiration_ms=EXPIRATION_MS)
         self._party.send(QUESTIONS.name, message, lambda: None)
 
     def _on_answer(self, _: bytes, __: str, correlation_id: str, ack: Callable[[], None]) -> None:
@@ -219,7 +229,12 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
+def _be_quiet() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
 def _run_in_child(name: str, url: str, listening: Any, over: Any) -> None:
+    _be_quiet()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_answer(PARTIES[name](), url, listening, over))
 
@@ -255,6 +270,7 @@ def main() -> None:
     parser.add_argument("parties", nargs="*", metavar="PARTY", help=f"of {', '.join(PARTIES)} [default: all]")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each load lasts [default: 2]")
     options = parser.parse_args()
+    _be_quiet()
     with tempfile.TemporaryDirectory(prefix="stellwerk-bench-") as directory:
         server = RabbitMQ(Path(directory))
         server.start()

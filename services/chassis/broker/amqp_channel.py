@@ -106,17 +106,19 @@ class Channel:
         """Sends without waiting. `mark` comes back with the message if nothing takes it. Raises ChannelGone."""
         if not self._raw.is_open:
             raise ChannelGone(0, "the channel is closed")
-        self._stream.write_all(
-            amqp_frames.publish(
-                self._number,
-                exchange,
-                routing_key,
-                message,
-                mandatory=mandatory,
-                mark=mark,
-                frame_max=self._frame_max,
-            )
+        pieces = amqp_frames.publish(
+            self._number,
+            exchange,
+            routing_key,
+            message,
+            mandatory=mandatory,
+            mark=mark,
+            frame_max=self._frame_max,
         )
+        if isinstance(pieces, bytes):
+            self._stream.write(pieces)
+        else:
+            self._stream.write_all(pieces)
 
     def ack(self, tag: int) -> None:
         """Acknowledges, together with what else is acknowledged in this turn."""

@@ -33,17 +33,17 @@ _JOINED_BYTES = 64 * 1024
 
 def publish(
     channel: int, exchange: str, key: str, message: Message, *, mandatory: bool, mark: str, frame_max: int
-) -> list[bytes | memoryview]:
-    """A publish with its content, in pieces to be sent one after the other. `mark` travels as the application's id.
+) -> bytes | list[bytes | memoryview]:
+    """A publish with its content; that of a large body in pieces, to be sent one after the other.
 
-    Raises ValueError for a name, mark or property of more than 255 bytes.
+    `mark` travels as the application's id. Raises ValueError for a name, mark or property of more than 255 bytes.
     """
     body = message.body
     head = _publish_method(channel, exchange, key, mandatory) + _content_header(channel, message, mark)
     if not body:
-        return [head]
+        return head
     if len(body) <= min(frame_max - OVERHEAD, _JOINED_BYTES):
-        return [b"".join((head, FRAME.pack(BODY, channel, len(body)), body, END))]
+        return b"".join((head, FRAME.pack(BODY, channel, len(body)), body, END))
     pieces: list[bytes | memoryview] = [head]
     view = memoryview(body)
     for at in range(0, len(body), frame_max - OVERHEAD):
