@@ -61,12 +61,20 @@ class OnnxModel(OneAnswer):
         if array.dtype != wanted:
             raise InvalidInput(f"input '{name}' must be {kind}, got {array.dtype}", tensor=name)
         if kind == "tensor(string)":
-            text = [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in array.flat]
-            return np.array(text, dtype=object).reshape(array.shape)
+            return _text(name, array)
         return array
 
     def close(self) -> None:
         self._session = None
+
+
+def _text(name: str, array: Array) -> Array:
+    """The elements as str: ONNX strings are UTF-8, and what is not must not come back as something else."""
+    try:
+        items = [item.decode() if isinstance(item, bytes) else str(item) for item in array.flat]
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"input '{name}' takes text; an element of it is not UTF-8", tensor=name) from exc
+    return np.array(items, dtype=object).reshape(array.shape)
 
 
 def load(path: Path, device: str, threads: int) -> OnnxModel:

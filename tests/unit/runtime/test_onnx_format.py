@@ -61,6 +61,18 @@ def test_text_tensors_go_in_and_come_out(tmp_path: Path) -> None:
     assert list(answer["y"]) == ["grün", "red"]
 
 
+def test_bytes_that_are_no_text_are_refused_not_altered(tmp_path: Path) -> None:
+    path = tmp_path / "echo.onnx"
+    text = [helper.make_tensor_value_info(name, TensorProto.STRING, [None]) for name in ("X", "Y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["X"], ["Y"])], "echo", text[:1], text[1:])
+    opset = [helper.make_opsetid("", 16)]
+    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    model = FORMAT.load(path, models.version("onnx"), "auto")
+
+    with pytest.raises(InvalidInput, match="'X' takes text; an element of it is not UTF-8"):
+        model.call("predict", {"X": np.array([b"fine", b"\xff"], object)})
+
+
 def test_an_output_that_is_no_tensor_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="zipmap"):
         FORMAT.load(export(tmp_path / "model.onnx", zipmap=True), models.version("onnx"), "auto")
