@@ -52,8 +52,10 @@ def check_shape(shape: object, name: str) -> tuple[list[int], int]:
     """A shape as integers and its number of elements. Raises InvalidInput."""
     if type(shape) is not list:
         raise _no_shape(name)
-    count, bounded = 1, 0 < len(shape) <= MAX_DIMENSIONS
-    for dimension in shape:
+    bounded = 0 < len(shape) <= MAX_DIMENSIONS
+    count = 1
+    # Cut off, because a product of a million dimensions is a day's work.
+    for dimension in shape[:MAX_DIMENSIONS]:
         if type(dimension) is not int:
             raise _no_shape(name)
         count *= dimension
@@ -61,6 +63,8 @@ def check_shape(shape: object, name: str) -> tuple[list[int], int]:
     # What is out of the ordinary, zeros among it, is looked at more closely.
     if bounded and count <= MAX_ELEMENTS:
         return shape, count
+    if any(type(dimension) is not int for dimension in shape):
+        raise _no_shape(name)
     if any(dimension >= 1 << 63 for dimension in shape):
         raise InvalidInput(f"tensor '{name}' has a shape with too many elements", tensor=name)
     return shape, element_count(shape, name)

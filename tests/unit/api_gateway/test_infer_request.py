@@ -156,6 +156,8 @@ def test_empty_tensors_have_no_data() -> None:
         body([1], parameters={"binary_data_size": 4}),
         body(parameters={"binary_data_size": 4}),
         body([1], shape=[1] * 65),
+        body([1], shape=[2**62] * 300_000),
+        body([1], shape=[1] * 65 + ["1"]),
         body([1], shape=[-(2**63), -(2**63)]),
         b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]},'
         b'{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}',
