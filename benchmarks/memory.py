@@ -1,10 +1,11 @@
-"""The memory of a system over time."""
+"""The memory of a system, at rest and over time, and how long it took to start."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import psutil
@@ -41,6 +42,32 @@ class MemoryWatch:
         while not self._ended.wait(PERIOD_SECONDS):
             pids = [pid for part in self._system.parts().values() for pid in part]
             self._readings.append((time.monotonic(), resident(pids)))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """B10: what a system takes before anybody asks for anything. Memory in MB, what processes share counted once."""
+
+    seconds: float
+    memory: float
+    memory_parts: Mapping[str, float]
+
+
+def start_of(system: System) -> Start:
+    """To be called as soon as the system is ready; the time counts from the start of its first process."""
+    parts = {name: [psutil.Process(pid) for pid in pids] for name, pids in system.parts().items()}
+    began = min(process.create_time() for processes in parts.values() for process in processes)
+    seconds = time.time() - began
+    memory = {name: sum(_proportional(process) for process in processes) for name, processes in parts.items()}
+    return Start(seconds, sum(memory.values()), memory)
+
+
+def _proportional(process: psutil.Process) -> float:
+    """Its own memory and its share of what it shares, in MB."""
+    try:
+        return float(process.memory_full_info().pss) / 1e6
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def resident(pids: Sequence[int]) -> float:

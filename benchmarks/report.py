@@ -63,6 +63,10 @@ def table(report: dict[str, Any]) -> str:
         "|---" * len(COLUMNS) + "|",
     ]
     lines += [f"| {' | '.join(_row(figure))} |" for figure in report["figures"]]
+    lines += ["", "B10, before anybody asks for anything: seconds until ready, and memory in MB:", ""]
+    for name, start in report["starts"].items():
+        parts = ", ".join(f"{part} {size:.0f}" for part, size in start["memory_parts"].items() if size)
+        lines.append(f"- {name}: {start['seconds']:.1f} s, {start['memory']:.0f} MB ({parts})")
     lines += ["", "Where the CPU time goes, in CPU-seconds per 1,000 requests and as a share, ours then theirs:", ""]
     for figure in report["figures"]:
         if "pairs" in figure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from benchmarks import facts, figures, grpc_load, model_loads, rest_load, scale
 from benchmarks.echo import EchoServer
 from benchmarks.figures import Figure, Plan, Progress, Result
 from benchmarks.measurement import GrpcCall, RestCall, System, WrongAnswer
+from benchmarks.memory import start_of
 from benchmarks.ours import Stellwerk, flower_calls
 from benchmarks.peers import MLServer
 from benchmarks.processes import NotReady
@@ -35,6 +36,7 @@ class Systems:
         self._progress = progress
         self._running: dict[str, System] = {}
         self.versions: dict[str, dict[str, str]] = {}
+        self.starts: dict[str, dict[str, Any]] = {}
         self.ours = self.peer(Stellwerk, self.another)
         self.body, self.message = flower_calls(MODEL, self.ours.store(iris_model(), MODEL))
 
@@ -45,6 +47,7 @@ class Systems:
             self._progress(f"starting {name}")
             system = (start or kind)()
             self._stack.callback(system.stop)
+            self.starts[system.name] = asdict(start_of(system))
             self.versions[system.name] = dict(system.versions)
             self._running[name] = system
         found = self._running[name]
@@ -143,7 +146,7 @@ def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> d
             except (WrongAnswer, NotReady, subprocess.CalledProcessError) as problem:
                 progress(f"{name}: {problem}")
                 measured.append({"id": name, "reached": False, "failed": " ".join(str(problem).split())[:300]})
-        versions = systems.versions
+        versions, starts = systems.versions, systems.starts
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
@@ -151,5 +154,6 @@ def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> d
         "effort": f"{plan.pairs} pairs of {plan.seconds:g} s after {plan.warm_up:g} s of warm-up",
         "environment": environment,
         "systems": versions,
+        "starts": starts,
         "figures": measured,
     }

@@ -15,8 +15,10 @@ import pytest
 from benchmarks import grpc_load, rest_load
 from benchmarks.echo import EchoServer
 from benchmarks.measurement import GrpcCall, RestCall, WrongAnswer
+from benchmarks.memory import MemoryWatch, start_of
 from benchmarks.processes import Child, NotReady
 from benchmarks.work import FLOWER, infer_body, infer_message, is_setosa
+from tests.fakes.eventually import eventually
 
 needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load here")
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk here: apt-get install wrk")
@@ -64,6 +66,21 @@ def address() -> Iterator[str]:
 def _call(url: str) -> RestCall:
     body = infer_body("x", "FP64", [FLOWER])
     return RestCall(url, body, {"Content-Type": "application/json", "Authorization": "Bearer t"}, is_setosa)
+
+
+async def test_what_a_system_takes_before_it_is_asked() -> None:
+    server = EchoServer()
+    try:
+        start = start_of(server)
+        with MemoryWatch(server) as watch:
+            await eventually(lambda: bool(watch.since(0.0)))
+    finally:
+        server.stop()
+
+    assert 0 < start.seconds < 60
+    assert 5 < start.memory < 1000
+    assert start.memory == pytest.approx(sum(start.memory_parts.values()))
+    assert all(megabytes > 5 for _, megabytes in watch.since(0.0))
 
 
 @needs_h2load

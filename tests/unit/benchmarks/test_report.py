@@ -56,6 +56,7 @@ def _report() -> dict[str, Any]:
             "pinning": "none",
         },
         "systems": {"Stellwerk": {"broker": "amqp (RabbitMQ 4.0)"}},
+        "starts": {"Stellwerk": {"seconds": 6.04, "memory": 500.0, "memory_parts": {"router": 100.0, "mongod": 400.0}}},
         "figures": [
             result.as_json(),
             {"id": "B8", "title": "loads", "target": 1, "loads": 1.0, "reached": True},
@@ -127,6 +128,7 @@ def test_the_report_is_written_as_json_and_as_a_table(tmp_path: Path) -> None:
     assert "| **1** |" in rows[1]
     assert "not measured: nobody answered" in rows[2]
     assert "- Stellwerk: broker amqp (RabbitMQ 4.0)\n" in (tmp_path / "latest.md").read_text()
+    assert "- Stellwerk: 6.0 s, 500 MB (router 100, mongod 400)\n" in (tmp_path / "latest.md").read_text()
     assert "- B1: runtime 0.30 (75%), router 0.10 (25%)\n  - runtime 0.30" in (tmp_path / "latest.md").read_text()
     assert {row.count(" | ") for row in rows} == {len(report.COLUMNS) - 1}
 
