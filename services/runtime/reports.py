@@ -1,4 +1,5 @@
-"""What is said of answered requests: counted by call, and in detail, a line and a span for each, only for who asked."""
+"""What is said of answered requests: counts and a line for each call; a line and a span for each request only for who
+asked for such detail."""
 
 from __future__ import annotations
 
@@ -31,6 +32,16 @@ class Reporter:
             for request in asked:
                 fields = _fields(request.item, version, outcome)
                 self._log.warning("model_raised", **fields, exc_info=piece.cause)
+        if self._log.is_enabled_for(logging.INFO):
+            # One line for a call, whoever shares it: their requests are found in it.
+            self._log.info(
+                "model_call",
+                model_version=version,
+                method=asked[0].item.method,
+                outcome=outcome,
+                compute_ms=piece.compute_ns / 1e6,
+                requests=[request.item.context.get(metadata.REQUEST_ID, "") for request in asked],
+            )
         if self._in_detail():
             for request in asked:
                 queue_ns = max(0, int((started - request.work.received) * 1e9))
@@ -64,7 +75,7 @@ class Reporter:
     def _tell(self, item: work_pb2.WorkItem, version: str, outcome: str, queue_ns: int, compute_ns: int) -> None:
         trace = item.context.get(metadata.TRACEPARENT, "")
         self._tracing.record(f"{item.method} {version}", trace, queue_ns + compute_ns, outcome)
-        times = {"queue_ms": queue_ns / 1e6, "compute_ms": compute_ns / 1e6}
+        times = {"queue_ms": queue_ns / 1e6, "compute_ms": compute_ns / 1e6, "timeout_ms": item.timeout_ms}
         self._log.debug("model_called", **_fields(item, version, outcome), **times)
 
 

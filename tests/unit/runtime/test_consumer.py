@@ -187,6 +187,7 @@ async def test_log_lines_carry_the_callers_request_and_no_data(tmp_path: Path) -
             "outcome",
             "queue_ms",
             "compute_ms",
+            "timeout_ms",
         }
 
 
