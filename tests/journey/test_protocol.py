@@ -138,7 +138,8 @@ def test_a_request_id_is_kept_and_found_in_every_services_log(platform: Platform
 
 def services_that_say(platform: Platform, text: str) -> set[str]:
     lines = [line for line in platform.log_path.read_text().splitlines() if text in line and line.endswith("}")]
-    return {event["service"] for event in map(json.loads, lines) if event.get("request_id") == text}
+    events = [json.loads(line) for line in lines]
+    return {event["service"] for event in events if text in (event.get("request_id"), *event.get("requests", ()))}
 
 
 def test_the_openapi_document_is_served_and_names_every_route(platform: Platform) -> None:
