@@ -7,7 +7,7 @@ from typing import Any
 
 from services.chassis.broker.port import Broker
 from services.chassis.telemetry import Tracing
-from services.runtime import inventory
+from services.runtime import inventory, memory
 from services.runtime.artifacts import ArtifactCache, Download
 from services.runtime.attach import Attachment, Open
 from services.runtime.cache import ModelCache
@@ -68,7 +68,9 @@ class Agent:
             around.download,
             fetched=around.metrics.artifact_fetches.inc,
         )
-        self.cache = ModelCache(for_models, self._artifacts, self.loader, around.metrics)
+        self.cache = ModelCache(
+            for_models, self._artifacts, self.loader, around.metrics, imported=memory.spare_libraries
+        )
         self._replies = ReplySender(around.broker, max_message_bytes=settings.max_message_bytes, log=around.log)
         responses = ResponseCache(settings.response_cache_bytes)
         self._consumer = WorkConsumer(
@@ -130,7 +132,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Lets everything go."""
+        await self._executor.close()
         await self.cache.close()
         await self._artifacts.close()
-        await self._executor.close()
         self._folder.release()

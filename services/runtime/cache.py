@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -35,9 +35,18 @@ class Resident:
 class ModelCache:
     """Loaded models by version name."""
 
-    def __init__(self, capacity: int, artifacts: ArtifactCache, loader: Loader, metrics: RuntimeMetrics) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        artifacts: ArtifactCache,
+        loader: Loader,
+        metrics: RuntimeMetrics,
+        *,
+        imported: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`capacity` is in bytes; for `imported` see ModelThreads."""
         self._artifacts = artifacts
-        self._threads = ModelThreads(loader)
+        self._threads = ModelThreads(loader, imported)
         self._metrics = metrics
         self._policy: LruBytes[str] = LruBytes(capacity)
         self._residents: dict[str, Resident] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,8 +16,10 @@ from typing import TypeVar
 import psutil
 
 T = TypeVar("T")
-# A full collection stops every thread for up to a quarter of a second; for less than this it is not worth it.
+# A collection stops every thread: for milliseconds, or for up to a quarter of a second where `spare_libraries` came too
+# late. For less than this it is not worth it, nor where almost everything came back without.
 _WORTH_COLLECTING = 16 * 1024 * 1024
+_ALMOST_ALL = 0.95
 
 
 def _find_trim() -> Callable[[int], int] | None:
@@ -29,6 +32,9 @@ def _find_trim() -> Callable[[int], int] | None:
 
 
 _TRIM = _find_trim()
+# Python's own allocator gives memory back by the megabyte, once nothing lives in it. The interpreter's cache of
+# attribute look-ups keeps names that came out of an artifact, strewn over all the memory that loading it needed.
+_CLEAR_TYPE_CACHE: Callable[[], object] = getattr(sys, "_clear_type_cache", lambda: None)
 
 
 def resident_bytes() -> int:
@@ -37,7 +43,8 @@ def resident_bytes() -> int:
 
 
 def give_back() -> None:
-    """Has the allocator return what is free in it. It takes up to 50 ms for half a gigabyte, and needs no GIL."""
+    """Has the allocators return what is free in them. It takes up to 50 ms for half a gigabyte, and needs no GIL."""
+    _CLEAR_TYPE_CACHE()
     if _TRIM is not None:
         _TRIM(0)
 
@@ -45,15 +52,23 @@ def give_back() -> None:
 def release(close: Callable[[], None], expected: int) -> None:
     """Closes something that holds about so many bytes of main memory, and sees to it that they go back.
 
-    Most models are gone at once. What holds itself in a cycle goes by a collection, which stops all threads; so there
-    is one only if the memory did not come back without.
+    Most models are gone at once. What holds itself in a cycle goes by a collection, and so do the remains of loading
+    that lie between what is free. Collections stop all threads: there is one only if the memory does not come back.
     """
     before = resident_bytes()
     close()
     give_back()
-    if expected >= _WORTH_COLLECTING and before - resident_bytes() < expected // 2:
+    if expected >= _WORTH_COLLECTING and before - resident_bytes() < expected * _ALMOST_ALL:
         gc.collect()
         give_back()
+
+
+def spare_libraries() -> None:
+    """Exempts all that is in memory now from later collections, which then cost milliseconds where libraries of models
+    are imported. To be called when no model is in memory: cycles of one would never be found again.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Meter:

@@ -35,8 +35,12 @@ class Loader(Protocol):
 class ModelThreads:
     """One thread that loads small models, one for the others, and one that lets models go."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, imported: Callable[[], None] = lambda: None) -> None:
+        """`imported` is told when a format's libraries were imported while there was no model in memory."""
         self._loader = loader
+        self._imported = imported
+        self._formats: set[str] = set()
+        self._models = 0
         self._meter = Meter()
         self._importing = threading.Lock()
         self._small = ThreadPoolExecutor(1, thread_name_prefix="load-small")
@@ -46,21 +50,23 @@ class ModelThreads:
     async def load(self, path: Path, version: repository_pb2.ModelVersion) -> tuple[LoadedModel, int]:
         """The model and its footprint in bytes. Raises ModelFailed, Overloaded, and what the loader raises."""
         pool = self._small if version.size_bytes <= SMALL_BYTES else self._large
+        self._models += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, self._load, path, version)
-        except ServiceError:
-            raise
-        except MemoryError as exc:
-            raise Overloaded("the runtime has not enough memory to load the model") from exc
-        except Exception as exc:
-            raise ModelFailed(
-                f"the model could not be loaded; loading raised {type(exc).__name__}", exception=type(exc).__name__
-            ) from exc
+        except BaseException as exc:
+            self._models -= 1
+            if isinstance(exc, ServiceError) or not isinstance(exc, Exception):
+                raise
+            if isinstance(exc, MemoryError):
+                raise Overloaded("the runtime has not enough memory to load the model") from exc
+            kind = type(exc).__name__
+            raise ModelFailed(f"the model could not be loaded; loading raised {kind}", exception=kind) from exc
 
     async def let_go(self, model: LoadedModel, memory_bytes: int) -> None:
         """Closes the model, which nobody uses any more; returns when its memory is the system's again."""
         expected = memory_bytes if model.device == "cpu" else 0
         await asyncio.get_running_loop().run_in_executor(self._leaving, self._release, model.close, expected)
+        self._models -= 1
 
     def close(self) -> None:
         """Takes no more work; what is under way ends by itself."""
@@ -70,6 +76,10 @@ class ModelThreads:
     def _load(self, path: Path, version: repository_pb2.ModelVersion) -> tuple[LoadedModel, int]:
         with self._importing:
             self._loader.prepare(version)
+            if version.format not in self._formats:
+                self._formats.add(version.format)
+                if self._models == 1:  # the one that is about to be loaded
+                    self._imported()
         model, grown = self._meter.measure(lambda: self._loader.load(path, version))
         # Estimates forget what libraries add, and growth is hidden by memory that was free before: the larger counts.
         return model, max(model.memory_bytes, grown if grown is not None else version.size_bytes, 1)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 # What ships, and everything that we write.
 SHIPPED = ("services", "sdk")
-OURS = (*SHIPPED, "tests", "demo", "benchmarks", "tools")
+OURS = (*SHIPPED, "tests", "demo", "benchmarks", "soak", "tools")
 SERVICES = ("api_gateway", "controlplane", "repository", "router", "runtime")
 # Folders that are import roots themselves: a module's name starts below them.
 IMPORT_ROOTS = ("sdk", "generated")

@@ -58,9 +58,13 @@ class Bench:
         self.gate.set()
         self.events: list[str] = []
         artifacts = ArtifactCache(folder, 100 * MB, self.repository.download, fetched=lambda: None)
-        self.cache = ModelCache(capacity, artifacts, self, RuntimeMetrics(self.registry))
+        self.cache = ModelCache(
+            capacity, artifacts, self, RuntimeMetrics(self.registry), imported=lambda: self.events.append("imported")
+        )
 
-    def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
+    def prepare(self, version: repository_pb2.ModelVersion) -> None:
+        if "prepare" in version.metadata:
+            self.events.append(f"prepare {version.format}")
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> Kept:
         assert "waits" not in version.metadata or self.gate.wait(10)
@@ -186,7 +190,7 @@ async def test_discard_lets_go_of_what_nobody_uses(tmp_path: Path) -> None:
     bench.cache.discard(version.name)
     await bench.cache.settled()
 
-    assert bench.events == ["load 1", "close 1"]
+    assert bench.events == ["imported", "load 1", "close 1"]
     assert bench.cache.used == 0
     assert bench.cache.try_lease(version.name) is None
 
@@ -203,7 +207,7 @@ async def test_what_is_discarded_while_in_use_goes_with_its_last_user(tmp_path: 
     bench.cache.release(version.name)
     await bench.cache.settled()
 
-    assert bench.events == ["load 1", "close 1"]
+    assert bench.events == ["imported", "load 1", "close 1"]
     assert bench.cache.used == 0
 
 
@@ -233,7 +237,7 @@ async def test_what_is_discarded_while_it_loads_is_let_go_when_nobody_waits_for_
     bench.cache.discard(version.name)
     bench.gate.set()
 
-    await eventually(lambda: bench.events == ["load 1", "close 1"])
+    await eventually(lambda: bench.events == ["imported", "load 1", "close 1"])
     assert bench.cache.used == 0
 
 
@@ -253,7 +257,7 @@ async def test_who_waits_for_a_load_gets_the_model_even_if_it_is_discarded_meanw
     bench.gate.set()
 
     assert await asyncio.gather(*waiting) == [version.name] * 3
-    await eventually(lambda: bench.events == ["load 1", "close 1"])
+    await eventually(lambda: bench.events == ["imported", "load 1", "close 1"])
 
 
 async def test_what_makes_room_is_gone_before_the_next_model_is_loaded(tmp_path: Path) -> None:
@@ -264,7 +268,7 @@ async def test_what_makes_room_is_gone_before_the_next_model_is_loaded(tmp_path:
         async with bench.cache.lease(version):
             pass
 
-    assert bench.events == ["load 1", "close 1", "load 2"]
+    assert bench.events == ["imported", "load 1", "close 1", "load 2"]
 
 
 async def test_a_small_model_does_not_wait_for_a_large_one(tmp_path: Path) -> None:
@@ -294,3 +298,26 @@ async def test_a_model_that_cannot_be_closed_stands_in_nobodys_way(tmp_path: Pat
 
     async with bench.cache.lease(version) as again:
         assert again.model is not resident.model
+
+
+async def test_libraries_are_said_to_be_imported_once_and_never_beside_a_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    versions = [bench.version(number, prepare="yes") for number in (1, 2, 3)]
+    versions[1].format = "other"
+
+    async with bench.cache.lease(versions[0]), bench.cache.lease(versions[1]):
+        pass
+    for version in versions[:2]:
+        bench.cache.discard(version.name)
+    async with bench.cache.lease(versions[2]):
+        pass
+
+    assert [event for event in bench.events if not event.startswith("close")] == [
+        "prepare kept",
+        "imported",
+        "load 1",
+        "prepare other",
+        "load 2",
+        "prepare kept",
+        "load 3",
+    ]

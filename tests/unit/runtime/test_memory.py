@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -111,3 +113,21 @@ def test_work_that_fails_is_over() -> None:
         meter.measure(lambda: 1 // 0)
 
     assert meter.measure(lambda: "done")[1] is not None
+
+
+def test_collections_pass_over_what_was_there_before() -> None:
+    script = (
+        "import gc, services.runtime.memory as memory\n"
+        "before = len(gc.get_objects())\n"
+        "memory.spare_libraries()\n"
+        "new = [[]]\n"
+        "new.append(new)\n"
+        "del new\n"
+        "print(before, len(gc.get_objects()), gc.collect())\n"
+    )
+
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    before, looked_at, found = map(int, said.split())
+    assert before > 10_000 and looked_at < 1_000
+    assert found >= 1
