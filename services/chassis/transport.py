@@ -17,6 +17,9 @@ def server_options(max_message_bytes: int) -> Options:
         # Between the two gRPC refuses at random; up to the first we get to say what is wrong with a token.
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 24 * 1024),
+        # Calls that were read and not begun yet. Beyond, gRPC cancels some; its own bound, a thousand, is one burst.
+        ("grpc.server.max_pending_requests", 16_384),
+        ("grpc.server.max_pending_requests_hard_limit", 32_768),
         ("grpc.so_reuseport", 0),  # two processes on one port must fail, not share it
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),

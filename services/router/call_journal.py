@@ -79,6 +79,7 @@ class CallJournal:
             version=version,
             code=code,
             ms=round(seconds * 1000, 2),
+            timeout_ms=call.timeout_ms,
             principal=principal.name if principal else None,
             peer=call.peer,
         )

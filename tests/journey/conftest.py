@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stellwerk.client import Client, connect
+from tests.journey.doors import Door, door_of
 from tests.journey.stack import Platform
 
 
@@ -24,6 +26,25 @@ def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     yield running
     code = running.stop()
     assert code == 0, running.log_path.read_text()[-4000:]
+
+
+@pytest.fixture(scope="session", params=["amqp", "pull"])
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform whose one runtime has two slots and loads pickles, for the models of `probe`; its log tells all."""
+    broker = request.getfixturevalue("rabbitmq") if request.param == "amqp" else "pull"
+    settings = {"STELLWERK_ALLOW_UNSAFE_FORMATS": "true", "STELLWERK_SLOTS": "2"}
+    folder = tmp_path_factory.mktemp(f"lab-{request.param}")
+    running = Platform(folder, broker=broker, runtimes=1, options=["--log-level", "debug"], settings=settings)
+    yield running
+    code = running.stop()
+    assert code == 0, running.log_path.read_text()[-4000:]
+
+
+@pytest_asyncio.fixture(params=["rest", "grpc"], loop_scope="session")
+async def door(request: pytest.FixtureRequest, lab: Platform) -> AsyncIterator[Door]:
+    """The laboratory's REST door, then its gRPC door."""
+    async with door_of(lab, request.param) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["http", "grpc"])

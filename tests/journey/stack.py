@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,24 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         time.sleep(0.05)
 
 
+async def soon(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """As `eventually`, for a condition that blocks, while other tasks go on."""
+    return await asyncio.to_thread(eventually, condition, seconds, what)
+
+
 class Platform:
     """A running platform, and what its one line of JSON said."""
 
-    def __init__(self, data_dir: Path, *, broker: str, runtimes: int = 2, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        broker: str,
+        runtimes: int = 2,
+        options: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings` are variables for its services."""
         self.data_dir, self.broker = data_dir, broker
         self.log_path = data_dir / "platform.log"
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -41,6 +56,7 @@ class Platform:
         command += ["--runtimes", str(runtimes), "--broker", broker]
         command += options
         environment = {key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")}
+        environment.update(settings or {})
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment)
         assert self.process.stdout is not None

@@ -39,6 +39,7 @@ ALLOWED_SLEEPS = {
     "tests/contract/test_broker_faults.py::test_a_broker_may_come_up_later_than_its_users": "attempts must fail first",
     "tests/fakes/upstreams.py::_all": "grpc.aio tells of a cancelled stream a moment late",
     "tests/journey/test_faults.py::test_no_call_hangs_when_a_runtime_is_killed_in_flight": "calls must be under way",
+    "tests/journey/probe.py::predict": "plays a model that takes its time",
 }
 # Seconds; no test waits that long.
 FOR_EVER = 10

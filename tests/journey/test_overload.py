@@ -1,0 +1,138 @@
+"""More is asked than can be done: what waits is bounded and in order, the rest is told at once when to come again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.journey.doors import Answer, Door, GrpcDoor, RestDoor
+from tests.journey.probe import Probe, row
+from tests.journey.stack import Platform, soon
+
+BOUND = 50
+ALONE = {"batching": "off"}
+REASONS = ("queue_full", "tenant_share")
+# A stall of the machine is not the platform's: what is promised must be seen once in so many tries.
+TRIES = 3
+
+
+@pytest.fixture(scope="module")
+def bounded(lab: Platform, tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    folder = tmp_path_factory.mktemp("probe")
+    return Probe(lab, folder, "bounded", options=ALONE, serving={"max_queue_size": BOUND})
+
+
+def percentile(answers: Sequence[Answer], share: float) -> float:
+    """The seconds that this share of the answers took at most."""
+    seconds = sorted(answer.seconds for answer in answers)
+    return seconds[min(len(seconds) - 1, int(share * len(seconds)))]
+
+
+def refusals(lab: Platform) -> float:
+    return sum(lab.metric("stellwerk_rejections_total", reason) for reason in REASONS)
+
+
+def waiting(lab: Platform, probe: Probe) -> float:
+    """Calls that wait in the router or are under way."""
+    return sum(lab.metric(name, probe.key) for name in ("stellwerk_queued", "stellwerk_in_flight"))
+
+
+async def test_three_times_the_bound_at_once(door: Door, lab: Platform, bounded: Probe) -> None:
+    values = [float(number) for number in range(3 * BOUND)]
+    before = refusals(lab)
+    async with bounded.busy(door):
+        held = waiting(lab, bounded)
+        asked = [asyncio.create_task(door.infer(bounded.name, [row(value)])) for value in values]
+
+        def accounted() -> float:
+            return sum(task.done() for task in asked) + waiting(lab, bounded) - held
+
+        await soon(lambda: accounted() == len(asked), 20, "every call waits or is refused")
+        told = [task for task in asked if task.done()]
+        under_way = lab.metric("stellwerk_in_flight", bounded.key)
+        accepted = len(asked) - len(told)
+        counted = refusals(lab) - before
+
+        assert BOUND * 0.8 <= accepted <= BOUND + under_way
+        assert {task.result().status for task in told} == {429}
+        assert all(task.result().retry_after > 0 for task in told)
+        assert all("try again" in task.result().message for task in told)
+        assert counted == len(told)
+    answers = await asyncio.gather(*asked)
+
+    finished = {value for value, answer in zip(values, answers, strict=True) if answer.values == [2 * value]}
+    assert len(finished) == accepted
+    assert finished == set(values) & set(bounded.seen()), "what was refused is not worked on"
+
+
+async def test_a_refusal_is_heard_at_once(door: Door, bounded: Probe) -> None:
+    async def refused(count: int) -> list[Answer]:
+        return [await door.infer(bounded.name, [row(9000.0)]) for _ in range(count)]
+
+    async with bounded.busy(door):
+        full = [asyncio.create_task(door.infer(bounded.name, [row(1.0)])) for _ in range(2 * BOUND)]
+        await asyncio.wait(full, return_when=asyncio.FIRST_COMPLETED)
+        tries: list[float] = []
+        while not tries or tries[-1] > 0.05:
+            assert len(tries) < TRIES, f"99 of 100 refusals took up to {tries} seconds"
+            answers = [answer for some in await asyncio.gather(*[refused(50) for _ in range(4)]) for answer in some]
+            assert {answer.status for answer in answers} == {429}
+            tries.append(percentile(answers, 0.99))
+    assert {answer.status for answer in await asyncio.gather(*full)} == {200, 429}
+
+
+async def test_the_urgent_go_before_the_others(door: Door, lab: Platform, tmp_path: Path) -> None:
+    name = f"urgent-{type(door).__name__.lower()}"
+    probe = Probe(lab, tmp_path, name, options=ALONE, serving={"priority_levels": 2, "default_priority": 2})
+    urgent, backlog = 1.0, [100.0 + number for number in range(40)]
+    async with probe.busy(door):
+        held = waiting(lab, probe)
+        asked = [asyncio.create_task(door.infer(probe.name, [row(value)])) for value in backlog]
+        await soon(lambda: waiting(lab, probe) == held + len(backlog), 10, "the backlog waits")
+        asked.append(asyncio.create_task(door.infer(probe.name, [row(urgent)], priority=1)))
+        await soon(lambda: waiting(lab, probe) == held + len(backlog) + 1, 10, "the urgent call waits too")
+    answers = await asyncio.gather(*asked)
+
+    assert {answer.status for answer in answers} == {200}
+    order = [value for value in probe.seen() if value == urgent or value in backlog]
+    # What is with the runtimes already stays there: little more than their slots hold.
+    assert order.index(urgent) <= 8, order
+
+
+BACKLOG, PROBES, WORK = 2000, 30, 0.02
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, kind: str) -> None:
+    probe = Probe(lab, tmp_path, f"shared-{kind}", options=ALONE)
+    greedy, modest = lab.token_for("caller"), lab.token_for("caller")
+    crowd, own = GrpcDoor(lab), RestDoor(lab) if kind == "rest" else GrpcDoor(lab)
+
+    async def one_by_one() -> float:
+        asked = [await own.infer(probe.name, [row(1.0, seconds=WORK)], token=modest) for _ in range(PROBES)]
+        assert {answer.status for answer in asked} == {200}, asked
+        return percentile(asked, 0.95)
+
+    alone = await one_by_one()
+    async with probe.busy(own):
+        asked = [
+            asyncio.create_task(crowd.infer(probe.name, [row(2.0, seconds=WORK)], token=greedy, deadline=90))
+            for _ in range(BACKLOG)
+        ]
+        await soon(lambda: waiting(lab, probe) >= BACKLOG, 20, "the backlog waits")
+    try:
+        beside: list[float] = []
+        while not beside or beside[-1] > 2 * alone + WORK:
+            assert len(beside) < TRIES, f"{beside} beside a backlog, {alone} alone"
+            beside.append(await one_by_one())
+        assert lab.metric("stellwerk_queued", probe.key) > BACKLOG / 4, "the backlog was there all the time"
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.wait(asked)
+        await crowd.close()
+        await own.close()
+    await soon(lambda: waiting(lab, probe) == 0, 10, "what nobody waits for is dropped")
