@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,6 +13,9 @@ import uvloop
 
 from services.chassis.config import ConfigError, ServiceSettings, load
 from services.chassis.process import Process
+
+# New container objects between two collections of the youngest, of which so many go before the older are walked.
+_COLLECTOR_THRESHOLDS = (10_000, 20, 50)
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -29,7 +33,11 @@ def run(compose: Callable[[S], Awaitable[Process] | Process], settings: type[S],
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, process.stop)
-        await process.run()
+        settling = asyncio.create_task(_settle(process))
+        try:
+            await process.run()
+        finally:
+            settling.cancel()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -38,3 +46,13 @@ def run(compose: Callable[[S], Awaitable[Process] | Process], settings: type[S],
         print(f"the settings cannot be used:\n{exc}", file=sys.stderr)
         return 2
     return 0
+
+
+async def _settle(process: Process) -> None:
+    """What was made at the start stays to the end, so the collector of cycles need not walk it again; and requests
+    leave next to no cycles, so it need not come as often as it does by default: at 256 connections it took a tenth of
+    the gateway's time."""
+    await process.started.wait()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
