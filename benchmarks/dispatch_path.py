@@ -52,10 +52,10 @@ class InstantBroker:
     async def declare(self, queue: object) -> None: ...
 
     async def consume(self, queue: object, handler: Handler, **options: Any) -> None:
-        self._handler = handler
+        self._handler, self._loop = handler, asyncio.get_running_loop()
 
     def post(self, queue: str, message: Message, **options: Any) -> asyncio.Future[None]:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         posted: asyncio.Future[None] = loop.create_future()
         posted.set_result(None)
         if self.silent:

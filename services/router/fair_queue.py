@@ -102,7 +102,6 @@ class FairQueue:
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
         self._order: list[int] = []
-        self._tenants: dict[str, int] = {}
         self.count = 0
         self.cost = 0
         self.bytes = 0
@@ -116,7 +115,6 @@ class FairQueue:
         self.count += 1
         self.cost += ticket.cost
         self.bytes += len(ticket.body)
-        self._tenants[ticket.tenant] = self._tenants.get(ticket.tenant, 0) + 1
 
     def head(self) -> Ticket:
         """The next ticket; there must be one."""
@@ -124,31 +122,29 @@ class FairQueue:
 
     def pop(self) -> Ticket:
         """Takes out what `head` returned."""
-        ticket = self._levels[self._order[0]].pop()
-        self._took(ticket)
+        level = self._levels[self._order[0]]
+        ticket = level.pop()
+        self._took(ticket, level)
         return ticket
 
     def remove(self, ticket: Ticket) -> None:
         """Takes out a ticket that waits."""
-        self._levels[ticket.priority].remove(ticket)
-        self._took(ticket)
+        level = self._levels[ticket.priority]
+        level.remove(ticket)
+        self._took(ticket, level)
 
-    def _took(self, ticket: Ticket) -> None:
+    def _took(self, ticket: Ticket, level: _Level) -> None:
         self.count -= 1
         self.cost -= ticket.cost
         self.bytes -= len(ticket.body)
-        left = self._tenants[ticket.tenant] - 1
-        if left:
-            self._tenants[ticket.tenant] = left
-        else:
-            del self._tenants[ticket.tenant]
-        if not self._levels[ticket.priority].count:
+        if not level.count:
             del self._levels[ticket.priority]
             self._order.remove(ticket.priority)
 
     def of_tenant(self, tenant: str) -> int:
         """Tickets of one tenant."""
-        return self._tenants.get(tenant, 0)
+        flows = (level.flows.get(tenant) for level in self._levels.values())
+        return sum(len(flow.tickets) for flow in flows if flow is not None)
 
     def ahead(self, priority: int, tenant: str, cost: int) -> int:
         """What is sent before a ticket that came now, at most: all of higher priority, and of its own priority as much

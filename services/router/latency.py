@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 # Newer than this counts most; but a slow model's last so many answers count, however long they took.
-_MEMORY_SECONDS = 2.0
+_MEMORY_SECONDS = 1.0
 _MEMORY_OBSERVATIONS = 8
 # So much must have been seen before anybody is refused for it.
 _KNOWN_OBSERVATIONS = 4

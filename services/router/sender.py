@@ -41,6 +41,8 @@ class Sender:
     ) -> None:
         self._broker, self._reply_to, self._end, self._clock, self._log = broker, reply_to, end, clock, log
         self.outage = Outage(broker)
+        # Kept, because asking for the running loop is a system call each time.
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Lanes whose work waits for the broker, not for answers.
         self._held: set[Lane] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,8 +55,10 @@ class Sender:
         if now < lane.rests_until or self.outage.seen(now):
             self._held.add(lane)
             return
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         lane.woken = True
-        asyncio.get_running_loop().call_soon(self._send, lane)
+        self._loop.call_soon(self._send, lane)
 
     def retry(self) -> None:
         """Looks after the work that was held back."""

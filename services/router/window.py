@@ -49,8 +49,9 @@ class CallSizes:
 def window(sizes: CallSizes, rate: float, slots: int, *, reports: bool, per_slot: int) -> int:
     """The cost that may be unanswered for `slots` slots at `rate` per second (0: not known), at most `per_slot` each.
 
-    Every slot has a call running and the next one waiting, and there is some more to make a larger one of, should that
-    pay. `reports` is whether the runtimes tell of their calls; the bound alone holds for those that do not.
+    Every slot has a call running and one waiting. Of what waits, a slot can make a larger call than before, to see
+    whether that pays; a single slot needs one more for it. `reports` is whether the runtimes tell of their calls; for
+    those that do not the bound alone holds.
     """
     bound = per_slot * slots
     if not reports:
@@ -58,4 +59,4 @@ def window(sizes: CallSizes, rate: float, slots: int, *, reports: bool, per_slot
     best = sizes.best(slots / rate if rate else 0.0)
     if not best:
         return min(bound, _FIRST_PER_SLOT * slots)
-    return max(1, min(bound, int(max((2 * slots + 1) * best, rate * _ROUND_TRIP_SECONDS))))
+    return max(1, min(bound, int(max(max(2 * slots, 3) * best, rate * _ROUND_TRIP_SECONDS))))

@@ -35,6 +35,8 @@ class Rig:
             metrics=DispatchMetrics(self.registry),
             clock=self.clock,
         )
+        # Time passes when the test says so, not by itself.
+        self.dispatcher._ticking = True
         self.heard: dict[str, list[Outcome]] = {}
 
     async def listening(self) -> Rig:
