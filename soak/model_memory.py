@@ -21,7 +21,6 @@ import psutil
 from services.wire.tensors import from_numpy
 from soak.large_models import KINDS, MB, Sample
 from stellwerk.job.v1 import work_pb2
-from stellwerk.router.v1 import fleet_service_pb2 as fleet_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from tests.fakes.repository_source import FakeRepository
 from tests.fakes.router_server import FakeRouterServer
@@ -87,7 +86,7 @@ class Runtime:
 
     async def stop(self, key: str) -> None:
         """Has the version stopped."""
-        self._router.orders.put_nowait(fleet_pb2.AttachResponse(stop_serving=fleet_pb2.StopServing(key=key)))
+        self._router.stop_serving(key)
         await self._until(lambda: key not in self._router.states())
 
     async def resident(self) -> int:

@@ -89,6 +89,10 @@ class FakeRouterServer(fleet_grpc.FleetServiceServicer, repository_grpc.Reposito
         self.orders.put_nowait(fleet_pb2.AttachResponse(serve=order))
         return key
 
+    def stop_serving(self, key: str) -> None:
+        """Orders the runtime to let the key go."""
+        self.orders.put_nowait(fleet_pb2.AttachResponse(stop_serving=fleet_pb2.StopServing(key=key)))
+
     def states(self) -> dict[str, int]:
         """The last report's states by key."""
         return {model.key: model.state for model in self.reports[-1].models} if self.reports else {}

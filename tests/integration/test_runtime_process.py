@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from services.chassis.process import Process
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import assemble
 from services.wire.tensors import from_numpy, to_numpy
+from soak import large_models
 from stellwerk.job.v1 import work_pb2
 from stellwerk.local.child import free_port
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -162,6 +164,59 @@ async def test_a_runtime_that_is_told_to_stop_answers_what_it_has_and_takes_noth
             assert all(not reply.HasField("error") for reply in replies)
             await eventually(lambda: router.reports[-1].draining)
         assert (await router.broker.inspect(f"stellwerk.infer.{key}")).consumers == 0
+
+
+async def test_a_new_version_takes_over_from_the_old_one_without_a_failed_call(tmp_path: Path) -> None:
+    repository = FakeRepository()
+    old, _, features = iris(repository, tmp_path)
+    forest = large_models.forest(tmp_path, "forest", 50 * large_models.MB)
+    new = repository.add(forest.version, forest.path)
+    async with peers(repository) as router, runtime(tmp_path, router.port):
+        old_key = router.serve(old)
+        await eventually(lambda: router.states().get(old_key) == READY, within=30)
+        asked, answered = [old], {old.name: 0, new.name: 0}
+        failed: list[str] = []
+
+        async def calls(caller: int) -> None:
+            for number in itertools.count():
+                if not asked:
+                    return
+                version = asked[-1]
+                (reply,) = await router.ask(version, item(f"{caller}.{number}", features[:1]))
+                answered[version.name] += 1
+                failed.extend([reply.error.message] if reply.HasField("error") else [])
+
+        callers = [asyncio.create_task(calls(caller)) for caller in range(8)]
+        await eventually(lambda: answered[old.name] > 50)
+        before = answered[old.name]
+        new_key = router.serve(new)
+        await eventually(lambda: router.states().get(new_key) == READY, within=30)
+        while_loading = answered[old.name] - before
+        asked.append(new)
+        router.stop_serving(old_key)
+        await eventually(lambda: old_key not in router.states())
+        # As a router does: what came too late for the old version's consumer has it served once more.
+        router.serve(old)
+        await eventually(lambda: answered[new.name] > 50)
+        asked.clear()
+        await asyncio.wait_for(asyncio.gather(*callers), 20)
+
+        assert failed == []
+        assert while_loading > 10
+
+
+async def test_a_version_whose_warm_up_fails_is_not_served(tmp_path: Path) -> None:
+    repository = FakeRepository()
+    version, _, features = iris(repository, tmp_path)
+    version.serving.warmup.add(inputs=[from_numpy("X", features[:1])])
+    version.serving.warmup.add(inputs=[from_numpy("X", features[:1, :3])])
+    async with peers(repository) as router, runtime(tmp_path, router.port):
+        key = router.serve(version)
+        await eventually(lambda: router.states().get(key) == FAILED, within=30)
+
+        (model,) = router.reports[-1].models
+        assert model.error_reason == "MODEL_FAILED"
+        assert "warm-up call 2 of 'predict' failed" in model.error
 
 
 def environment(**settings: str) -> dict[str, str]:
