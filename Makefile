@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install vendors lock protos protos-check lint format test demo up bench bench-overload docs secrets compose-check clean
+.PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload soak docs secrets compose-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench: install ## Measure side by side with other servers; writes benchmarks/res
 
 bench-overload: install ## Measure what overload and short timeouts do, here and to Triton; draws docs/benchmarks/overload.png
 	@$(BIN)/python -m benchmarks overload timeouts
+
+conformance: install ## Check Stellwerk, Triton and MLServer against the protocol, and compare; writes docs/conformance/
+	@$(BIN)/python -m tests.differential
+
+soak: install ## Long runs that show that nothing grows, leaks or wears out; writes soak/results/ (about a quarter of an hour)
+	@$(BIN)/python -m soak
 
 secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)
 	@$(BIN)/python -m stellwerk.local init-secrets --containers compose/secrets

@@ -49,6 +49,8 @@ def conformance(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 20.0,
     prepare: Annotated[bool, typer.Option(help="First store the models in the server, which is a Stellwerk platform; "
                                                "the token needs models.write.")] = False,
+    pickles: Annotated[bool, typer.Option("--pickles", help="With --prepare: the decoupled model too, a pickle; "
+                                          "the platform must allow that.")] = False,
     write_models: Annotated[Path | None, typer.Option(file_okay=False, help="Write the models for another server into "
                                                       "this folder, and end.")] = None,
     server: Annotated[Server, typer.Option("--for", help="The server that --write-models writes for.")] = Server.TRITON,
@@ -70,7 +72,7 @@ def conformance(
     else:
         secret = token or (token_file.read_text().strip() if token_file else None)
         if prepare:
-            _prepare(url, secret)
+            _prepare(url, secret, pickles)
         report = _check(url, grpc, secret, model, only, extensions, timeout)
         _show(report, format, output)
         raise typer.Exit(FAILED if report.failed else 0)
@@ -95,17 +97,21 @@ def _list(only: str) -> None:
         typer.echo(f"{known.name}: {known.behaviour}, for {known.needed_for}")
 
 
-def _prepare(url: str | None, token: str | None) -> None:
+def _prepare(url: str | None, token: str | None, pickles: bool) -> None:
     from stellwerk.client.errors import ServiceError
     from stellwerk.conformance.prepare import prepare
 
     if url is None:
         raise typer.BadParameter("--prepare needs the platform's REST address", param_hint="URL")
     try:
-        prepare(url, token, lambda name, new: typer.echo(f"{'stored' if new else 'there already'}: {name}", err=True))
+        prepare(url, token, _stored, pickles=pickles)
     except ServiceError as exc:
         typer.echo(f"error: {exc}", err=True)
         raise typer.Exit(UNREACHABLE) from exc
+
+
+def _stored(name: str, new: bool) -> None:
+    typer.echo(f"{'stored' if new else 'there already'}: {name}", err=True)
 
 
 def _check(

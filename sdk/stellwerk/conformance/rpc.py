@@ -44,20 +44,24 @@ class Rpc:
         self._metadata: Metadata = [("authorization", f"Bearer {token}")] if token else []
         self.timeout = timeout
 
-    def call(self, method: str, request: Any, **options: Any) -> Any:
-        """The response; Mismatch if the call fails."""
+    def outcome(self, method: str, request: Any, **options: Any) -> Any:
+        """The response, or how the call failed."""
         try:
             return getattr(self._stub, method)(request, metadata=self._metadata, timeout=self.timeout, **options)
         except grpc.RpcError as exc:
-            raise Mismatch(f"{method} to succeed", _refusal(exc).brief()) from exc
+            return _refusal(exc)
+
+    def call(self, method: str, request: Any, **options: Any) -> Any:
+        """The response; Mismatch if the call fails."""
+        found = self.outcome(method, request, **options)
+        if isinstance(found, Refusal):
+            raise Mismatch(f"{method} to succeed", found.brief())
+        return found
 
     def refusal(self, method: str, request: Any) -> Refusal | None:
         """How the call failed; None if it did not."""
-        try:
-            getattr(self._stub, method)(request, metadata=self._metadata, timeout=self.timeout)
-        except grpc.RpcError as exc:
-            return _refusal(exc)
-        return None
+        found = self.outcome(method, request)
+        return found if isinstance(found, Refusal) else None
 
     def stream(self, requests: Iterable[pb.ModelInferRequest], metadata: Metadata = ()) -> list[Any]:
         """All responses of a ModelStreamInfer with these requests; Mismatch if the stream fails."""

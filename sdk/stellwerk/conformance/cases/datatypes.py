@@ -58,9 +58,9 @@ for _datatype in SAMPLES:
     if _datatype in FIELDS:
         _REST.add(f"{_name}_json", f"{_datatype} as JSON", Basis.SPECIFIED, over_json(_sample))
         _RPC.add(f"{_name}_typed", f"{_datatype} as typed contents", Basis.SPECIFIED, over_grpc(_sample, True))
-    _BINARY.add(f"{_name}_binary", f"{_datatype} as binary data", Basis.SPECIFIED, over_binary(_sample))
     # BF16 stands in no table of the protocol; tritonclient and Triton send it.
     _basis, _place = (Basis.CONVENTION, "tritonclient") if _datatype == "BF16" else (Basis.SPECIFIED, "")
+    _BINARY.add(f"{_name}_binary", f"{_datatype} as binary data", _basis, over_binary(_sample), _place)
     _RPC.add(f"{_name}_raw", f"{_datatype} as raw contents", _basis, over_grpc(_sample, False), _place)
 
 for _shape in ((0, 3), (2, 0)):

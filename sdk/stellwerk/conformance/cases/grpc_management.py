@@ -10,6 +10,7 @@ import grpc
 from inference import grpc_service_pb2 as pb
 from inference import model_config_pb2
 from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.rest_management import is_ready
 from stellwerk.conformance.expect import NotApplicable, code, equal, that
 from stellwerk.conformance.rpc import infer_request, parameter
 from stellwerk.conformance.subject import Subject
@@ -103,12 +104,19 @@ def _index(s: Subject, **fields: Any) -> dict[str, str]:
 @REPOSITORY.specified("The index lists models with their state")
 def _index_all(s: Subject) -> None:
     s.call(s.echo(), [sample("FP32")])
+    that(_index(s).get(s.echo()), f"a state of {s.echo()}", _index(s))
+
+
+@REPOSITORY.convention("The state of a model that serves is READY", "Triton, model_lifecycle.cc")
+def _index_state(s: Subject) -> None:
+    s.call(s.echo(), [sample("FP32")])
     equal(_index(s).get(s.echo()), "READY", "state")
 
 
 @REPOSITORY.specified("The index with ready lists models that are ready alone")
 def _index_ready(s: Subject) -> None:
-    that(set(_index(s, ready=True).values()) <= {"READY"}, "READY alone", _index(s, ready=True))
+    states = set(_index(s, ready=True).values())
+    that(all(map(is_ready, states)), "READY alone", states)
 
 
 @REPOSITORY.specified("A model is unloaded, is then not READY, and is loaded again")
@@ -116,7 +124,7 @@ def _unload_and_load(s: Subject) -> None:
     model = s.echo(_UNLOADED)
     s.grpc.call("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=model))
     try:
-        eventually(lambda: that(_index(s).get(model) != "READY", f"{model} not READY", _index(s).get(model)))
+        eventually(lambda: that(not is_ready(_index(s).get(model, "")), f"{model} not READY", _index(s).get(model)))
     finally:
         s.grpc.call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model))
     echoed(s.call(model, [sample(_UNLOADED)]), sample(_UNLOADED), "OUTPUT0")
