@@ -35,7 +35,7 @@ def draw(report: dict[str, Any], target: Path) -> None:
             _mark_steps(axis, system, named=row == 0)
     for row, label in enumerate(ROWS):
         axes[row][0].set_ylabel(label)
-        axes[row][0].legend(loc="lower right" if row == 1 else "upper left", fontsize=8, framealpha=0.9)
+        axes[row][0].legend(loc="lower left" if row == 1 else "upper left", fontsize=8, framealpha=0.9)
     work, patience = report["work_ms"], report["deadline_ms"] / 1000
     figure.suptitle(
         f"A model that takes {work:g} ms a call, asked by clients that wait {patience:g} s and do not try again",

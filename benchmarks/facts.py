@@ -25,6 +25,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "wrk": _first_line(["wrk", "-v"]),
+        "h2load": _first_line(["h2load", "--version"]),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "pinning": "none: the load generators share the cores with both systems",
     }
@@ -32,7 +33,9 @@ def environment() -> dict[str, Any]:
 
 def commit() -> tuple[str, bool]:
     """The short name of the commit, and whether files differ from it."""
-    return _first_line(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]) or "unknown", bool(
+    return _first_line(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "--verify", "--quiet", "HEAD"]
+    ) or "unknown", bool(
         _first_line(["git", "-C", str(ROOT), "status", "--porcelain", "--", "services", "sdk", "generated"])
     )
 

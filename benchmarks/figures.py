@@ -43,7 +43,7 @@ class Figure:
 
 
 B1 = Figure("B1", "REST Open Inference JSON, 64 connections, authenticated ÷ MLServer", 6, "higher", "req/s")
-B2 = Figure("B2", "the same, 256 connections ÷ Triton (C++ front, Python models)", 0.8, "higher", "req/s")
+B2 = Figure("B2", "REST Open Inference JSON, 256 connections, authenticated ÷ Triton", 0.8, "higher", "req/s")
 B3 = Figure("B3", "gRPC ModelInfer, 64 in flight, whole path ÷ bare grpc.aio echo", 0.6, "higher", "req/s")
 B4 = Figure(
     "B4", "p50 of one lone REST request ÷ MLServer's", 2, "lower", "ms", value=lambda measurement: measurement.p50
