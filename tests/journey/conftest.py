@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stellwerk.client import Client, connect
+from tests.journey import lies
 from tests.journey.doors import Door, door_of
 from tests.journey.stack import Platform
 
@@ -68,3 +69,28 @@ def iris_stored(platform: Platform, iris: tuple[Any, Any, Any]) -> str:
     model, X, _ = iris
     with connect(platform.http, platform.token) as client:
         return str(client.models.put(model, "iris", example=X[:2]).name)
+
+
+@pytest.fixture(scope="session")
+def carrier(platform: Platform) -> str:
+    """A model that gives back what it got, numbers and words."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"same {name}"]) for name in ("numbers", "words")],
+        "carrier",
+        [
+            helper.make_tensor_value_info("numbers", TensorProto.INT32, [None, 2]),
+            helper.make_tensor_value_info("words", TensorProto.STRING, [None]),
+        ],
+        [
+            helper.make_tensor_value_info("same numbers", TensorProto.INT32, [None, 2]),
+            helper.make_tensor_value_info("same words", TensorProto.STRING, [None]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    with connect(platform.http, platform.token) as client:
+        client.models.put(model, lies.MODEL)
+    return lies.MODEL
