@@ -22,16 +22,28 @@ _WORTH_COLLECTING = 16 * 1024 * 1024
 _ALMOST_ALL = 0.95
 
 
-def _find_trim() -> Callable[[int], int] | None:
-    """glibc's malloc_trim; None where the allocator is another one."""
+# glibc's numbers of its settings: how much free memory at the end of a heap it keeps, and from which size on a piece is
+# mapped for itself. Left alone it raises both, as pieces are freed, up to these sizes: good for calls, whose arrays are
+# allocated over and over, and kept so.
+_TRIM_THRESHOLD, _TRIM_BYTES = -1, 64 * 1024 * 1024
+_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 * 1024 * 1024
+# Freeing this much makes glibc look at the end of the heap.
+_PROBE_BYTES = 256 * 1024
+
+
+def _find_glibc() -> ctypes.CDLL | None:
+    """The C library if it is glibc; None where the allocator is another one."""
     try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        library = ctypes.CDLL(None)
+        library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        _ = library.malloc_trim, library.mallopt
     except (AttributeError, OSError, TypeError):
         return None
-    return trim
+    return library
 
 
-_TRIM = _find_trim()
+_GLIBC = _find_glibc()
+_TRIMMING = threading.Lock()
 # Python's own allocator gives memory back by the megabyte, once nothing lives in it. The interpreter's cache of
 # attribute look-ups keeps names that came out of an artifact, strewn over all the memory that loading it needed.
 _CLEAR_TYPE_CACHE: Callable[[], object] = getattr(sys, "_clear_type_cache", lambda: None)
@@ -43,10 +55,20 @@ def resident_bytes() -> int:
 
 
 def give_back() -> None:
-    """Has the allocators return what is free in them. It takes up to 50 ms for half a gigabyte, and needs no GIL."""
+    """Has the allocators return what is free in them. It takes up to 50 ms for half a gigabyte, and needs no GIL.
+
+    Of a heap, which glibc has several of, the end goes back only in a thread that allocates from it: so this is to be
+    called in the thread that loaded what was freed.
+    """
     _CLEAR_TYPE_CACHE()
-    if _TRIM is not None:
-        _TRIM(0)
+    if _GLIBC is None:
+        return
+    with _TRIMMING:
+        _GLIBC.mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
+        _GLIBC.mallopt(_TRIM_THRESHOLD, 0)
+        _GLIBC.free(_GLIBC.malloc(_PROBE_BYTES))
+        _GLIBC.malloc_trim(0)
+        _GLIBC.mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
 
 
 def release(close: Callable[[], None], expected: int) -> None:

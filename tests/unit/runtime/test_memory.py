@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def test_small_pieces_of_freed_memory_go_back() -> None:
 
     assert len(kept) == 40
     assert resident_bytes() - before < 0.2 * 125 * MB <= 0.2 * max(held, 125 * MB)
+
+
+def test_pieces_freed_in_another_thread_go_back_where_they_were_allocated() -> None:
+    with ThreadPoolExecutor(1) as loading, ThreadPoolExecutor(1) as leaving:
+        before = resident_bytes()
+        for _ in range(5):  # glibc learns from what is freed, and keeps more of it each time
+            pieces = loading.submit(lambda: [np.ones(20 * MB, dtype=np.uint8) for _ in range(2)]).result()
+            leaving.submit(pieces.clear).result()
+            loading.submit(give_back).result()
+
+            assert resident_bytes() - before < 8 * MB
 
 
 @pytest.mark.parametrize("cyclic", [False, True])
