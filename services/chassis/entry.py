@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import uvloop
 
+from services.chassis import allocator
 from services.chassis.config import ConfigError, ServiceSettings, load
 from services.chassis.process import Process
 
@@ -25,6 +26,8 @@ def run(compose: Callable[[S], Awaitable[Process] | Process], settings: type[S],
 
     0 after a clean stop, 2 when the settings are wrong, with one line for each wrong variable.
     """
+
+    allocator.keep_memory_of_messages()
 
     async def main() -> None:
         process = compose(load(settings, environ))
