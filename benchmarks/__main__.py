@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks import overload, overload_report, report, timeouts
-from benchmarks.figures import FULL, QUICK, Plan
+from benchmarks.figures import FULL, QUICK
 from benchmarks.run import FIGURES, run
 
 _START = time.monotonic()
@@ -37,25 +37,30 @@ def main() -> int:
         if name in chosen:
             print(APART[name](options.quick, options.broker))
     side_by_side = [name for name in chosen if name in FIGURES]
-    return _compare(side_by_side, QUICK if options.quick else FULL, options.broker) if side_by_side else 0
+    return _compare(side_by_side, options.quick, options.broker) if side_by_side else 0
 
 
-def _compare(chosen: list[str], plan: Plan, broker: str) -> int:
-    measured = run(chosen, plan, broker, progress)
-    path = report.write(measured)
+def _compare(chosen: list[str], quick: bool, broker: str) -> int:
+    measured = run(chosen, QUICK if quick else FULL, broker, progress)
+    whole = not quick and set(chosen) == set(FIGURES)
+    path = report.write(measured, report.RESULTS if whole else report.SCRATCH)
     print(report.table(measured))
-    progress(f"wrote {path.relative_to(report.RESULTS.parent.parent)}, latest.json and latest.md beside it")
+    progress(f"wrote {path}, latest.json and latest.md beside it")
     return 1 if any("failed" in figure for figure in measured["figures"]) else 0
 
 
 def _overload(quick: bool, broker: str) -> str:
     about, effort = overload_report.head(), overload.QUICK if quick else overload.FULL
-    return overload_report.write_overload(overload.run(effort, broker, progress), effort, about)
+    folder = report.SCRATCH if quick else report.RESULTS
+    chart = folder / "overload.png" if quick else overload_report.CHART
+    table = overload_report.write_overload(overload.run(effort, broker, progress), effort, about, folder, chart)
+    progress(f"wrote {folder / 'overload.md'}, its JSON, and {chart}")
+    return table
 
 
 def _timeouts(quick: bool, broker: str) -> str:
-    about = overload_report.head()
-    return overload_report.write_timeouts(timeouts.run(broker, progress), about)
+    about, folder = overload_report.head(), report.SCRATCH if quick else report.RESULTS
+    return overload_report.write_timeouts(timeouts.run(broker, progress), about, folder)
 
 
 APART: dict[str, Callable[[bool, str], str]] = {"overload": _overload, "timeouts": _timeouts}

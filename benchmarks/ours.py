@@ -47,6 +47,7 @@ class Stellwerk:
             self.ready: dict[str, Any] = json.loads(self._child.first_line())
         except BaseException:
             self._child.stop()
+            self._directory.cleanup()
             raise
         self.versions: Mapping[str, str] = {"broker": self.ready["broker"], "mongo": self.ready.get("mongo", "")}
         self.client = connect(self.ready["http"], token=self._token(), timeout=120)

@@ -22,8 +22,10 @@ def head() -> dict[str, Any]:
     return {"when": when, "commit": commit, "dirty": dirty, "environment": facts.environment()}
 
 
-def write_overload(systems: list[dict[str, Any]], effort: overload.Effort, about: dict[str, Any]) -> str:
-    """Keeps overload.json, overload.md and the chart; returns the table."""
+def write_overload(
+    systems: list[dict[str, Any]], effort: overload.Effort, about: dict[str, Any], folder: Path, chart: Path
+) -> str:
+    """Keeps overload.json and overload.md in the folder, and the chart; returns the table."""
     found = {
         **about,
         "work_ms": 1000 * overload.WORK_SECONDS,
@@ -32,16 +34,16 @@ def write_overload(systems: list[dict[str, Any]], effort: overload.Effort, about
         "systems": systems,
     }
     text = overload_table(found)
-    kept = report.keep(found, text, report.RESULTS, "overload", f"{_dated(about)}-overload")
+    kept = report.keep(found, text, folder, "overload", f"{_dated(about)}-overload")
     CHARTS.ensure()
-    subprocess.run([str(CHARTS.bin / "python"), str(_DRAWER), str(kept), str(CHART)], check=True)
+    subprocess.run([str(CHARTS.bin / "python"), str(_DRAWER), str(kept), str(chart)], check=True)
     return text
 
 
-def write_timeouts(systems: list[dict[str, Any]], about: dict[str, Any]) -> str:
-    """Keeps timeouts.json and timeouts.md; returns the table."""
+def write_timeouts(systems: list[dict[str, Any]], about: dict[str, Any], folder: Path) -> str:
+    """Keeps timeouts.json and timeouts.md in the folder; returns the table."""
     text = timeouts_table({**about, "systems": systems})
-    report.keep({**about, "systems": systems}, text, report.RESULTS, "timeouts", f"{_dated(about)}-timeouts")
+    report.keep({**about, "systems": systems}, text, folder, "timeouts", f"{_dated(about)}-timeouts")
     return text
 
 

@@ -34,7 +34,11 @@ class MLServer:
         self._url = f"http://127.0.0.1:{port}"
         self._write(folder, port)
         self._child = Child([str(MLSERVER.bin / "mlserver"), "start", str(folder)], folder / "log", cwd=folder)
-        self._child.wait_until(self._ready, READY_SECONDS)
+        try:
+            self._child.wait_until(self._ready, READY_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
 
     def _write(self, folder: Path, port: int) -> None:
         model = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ COLUMNS = (
     "errors",
 )
 RESULTS = Path(__file__).parent / "results"
+# Where runs are kept that are quick or measured only some figures: they are to look at, not to publish.
+SCRATCH = Path(tempfile.gettempdir()) / "stellwerk-benchmarks"
 
 
 def write(report: dict[str, Any], folder: Path = RESULTS) -> Path:

@@ -17,7 +17,7 @@ import orjson
 from sklearn.base import BaseEstimator
 
 from benchmarks.measurement import RestCall
-from benchmarks.ours import Stellwerk
+from benchmarks.ours import Input, Stellwerk
 from benchmarks.triton import start_triton, write_model
 from benchmarks.work import infer_body
 
@@ -87,6 +87,13 @@ class OurSleeper:
     def __init__(self, broker: str) -> None:
         self._platform = Stellwerk(broker, env={"STELLWERK_ALLOW_UNSAFE_FORMATS": "true"})
         self.versions: Mapping[str, str] = self._platform.versions
+        try:
+            self._input = self._store()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _store(self) -> Input:
         self._platform.client.models.put(
             _sleeper(),
             MODEL,
@@ -95,7 +102,7 @@ class OurSleeper:
             example=np.array([[0.0]]),
             options={"batching": "off"},
         )
-        self._input = self._platform.input_of(MODEL)
+        return self._platform.input_of(MODEL)
 
     def call(self, seconds: float, deadline: float) -> RestCall:
         """A call of this length, to be answered or refused before the deadline, both in seconds."""
