@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import psutil
 
+from services.chassis.allocator import KEPT_BYTES
+
 T = TypeVar("T")
 # A collection stops every thread: for milliseconds, or for up to a quarter of a second where `spare_libraries` came too
 # late. For less than this it is not worth it, nor where almost everything came back without.
@@ -22,11 +24,9 @@ _WORTH_COLLECTING = 16 * 1024 * 1024
 _ALMOST_ALL = 0.95
 
 
-# glibc's numbers of its settings: how much free memory at the end of a heap it keeps, and from which size on a piece is
-# mapped for itself. Left alone it raises both, as pieces are freed, up to these sizes: good for calls, whose arrays are
-# allocated over and over, and kept so.
-_TRIM_THRESHOLD, _TRIM_BYTES = -1, 64 * 1024 * 1024
-_MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 * 1024 * 1024
+# glibc's number of a setting: how much free memory it keeps at the end of a heap, where calls, which allocate the same
+# over and over, find it.
+_TRIM_THRESHOLD = -1
 # Freeing this much makes glibc look at the end of the heap.
 _PROBE_BYTES = 256 * 1024
 
@@ -64,11 +64,10 @@ def give_back() -> None:
     if _GLIBC is None:
         return
     with _TRIMMING:
-        _GLIBC.mallopt(_MMAP_THRESHOLD, _MMAP_BYTES)
         _GLIBC.mallopt(_TRIM_THRESHOLD, 0)
         _GLIBC.free(_GLIBC.malloc(_PROBE_BYTES))
         _GLIBC.malloc_trim(0)
-        _GLIBC.mallopt(_TRIM_THRESHOLD, _TRIM_BYTES)
+        _GLIBC.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def release(close: Callable[[], None], expected: int) -> None:
