@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import psutil
 
-from services.chassis.allocator import KEPT_BYTES
+from services.chassis import allocator
 
 T = TypeVar("T")
 # A collection stops every thread: for milliseconds, or for up to a quarter of a second where `spare_libraries` came too
@@ -24,9 +24,9 @@ _WORTH_COLLECTING = 16 * 1024 * 1024
 _ALMOST_ALL = 0.95
 
 
-# glibc's number of a setting: how much free memory it keeps at the end of a heap, where calls, which allocate the same
-# over and over, find it.
-_TRIM_THRESHOLD = -1
+# glibc's numbers of its settings: from how much free memory at the end of a heap on it gives some back, and how much of
+# it then stays.
+_TRIM_THRESHOLD, _TOP_PAD = -1, -2
 # Freeing this much makes glibc look at the end of the heap.
 _PROBE_BYTES = 256 * 1024
 
@@ -65,9 +65,10 @@ def give_back() -> None:
         return
     with _TRIMMING:
         _GLIBC.mallopt(_TRIM_THRESHOLD, 0)
+        _GLIBC.mallopt(_TOP_PAD, 0)
         _GLIBC.free(_GLIBC.malloc(_PROBE_BYTES))
         _GLIBC.malloc_trim(0)
-        _GLIBC.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+        allocator.keep_memory_of_messages()
 
 
 def release(close: Callable[[], None], expected: int) -> None:
