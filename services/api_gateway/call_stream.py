@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import grpc
 
 from services.wire.errors import DeadlinePassed, ServiceError, Unavailable
+from services.wire.frames import Gathering, tag, varint
+from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 
 # Bounds of one frame: more does not amortise better and delays the first call in it.
@@ -21,6 +23,8 @@ MAX_BYTES = 1024 * 1024
 MAX_CREDENTIALS = 4096
 # How long after its deadline a call that the router did not answer ends here; the router's own word is better.
 _OVERTIME_SECONDS = 0.1
+_CALL = tag(messages.ExchangeRequest, "calls")
+_WORK = tag(messages.Call, "work")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 # A router that restarts is back within moments: a call waits so long for a stream before it is told that there is none.
 PATIENCE_SECONDS = 1.0
@@ -28,6 +32,15 @@ PATIENCE_SECONDS = 1.0
 Open: TypeAlias = Callable[[], Awaitable[Any]]
 # Takes every answer to one call, or the error that ends it.
 Taker: TypeAlias = "Callable[[messages.Answer | ServiceError], None]"
+
+
+def open_exchange(channel: Any) -> Open:
+    """Opens the RPC on a channel of the chassis: frames of calls as bytes in, messages out."""
+    service = messages.DESCRIPTOR.services_by_name["CallService"].full_name
+    call: Open = channel.stream_stream(
+        f"/{service}/Exchange", response_deserializer=messages.ExchangeResponse.FromString
+    )
+    return call
 
 
 class _Waiting:
@@ -54,9 +67,9 @@ class CallStream:
         self._reset()
 
     def _reset(self) -> None:
-        self._frame = messages.ExchangeRequest()
-        self._overflow: list[messages.Call] = []
-        self._bytes = 0
+        self._outgoing = Gathering(_CALL, MAX_CALLS, MAX_BYTES)
+        # All that is said beside calls; it goes with the next frame, before the calls that name a new credential.
+        self._aside = messages.ExchangeRequest()
         self._credentials: dict[str, int] = {}
         self._credential_ids = 0
 
@@ -72,10 +85,10 @@ class CallStream:
         except TimeoutError:
             return
 
-    def send(self, call: messages.Call, token: str, seconds: float, take: Taker) -> int:
-        """Sends a call, whose id and credential are set here; `take` hears of it until its end. Returns the id.
+    def send(self, call: messages.Call, work: work_pb2.WorkItem, token: str, seconds: float, take: Taker) -> int:
+        """Sends a call, whose id and credential are set here, for this work; `take` hears of it until its end.
 
-        Raises Unavailable when there is no stream; afterwards every end of the call is told to `take`, once.
+        Returns the id. Raises Unavailable when there is no stream; afterwards every end of the call is told to `take`.
         """
         if self._stream is None:
             raise Unavailable("the router does not answer; try again in a moment", service="router")
@@ -84,12 +97,9 @@ class CallStream:
         call.credential = self._credentials.get(token) or self._introduce(token)
         expiry = asyncio.get_running_loop().call_later(seconds + _OVERTIME_SECONDS, self._expire, id)
         self._waiting[id] = _Waiting(take, expiry)
-        size = call.ByteSize()
-        if len(self._frame.calls) >= MAX_CALLS or (self._bytes and self._bytes + size > MAX_BYTES) or self._overflow:
-            self._overflow.append(call)
-        else:
-            self._frame.calls.append(call)
-            self._bytes += size
+        head, body = call.SerializeToString(), work.SerializeToString()
+        size = varint(len(body))
+        self._outgoing.put(len(head) + len(_WORK) + len(size) + len(body), head, _WORK, size, body)
         self._wake.set()
         return id
 
@@ -99,16 +109,16 @@ class CallStream:
         if waiting is not None:
             waiting.expiry.cancel()
             if self._stream is not None:
-                self._frame.cancelled.append(id)
+                self._aside.cancelled.append(id)
                 self._wake.set()
 
     def _introduce(self, token: str) -> int:
-        if len(self._credentials) >= MAX_CREDENTIALS:
-            self._frame.dropped_credentials.extend(self._credentials.values())
+        if len(self._credentials) >= MAX_CREDENTIALS and not self._outgoing:  # no call that waits names one of them
+            self._aside.dropped_credentials.extend(self._credentials.values())
             self._credentials.clear()
         self._credential_ids += 1
         self._credentials[token] = self._credential_ids
-        self._frame.credentials.add(id=self._credential_ids, token=token)
+        self._aside.credentials.add(id=self._credential_ids, token=token)
         return self._credential_ids
 
     async def run(self) -> None:
@@ -150,24 +160,13 @@ class CallStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            frame = self._frame
-            self._frame, self._bytes = messages.ExchangeRequest(), 0
-            self._refill()
-            await stream.write(frame)
+            while said := self._next_frame():
+                await stream.write(said)
 
-    def _refill(self) -> None:
-        """Calls that had no room in the frame before go into the next."""
-        taken = 0
-        for call in self._overflow:
-            size = call.ByteSize()
-            if taken >= MAX_CALLS or (taken and self._bytes + size > MAX_BYTES):
-                break
-            self._frame.calls.append(call)
-            self._bytes += size
-            taken += 1
-        if taken:
-            del self._overflow[:taken]
-            self._wake.set()
+    def _next_frame(self) -> bytes:
+        """What is to be sent next: all that is said aside, so that no call goes before its credential, and calls."""
+        aside, self._aside = self._aside, messages.ExchangeRequest()
+        return b"".join([aside.SerializeToString(), *self._outgoing.take()])
 
     def _take(self, answer: messages.Answer) -> None:
         if answer.reply.more:

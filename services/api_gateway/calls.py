@@ -49,7 +49,7 @@ class Calls:
         if not stream.is_open:
             await stream.opened(seconds)
         answered: asyncio.Future[messages.Answer] = asyncio.get_running_loop().create_future()
-        id = stream.send(message, call.token, seconds, partial(_settle, answered))
+        id = stream.send(message, ask.work, call.token, seconds, partial(_settle, answered))
         try:
             return _answered(await answered)
         except asyncio.CancelledError:
@@ -66,7 +66,7 @@ class Calls:
         if not stream.is_open:
             await stream.opened(seconds)
         arrived: asyncio.Queue[messages.Answer | ServiceError] = asyncio.Queue()
-        id = stream.send(message, call.token, seconds, arrived.put_nowait)
+        id = stream.send(message, ask.work, call.token, seconds, arrived.put_nowait)
         try:
             final = False
             while not final:
@@ -88,7 +88,6 @@ class Calls:
         message = messages.Call(
             model=ask.model,
             version=ask.version,
-            work=ask.work,
             timeout_ms=max(1, int(seconds * 1000)),
             request_id=call.request_id,
             traceparent=call.traceparent,

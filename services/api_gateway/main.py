@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.api_gateway import grpc_door, public
 from services.api_gateway.app import Doorkeeper, HttpDoor
+from services.api_gateway.call_stream import open_exchange
 from services.api_gateway.calls import Calls
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.credentials import Credentials, issuer
@@ -17,7 +18,6 @@ from services.api_gateway.upstreams import Upstreams, loopback
 from services.api_gateway.visit import Limits
 from services.chassis.process import Process
 from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
-from stellwerk.router.v1.call_service_pb2_grpc import CallServiceStub
 
 
 def compose(settings: GatewaySettings) -> Process:
@@ -31,7 +31,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     """Puts both doors into the process; returns the HTTP one."""
     upstreams = Upstreams(public.addresses(settings), process.raw_channel)
     # Calls go over streams of this process' own; each carries its caller's token within.
-    calls = Calls(CallServiceStub(process.channel(public.ROUTER, settings.router)).Exchange)
+    calls = Calls(open_exchange(process.channel(public.ROUTER, settings.router)))
     process.background("calls", calls.run)
     issue = issuer(process.channel(public.CONTROLPLANE, settings.controlplane))
     credentials = Credentials(issue, settings.credential_cache_size)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 
 # The names that mallopt(3) gives them.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 # Larger blocks (the weights of models, mostly) are mapped, and are the system's again as soon as they are freed.
 MAPPED_FROM_BYTES = 4 * 1024 * 1024
 # Free memory that is kept at the top of the heap.
-KEPT_BYTES = 32 * 1024 * 1024
+KEPT_BYTES = 48 * 1024 * 1024
+# The heap grows by this much more than is asked for; untouched, it is no memory yet.
+_AHEAD_BYTES = 16 * 1024 * 1024
 
 
 def keep_memory_of_messages() -> bool:
@@ -21,4 +23,5 @@ def keep_memory_of_messages() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, MAPPED_FROM_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, KEPT_BYTES))
+    wanted = {_MMAP_THRESHOLD: MAPPED_FROM_BYTES, _TRIM_THRESHOLD: KEPT_BYTES, _TOP_PAD: _AHEAD_BYTES}
+    return all([mallopt(option, value) for option, value in wanted.items()])

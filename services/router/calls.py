@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import grpc
+
 from services.chassis import context, rpc_status
 from services.chassis.auth import REFUSAL, TokenVerifier
 from services.chassis.context import CallContext, Principal
@@ -17,6 +19,7 @@ from services.router.callee import Callee
 from services.router.predictions import Predictions
 from services.wire import metadata as keys
 from services.wire.errors import NotPermitted, ServiceError, Unauthenticated, Unavailable, to_work_error
+from services.wire.frames import Gathering, tag, varint
 from services.wire.names import ModelName, parse_inference_name
 from services.wire.permissions import permits
 from stellwerk.job.v1 import work_pb2
@@ -25,6 +28,8 @@ from stellwerk.router.v1 import call_service_pb2 as messages
 # Bounds of one frame of answers.
 _MAX_ANSWERS = 256
 _MAX_BYTES = 1024 * 1024
+_ANSWER = tag(messages.ExchangeResponse, "answers")
+_REPLY = tag(messages.Answer, "reply")
 _PERMISSION = "infer"
 _MAX_ALLOWED = 10_000
 # What the router keeps of the deadline, so that it can still say what timed out.
@@ -82,9 +87,7 @@ class Exchange:
         self._tokens: dict[int, str] = {}
         self._allowed: dict[tuple[int, str], bool] = {}
         self.calls: dict[int, _Call] = {}
-        self._frame = messages.ExchangeResponse()
-        self._bytes = 0
-        self._frames: list[messages.ExchangeResponse] = []
+        self.outgoing = Gathering(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
         self.wake = asyncio.Event()
         self.draining = False
 
@@ -184,27 +187,11 @@ class Exchange:
             self._journal.note_part(version, call.parts, reply, call.lap())
             call.parts += 1
         self._journal.note(message, call.principal, version, outcome, time.monotonic() - call.started)
-        self._put(messages.Answer(id=message.id, model_version=version, reply=reply))
-
-    def _put(self, answer: messages.Answer) -> None:
-        size = answer.ByteSize()
-        frame = self._frame
-        if len(frame.answers) >= _MAX_ANSWERS or (self._bytes and self._bytes + size > _MAX_BYTES):
-            self._frames.append(frame)
-            frame = self._frame = messages.ExchangeResponse()
-            self._bytes = 0
-        frame.answers.append(answer)
-        self._bytes += size
+        head = messages.Answer(id=message.id, model_version=version).SerializeToString()
+        body = reply.SerializeToString()
+        size = varint(len(body))
+        self.outgoing.put(len(head) + len(_REPLY) + len(size) + len(body), head, _REPLY, size, body)
         self.wake.set()
-
-    def next_frame(self) -> messages.ExchangeResponse | None:
-        """The answers to be sent next, None if there are none."""
-        if self._frames:
-            return self._frames.pop(0)
-        if not self._frame.answers:
-            return None
-        frame, self._frame, self._bytes = self._frame, messages.ExchangeResponse(), 0
-        return frame
 
     def _cancel(self, id: int) -> None:
         call = self.calls.pop(id, None)
@@ -232,9 +219,8 @@ class CallServicer:
         self._empty = asyncio.Event()
         self._draining = False
 
-    async def Exchange(
-        self, requests: AsyncIterator[messages.ExchangeRequest], _: Any
-    ) -> AsyncGenerator[messages.ExchangeResponse]:
+    async def Exchange(self, requests: AsyncIterator[messages.ExchangeRequest], _: Any) -> AsyncGenerator[bytes]:
+        """Frames of answers, serialised."""
         if self._draining:
             raise Unavailable("the router is stopping; try again in a moment")
         exchange = self._make()
@@ -242,10 +228,10 @@ class CallServicer:
         reader = asyncio.create_task(_read(requests, exchange))
         reader.add_done_callback(lambda _: exchange.wake.set())
         try:
-            yield messages.ExchangeResponse()  # the greeting: calls are taken from now on
+            yield b""  # the greeting, an empty frame: calls are taken from now on
             while True:
-                while frame := exchange.next_frame():
-                    yield frame
+                while parts := exchange.outgoing.take():
+                    yield b"".join(parts)
                 if exchange.draining and not exchange.calls:
                     return
                 if reader.done():
@@ -273,3 +259,12 @@ class CallServicer:
 async def _read(requests: AsyncIterator[messages.ExchangeRequest], exchange: Exchange) -> None:
     async for frame in requests:
         exchange.take(frame)
+
+
+def add_to_server(servicer: CallServicer, server: grpc.aio.Server) -> None:
+    """As protoc's function of that name would, but for answers that are serialised already."""
+    handler: Any = grpc.stream_stream_rpc_method_handler(
+        servicer.Exchange, request_deserializer=messages.ExchangeRequest.FromString
+    )
+    service = messages.DESCRIPTOR.services_by_name["CallService"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Exchange": handler}),))

@@ -13,6 +13,7 @@ from services.chassis.process import Process
 from services.router.attachments import FleetServicer
 from services.router.call_journal import CallJournal
 from services.router.calls import CallServicer
+from services.router.calls import add_to_server as add_calls_to_server
 from services.router.dispatch import Dispatcher
 from services.router.inference import InferenceServicer
 from services.router.inference_extension import Tools
@@ -24,7 +25,6 @@ from services.router.serving import Serving
 from stellwerk.job.v1 import pull_service_pb2, pull_service_pb2_grpc
 from stellwerk.router.v1 import (
     call_service_pb2,
-    call_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
     router_service_pb2,
@@ -62,7 +62,7 @@ def bind(process: Process, parts: Parts) -> None:
     process.on_drain(calls.drain)
     process.serve(
         call_service_pb2.DESCRIPTOR.services_by_name["CallService"],
-        call_service_pb2_grpc.add_CallServiceServicer_to_server,
+        add_calls_to_server,
         calls,
     )
     tools = Tools(statistics, process.tracing, LogSettings(process.log_levels, process.settings.log_format))

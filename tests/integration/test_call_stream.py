@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import structlog
 
+from services.api_gateway.call_stream import open_exchange
 from services.api_gateway.calls import LARGE_BYTES, Calls
 from services.chassis.clients import ServiceChannel
 from services.chassis.context import CallContext
 from services.chassis.process import Process
 from services.router.call_journal import CallJournal
 from services.router.callee import Callee
-from services.router.calls import CallServicer
+from services.router.calls import CallServicer, add_to_server
 from services.router.statistics import Statistics
 from services.wire.errors import (
     Cancelled,
@@ -36,7 +37,7 @@ from services.wire.names import ModelName
 from services.wire.open_inference import Ask
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
-from stellwerk.router.v1 import call_service_pb2, call_service_pb2_grpc
+from stellwerk.router.v1 import call_service_pb2
 from tests.fakes.eventually import eventually
 from tests.fakes.process import Standalone, standalone
 
@@ -123,7 +124,7 @@ async def rigged() -> AsyncIterator[Rig]:
         process.on_drain(servicer.drain)
         process.serve(
             call_service_pb2.DESCRIPTOR.services_by_name["CallService"],
-            call_service_pb2_grpc.add_CallServiceServicer_to_server,
+            add_to_server,
             servicer,
         )
 
@@ -133,7 +134,7 @@ async def rigged() -> AsyncIterator[Rig]:
             return router.issuer.token("services/api_gateway", ("service.api_gateway", "*"))
 
         channel: Any = ServiceChannel(router.channel(), "router", own_token)
-        calls = Calls(call_service_pb2_grpc.CallServiceStub(channel).Exchange)
+        calls = Calls(open_exchange(channel))
         running = asyncio.create_task(calls.run())
         try:
             await eventually(lambda: not calls.problem)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.envelope import encode, varint
+from services.router.envelope import encode
+from services.wire.frames import varint
 from stellwerk.job.v1 import work_pb2
 
 

@@ -1,0 +1,68 @@
+"""Messages written from parts that are serialised already. Protobuf reads the fields of a message in any order, and
+messages laid end to end as one, so that a frame of many costs one copy of their bytes and no second encoding.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+VARINT, DELIMITED = 0, 2
+
+
+def tag(message: type[Message], field: str, wire_type: int = DELIMITED) -> bytes:
+    """What stands before the field's value."""
+    number: int = message.DESCRIPTOR.fields_by_name[field].number
+    return varint(number << 3 | wire_type)
+
+
+def varint(number: int) -> bytes:
+    """A non-negative integer as protobuf writes it."""
+    if number < 0x80:
+        return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    parts = bytearray()
+    while number >= 0x80:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+class Gathering:
+    """Frames of one repeated field, filled one after the other: what waits to be sent, in its order."""
+
+    def __init__(self, tag: bytes, most: int, most_bytes: int) -> None:
+        """A frame holds `most` elements and `most_bytes` at most; a larger element is alone in its own."""
+        self._tag, self._most, self._most_bytes = tag, most, most_bytes
+        self._full: list[list[bytes]] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._full.clear()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parts: list[bytes] = []
+        self._count = self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._full or self._parts)
+
+    def put(self, size: int, *parts: bytes) -> None:
+        """Adds an element whose `parts` have so many bytes together."""
+        if self._count >= self._most or (self._count and self._bytes + size > self._most_bytes):
+            self._full.append(self._parts)
+            self._begin()
+        self._parts += (self._tag, varint(size), *parts)
+        self._count += 1
+        self._bytes += size
+
+    def take(self) -> list[bytes]:
+        """The next frame's parts, none if nothing waits."""
+        if self._full:
+            return self._full.pop(0)
+        parts = self._parts
+        self._begin()
+        return parts

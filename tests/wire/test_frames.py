@@ -1,0 +1,39 @@
+"""Frames written from serialised parts are what protobuf would have written."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.wire.frames import VARINT, Gathering, tag, varint
+from stellwerk.job.v1 import work_pb2
+
+ITEMS = tag(work_pb2.WorkEnvelope, "items")
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_varint_is_read_back(number: int) -> None:
+    data = tag(work_pb2.WorkReply, "queue_ns", VARINT) + varint(number)
+
+    assert work_pb2.WorkReply.FromString(data).queue_ns == number
+
+
+@given(st.lists(st.binary(max_size=400), max_size=12), st.integers(1, 5), st.integers(1, 600))
+def test_everything_comes_out_once_in_its_order_and_within_the_bounds(
+    bodies: list[bytes], most: int, most_bytes: int
+) -> None:
+    gathering = Gathering(ITEMS, most, most_bytes)
+    items = [work_pb2.WorkItem(id=str(number), method=body.hex()) for number, body in enumerate(bodies)]
+    for item in items:
+        data = item.SerializeToString()
+        gathering.put(len(data), data[:1], data[1:])
+
+    frames = []
+    while parts := gathering.take():
+        frames.append(work_pb2.WorkEnvelope.FromString(b"".join(parts)))
+
+    assert [item for frame in frames for item in frame.items] == items
+    assert not gathering
+    for frame in frames:
+        assert 1 <= len(frame.items) <= most
+        assert len(frame.items) == 1 or sum(len(item.SerializeToString()) for item in frame.items) <= most_bytes
