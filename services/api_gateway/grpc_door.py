@@ -11,10 +11,10 @@ from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from services.api_gateway import public
+from services.api_gateway import public, structure
 from services.api_gateway.grpc_inference import GrpcInference
 from services.api_gateway.upstreams import Upstreams
 from services.wire.errors import Cancelled
@@ -57,19 +57,23 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> MethodHandler:
+    kind = method.input_type
+
     async def unary(request: bytes, _: Any) -> bytes:
+        structure.check(request, kind)
         return await upstreams.unary(name, request)
 
     async def client_stream(requests: AsyncIterable[bytes], context: Any) -> bytes:
-        return await upstreams.client_stream(name, _whole(requests, context))
+        return await upstreams.client_stream(name, _checked(_whole(requests, context), kind))
 
     async def server_stream(request: bytes, _: Any) -> AsyncGenerator[bytes, None]:
+        structure.check(request, kind)
         async with aclosing(upstreams.server_stream(name, request)) as messages:
             async for message in messages:
                 yield message
 
     async def bidi_stream(requests: AsyncIterable[bytes], _: Any) -> AsyncGenerator[bytes, None]:
-        async with aclosing(upstreams.bidi_stream(name, requests)) as messages:
+        async with aclosing(upstreams.bidi_stream(name, _checked(requests, kind))) as messages:
             async for message in messages:
                 yield message
 
@@ -80,6 +84,13 @@ def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> Metho
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(server_stream)
     return grpc.unary_unary_rpc_method_handler(unary)
+
+
+async def _checked(requests: AsyncIterable[bytes], kind: Descriptor) -> AsyncGenerator[bytes, None]:
+    """The messages, up to one that has too many parts."""
+    async for request in requests:
+        structure.check(request, kind)
+        yield request
 
 
 async def _whole(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator[bytes, None]:

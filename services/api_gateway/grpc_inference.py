@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 from inference import grpc_service_pb2 as inference
+from services.api_gateway import structure
 from services.api_gateway.calls import Answered, Calls
 from services.chassis import context, rpc_status
 from services.chassis.context import CallContext
@@ -19,6 +20,7 @@ from services.wire.open_inference import FINAL, Ask
 MAX_IN_HAND = 512
 # With this metadata an error ends the stream with its status instead of being told on it.
 _AS_STATUS = "triton_grpc_error"
+_REQUEST: Any = inference.ModelInferRequest.DESCRIPTOR
 
 
 class GrpcInference:
@@ -132,6 +134,7 @@ def _response(ask: Ask, answered: Answered) -> inference.ModelStreamInferRespons
 
 
 def _parse(data: bytes) -> inference.ModelInferRequest:
+    structure.check(data, _REQUEST)
     try:
         return inference.ModelInferRequest.FromString(data)
     except Exception:

@@ -21,6 +21,7 @@ from services.wire.tensors import (
     DTYPES,
     MAX_DIMENSIONS,
     MAX_ELEMENTS,
+    check_text_count,
     element_count,
     join_bytes,
     split_bytes,
@@ -80,6 +81,8 @@ def check_datatype(datatype: object, name: str) -> str:
 def encode(name: str, datatype: object, shape: list[int], count: int, data: object) -> bytes:
     """The raw bytes of a tensor's data, which is flat or nested as its shape. Raises InvalidInput."""
     known = check_datatype(datatype, name)
+    if known == "BYTES":
+        check_text_count(count, name)
     if type(data) is not list:
         raise InvalidInput(f"tensor '{name}' needs data: a list of its elements", tensor=name)
     types = set(map(type, data))

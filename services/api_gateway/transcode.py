@@ -114,7 +114,7 @@ def _read_body(route: Route, message: Message, variables: Mapping[str, str], bod
         return
     if not body:
         return
-    data = json_reader.parse(body)
+    data = json_reader.parse(body, json_reader.FIELDS)
     if target is not None:
         json_reader.fill(message, data)
         return

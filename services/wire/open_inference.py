@@ -40,6 +40,8 @@ CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+# Typed elements are read one by one; larger tensors can be given raw.
+MAX_TYPED = 1 << 23
 _NONE: Mapping[str, int] = {}
 
 
@@ -147,6 +149,10 @@ def _typed(given: Any, tensor: tensor_pb2.Tensor) -> None:
         return
     elements = getattr(given.contents, wanted)
     count = tensors.element_count(given.shape, name)
+    if datatype == "BYTES":
+        tensors.check_text_count(count, name)
+    elif count > MAX_TYPED:
+        raise InvalidInput(f"input '{name}' has {count} elements; give more than {MAX_TYPED} raw", tensor=name)
     if len(elements) != count:
         raise InvalidInput(
             f"input '{name}' of shape {list(given.shape)} needs {count} elements, got {len(elements)}",

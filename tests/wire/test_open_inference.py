@@ -90,6 +90,16 @@ def test_requests_that_lie_are_refused(request_: oip.ModelInferRequest) -> None:
         inputs_of(request_)
 
 
+@pytest.mark.parametrize(
+    ("datatype", "most"), [("INT64", open_inference.MAX_TYPED), ("FP32", open_inference.MAX_TYPED), ("BYTES", 1 << 20)]
+)
+def test_more_elements_than_are_read_one_by_one_are_refused(datatype: str, most: int) -> None:
+    given = InferInput(name="x", datatype=datatype, shape=[most + 1])
+
+    with pytest.raises(InvalidInput, match=r"raw|fewer rows"):
+        open_inference.read(oip.ModelInferRequest(inputs=[given]))
+
+
 def test_parameters_go_where_they_belong() -> None:
     request = oip.ModelInferRequest(
         id="7",

@@ -70,6 +70,25 @@ def test_bytes_that_do_not_hold_the_elements_are_refused_and_never_misread(data:
     assert len(items) == count
 
 
+@given(st.lists(st.binary(max_size=3), max_size=4), st.binary(max_size=3), st.integers(-1, 1))
+def test_elements_are_counted_as_they_are_taken_out(items: list[bytes], behind: bytes, more: int) -> None:
+    data, count = tensors.join_bytes(items) + behind, max(0, len(items) + more)
+    try:
+        tensors.split_bytes(data, count)
+    except InvalidInput:
+        with pytest.raises(InvalidInput):
+            tensors.check(Tensor(name="x", datatype="BYTES", shape=[count], data=data))
+    else:
+        assert tensors.check(Tensor(name="x", datatype="BYTES", shape=[count], data=data)) == count
+
+
+def test_elements_of_bytes_are_so_many_at_most() -> None:
+    count = tensors.MAX_TEXTS + 1
+
+    with pytest.raises(InvalidInput, match="fewer rows"):
+        tensors.check(Tensor(name="x", datatype="BYTES", shape=[count], data=bytes(4 * count)))
+
+
 def test_bf16_is_widened_exactly() -> None:
     values = np.array([1.0, -2.5, 0.0, 3.0e38], dtype="<f4")
     words = (values.view("<u4") >> 16).astype("<u2")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from inference import grpc_service_pb2 as inference
 from services.api_gateway import json_reader
-from services.wire.errors import InvalidInput
+from services.wire.errors import InvalidInput, TooLarge
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.repository.v1 import repository_service_pb2 as repository
@@ -169,3 +169,25 @@ def test_null_leaves_a_field_unset() -> None:
 def test_enums_by_name_and_number() -> None:
     assert read(audit.AuditRecord(), {"kind": "KIND_REFUSAL"}).kind == 3
     assert read(audit.AuditRecord(), {"kind": 2}).kind == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"[" + b"[]," * 1_100_000 + b"1]", "lists and objects"),
+        (b"[" + b"{}," * 1_100_000 + b"1]", "lists and objects"),
+        (b"{" + b'"k":1,' * 1_100_000 + b'"k":1}', "keys"),
+        (b"[" + b"1," * 8_500_000 + b"1]", "elements"),
+    ],
+)
+def test_a_body_of_too_many_parts_is_refused_before_it_is_read(body: bytes, what: str) -> None:
+    with pytest.raises(TooLarge, match=what):
+        json_reader.parse(body)
+
+
+def test_a_large_body_of_few_parts_is_read() -> None:
+    rows = orjson.dumps({"data": [[0.5, 1.5, 2.5, 3.5]] * 100_000, "text": "[{," * 100_000})
+
+    assert len(json_reader.parse(memoryview(rows))["data"]) == 100_000
+    with pytest.raises(TooLarge):
+        json_reader.parse(rows, json_reader.FIELDS)
