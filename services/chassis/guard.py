@@ -19,6 +19,7 @@ from services.chassis import context, rpc_status
 from services.chassis.audit import AuditSink, Journal
 from services.chassis.auth import TokenVerifier, bearer
 from services.chassis.context import CallContext
+from services.chassis.reading import lenient, readable
 from services.chassis.telemetry import CallMetrics, Tracing, valid_traceparent
 from services.wire import metadata as keys
 from services.wire.errors import Cancelled, NotPermitted, ServiceError, Unauthenticated
@@ -65,7 +66,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return wrapped
 
     def _wrap(self, rule: Rule, handler: Any) -> Any:
-        coders = (handler.request_deserializer, handler.response_serializer)
+        read = handler.request_deserializer
+        if read is not None and (rule.resource or not handler.request_streaming):
+            read = lenient(read)
+        coders = (read, handler.response_serializer)
         if handler.response_streaming:
             inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
@@ -239,17 +243,17 @@ class _Around:
 async def _peek(rule: Rule, request: Any) -> tuple[Any, Any]:
     """The message that names the resource, and the request as the handler takes it."""
     if not hasattr(request, "__aiter__"):
-        return request, request
+        return readable(request), request
     if not rule.resource:
         return None, request
     iterator = request.__aiter__()
-    first = await anext(iterator, None)
+    first = readable(await anext(iterator, None))
 
     async def whole() -> AsyncGenerator[Any]:
         if first is not None:
             yield first
             async for message in iterator:
-                yield message
+                yield readable(message)
 
     return first, whole()
 

@@ -324,6 +324,23 @@ async def test_the_first_message_of_a_stream_is_authorised_and_not_lost(served: 
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_what_is_no_message_is_its_senders_mistake(served: Standalone, servicer: Repository) -> None:
+    prefix = "/stellwerk.repository.v1.RepositoryService/"
+    whole = messages.UploadArtifactRequest(name="buckets/team/models/iris/uploads/u").SerializeToString()
+    metadata = served.bearer(("admin", "*"))
+    async with served.channel() as channel:
+        unary = await refused(channel.unary_unary(prefix + "GetModel")(b"\xff", metadata=metadata))
+        first = await refused(channel.stream_unary(prefix + "UploadArtifact")(iter([b"\xff"]), metadata=metadata))
+        later = await refused(
+            channel.stream_unary(prefix + "UploadArtifact")(iter([whole, b"\xff"]), metadata=metadata)
+        )
+        stranger = await refused(channel.unary_unary(prefix + "GetModel")(b"\xff"))
+
+    assert [error.code() for error in (unary, first, later)] == [grpc.StatusCode.INVALID_ARGUMENT] * 3
+    assert stranger.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert servicer.seen is None
+
+
 async def test_a_stranger_is_refused_before_its_stream_is_waited_for(served: Standalone) -> None:
     async with served.channel() as channel:
         call = stubs.RepositoryServiceStub(channel).UploadArtifact()

@@ -1,0 +1,33 @@
+"""Messages that cannot be read are their sender's mistake; grpc.aio itself would call that an error of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from services.wire.errors import InvalidInput
+
+
+class _Unreadable:
+    """Stands for a message that is none, until there is a call to be ended for it."""
+
+
+def lenient(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """A deserializer that marks what it cannot read instead of raising."""
+
+    def read_or_mark(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return _Unreadable
+
+    return read_or_mark
+
+
+def readable(message: Any) -> Any:
+    """The message. Raises InvalidInput for one that was marked."""
+    if message is _Unreadable:
+        raise InvalidInput("the message could not be read; it is not what this method takes")
+    return message
