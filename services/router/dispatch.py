@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.chassis.broker.port import Broker, Delivery
 from services.router import rejections
 from services.router.admission import Backlog, Limits
+from services.router.cancellations import Cancellations
 from services.router.deadlines import TICK_SECONDS
 from services.router.lane import Lane
 from services.router.pending import Answered as Answered
@@ -53,6 +54,7 @@ class Dispatcher:
         self._slots, self._backlog = slots, Backlog(limits or Limits())
         self._metrics = metrics or DispatchMetrics(CollectorRegistry())
         self._sender = Sender(broker, self._reply_queue.name, self._end, clock, log)
+        self._cancellations = Cancellations(broker, log)
         self._lanes: dict[str, Lane] = {}
         self._ids = (f"{instance}.{number}" for number in itertools.count(1))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,8 +130,9 @@ class Dispatcher:
             return
         self._metrics.rejected(ticket.holder.key, rejections.CANCELLED)
         if ticket.underway:
-            # A runtime works on it all the same: until its answer or its deadline it counts as under way.
+            # A runtime may be at it already: until its answer or its deadline it counts as under way.
             ticket.answered = None
+            self._cancellations.add(id)
         else:
             self._pending.end(ticket, None)
 

@@ -21,6 +21,7 @@ from services.runtime.metrics import RuntimeMetrics
 from services.runtime.replies import ReplySender
 from services.runtime.response_cache import ResponseCache
 from services.runtime.serving import ServingTable, Versions
+from services.wire.topology import WORK_CANCELLED
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
@@ -104,6 +105,10 @@ class Agent:
     async def start(self) -> None:
         """Takes over the artifacts of an earlier process."""
         await self._artifacts.start()
+
+    async def listen(self) -> None:
+        """Hears from now on of work that nobody waits for any more. Raises BrokerDown."""
+        await self._around.broker.subscribe(WORK_CANCELLED, self._consumer.cancel)
 
     async def describe(self) -> router_pb2.Runtime:
         """Everything the runtime has and does; waits until its formats are known."""

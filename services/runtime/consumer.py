@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -27,7 +27,7 @@ from services.runtime.replies import ReplySender, Sent
 from services.runtime.reports import Reporter
 from services.runtime.requests import NEVER, InHand, Request
 from services.runtime.response_cache import ResponseCache
-from services.wire.errors import DeadlinePassed, Internal, ServiceError
+from services.wire.errors import Cancelled, DeadlinePassed, Internal, ServiceError
 from services.wire.topology import inference_queue
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -87,6 +87,14 @@ class WorkConsumer:
 
         deliveries = prefetch(self._executor.slots, policy.max_rows, forms.declared())
         return await self._broker.consume(inference_queue(key), handle, prefetch=deliveries)
+
+    def cancel(self, delivery: Delivery) -> None:
+        """An event of a router: nobody waits for these items any more. What waits is dropped, what streams stops."""
+        try:
+            ids = set(work_pb2.Cancellation.FromString(delivery.message.body).ids)
+        except DecodeError:
+            return
+        self._drop(self._deadlines.named(ids), lambda _: Cancelled("the caller went away"))
 
     async def idle(self) -> None:
         """Waits until nothing is in hand."""
@@ -235,12 +243,19 @@ class WorkConsumer:
 
     def _expire(self) -> None:
         """Tells callers that their time is up when it is, whatever their requests are waiting for."""
+        self._drop(self._deadlines.passed(time.monotonic()), _late)
+        self._set_alarm()
+
+    def _drop(self, requests: Sequence[Request], why: Callable[[Request], ServiceError]) -> None:
         lanes: dict[int, Lane] = {}
-        for request in self._deadlines.passed(time.monotonic()):
-            loading = request.work.model is None
-            doing = "the model was being loaded" if loading else "the request waited for the model's answer"
-            self._fail(request.work, [request], DeadlinePassed(f"the deadline passed while {doing}"))
+        for request in requests:
+            self._fail(request.work, [request], why(request))
             lanes[id(request.work.lane)] = request.work.lane
         for lane in lanes.values():
             self._executor.purge(lane)
-        self._set_alarm()
+
+
+def _late(request: Request) -> DeadlinePassed:
+    loading = request.work.model is None
+    doing = "the model was being loaded" if loading else "the request waited for the model's answer"
+    return DeadlinePassed(f"the deadline passed while {doing}")

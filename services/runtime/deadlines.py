@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from services.runtime.requests import NEVER, InHand, Request
 
 
@@ -31,6 +33,10 @@ class Deadlines:
     def remove(self, work: InHand) -> None:
         """Its requests are answered."""
         self._works.discard(work)
+
+    def named(self, ids: Collection[str]) -> list[Request]:
+        """The open requests of these ids."""
+        return [request for work in self._works for request in work.requests if request.open and request.id in ids]
 
     def passed(self, now: float) -> list[Request]:
         """The open requests whose deadline has passed; moves `next` on to those that have time left."""

@@ -40,6 +40,7 @@ def assemble(process: Process, settings: RuntimeSettings, broker: Broker) -> Age
     )
     process.resource("agent", agent.start, agent.stop)
     process.background("formats", agent.loader.start)
+    process.background("cancellations", agent.listen)
     process.background("attach", agent.attachment.run)
     process.depends_on("formats", lambda: agent.loader.problem)
     process.depends_on("router", lambda: agent.attachment.problem)

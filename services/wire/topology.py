@@ -15,6 +15,7 @@ VERSION_DELETED = "repository.version.deleted"
 MODEL_DELETED = "repository.model.deleted"
 ALIAS_CHANGED = "repository.alias.changed"
 REPOSITORY_EVENTS = "repository.#"
+WORK_CANCELLED = "work.cancelled"
 
 # Per queue of one model version: enough for a burst, little enough that the last one in is answered in time.
 INFERENCE_MAX_LENGTH = 10_000

@@ -18,6 +18,7 @@ from services.wire import topology
 from services.wire.errors import DeadlinePassed, ModelFailed, to_work_error
 from stellwerk.job.v1 import work_pb2
 from tests.fakes.dispatch_rig import KEY
+from tests.fakes.eventually import eventually
 from tests.fakes.held_broker import turns
 
 
@@ -91,3 +92,23 @@ async def test_a_caller_that_leaves_hears_nothing(echo: Echo) -> None:
     await asyncio.wait({call})
 
     assert call.cancelled()
+
+
+async def test_runtimes_hear_of_what_nobody_waits_for_any_more(echo: Echo) -> None:
+    heard: list[str] = []
+
+    def on_event(delivery: Delivery) -> None:
+        heard.extend(work_pb2.Cancellation.FromString(delivery.message.body).ids)
+
+    await echo.broker.subscribe(topology.WORK_CANCELLED, on_event)
+    tasks = [asyncio.create_task(echo.call("silent")) for _ in range(3)]
+    await eventually(lambda: echo.envelopes > 0)
+
+    for task in tasks[:2]:
+        task.cancel()
+    await eventually(lambda: len(heard) == 2)
+    answered = await echo.call("fine")
+
+    assert heard == ["r1.1", "r1.2"]
+    assert answered.runtime == "fine"
+    tasks[2].cancel()

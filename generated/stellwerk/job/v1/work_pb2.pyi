@@ -93,6 +93,12 @@ class WorkReply(_message.Message):
     cached: bool
     def __init__(self, id: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., error: _Optional[_Union[WorkError, _Mapping]] = ..., runtime: _Optional[str] = ..., queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ..., more: _Optional[bool] = ..., input_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., rows: _Optional[int] = ..., batch_rows: _Optional[int] = ..., leads: _Optional[bool] = ..., cached: _Optional[bool] = ...) -> None: ...
 
+class Cancellation(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class WorkReplyEnvelope(_message.Message):
     __slots__ = ("replies",)
     REPLIES_FIELD_NUMBER: _ClassVar[int]
