@@ -39,6 +39,8 @@ from services.wire.errors import Cancelled, Internal, InvalidInput, MethodNotAll
 from services.wire.permissions import ANONYMOUS
 
 _V2 = (b"/v2/", b"/v2")
+# Of a body that is not wanted, at least so much is taken before the connection is closed.
+_LINGER_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,11 @@ class HttpDoor:
         if request.complete or not request.sends_on:
             await request.sender.answer(answer.status, headers, sent)
         else:
-            linger = partial(request.linger, 2 * self._limits.max_body_bytes)
+            linger = partial(request.linger, max(_LINGER_BYTES, 2 * self._limits.max_body_bytes))
             await send_slowly(send, answer.status, headers, sent, linger)
+            if not request.complete:
+                # There may be no end of it.
+                request.sender.close()
 
     def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
         error = rpc_status.mean(exc, call.request_id)

@@ -81,6 +81,10 @@ class _Sender:
             cycle.transport.close()
         cycle.on_response()
 
+    def close(self) -> None:
+        """Closes the connection: what else comes over it is not wanted."""
+        self.cycle.transport.close()
+
     def leave(self) -> None:
         """The connection is lost."""
         if not self.cycle.response_complete:

@@ -19,7 +19,7 @@ SENDER = "stellwerk.sender"
 # Below this a body is inflated on the loop; above it, in a thread.
 _INFLATE_IN_THREAD = 16 * 1024
 _PIECE = 64 * 1024
-_LINGER_SECONDS = 3.0
+_LINGER_SECONDS = 15.0
 # Headers that announce a body, and the one of a sender that waits for leave to send it (RFC 9110, 10.1.1).
 _BODY = frozenset({b"content-length", b"transfer-encoding"})
 _ASKS = b"expect"
@@ -48,6 +48,9 @@ class Sender(Protocol):
 
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Sends a whole answer, instead of ASGI's messages."""
+
+    def close(self) -> None:
+        """Closes the connection: what else it sends is not wanted."""
 
 
 class Request:

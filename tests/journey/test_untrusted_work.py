@@ -1,4 +1,4 @@
-"""A runtime trusts nobody: work that lies, put straight into its queue past all other checks, is refused by the item."""
+"""A runtime trusts nobody: work that lies, put straight into its queue, is refused item by item."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ from tests.journey import lies
 from tests.journey.stack import Platform
 
 
+def runtimes_way_in(platform: Platform) -> tuple[str, str]:
+    """The router's address and a token, as a runtime has them."""
+    told = psutil.Process(platform.pids()["runtime-1"]).environ()
+    key = Path(told["STELLWERK_SERVICE_KEY_FILE"]).read_text().strip()
+    _, issued = platform.call("POST", "/v1/tokens:issue", {"apiKey": key}, token="")
+    return told["STELLWERK_ROUTER"], issued["accessToken"]
+
+
 @asynccontextmanager
 async def broker_of(platform: Platform) -> AsyncIterator[Broker]:
     """The platform's broker, with a runtime's credentials."""
@@ -35,14 +43,12 @@ async def broker_of(platform: Platform) -> AsyncIterator[Broker]:
         yield broker
         await broker.close()
         return
-    told = psutil.Process(platform.pids()["runtime-1"]).environ()
-    key = Path(told["STELLWERK_SERVICE_KEY_FILE"]).read_text().strip()
-    _, issued = platform.call("POST", "/v1/tokens:issue", {"apiKey": key}, token="")
+    router, issued = runtimes_way_in(platform)
 
     async def token() -> str:
-        return str(issued["accessToken"])
+        return issued
 
-    async with grpc.aio.insecure_channel(told["STELLWERK_ROUTER"]) as channel:
+    async with grpc.aio.insecure_channel(router) as channel:
         broker = open_broker("pull", channel=ServiceChannel(channel, "router", token))
         await broker.start()
         yield broker
