@@ -1,13 +1,13 @@
 """What surrounds every RPC, in this order: context → log → authenticate → authorise → audit → deadline → errors.
 
-It is one interceptor that the server cannot be built without; a method that has no access rule does not exist.
+A server cannot be built without it; a method that has no access rule does not exist.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -45,20 +45,37 @@ class Surroundings:
     exchange: Exchange | None = None
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Wraps every handler once, by its rule."""
+class Handlers:
+    """Takes handlers as a server does, from the code that protoc writes, and keeps them for the guard."""
 
-    def __init__(self, rules: Mapping[str, Rule], surroundings: Surroundings) -> None:
-        self._rules, self._with = rules, surroundings
+    def __init__(self) -> None:
+        self.known: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Adds handlers; the first that knows a method serves it."""
+        self.known.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Nothing: the same are among the generic ones, and grpc.aio waits anew for each registered method per call."""
+
+
+class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """All that a server serves: each handler behind what surrounds it, wrapped once, by its rule.
+
+    A handler of handlers and no interceptor, which grpc.aio runs in coroutines of its own for each call.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], surroundings: Surroundings, handlers: Handlers) -> None:
+        self._rules, self._with, self._handlers = rules, surroundings, handlers
         self._wrapped: dict[str, Any] = {}
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
-    ) -> Any:
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        """The guarded handler of a method, None for one that has no handler or no rule."""
         wrapped = self._wrapped.get(details.method)
         if wrapped is None:
-            handler = await continuation(details)
             rule = self._rules.get(details.method)
+            found = (handler.service(details) for handler in self._handlers.known)
+            handler = next((handler for handler in found if handler is not None), None)
             if handler is None or rule is None:
                 return None
             wrapped = handler if details.method in LIBRARY_RULES else self._wrap(rule, handler)

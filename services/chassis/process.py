@@ -24,7 +24,7 @@ from services.chassis.broker.connect import open_broker
 from services.chassis.broker.port import Broker
 from services.chassis.clients import ServiceChannel
 from services.chassis.config import ConfigError, ServiceSettings
-from services.chassis.guard import Exchange, Guard, Surroundings
+from services.chassis.guard import Exchange, Guard, Handlers, Surroundings
 from services.chassis.readiness import Readiness, StatusServicer
 from services.chassis.release import platform_version
 from services.wire.errors import ServiceError
@@ -64,7 +64,7 @@ class Process:
         self.metrics_port = 0
         self._services: list[ServiceDescriptor] = [_descriptor("StatusService")]
         self._rules: dict[str, Rule] = {}
-        self._bindings: list[Callable[[grpc.aio.Server], None]] = []
+        self._bindings: list[Callable[[Any], None]] = []
         self._resources: list[tuple[str, Hook | None, Hook | None]] = []
         self._drains: list[Hook] = []
         self._work: list[tuple[str, Hook]] = []
@@ -123,7 +123,7 @@ class Process:
         """Called after NOT_SERVING and before the server stops, within the drain limit."""
         self._drains.append(drain)
 
-    def serve(self, descriptor: ServiceDescriptor, add: Callable[[Any, grpc.aio.Server], None], servicer: Any) -> None:
+    def serve(self, descriptor: ServiceDescriptor, add: Callable[[Any, Any], None], servicer: Any) -> None:
         """Serves a service of our own."""
         self._services.append(descriptor)
         self._bindings.append(lambda server: add(servicer, server))
@@ -195,14 +195,15 @@ class Process:
 
     async def _start_server(self) -> grpc.aio.Server:
         rules = {**rules_of(self._services), **self._rules}
+        handlers = Handlers()
+        health_pb2_grpc.add_HealthServicer_to_server(self.readiness.health, handlers)
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(StatusServicer(self.readiness), handlers)
+        for bind in self._bindings:
+            bind(handlers)
         server = grpc.aio.server(
-            interceptors=[Guard(rules, self._surroundings)],
+            handlers=[Guard(rules, self._surroundings, handlers)],
             options=transport.server_options(self.settings.max_message_bytes),
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self.readiness.health, server)
-        status_service_pb2_grpc.add_StatusServiceServicer_to_server(StatusServicer(self.readiness), server)
-        for bind in self._bindings:
-            bind(server)
         credentials = transport.server_credentials(self.settings, ask_client=not self._public)
         try:
             if credentials is None:
