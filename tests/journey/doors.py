@@ -53,6 +53,7 @@ class Door(Protocol):
         deadline: float | None = None,
         token: str = "",
         request_id: str = "",
+        version: str = "",
         **parameters: Any,
     ) -> Answer:
         """Asks for FP64 rows of the input X. `deadline` is in seconds from now, None for none."""
@@ -87,10 +88,11 @@ class GrpcDoor:
         deadline: float | None = None,
         token: str = "",
         request_id: str = "",
+        version: str = "",
         **parameters: Any,
     ) -> Answer:
         data = np.asarray(rows, "<f8")
-        request = oip.ModelInferRequest(model_name=model, raw_input_contents=[data.tobytes()])
+        request = oip.ModelInferRequest(model_name=model, model_version=version, raw_input_contents=[data.tobytes()])
         request.inputs.add(name="X", datatype="FP64", shape=data.shape)
         for name, value in parameters.items():
             kind = {bool: "bool_param", int: "int64_param", str: "string_param"}[type(value)]
@@ -148,6 +150,7 @@ class RestDoor:
         deadline: float | None = None,
         token: str = "",
         request_id: str = "",
+        version: str = "",
         **parameters: Any,
     ) -> Answer:
         shape = [len(rows), len(rows[0])]
@@ -157,7 +160,8 @@ class RestDoor:
         if deadline is not None:
             headers["X-Request-Timeout"] = f"{deadline:.9f}"
         began = time.perf_counter()
-        status, given, data = await self.post(f"/v2/models/{model}/infer", body, token, headers)
+        path = f"/v2/models/{model}/versions/{version}/infer" if version else f"/v2/models/{model}/infer"
+        status, given, data = await self.post(path, body, token, headers)
         took = time.perf_counter() - began
         answer = json.loads(data)
         if status != 200:
