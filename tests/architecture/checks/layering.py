@@ -39,7 +39,12 @@ HOMES: dict[str, tuple[str, ...]] = {
 # Modules that do I/O, wait, read a clock or roll dice; `wire` is pure and has none of them.
 IMPURE = ("asyncio", "http", "httpx", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid")
 # Entry points; the one of `stellwerk up` hands its environment to the processes it starts.
-ENVIRONMENT_HOMES = ("services/*/__main__.py", "sdk/stellwerk/client/settings.py", "sdk/stellwerk/local/cli.py")
+ENVIRONMENT_HOMES = (
+    "services/*/__main__.py",
+    "services/chassis/__init__.py",  # what gRPC reads at its import
+    "sdk/stellwerk/client/settings.py",
+    "sdk/stellwerk/local/cli.py",
+)
 ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.putenv")
 
 
