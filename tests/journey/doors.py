@@ -171,8 +171,17 @@ class RestDoor:
     async def post(
         self, path: str, body: bytes, token: str = "", headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        """Any request: status, headers with lower-case names, body."""
-        lines = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token or self._token}"]
+        """Any body: status, headers with lower-case names, body."""
+        return await self._send("POST", path, body, token, headers)
+
+    async def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """As `post`, without a body."""
+        return await self._send("GET", path, b"", "", None)
+
+    async def _send(
+        self, method: str, path: str, body: bytes, token: str, headers: dict[str, str] | None
+    ) -> tuple[int, dict[str, str], bytes]:
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token or self._token}"]
         lines += [f"Content-Length: {len(body)}", *(f"{name}: {value}" for name, value in (headers or {}).items())]
         if not self._idle:
             await self.connect(1)
