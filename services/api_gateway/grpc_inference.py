@@ -12,6 +12,7 @@ from services.api_gateway import structure
 from services.api_gateway.calls import Answered, Calls
 from services.chassis import context, rpc_status
 from services.chassis.context import CallContext
+from services.chassis.guard import bounded
 from services.wire import open_inference
 from services.wire.errors import InvalidInput, ServiceError, Unavailable
 from services.wire.open_inference import FINAL, Ask
@@ -30,6 +31,7 @@ class GrpcInference:
         """A request on a stream may take `request_seconds` at most; the stream itself may stay open for longer."""
         self._calls, self._request_seconds = calls, request_seconds
 
+    @bounded
     async def infer(self, data: bytes, _: Any) -> bytes:
         """ModelInfer."""
         ask = open_inference.read(_parse(data))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import structlog
@@ -18,9 +18,11 @@ import structlog
 from services.chassis import context, rpc_status
 from services.chassis.audit import AuditSink, Journal
 from services.chassis.auth import TokenVerifier, bearer
+from services.chassis.call_log import CallLog
 from services.chassis.context import CallContext
-from services.chassis.reading import lenient, readable
-from services.chassis.telemetry import CallMetrics, Tracing, valid_traceparent
+from services.chassis.handlers import Handlers
+from services.chassis.reading import lenient, peek, readable
+from services.chassis.telemetry import Tracing, valid_traceparent
 from services.wire import metadata as keys
 from services.wire.errors import Cancelled, NotPermitted, ServiceError, Unauthenticated
 from services.wire.names import bucket_of
@@ -28,6 +30,14 @@ from services.wire.permissions import ANONYMOUS, AUTHENTICATED, LIBRARY_RULES, R
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 
 Exchange = Callable[[str], Awaitable[str]]
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
+_BOUNDED = "ends_by_deadline"
+
+
+def bounded(handler: _Handler) -> _Handler:
+    """Marks a handler of unary calls that ends each by its deadline itself, so that the guard needs no timer for it."""
+    setattr(handler, _BOUNDED, True)
+    return handler
 
 
 @dataclass(slots=True)
@@ -37,26 +47,12 @@ class Surroundings:
     verifier: TokenVerifier
     ledger: AuditSink
     journal: Journal
-    metrics: CallMetrics
+    calls: CallLog
     tracing: Tracing
     log: structlog.typing.FilteringBoundLogger
     max_deadline_seconds: float
     # Turns another credential than a token, such as an API key, into a token; the gateway sets it.
     exchange: Exchange | None = None
-
-
-class Handlers:
-    """Takes handlers as a server does, from the code that protoc writes, and keeps them for the guard."""
-
-    def __init__(self) -> None:
-        self.known: list[grpc.GenericRpcHandler] = []
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Adds handlers; the first that knows a method serves it."""
-        self.known.extend(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Nothing: the same are among the generic ones, and grpc.aio waits anew for each registered method per call."""
 
 
 class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -80,74 +76,53 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return None
             wrapped = handler if details.method in LIBRARY_RULES else self._wrap(rule, handler)
             self._wrapped[details.method] = wrapped
-        return wrapped
+        return _Unary(self, wrapped, details.invocation_metadata) if type(wrapped) is _UnaryMethod else wrapped
 
     def _wrap(self, rule: Rule, handler: Any) -> Any:
-        read = handler.request_deserializer
+        read, write = handler.request_deserializer, handler.response_serializer
         if read is not None and (rule.resource or not handler.request_streaming):
             read = lenient(read)
-        coders = (read, handler.response_serializer)
-        if handler.response_streaming:
-            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        if not handler.response_streaming:
+            inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            bounded = hasattr(inner, _BOUNDED) and not rule.changes
+            return _UnaryMethod(rule, inner, handler.request_streaming, bounded, read, write)
+        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-            async def stream(request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
-                async with aclosing(self._serve_stream(rule, inner, request, grpc_context)) as responses:
-                    async for response in responses:
-                        yield response
-
-            if handler.request_streaming:
-                return grpc.stream_stream_rpc_method_handler(stream, *coders)
-            return grpc.unary_stream_rpc_method_handler(stream, *coders)
-        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-
-        async def unary(request: Any, grpc_context: Any) -> Any:
-            return await self._serve_unary(rule, inner, request, grpc_context)
+        async def stream(request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
+            async with aclosing(self._serve_stream(rule, inner, request, grpc_context)) as responses:
+                async for response in responses:
+                    yield response
 
         if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(unary, *coders)
-        return grpc.unary_unary_rpc_method_handler(unary, *coders)
-
-    async def _serve_unary(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> Any:
-        with _Around(self, rule, self._begin(rule, grpc_context)) as around:
-            call = around.call
-            await self._authenticate(rule, call)
-            async with asyncio.timeout(None if call.deadline is None else call.remaining()):
-                request = await self._authorise(rule, call, request)
-                if not rule.changes:
-                    return await inner(request, grpc_context)
-                return await self._change(call, lambda: inner(request, grpc_context))
-        await _abort(grpc_context, around.error)
-        return None
+            return grpc.stream_stream_rpc_method_handler(stream, read, write)
+        return grpc.unary_stream_rpc_method_handler(stream, read, write)
 
     async def _serve_stream(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
-        with _Around(self, rule, self._begin(rule, grpc_context)) as around:
-            call = around.call
-            await self._authenticate(rule, call)
-            request = await self._authorise(rule, call, request)
+        call = self.begin(rule, grpc_context.invocation_metadata(), grpc_context)
+        with _Around(self, rule, call) as around:
+            await self.authenticate(rule, call)
+            first, request = await peek(request, names_resource=bool(rule.resource))
+            self.authorise(rule, call, first)
             async with aclosing(inner(request, grpc_context)) as responses:
                 async for response in responses:
                     yield response
         if around.error is not None:
             await _abort(grpc_context, around.error)
 
-    def _begin(self, rule: Rule, grpc_context: Any) -> CallContext:
-        given = {key: value for key, value in grpc_context.invocation_metadata() or () if isinstance(value, str)}
-        request_id = given.get(keys.REQUEST_ID, "")
+    def begin(self, rule: Rule, metadata: Any, grpc_context: Any) -> CallContext:
+        """The call that begins, as its metadata tells of it; the current one from now on."""
+        given: dict[str, Any] = dict(metadata or ())
         call = CallContext(
-            method=rule.method,
-            request_id=request_id
-            if 0 < len(request_id) <= keys.MAX_REQUEST_ID_LENGTH and request_id.isprintable()
-            else context.new_request_id(),
-            peer=_host(grpc_context.peer()),
-            traceparent=valid_traceparent(given.get(keys.TRACEPARENT, "")),
-            tracestate=given.get(keys.TRACESTATE, "")[:512],
-            token=given.get(keys.AUTHORIZATION, ""),
+            rule.method, _request_id(given), _host(grpc_context.peer()), token=given.get(keys.AUTHORIZATION, "")
         )
+        if keys.TRACEPARENT in given:
+            call.traceparent = valid_traceparent(given[keys.TRACEPARENT])
+            call.tracestate = given.get(keys.TRACESTATE, "")[:512]
         self._set_deadline(rule, call, grpc_context)
         context.bind(call)
         return call
 
-    async def _authenticate(self, rule: Rule, call: CallContext) -> None:
+    async def authenticate(self, rule: Rule, call: CallContext) -> None:
         """Establishes who asks before anything of the request is waited for, or raises."""
         if rule.permission == ANONYMOUS:
             return
@@ -157,12 +132,12 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         call.token = token
         call.principal = self._with.verifier.verify(token)
 
-    async def _authorise(self, rule: Rule, call: CallContext, request: Any) -> Any:
-        """Raises unless the caller may do this; returns the request as the handler takes it."""
-        first, request = await _peek(rule, request)
-        call.resource = rule.resource_of(first)
+    def authorise(self, rule: Rule, call: CallContext, first: Any) -> None:
+        """Raises unless the caller may do this to what the `first` message names."""
+        if rule.resource:
+            call.resource = rule.resource_of(first)
         if rule.permission in (ANONYMOUS, AUTHENTICATED) or call.principal is None:
-            return request
+            return
         bucket = bucket_of(call.resource)
         if not permits(call.principal.grants, rule.permission, bucket):
             where = f" on buckets/{bucket}" if bucket else ""
@@ -170,7 +145,6 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
                 f"this needs the permission {rule.permission}{where}; ask an administrator for a role that has it",
                 permission=rule.permission,
             )
-        return request
 
     def _set_deadline(self, rule: Rule, call: CallContext, grpc_context: Any) -> None:
         """A unary call ends at its caller's deadline or our cap; a stream stays open unless its caller bounds it."""
@@ -180,7 +154,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         cap = self._with.max_deadline_seconds
         call.deadline = time.monotonic() + (cap if left is None else left if rule.streaming else min(left, cap))
 
-    async def _change(self, call: CallContext, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def change(self, call: CallContext, make: Callable[[], Awaitable[Any]]) -> Any:
         """Makes a change between its two audit records. Without the first one nothing is changed."""
         await self._with.ledger.append([_record(audit.AuditRecord.KIND_INTENT, call, "")])
         outcome = "CANCELLED"
@@ -207,25 +181,57 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def end(self, rule: Rule, call: CallContext, error: ServiceError | None, started: float, span: Any) -> None:
         """Takes down how the call ended."""
-        seconds = time.perf_counter() - started
-        code = "OK" if error is None else error.code.name
-        self._with.metrics.observe(rule.method, code, seconds)
-        self._with.tracing.end(span, code)
-        if isinstance(error, Unauthenticated | NotPermitted):
+        if span is not None:
+            self._with.tracing.end(span, "OK" if error is None else error.code.name)
+        if error is not None and isinstance(error, Unauthenticated | NotPermitted):
             self._with.journal.note(_record(audit.AuditRecord.KIND_REFUSAL, call, error.reason))
-        level = self._with.log.info
-        if error is None and (rule.internal or rule.permission == ANONYMOUS):
-            level = self._with.log.debug
-        level(
-            "rpc",
-            method=rule.method,
-            code=code,
-            reason=error.reason if error else None,
-            ms=round(seconds * 1000, 2),
-            principal=call.principal.name if call.principal else None,
-            resource=call.resource or None,
-            peer=call.peer,
-        )
+        quiet = error is None and (rule.internal or rule.permission == ANONYMOUS)
+        self._with.calls.note(call, error, time.perf_counter() - started, quiet=quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnaryMethod:
+    """A method with one response, and how it is served."""
+
+    rule: Rule
+    inner: Callable[[Any, Any], Awaitable[Any]]
+    request_streaming: bool
+    bounded: bool
+    read: Callable[[bytes], Any] | None
+    write: Callable[[Any], bytes] | None
+
+
+class _Unary:
+    """The handler of one call, made with its metadata: grpc.aio reads that anew for whoever asks the context for it."""
+
+    __slots__ = ("_guard", "_metadata", "_method", "request_deserializer", "request_streaming", "response_serializer")
+    response_streaming = False
+
+    def __init__(self, guard: Guard, method: _UnaryMethod, metadata: Any) -> None:
+        self._guard, self._method, self._metadata = guard, method, metadata
+        self.request_deserializer, self.response_serializer = method.read, method.write
+        self.request_streaming = method.request_streaming
+
+    async def serve(self, request: Any, grpc_context: Any) -> Any:
+        """Answers the call, or ends it with a status."""
+        guard, method = self._guard, self._method
+        rule = method.rule
+        call = guard.begin(rule, self._metadata, grpc_context)
+        with _Around(guard, rule, call) as around:
+            await guard.authenticate(rule, call)
+            if method.bounded and not method.request_streaming:
+                guard.authorise(rule, call, readable(request))
+                return await method.inner(request, grpc_context)
+            async with asyncio.timeout(None if call.deadline is None else call.remaining()):
+                first, request = await peek(request, names_resource=bool(rule.resource))
+                guard.authorise(rule, call, first)
+                if not rule.changes:
+                    return await method.inner(request, grpc_context)
+                return await guard.change(call, lambda: method.inner(request, grpc_context))
+        await _abort(grpc_context, around.error)
+        return None
+
+    unary_unary = stream_unary = serve
 
 
 class _Around:
@@ -234,10 +240,10 @@ class _Around:
     A class, because a generator as a context manager costs more than all that is done here.
     """
 
-    __slots__ = ("_guard", "_rule", "_span", "_started", "call", "error")
+    __slots__ = ("_call", "_guard", "_rule", "_span", "_started", "error")
 
     def __init__(self, guard: Guard, rule: Rule, call: CallContext) -> None:
-        self._guard, self._rule, self.call = guard, rule, call
+        self._guard, self._rule, self._call = guard, rule, call
         self._started = time.perf_counter()
         self._span = guard.begin_span(rule, call)
         self.error: ServiceError | None = None
@@ -247,32 +253,21 @@ class _Around:
 
     def __exit__(self, _: Any, exc: BaseException | None, __: Any) -> bool:
         if exc is None:
-            self._guard.end(self._rule, self.call, None, self._started, self._span)
+            self._guard.end(self._rule, self._call, None, self._started, self._span)
             return True
         if isinstance(exc, Exception):
-            self.error = self._guard.mean(exc, self.call)
+            self.error = self._guard.mean(exc, self._call)
         elif isinstance(exc, asyncio.CancelledError | GeneratorExit):
             self.error = Cancelled("the caller went away")
-        self._guard.end(self._rule, self.call, self.error, self._started, self._span)
+        self._guard.end(self._rule, self._call, self.error, self._started, self._span)
         return isinstance(exc, Exception)
 
 
-async def _peek(rule: Rule, request: Any) -> tuple[Any, Any]:
-    """The message that names the resource, and the request as the handler takes it."""
-    if not hasattr(request, "__aiter__"):
-        return readable(request), request
-    if not rule.resource:
-        return None, request
-    iterator = request.__aiter__()
-    first = readable(await anext(iterator, None))
-
-    async def whole() -> AsyncGenerator[Any]:
-        if first is not None:
-            yield first
-            async for message in iterator:
-                yield readable(message)
-
-    return first, whole()
+def _request_id(given: Mapping[str, Any]) -> str:
+    """The caller's, or a new one where it gives none that can be kept."""
+    request_id: str = given.get(keys.REQUEST_ID, "")
+    usable = 0 < len(request_id) <= keys.MAX_REQUEST_ID_LENGTH and request_id.isprintable()
+    return request_id if usable else context.new_request_id()
 
 
 def _host(peer: str) -> str:

@@ -22,9 +22,11 @@ from services.chassis.audit import AuditSink, Journal, RemoteLedger
 from services.chassis.auth import TokenVerifier
 from services.chassis.broker.connect import open_broker
 from services.chassis.broker.port import Broker
+from services.chassis.call_log import CallLog
 from services.chassis.clients import ServiceChannel
 from services.chassis.config import ConfigError, ServiceSettings
-from services.chassis.guard import Exchange, Guard, Handlers, Surroundings
+from services.chassis.guard import Exchange, Guard, Surroundings
+from services.chassis.handlers import Handlers
 from services.chassis.readiness import Readiness, StatusServicer
 from services.chassis.release import platform_version
 from services.wire.errors import ServiceError
@@ -82,7 +84,7 @@ class Process:
             verifier=self.verifier,
             ledger=self.ledger,
             journal=self._journal,
-            metrics=telemetry.CallMetrics(self.metrics),
+            calls=CallLog(telemetry.CallMetrics(self.metrics), self.log),
             tracing=self.tracing,
             log=self.log,
             max_deadline_seconds=settings.max_deadline_seconds,
@@ -143,7 +145,7 @@ class Process:
     @property
     def call_metrics(self) -> telemetry.CallMetrics:
         """Counts and times of calls by method, for those that do not come as an RPC each."""
-        return self._surroundings.metrics
+        return self._surroundings.calls.metrics
 
     def exchange_credentials(self, exchange: Exchange) -> None:
         """Lets callers present something that `exchange` turns into a token; tokens pass through it unchanged."""
@@ -239,6 +241,7 @@ class Process:
         except TimeoutError:
             self.log.warning("drain_limit_reached", seconds=limit)
         await server.stop(min(limit, 5.0))
+        self._surroundings.calls.flush()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

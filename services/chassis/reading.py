@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -31,3 +31,21 @@ def readable(message: Any) -> Any:
     if message is _Unreadable:
         raise InvalidInput("the message could not be read; it is not what this method takes")
     return message
+
+
+async def peek(request: Any, *, names_resource: bool) -> tuple[Any, Any]:
+    """The message that names the resource, None where no message of a stream does, and what the handler is to take."""
+    if not hasattr(request, "__aiter__"):
+        return readable(request), request
+    if not names_resource:
+        return None, request
+    iterator = request.__aiter__()
+    first = readable(await anext(iterator, None))
+
+    async def whole() -> AsyncGenerator[Any]:
+        if first is not None:
+            yield first
+            async for message in iterator:
+                yield readable(message)
+
+    return first, whole()

@@ -34,11 +34,14 @@ class Repository(stubs.RepositoryServiceServicer):  # type: ignore[misc]
         self.error: Exception | None = None
         self.seconds = 0.0
         self.seen: context.CallContext | None = None
+        self.calls: dict[str, context.CallContext] = {}
         self.deleted = 0
         self.cancelled = asyncio.Event()
 
     async def GetModel(self, request: Any, _: Any) -> messages.GetModelResponse:
         self.seen = context.current()
+        assert self.seen is not None
+        self.calls[request.name] = self.seen
         try:
             await asyncio.sleep(self.seconds)
         except asyncio.CancelledError:
@@ -366,3 +369,20 @@ async def test_paths_that_only_look_like_a_method_do_not_exist(served: Standalon
             call = channel.unary_unary(path)
             error = await refused(call(READ.SerializeToString(), metadata=served.bearer(("admin", "*"))))
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED, path
+
+
+async def test_calls_at_one_time_have_each_its_own_metadata(served: Standalone, servicer: Repository) -> None:
+    servicer.seconds = 0.01
+
+    async def ask(stub: Any, number: int) -> None:
+        bearer = served.bearer(("viewer", "*"), subject=f"principals/{number}")
+        request = messages.GetModelRequest(name=f"buckets/team/models/{number}")
+        await stub.GetModel(request, metadata=(*bearer, ("x-request-id", f"request-{number}")))
+
+    async with served.channel() as channel:
+        stub = stubs.RepositoryServiceStub(channel)
+        await asyncio.gather(*(ask(stub, number) for number in range(50)))
+
+    assert {
+        name: (call.request_id, call.principal.name) for name, call in servicer.calls.items() if call.principal
+    } == {f"buckets/team/models/{number}": (f"request-{number}", f"principals/{number}") for number in range(50)}
