@@ -15,27 +15,20 @@ from typing import TypeVar
 
 import psutil
 
-from services.chassis import allocator
-
 T = TypeVar("T")
 # A collection stops every thread: for milliseconds, or for up to a quarter of a second where `spare_libraries` came too
 # late. For less than this it is not worth it, nor where almost everything came back without.
 _WORTH_COLLECTING = 16 * 1024 * 1024
 _ALMOST_ALL = 0.95
 
-
-# glibc's numbers of its settings: from how much free memory at the end of a heap on it gives some back, and how much of
-# it then stays.
-_TRIM_THRESHOLD, _TOP_PAD = -1, -2
-# Freeing this much makes glibc look at the end of the heap.
-_PROBE_BYTES = 256 * 1024
+# glibc's number of its setting for how many heaps there may be.
+_ARENA_MAX = -8
 
 
 def _find_glibc() -> ctypes.CDLL | None:
     """The C library if it is glibc; None where the allocator is another one."""
     try:
         library = ctypes.CDLL(None)
-        library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
         _ = library.malloc_trim, library.mallopt
     except (AttributeError, OSError, TypeError):
         return None
@@ -43,7 +36,6 @@ def _find_glibc() -> ctypes.CDLL | None:
 
 
 _GLIBC = _find_glibc()
-_TRIMMING = threading.Lock()
 # Python's own allocator gives memory back by the megabyte, once nothing lives in it. The interpreter's cache of
 # attribute look-ups keeps names that came out of an artifact, strewn over all the memory that loading it needed.
 _CLEAR_TYPE_CACHE: Callable[[], object] = getattr(sys, "_clear_type_cache", lambda: None)
@@ -54,21 +46,21 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def give_back() -> None:
-    """Has the allocators return what is free in them. It takes up to 50 ms for half a gigabyte, and needs no GIL.
+def use_one_heap() -> None:
+    """Has all threads that come from now on allocate from one heap. To be called before there are any.
 
-    Of a heap, which glibc has several of, the end goes back only in a thread that allocates from it: so this is to be
-    called in the thread that loaded what was freed.
+    glibc gives threads heaps of their own, and gives back the free end of the first one only. Threads that hold the GIL
+    while they allocate do not stand in each other's way.
     """
+    if _GLIBC is not None:
+        _GLIBC.mallopt(_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Has the allocators return what is free in them. It takes up to 50 ms for half a gigabyte, and needs no GIL."""
     _CLEAR_TYPE_CACHE()
-    if _GLIBC is None:
-        return
-    with _TRIMMING:
-        _GLIBC.mallopt(_TRIM_THRESHOLD, 0)
-        _GLIBC.mallopt(_TOP_PAD, 0)
-        _GLIBC.free(_GLIBC.malloc(_PROBE_BYTES))
+    if _GLIBC is not None:
         _GLIBC.malloc_trim(0)
-        allocator.keep_memory_of_messages()
 
 
 def release(close: Callable[[], None], expected: int) -> None:

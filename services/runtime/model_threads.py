@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from services.runtime.formats.port import LoadedModel
-from services.runtime.memory import Meter, give_back, release
+from services.runtime.memory import Meter, release
 from services.wire.errors import ModelFailed, Overloaded, ServiceError
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
@@ -67,8 +67,6 @@ class ModelThreads:
         expected = memory_bytes if model.device == "cpu" else 0
         await asyncio.get_running_loop().run_in_executor(self._leaving, self._release, model.close, expected)
         self._models -= 1
-        for pool in (self._small, self._large):  # as soon as they are free
-            pool.submit(give_back)
 
     def close(self) -> None:
         """Takes no more work; what is under way ends by itself."""
