@@ -1,0 +1,84 @@
+"""Calls on a stream whose other side reads all and answers nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.api_gateway.call_stream import CallStream
+from services.wire.errors import DeadlinePassed, ServiceError
+from stellwerk.job.v1 import work_pb2
+from stellwerk.router.v1 import call_service_pb2 as messages
+from tests.fakes.eventually import eventually
+
+
+class Silent:
+    """A router that greets and says nothing more."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[int] = []
+        self._greeted = False
+
+    async def read(self) -> messages.ExchangeResponse:
+        if self._greeted:
+            await asyncio.Event().wait()
+        self._greeted = True
+        return messages.ExchangeResponse()
+
+    async def write(self, frame: bytes) -> None:
+        self.cancelled += messages.ExchangeRequest.FromString(frame).cancelled
+
+    def cancel(self) -> None:
+        """Nothing is left to be told."""
+
+
+@pytest.fixture
+def router() -> Silent:
+    return Silent()
+
+
+@pytest.fixture
+async def stream(router: Silent) -> AsyncIterator[CallStream]:
+    async def connect() -> Silent:
+        return router
+
+    calls = CallStream(connect)
+    running = asyncio.create_task(calls.run())
+    await calls.opened(5)
+    yield calls
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def ended(stream: CallStream, seconds: float) -> tuple[int, float, object]:
+    """The id of a call, after how many seconds it ended, and with what."""
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[messages.Answer | ServiceError] = loop.create_future()
+    started = time.monotonic()
+    id = stream.send(messages.Call(), work_pb2.WorkItem(), "token", seconds, end.set_result)
+    result = await asyncio.wait_for(end, 10)
+    return id, time.monotonic() - started, result
+
+
+async def test_each_call_ends_at_its_own_deadline_and_the_router_is_told(router: Silent, stream: CallStream) -> None:
+    limits = [0.3, 0.05, 0.15]
+
+    calls = await asyncio.gather(*(ended(stream, seconds) for seconds in limits))
+
+    for (_, took, result), seconds in zip(calls, limits, strict=True):
+        assert isinstance(result, DeadlinePassed)
+        assert seconds <= took < seconds + 1.0
+    await eventually(lambda: len(router.cancelled) == 3)
+    assert router.cancelled == [calls[1][0], calls[2][0], calls[0][0]]
+
+
+async def test_deadlines_are_kept_again_after_nothing_was_waited_for(stream: CallStream) -> None:
+    for _ in range(3):
+        await ended(stream, 0.01)
+
+    _, _, result = await ended(stream, 0.01)
+
+    assert isinstance(result, DeadlinePassed)
