@@ -24,4 +24,5 @@ def keep_memory_of_messages() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     wanted = {_MMAP_THRESHOLD: MAPPED_FROM_BYTES, _TRIM_THRESHOLD: KEPT_BYTES, _TOP_PAD: _AHEAD_BYTES}
-    return all([mallopt(option, value) for option, value in wanted.items()])
+    taken = [bool(mallopt(option, value)) for option, value in wanted.items()]
+    return all(taken)
