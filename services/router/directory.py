@@ -12,6 +12,8 @@ from collections import OrderedDict
 from typing import Any
 
 from services.chassis.broker.port import Delivery
+from services.router.turnover import Turnover
+from services.wire import topology
 from services.wire.errors import InvalidInput, NotFound
 from services.wire.names import ModelName, parse_model
 from stellwerk.repository.v1 import repository_service_pb2 as messages
@@ -19,6 +21,8 @@ from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
 from stellwerk.type.v1 import event_pb2
 
 _CAPACITY = 10_000
+# News by which a name means another version; by other news there is one less.
+_MOVES = frozenset((topology.VERSION_CREATED, topology.ALIAS_CHANGED))
 
 
 class ModelDirectory:
@@ -30,6 +34,7 @@ class ModelDirectory:
         self._known: OrderedDict[ModelName, tuple[float, messages.ModelVersion]] = OrderedDict()
         self._asking: dict[ModelName, asyncio.Task[messages.ModelVersion]] = {}
         self._epoch = 0
+        self.turnover = Turnover()
 
     @property
     def repository(self) -> Any:
@@ -87,10 +92,16 @@ class ModelDirectory:
         except InvalidInput:
             self.clear()
             return
+        moved, now = delivery.routing_key in _MOVES, time.monotonic()
         for name in [n for n in self._known if n.parent == changed.parent]:
-            del self._known[name]
+            _, former = self._known.pop(name)
+            if moved and name.version is None:
+                self.turnover.changed(name, former, now)
+        if not moved:
+            self.turnover.forget(changed.parent)
 
     def clear(self) -> None:
         """Forgets everything, as after a broker outage in which events may have been missed."""
         self._epoch += 1
         self._known.clear()
+        self.turnover.clear()

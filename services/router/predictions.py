@@ -56,11 +56,38 @@ class Predictions:
     def known(self, name: ModelName) -> Callee | None:
         """What the name means, if that is known without asking."""
         version = self.directory.known(name)
-        return None if version is None else self.callee(version)
+        if version is None:
+            return None
+        callee = self.callee(version)
+        if self.directory.turnover and self._answers(callee):
+            self.directory.turnover.settled(name)
+        return callee
 
     async def find(self, name: ModelName) -> Callee:
-        """What the name means. Raises ModelNotFound and its siblings."""
-        return self.callee(await self.directory.resolve(name))
+        """What the name means; what it meant before, while that is served and what it means now is not yet.
+
+        Raises ModelNotFound and its siblings.
+        """
+        callee = self.callee(await self.directory.resolve(name))
+        change = self.directory.turnover.of(name)
+        if change is None:
+            return callee
+        earlier = [self.callee(version) for version in change.former if version.name != callee.name]
+        former = next(filter(self._answers, earlier), None)
+        if former is None or self._answers(callee):
+            return callee
+        call, now = context.current(), time.monotonic()
+        deadline = now + (call.remaining() if call else 30.0)
+        try:
+            await self.serving.ready(self.demand(callee), change.patience(now, deadline))
+        except ServiceError:
+            return callee if self._answers(callee) or not self._answers(former) else former
+        return callee
+
+    def _answers(self, callee: Callee) -> bool:
+        """Whether the version was called before and can be called again at once."""
+        demand = callee.demand
+        return demand is not None and self.serving.keeps(demand) and self.serving.fleet.ready(demand.key)
 
     def callee(self, version: repository.ModelVersion) -> Callee:
         """A version, ready to be called."""
@@ -92,6 +119,8 @@ class Predictions:
         self._check_size(work)
         method.check(work)
         tenant = work.context.get(keys.PRINCIPAL, "")
+        if callee.policy.default_timeout:  # a request may ask for less, not for more
+            deadline = min(deadline, time.monotonic() + callee.policy.default_timeout)
         return self._dispatcher.submit(
             demand.key, work, deadline=deadline, tenant=tenant, policy=callee.policy, answered=answered
         )

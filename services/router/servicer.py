@@ -28,7 +28,7 @@ class RouterServicer:
         self._pending, self._broker = pending, broker
 
     async def Predict(self, request: messages.PredictRequest, _: Any) -> messages.PredictResponse:
-        version = await self._predictions.resolve(parse_model(request.name))
+        version = (await self._predictions.find(parse_model(request.name))).version
         plain = request.HasField("instances")
         if plain and request.inputs:
             raise InvalidInput("give either inputs or instances, not both")
