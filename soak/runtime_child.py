@@ -11,6 +11,7 @@ import uvloop
 
 from services.chassis import allocator
 from services.chassis.process import Process
+from services.runtime import memory
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import assemble
 from tests.fakes.process import standalone
@@ -46,7 +47,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--memory-bytes", type=int, default=0)
     options = parser.parse_args()
-    allocator.keep_memory_of_messages()  # as every service does when it starts
+    # As a runtime does when it starts.
+    memory.use_one_heap()
+    allocator.keep_memory_of_messages()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(options.port, options.folder, options.memory_bytes))
 

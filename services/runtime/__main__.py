@@ -4,8 +4,10 @@ import os
 import sys
 
 from services.chassis.entry import run
+from services.runtime import memory
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import compose
 
 if __name__ == "__main__":
+    memory.use_one_heap()
     sys.exit(run(compose, RuntimeSettings, os.environ))

@@ -43,7 +43,6 @@ class Agent:
     """Attaches to a router, loads what it is told to, answers what its queues bring."""
 
     def __init__(self, settings: RuntimeSettings, around: Surroundings) -> None:
-        memory.use_one_heap()
         self.name = f"runtimes/{runtime_name(settings)}"
         self._settings, self._around = settings, around
         self._cores, self._memory = inventory.cpu_cores(), inventory.memory_bytes()
