@@ -50,7 +50,7 @@ bench-overload: install ## Measure what overload and short timeouts do, here and
 conformance: install ## Check Stellwerk, Triton and MLServer against the protocol, and compare; writes docs/conformance/
 	@$(BIN)/python -m tests.differential
 
-soak: install ## Long runs that show that nothing grows, leaks or wears out; writes soak/results/ (about a quarter of an hour)
+soak: install ## Long runs that show that nothing grows, leaks or wears out; writes soak/results/ (about eight minutes)
 	@$(BIN)/python -m soak
 
 secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)
