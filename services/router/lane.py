@@ -15,11 +15,12 @@ from services.router.window import CallSizes, window
 from services.wire.errors import Overloaded
 from stellwerk.job.v1 import work_pb2
 
-# Bounds of one envelope: more does not amortise better and delays the first answer.
-MAX_ITEMS = 128
+# Bounds of one envelope: more does not amortise better, and the runtime is to begin while the rest is still looked at
+# here. With 32 instead of 128 a fifth more requests of 64 callers were answered for the same CPU.
+MAX_ITEMS = 32
 MAX_BYTES = 1024 * 1024
 # Sends not yet confirmed. While one is, only a full envelope goes: what gathers meanwhile goes together.
-MAX_SENDS = 4
+MAX_SENDS = 8
 # What has less time left than this is not sent: it could not even be received.
 LEAST_SECONDS = 0.001
 # What has less than this share of the time that its answer is expected to take is not sent either.
