@@ -1,5 +1,5 @@
-"""One stream to the router that carries the calls of many callers. What gathers while a frame is being written goes
-with the next one: no timer, so that a lone call waits for nobody.
+"""One stream to the router that carries the calls of many callers. What gathers while a frame is on its way goes with
+the next one; a lone call waits for nobody.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ MAX_CREDENTIALS = 4096
 _OVERTIME_SECONDS, _LOOK_SECONDS = 0.06, 0.04
 _CALL = tag(messages.ExchangeRequest, "calls")
 _WORK = tag(messages.Call, "work")
+# A frame counts as being on its way until any answer comes, for so long at most. gRPC's callers come one by one, and
+# would fill frames of one or two without it; who calls alone has its answer before it calls again.
+_UNDER_WAY_SECONDS = 0.003
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 # A router that restarts is back within moments: a call waits so long for a stream before it is told that there is none.
 PATIENCE_SECONDS = 1.0
@@ -65,6 +68,8 @@ class CallStream:
         self._look: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._opened = asyncio.Event()
+        # An answer has come since the last frame.
+        self._heard = asyncio.Event()
         self.problem = "the router has not been reached yet"
         self._reset()
 
@@ -146,6 +151,7 @@ class CallStream:
                     self._stream, self.problem = stream, ""
                     self._opened.set()
                     writing = asyncio.create_task(self._write(stream))
+                self._heard.set()
                 for answer in frame.answers:
                     self._take(answer)
         finally:
@@ -163,6 +169,15 @@ class CallStream:
             self._wake.clear()
             while said := self._next_frame():
                 await stream.write(said)
+                await self._under_way()
+
+    async def _under_way(self) -> None:
+        self._heard.clear()
+        try:
+            async with asyncio.timeout(_UNDER_WAY_SECONDS):
+                await self._heard.wait()
+        except TimeoutError:
+            return
 
     def _next_frame(self) -> bytes:
         """What is to be sent next: all that is said aside, so that no call goes before its credential, and calls."""
