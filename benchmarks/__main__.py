@@ -1,6 +1,8 @@
-"""`python -m benchmarks`: measures the figures side by side with other servers and writes benchmarks/results/.
+"""`python -m benchmarks`: measures the figures side by side with other servers and writes
+benchmarks/results/.
 
-`overload` and `timeouts` are measured when they are named: they take longer, and one system runs at a time.
+`overload` and `timeouts` are measured when they are named: they take longer, and one system runs at
+a time.
 """
 
 from __future__ import annotations
@@ -23,12 +25,18 @@ def progress(text: str) -> None:
 
 
 def main() -> int:
-    """The exit code: 1 if a figure could not be measured; a missed target is a finding and no failure."""
+    """The exit code: 1 if a figure could not be measured; a missed target is a finding and no
+    failure.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     known = ", ".join([*FIGURES, *APART])
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"which of {known} [default: B1 to B9]")
+    parser.add_argument(
+        "figures", nargs="*", metavar="FIGURE", help=f"which of {known} [default: B1 to B9]"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer, shorter measurements")
-    parser.add_argument("--broker", default="auto", help="what `stellwerk up --broker` takes [default: auto]")
+    parser.add_argument(
+        "--broker", default="auto", help="what `stellwerk up --broker` takes [default: auto]"
+    )
     options = parser.parse_args()
     chosen = options.figures or list(FIGURES)
     if unknown := [name for name in chosen if name not in (*FIGURES, *APART)]:
@@ -53,7 +61,9 @@ def _overload(quick: bool, broker: str) -> str:
     about, effort = overload_report.head(), overload.QUICK if quick else overload.FULL
     folder = report.SCRATCH if quick else report.RESULTS
     chart = folder / "overload.png" if quick else overload_report.CHART
-    table = overload_report.write_overload(overload.run(effort, broker, progress), effort, about, folder, chart)
+    table = overload_report.write_overload(
+        overload.run(effort, broker, progress), effort, about, folder, chart
+    )
     progress(f"wrote {folder / 'overload.md'}, its JSON, and {chart}")
     return table
 

@@ -1,4 +1,6 @@
-"""When requests are to leave, whatever became of those before them. Pure but for the random numbers it is given."""
+"""When requests are to leave, whatever became of those before them. Pure but for the random numbers
+it is given.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ class Step:
 
 
 def arrivals(steps: Sequence[Step], random: Random) -> Iterator[float]:
-    """The times of a Poisson process whose rate follows the steps, in seconds from its start, ascending.
+    """The times of a Poisson process whose rate follows the steps, in seconds from its start,
+    ascending.
 
-    That is how many users who know nothing of each other arrive. The same seed gives every system the same arrivals.
+    That is how many users who know nothing of each other arrive. The same seed gives every system
+    the same arrivals.
     """
     start = 0.0
     for step in steps:

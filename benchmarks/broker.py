@@ -1,7 +1,9 @@
-"""`python -m benchmarks.broker`: round trips through a real RabbitMQ, by the platform's adapter and by bare pika.
+"""`python -m benchmarks.broker`: round trips through a real RabbitMQ, by the platform's adapter and
+by bare pika.
 
-One process publishes to a queue, mandatory and confirmed; another consumes it, publishes an answer to the first one's
-exclusive queue, and acknowledges the question when its answer is confirmed. Both run on uvloop, as the services do.
+One process publishes to a queue, mandatory and confirmed; another consumes it, publishes an answer
+to the first one's exclusive queue, and acknowledges the question when its answer is confirmed. Both
+run on uvloop, as the services do.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ class Ours:
 
 
 class Pika:
-    """The library alone, its callbacks used as they come: one connection publishes, another consumes."""
+    """The library alone, its callbacks used as they come: one connection publishes, another
+    consumes.
+    """
 
     def __init__(self) -> None:
         self._connections: list[AsyncioConnection] = []
@@ -95,7 +99,9 @@ class Pika:
 
     async def start(self, url: str) -> None:
         self._publishing = await self._channel(url)
-        await _called(lambda done: self._publishing.confirm_delivery(self._on_confirm, callback=done))
+        await _called(
+            lambda done: self._publishing.confirm_delivery(self._on_confirm, callback=done)
+        )
         self._consuming = await self._channel(url)
 
     async def listen(self, queue: QueueSpec, on_message: OnMessage) -> None:
@@ -113,11 +119,19 @@ class Pika:
             arguments |= {"x-max-length": queue.max_length, "x-overflow": "reject-publish"}
         await _called(
             lambda done: channel.queue_declare(
-                queue.name, durable=queue.durable, exclusive=queue.exclusive, arguments=arguments, callback=done
+                queue.name,
+                durable=queue.durable,
+                exclusive=queue.exclusive,
+                arguments=arguments,
+                callback=done,
             )
         )
         await _called(lambda done: channel.basic_qos(prefetch_count=PREFETCH, callback=done))
-        await _called(lambda done: channel.basic_consume(queue.name, deliver, auto_ack=queue.exclusive, callback=done))
+        await _called(
+            lambda done: channel.basic_consume(
+                queue.name, deliver, auto_ack=queue.exclusive, callback=done
+            )
+        )
 
     def send(self, queue: str, message: Message, confirmed: Callable[[], None]) -> None:
         properties = BasicProperties(
@@ -136,13 +150,17 @@ class Pika:
         await asyncio.sleep(0.1)
 
     async def _channel(self, url: str) -> Any:
-        connection: Any = await _called(lambda done: AsyncioConnection(URLParameters(url), on_open_callback=done))
+        connection: Any = await _called(
+            lambda done: AsyncioConnection(URLParameters(url), on_open_callback=done)
+        )
         self._connections.append(connection)
         return await _called(lambda done: connection.channel(on_open_callback=done))
 
     def _on_confirm(self, frame: Any) -> None:
         tag = frame.method.delivery_tag
-        for confirmed in [t for t in self._confirms if t <= tag] if frame.method.multiple else [tag]:
+        for confirmed in (
+            [t for t in self._confirms if t <= tag] if frame.method.multiple else [tag]
+        ):
             self._confirms.pop(confirmed)()
 
 
@@ -159,7 +177,9 @@ async def _called(begin: Callable[[Callable[[Any], None]], Any]) -> Any:
 async def _answer(party: Party, url: str, listening: Any, over: Any) -> None:
     await party.start(url)
 
-    def on_question(body: bytes, reply_to: str, correlation_id: str, ack: Callable[[], None]) -> None:
+    def on_question(
+        body: bytes, reply_to: str, correlation_id: str, ack: Callable[[], None]
+    ) -> None:
         party.send(reply_to, Message(body, correlation_id=correlation_id), ack)
 
     await party.listen(QUESTIONS, on_question)
@@ -170,7 +190,9 @@ async def _answer(party: Party, url: str, listening: Any, over: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of one load: round trips, their latencies in seconds, and CPU-seconds of the three processes."""
+    """Of one load: round trips, their latencies in seconds, and CPU-seconds of the three
+    processes.
+    """
 
     seconds: float
     latencies: list[float]
@@ -211,7 +233,12 @@ class Asking:
         self._last += 1
         name = str(self._last)
         self._waiting[name] = time.perf_counter()
-        message = Message(bytes(BODY_BYTES), reply_to=ANSWERS.name, correlation_id=name, expiration_ms=EXPIRATION_MS)
+        message = Message(
+            bytes(BODY_BYTES),
+            reply_to=ANSWERS.name,
+            correlation_id=name,
+            expiration_ms=EXPIRATION_MS,
+        )
         self._party.send(QUESTIONS.name, message, lambda: None)
 
     def _on_answer(self, _: bytes, __: str, correlation_id: str, ack: Callable[[], None]) -> None:
@@ -260,15 +287,21 @@ async def _measure(name: str, server: RabbitMQ, seconds: float) -> None:
 
 def _row(name: str, in_flight: int, result: Result) -> str:
     count = len(result.latencies)
-    each = " ".join(f"{spent / count * 1e6:9.0f}" for spent in (result.asking, result.answering, result.broker))
+    each = " ".join(
+        f"{spent / count * 1e6:9.0f}" for spent in (result.asking, result.answering, result.broker)
+    )
     median = statistics.median(result.latencies) * 1e6
     return f"{name:10} {in_flight:9} {count / result.seconds:9.0f} {median:9.0f} {each}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.broker", description=__doc__)
-    parser.add_argument("parties", nargs="*", metavar="PARTY", help=f"of {', '.join(PARTIES)} [default: all]")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each load lasts [default: 2]")
+    parser.add_argument(
+        "parties", nargs="*", metavar="PARTY", help=f"of {', '.join(PARTIES)} [default: all]"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="how long each load lasts [default: 2]"
+    )
     options = parser.parse_args()
     _be_quiet()
     with tempfile.TemporaryDirectory(prefix="stellwerk-bench-") as directory:

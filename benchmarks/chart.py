@@ -1,4 +1,5 @@
-"""Draws what overload did to each system, as a PNG. Run by the environment that has matplotlib, with nothing of ours.
+"""Draws what overload did to each system, as a PNG. Run by the environment that has matplotlib,
+with nothing of ours.
 
 python chart.py overload.json overload.png
 """
@@ -20,25 +21,37 @@ ROWS = ("requests per second", "latency, ms", "memory ÷ its start")
 
 
 def draw(report: dict[str, Any], target: Path) -> None:
-    """One column for each system; what is offered grows from half of its capacity to four times that and falls back."""
+    """One column for each system; what is offered grows from half of its capacity to four times
+    that and falls back.
+    """
     systems = report["systems"]
     figure, axes = plt.subplots(
-        len(ROWS), len(systems), figsize=(5.2 * len(systems), 8.6), sharex=True, sharey="row", squeeze=False
+        len(ROWS),
+        len(systems),
+        figsize=(5.2 * len(systems), 8.6),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
     )
     for column, system in enumerate(systems):
         _rates(axes[0][column], system)
         _latencies(axes[1][column], system, report["deadline_ms"])
         _memory(axes[2][column], system)
-        axes[0][column].set_title(f"{system['system']}  (capacity {system['capacity']:.0f}/s)", fontsize=12, pad=20)
+        axes[0][column].set_title(
+            f"{system['system']}  (capacity {system['capacity']:.0f}/s)", fontsize=12, pad=20
+        )
         axes[2][column].set_xlabel("seconds")
         for row, axis in enumerate(axes[:, column]):
             _mark_steps(axis, system, named=row == 0)
     for row, label in enumerate(ROWS):
         axes[row][0].set_ylabel(label)
-        axes[row][0].legend(loc="lower left" if row == 1 else "upper left", fontsize=8, framealpha=0.9)
+        axes[row][0].legend(
+            loc="lower left" if row == 1 else "upper left", fontsize=8, framealpha=0.9
+        )
     work, patience = report["work_ms"], report["deadline_ms"] / 1000
     figure.suptitle(
-        f"A model that takes {work:g} ms a call, asked by clients that wait {patience:g} s and do not try again",
+        f"A model that takes {work:g} ms a call, asked by clients that wait {patience:g} s and do"
+        " not try again",
         fontsize=13,
     )
     figure.tight_layout()
@@ -50,9 +63,24 @@ def _rates(axis: Any, system: dict[str, Any]) -> None:
     seconds = system["seconds"]
     times = range(len(seconds))
     lost = ("late", "expired", "abandoned", "failed")
-    axis.step(times, [second["offered"] for second in seconds], where="post", color=OFFERED, label="offered")
-    axis.plot(times, [second["goodput"] for second in seconds], color=GOOD, linewidth=2.2, label="answered in time")
-    for names, color, label in ((("refused",), REFUSED, "refused at once"), (lost, LATE, "too late or timed out")):
+    axis.step(
+        times,
+        [second["offered"] for second in seconds],
+        where="post",
+        color=OFFERED,
+        label="offered",
+    )
+    axis.plot(
+        times,
+        [second["goodput"] for second in seconds],
+        color=GOOD,
+        linewidth=2.2,
+        label="answered in time",
+    )
+    for names, color, label in (
+        (("refused",), REFUSED, "refused at once"),
+        (lost, LATE, "too late or timed out"),
+    ):
         counts = [sum(second["outcomes"].get(name, 0) for name in names) for second in seconds]
         axis.plot(times, counts, color=color, linewidth=1.2, label=label)
     axis.axhline(system["capacity"], color="black", linewidth=0.7, linestyle=":")
@@ -67,7 +95,13 @@ def _latencies(axis: Any, system: dict[str, Any], deadline: float) -> None:
         ("refused_p99", "refused, p99", REFUSED, 1.2),
     ):
         points = [(at, second[key]) for at, second in enumerate(seconds) if second[key] is not None]
-        axis.plot([at for at, _ in points], [value for _, value in points], color=color, linewidth=width, label=label)
+        axis.plot(
+            [at for at, _ in points],
+            [value for _, value in points],
+            color=color,
+            linewidth=width,
+            label=label,
+        )
     axis.axhline(deadline, color=LATE, linewidth=0.9, linestyle="--", label="deadline")
     axis.set_yscale("log")
 
@@ -87,7 +121,15 @@ def _mark_steps(axis: Any, system: dict[str, Any], named: bool) -> None:
         axis.axvline(start, color="#d0d7de", linewidth=0.8)
         if named:
             middle, across = start + step["duration"] / 2, axis.get_xaxis_transform()
-            axis.text(middle, 1.01, f"{step['factor']:g} C", transform=across, ha="center", fontsize=9, color="#57606a")
+            axis.text(
+                middle,
+                1.01,
+                f"{step['factor']:g} C",
+                transform=across,
+                ha="center",
+                fontsize=9,
+                color="#57606a",
+            )
         start += step["duration"]
     axis.set_xlim(0, start)
 

@@ -1,5 +1,6 @@
-"""What the router's dispatcher costs a request, in microseconds of CPU: from `submit` to the answer, with a broker that
-takes and answers at once. Run as `python -m benchmarks.dispatch_path`."""
+"""What the router's dispatcher costs a request, in microseconds of CPU: from `submit` to the
+answer, with a broker that takes and answers at once. Run as `python -m
+benchmarks.dispatch_path`."""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ def _item() -> work_pb2.WorkItem:
 
 
 async def _rig(broker: InstantBroker) -> Dispatcher:
-    dispatcher = Dispatcher(cast(Broker, broker), PendingTable(), "router-0", structlog.get_logger())
+    dispatcher = Dispatcher(
+        cast(Broker, broker), PendingTable(), "router-0", structlog.get_logger()
+    )
     await dispatcher.listen()
     return dispatcher
 
@@ -108,7 +111,9 @@ async def answered(in_flight: int, items: int) -> tuple[float, float]:
 
     def submit() -> None:
         deadline = time.monotonic() + _PATIENT
-        dispatcher.submit(KEY, waiting.pop(), deadline=deadline, tenant="users/ada", answered=on_answer)
+        dispatcher.submit(
+            KEY, waiting.pop(), deadline=deadline, tenant="users/ada", answered=on_answer
+        )
 
     started = time.process_time()
     for _ in range(in_flight):
@@ -129,7 +134,14 @@ async def refused(items: int) -> float:
     while refusals < items:
         started = time.process_time()
         try:
-            dispatcher.submit(KEY, item, deadline=deadline, tenant="users/ada", policy=policy, answered=lambda _: None)
+            dispatcher.submit(
+                KEY,
+                item,
+                deadline=deadline,
+                tenant="users/ada",
+                policy=policy,
+                answered=lambda _: None,
+            )
         except Overloaded:
             spent += time.process_time() - started
             refusals += 1
@@ -144,7 +156,10 @@ async def main() -> None:
     for in_flight in (1, 64, 256):
         rounds = [await answered(in_flight, 20_000) for _ in range(3)]
         micros, gathered = min(rounds)
-        print(f"{in_flight:4} in flight: {micros:6.1f} µs of CPU an item, {gathered:5.1f} items an envelope")
+        print(
+            f"{in_flight:4} in flight: {micros:6.1f} µs of CPU an item, {gathered:5.1f} items an"
+            " envelope"
+        )
     print(f"   a refusal: {min([await refused(5_000) for _ in range(3)]):6.1f} µs of CPU")
 
 

@@ -1,7 +1,9 @@
-"""What the gateway's HTTP door costs for one prediction, by piece: CPU-µs per request, everything behind it left out.
+"""What the gateway's HTTP door costs for one prediction, by piece: CPU-µs per request, everything
+behind it left out.
 
-`python -m benchmarks.door_path` prints a table. The pieces run in a loop of their own and are the best of several
-rounds; the last lines come from wrk on a real socket, an empty ASGI application and the door in turns.
+`python -m benchmarks.door_path` prints a table. The pieces run in a loop of their own and are the
+best of several rounds; the last lines come from wrk on a real socket, an empty ASGI application and
+the door in turns.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ from stellwerk.type.v1 import tensor_pb2
 
 _CONNECTIONS, _SECONDS, _ROUNDS = 64, 2.0, 5
 _PATH = b"/v2/models/iris/infer"
-_BODY = orjson.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]})
+_BODY = orjson.dumps(
+    {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
+)
 # As long as a token is.
 _TOKEN = "e" * 400
 _OUTPUT = tensor_pb2.Tensor(name="y", datatype="INT64", shape=[1], data=bytes(8))
@@ -75,7 +79,9 @@ def settings() -> GatewaySettings:
 def door(log: structlog.typing.FilteringBoundLogger) -> HttpDoor:
     """The door as the gateway has it, but for what is behind it."""
     given, principals = settings(), {_TOKEN: Principal("principals/ada")}
-    upstreams = Upstreams({"router": "", "repository": "", "controlplane": ""}, lambda _: SimpleNamespace())  # type: ignore[arg-type, return-value]
+    upstreams = Upstreams(
+        {"router": "", "repository": "", "controlplane": ""}, lambda _: SimpleNamespace()
+    )  # type: ignore[arg-type, return-value]
     site = site_of(given, upstreams, Instant())
 
     async def exchange(bearer: str) -> str:
@@ -83,7 +89,9 @@ def door(log: structlog.typing.FilteringBoundLogger) -> HttpDoor:
 
     tracing = telemetry.Tracing("api_gateway", "1", "")
     journal = HttpJournal(CollectorRegistry(), log, lambda _: None, tracing)
-    return HttpDoor(site, Doorkeeper(exchange, principals.__getitem__), Limits.of(given), journal, log)
+    return HttpDoor(
+        site, Doorkeeper(exchange, principals.__getitem__), Limits.of(given), journal, log
+    )
 
 
 def process_log() -> structlog.typing.FilteringBoundLogger:
@@ -128,7 +136,9 @@ async def receive() -> dict[str, Any]:
     return {"type": "http.request", "body": _BODY, "more_body": False}
 
 
-async def best(work: Callable[[], Awaitable[Any]], rounds: int = _ROUNDS, times: int = 4000) -> float:
+async def best(
+    work: Callable[[], Awaitable[Any]], rounds: int = _ROUNDS, times: int = 4000
+) -> float:
     """CPU-µs of one unit of work, in the best of several rounds."""
     spent = []
     for _ in range(rounds):
@@ -210,7 +220,9 @@ def on_sockets(rounds: int) -> dict[str, float]:
         for _ in range(rounds):
             for system in systems:
                 call = RestCall(system.url, _BODY, {"Authorization": f"Bearer {_TOKEN}"}, bool)
-                spent[system.name].append(1000 * rest_load.measure(system, call, _CONNECTIONS, _SECONDS).cpu)
+                spent[system.name].append(
+                    1000 * rest_load.measure(system, call, _CONNECTIONS, _SECONDS).cpu
+                )
     finally:
         for system in systems:
             system.stop()
@@ -220,13 +232,17 @@ def on_sockets(rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.door_path", description=__doc__)
     parser.add_argument("--serve", choices=["bare", "door"], help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=_ROUNDS, help="of wrk on each [default: %(default)s]")
+    parser.add_argument(
+        "--rounds", type=int, default=_ROUNDS, help="of wrk on each [default: %(default)s]"
+    )
     options = parser.parse_args()
     if options.serve:
         uvloop.run(serve(options.serve))
         return
     with open("/dev/null", "wb") as nowhere:
-        found = subprocess.run([sys.executable, "-c", _IN_PROCESS], stdout=subprocess.PIPE, stderr=nowhere, check=True)
+        found = subprocess.run(
+            [sys.executable, "-c", _IN_PROCESS], stdout=subprocess.PIPE, stderr=nowhere, check=True
+        )
     for piece, microseconds in (orjson.loads(found.stdout) | on_sockets(options.rounds)).items():
         print(f"{piece:24} {microseconds:7.1f} µs")
 

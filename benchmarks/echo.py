@@ -1,6 +1,8 @@
-"""The bare minimum of a gRPC round trip: grpc.aio with uvloop answering ModelInfer with what it was sent.
+"""The bare minimum of a gRPC round trip: grpc.aio with uvloop answering ModelInfer with what it was
+sent.
 
-As a program it serves until it is ended and prints its port; as a module it starts that program as a system.
+As a program it serves until it is ended and prints its port; as a module it starts that program as
+a system.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelIn
 class Echo(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers with the inputs as outputs."""
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: _Context) -> pb.ModelInferResponse:
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: _Context
+    ) -> pb.ModelInferResponse:
         """One output per input, its bytes untouched."""
         answer = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
         for tensor in request.inputs:
@@ -44,7 +48,11 @@ class EchoServer:
     def __init__(self) -> None:
         self.versions: Mapping[str, str] = {"grpcio": grpc.__version__, "uvloop": version("uvloop")}
         self._directory = tempfile.TemporaryDirectory()
-        self._child = Child([sys.executable, "-m", "benchmarks.echo"], Path(self._directory.name) / "log", speaks=True)
+        self._child = Child(
+            [sys.executable, "-m", "benchmarks.echo"],
+            Path(self._directory.name) / "log",
+            speaks=True,
+        )
         self.address = f"127.0.0.1:{int(self._child.first_line())}"
 
     def call(self, request: bytes) -> GrpcCall:

@@ -12,7 +12,18 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("grpcio", "numpy", "orjson", "pika", "protobuf", "pymongo", "scikit-learn", "skops", "uvicorn", "uvloop")
+PACKAGES = (
+    "grpcio",
+    "numpy",
+    "orjson",
+    "pika",
+    "protobuf",
+    "pymongo",
+    "scikit-learn",
+    "skops",
+    "uvicorn",
+    "uvloop",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -36,7 +47,9 @@ def commit() -> tuple[str, bool]:
     return _first_line(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "--verify", "--quiet", "HEAD"]
     ) or "unknown", bool(
-        _first_line(["git", "-C", str(ROOT), "status", "--porcelain", "--", "services", "sdk", "generated"])
+        _first_line(
+            ["git", "-C", str(ROOT), "status", "--porcelain", "--", "services", "sdk", "generated"]
+        )
     )
 
 
@@ -45,7 +58,10 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _version(package: str) -> str:

@@ -39,14 +39,31 @@ class Figure:
     better: Literal["higher", "lower"]
     unit: str
     # Which number of a measurement is compared.
-    value: Callable[[Measurement], float] = field(default=lambda measurement: measurement.per_second)
+    value: Callable[[Measurement], float] = field(
+        default=lambda measurement: measurement.per_second
+    )
 
 
-B1 = Figure("B1", "REST Open Inference JSON, 64 connections, authenticated ÷ MLServer", 6, "higher", "req/s")
-B2 = Figure("B2", "REST Open Inference JSON, 256 connections, authenticated ÷ Triton", 0.8, "higher", "req/s")
-B3 = Figure("B3", "gRPC ModelInfer, 64 in flight, whole path ÷ bare grpc.aio echo", 0.6, "higher", "req/s")
+B1 = Figure(
+    "B1", "REST Open Inference JSON, 64 connections, authenticated ÷ MLServer", 6, "higher", "req/s"
+)
+B2 = Figure(
+    "B2",
+    "REST Open Inference JSON, 256 connections, authenticated ÷ Triton",
+    0.8,
+    "higher",
+    "req/s",
+)
+B3 = Figure(
+    "B3", "gRPC ModelInfer, 64 in flight, whole path ÷ bare grpc.aio echo", 0.6, "higher", "req/s"
+)
 B4 = Figure(
-    "B4", "p50 of one lone REST request ÷ MLServer's", 2, "lower", "ms", value=lambda measurement: measurement.p50
+    "B4",
+    "p50 of one lone REST request ÷ MLServer's",
+    2,
+    "lower",
+    "ms",
+    value=lambda measurement: measurement.p50,
 )
 B5 = Figure(
     "B5",
@@ -129,7 +146,8 @@ def _pairs(
         mine, other = ours(plan.seconds), theirs(plan.seconds)
         failed = f", {mine.errors} + {other.errors} errors" if mine.errors or other.errors else ""
         progress(
-            f"{figure.id} pair {number}/{plan.pairs}: {figure.value(mine):,.2f} {figure.unit} against "
-            f"{figure.value(other):,.2f} ({other.system}), ratio {figure.value(mine) / figure.value(other):.2f}{failed}"
+            f"{figure.id} pair {number}/{plan.pairs}: {figure.value(mine):,.2f} {figure.unit}"
+            f" against {figure.value(other):,.2f} ({other.system}), ratio"
+            f" {figure.value(mine) / figure.value(other):.2f}{failed}"
         )
         yield mine, other

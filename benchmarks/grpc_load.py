@@ -1,8 +1,10 @@
-"""Load over gRPC with h2load: a closed loop of ModelInfer calls on one connection, the same client for every system.
+"""Load over gRPC with h2load: a closed loop of ModelInfer calls on one connection, the same client
+for every system.
 
-h2load is written in C and takes a tenth of the CPU time that a client in Python takes, which shares the cores with what
-it measures. It knows nothing of gRPC and takes a failed call, HTTP status 200 with a `grpc-status`, for a success. So
-one call is checked for its content before, and afterwards the bytes are counted: only a good answer has a message.
+h2load is written in C and takes a tenth of the CPU time that a client in Python takes, which shares
+the cores with what it measures. It knows nothing of gRPC and takes a failed call, HTTP status 200
+with a `grpc-status`, for a success. So one call is checked for its content before, and afterwards
+the bytes are counted: only a good answer has a message.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What h2load says: calls that got HTTP status 200, calls that failed below it, bytes of messages, seconds."""
+    """What h2load says: calls that got HTTP status 200, calls that failed below it, bytes of
+    messages, seconds.
+    """
 
     succeeded: int
     failed: int
@@ -45,13 +49,17 @@ class Sent:
 
 
 def check(name: str, call: GrpcCall) -> int:
-    """The length of the answer on the wire; raises WrongAnswer unless one call is answered OK and right."""
+    """The length of the answer on the wire; raises WrongAnswer unless one call is answered OK and
+    right.
+    """
     options = [("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(call.address, options=options) as channel:
         try:
             # Bytes in, bytes out, which the type stubs do not know.
             ask: Callable[..., bytes] = channel.unary_unary(METHOD)  # type: ignore[assignment]
-            answer = ask(call.request, timeout=DEADLINE_SECONDS, metadata=tuple(call.metadata.items()))
+            answer = ask(
+                call.request, timeout=DEADLINE_SECONDS, metadata=tuple(call.metadata.items())
+            )
         except grpc.RpcError as error:
             raise WrongAnswer(f"{name}: {error.code().name}: {error.details()}") from None
     if not call.right(pb.ModelInferResponse.FromString(answer)):
@@ -60,7 +68,9 @@ def check(name: str, call: GrpcCall) -> int:
 
 
 def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> Measurement:
-    """Keeps this many calls in flight; raises WrongAnswer if the answers are not all like a checked one."""
+    """Keeps this many calls in flight; raises WrongAnswer if the answers are not all like a checked
+    one.
+    """
     if shutil.which("h2load") is None:
         raise RuntimeError("h2load is not installed: apt-get install nghttp2-client")
     answer_bytes = check(system.name, call)
@@ -76,8 +86,20 @@ def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> M
 
 
 def _command(call: GrpcCall, body: Path, log: Path, in_flight: int, seconds: float) -> list[str]:
-    headers = {"content-type": "application/grpc", "te": "trailers", "grpc-timeout": f"{DEADLINE_SECONDS}S"}
-    command = ["h2load", "-t1", "-c1", f"-m{in_flight}", f"-D{max(1, round(seconds))}", "-d", str(body)]
+    headers = {
+        "content-type": "application/grpc",
+        "te": "trailers",
+        "grpc-timeout": f"{DEADLINE_SECONDS}S",
+    }
+    command = [
+        "h2load",
+        "-t1",
+        "-c1",
+        f"-m{in_flight}",
+        f"-D{max(1, round(seconds))}",
+        "-d",
+        str(body),
+    ]
     command += [f"-w{_WINDOW_BITS}", f"-W{_WINDOW_BITS}", f"--log-file={log}"]
     for name, value in {**headers, **call.metadata}.items():
         command += ["-H", f"{name}: {value}"]
@@ -101,14 +123,18 @@ def parse(output: str) -> Sent:
 def measurement(
     name: str, sent: Sent, answer_bytes: int, latencies: Sequence[float], cpu: Mapping[str, float]
 ) -> Measurement:
-    """A measurement from h2load's words. A call without a message was refused with a status and counts as an error.
+    """A measurement from h2load's words. A call without a message was refused with a status and
+    counts as an error.
 
-    `latencies` are milliseconds of all calls. Raises WrongAnswer where none was answered well, or where the answers
-    are longer than the checked one, so that good ones cannot be told from failed ones.
+    `latencies` are milliseconds of all calls. Raises WrongAnswer where none was answered well, or
+    where the answers are longer than the checked one, so that good ones cannot be told from failed
+    ones.
     """
     answered = min(sent.succeeded, sent.data_bytes // answer_bytes)
     if sent.data_bytes > sent.succeeded * answer_bytes:
-        raise WrongAnswer(f"{name}: answers differ in length, {sent.data_bytes} bytes in {sent.succeeded} answers")
+        raise WrongAnswer(
+            f"{name}: answers differ in length, {sent.data_bytes} bytes in {sent.succeeded} answers"
+        )
     middle = percentile(latencies, 0.5)
     if not answered or middle is None:
         raise WrongAnswer(f"{name} answered none of {sent.succeeded + sent.failed} calls well")

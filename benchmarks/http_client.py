@@ -1,4 +1,6 @@
-"""As little HTTP/1.1 as it takes to repeat one POST over many connections: a load generator shares the cores."""
+"""As little HTTP/1.1 as it takes to repeat one POST over many connections: a load generator shares
+the cores.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ class Pool:
         self._idle: list[Connection] = []
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body over a connection of its own; cancelled, that connection is closed. Raises BadResponse."""
+        """Status and body over a connection of its own; cancelled, that connection is closed.
+        Raises BadResponse.
+        """
         connection = await self._connection()
         try:
             answer = await connection.ask(request)
@@ -110,7 +114,9 @@ class Pool:
             if (connection := self._idle.pop()).open:
                 return connection
         try:
-            _, made = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port)
+            _, made = await asyncio.get_running_loop().create_connection(
+                Connection, self._host, self._port
+            )
         except OSError as problem:
             raise BadResponse(str(problem)) from None
         return made

@@ -21,7 +21,9 @@ class RestCall:
 
 @dataclass(frozen=True, slots=True)
 class GrpcCall:
-    """One ModelInfer to repeat: the address, the serialised request, the metadata, and how to tell a right answer."""
+    """One ModelInfer to repeat: the address, the serialised request, the metadata, and how to tell
+    a right answer.
+    """
 
     address: str
     request: bytes
@@ -31,7 +33,8 @@ class GrpcCall:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One load on one system. Latencies in milliseconds, `cpu` in CPU-seconds of the system per 1,000 requests.
+    """One load on one system. Latencies in milliseconds, `cpu` in CPU-seconds of the system per
+    1,000 requests.
 
     `cpu_parts` splits the same by the system's processes.
     """
@@ -48,12 +51,19 @@ class Measurement:
 
     def as_json(self) -> dict[str, Any]:
         """Its values, rounded to what they are worth."""
-        values = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
-        return values | {"cpu_parts": {part: round(value, 4) for part, value in self.cpu_parts.items()}}
+        values = {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in asdict(self).items()
+        }
+        return values | {
+            "cpu_parts": {part: round(value, 4) for part, value in self.cpu_parts.items()}
+        }
 
 
 class System(Protocol):
-    """A running server: `name` says what, `versions` of what, `parts` which processes do its work, by their names."""
+    """A running server: `name` says what, `versions` of what, `parts` which processes do its work,
+    by their names.
+    """
 
     @property
     def name(self) -> str: ...

@@ -16,7 +16,9 @@ PERIOD_SECONDS = 1.0
 
 
 class MemoryWatch:
-    """Reads the resident memory of all processes of a system, in MB, every second while the context lasts."""
+    """Reads the resident memory of all processes of a system, in MB, every second while the context
+    lasts.
+    """
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -29,14 +31,21 @@ class MemoryWatch:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._ended.set()
         self._thread.join()
 
     def since(self, start: float) -> list[tuple[float, float]]:
         """The readings from `start` on, by time.monotonic: seconds since then, and MB."""
-        return [(round(when - start, 2), round(megabytes, 1)) for when, megabytes in self._readings if when >= start]
+        return [
+            (round(when - start, 2), round(megabytes, 1))
+            for when, megabytes in self._readings
+            if when >= start
+        ]
 
     def _watch(self) -> None:
         while not self._ended.wait(PERIOD_SECONDS):
@@ -46,7 +55,9 @@ class MemoryWatch:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """B10: what a system takes before anybody asks for anything. Memory in MB, what processes share counted once."""
+    """B10: what a system takes before anybody asks for anything. Memory in MB, what processes share
+    counted once.
+    """
 
     seconds: float
     memory: float
@@ -54,11 +65,16 @@ class Start:
 
 
 def start_of(system: System) -> Start:
-    """To be called as soon as the system is ready; the time counts from the start of its first process."""
+    """To be called as soon as the system is ready; the time counts from the start of its first
+    process.
+    """
     parts = {name: [psutil.Process(pid) for pid in pids] for name, pids in system.parts().items()}
     began = min(process.create_time() for processes in parts.values() for process in processes)
     seconds = time.time() - began
-    memory = {name: sum(_proportional(process) for process in processes) for name, processes in parts.items()}
+    memory = {
+        name: sum(_proportional(process) for process in processes)
+        for name, processes in parts.items()
+    }
     return Start(seconds, sum(memory.values()), memory)
 
 

@@ -1,4 +1,6 @@
-"""B8: how often a runtime loads a model of 50 MB that is asked for 100 times, the first eight at once."""
+"""B8: how often a runtime loads a model of 50 MB that is asked for 100 times, the first eight at
+once.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Loads:
 
 
 def count(system: Stellwerk, predictions: int) -> Loads:
-    """Stores the model and asks for predictions; raises WrongAnswer if one is not what the model says here."""
+    """Stores the model and asks for predictions; raises WrongAnswer if one is not what the model
+    says here.
+    """
     model = large_model()
     rows = np.random.default_rng(seed=11).normal(size=(predictions, LARGE_FEATURES))
     expected = model.predict(rows)
@@ -51,10 +55,14 @@ def count(system: Stellwerk, predictions: int) -> Loads:
     with httpx.Client(timeout=120) as client, ThreadPoolExecutor(AT_ONCE) as pool:
 
         def ask(index: int) -> np.ndarray:
-            call = system.rest(MODEL, infer_body(tensor.name, tensor.datatype, [rows[index].tolist()]))
+            call = system.rest(
+                MODEL, infer_body(tensor.name, tensor.datatype, [rows[index].tolist()])
+            )
             answer = client.post(call.url, content=call.body, headers=dict(call.headers))
             if answer.status_code != 200:
-                raise WrongAnswer(f"prediction {index} was answered {answer.status_code}: {answer.text[:500]}")
+                raise WrongAnswer(
+                    f"prediction {index} was answered {answer.status_code}: {answer.text[:500]}"
+                )
             return np.array(answer.json()["outputs"][0]["data"], float).ravel()
 
         for index, values in enumerate(pool.map(ask, range(predictions))):

@@ -1,7 +1,8 @@
 """Load that does not wait: every request leaves when it should, whatever became of those before it.
 
-Latency counts from the moment when the request should have left, so a server that stalls cannot hide it by stalling its
-clients. As a program it reads its orders as JSON from standard input and writes what became of each request.
+Latency counts from the moment when the request should have left, so a server that stalls cannot
+hide it by stalling its clients. As a program it reads its orders as JSON from standard input and
+writes what became of each request.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from benchmarks.arrivals import Step, arrivals
 from benchmarks.http_client import BadResponse, Pool, request_bytes
 from benchmarks.measurement import RestCall
 
-# What became of a request: the right answer in time or too late; refused because of load; ended by the server because
-# its time was up; not answered when the client went; anything else.
+# What became of a request: the right answer in time or too late; refused because of load; ended by
+# the server because its time was up; not answered when the client went; anything else.
 Outcome = Literal["good", "late", "refused", "expired", "abandoned", "failed"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 # A client waits a moment longer than its deadline, to see who ends the call.
@@ -35,7 +36,9 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: when it should have left, in seconds from the start, its latency from then on in ms, its end."""
+    """One request: when it should have left, in seconds from the start, its latency from then on in
+    ms, its end.
+    """
 
     at: float
     latency: float
@@ -44,7 +47,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a generator saw. `start` is by time.monotonic; `cpu` is the share of one core that it took itself."""
+    """What a generator saw. `start` is by time.monotonic; `cpu` is the share of one core that it
+    took itself.
+    """
 
     start: float
     samples: Sequence[Sample]
@@ -79,7 +84,9 @@ def _generate(call: RestCall, deadline: float, orders: dict[str, Any]) -> Load:
         check=True,
     )
     found = json.loads(done.stdout)
-    samples = [Sample(at, latency, OUTCOMES[outcome]) for at, latency, outcome in found.pop("samples")]
+    samples = [
+        Sample(at, latency, OUTCOMES[outcome]) for at, latency, outcome in found.pop("samples")
+    ]
     return Load(samples=samples, **found)
 
 
@@ -97,7 +104,9 @@ class Generator:
     """Sends one request again and again and writes down what becomes of it."""
 
     def __init__(self, orders: dict[str, Any]) -> None:
-        host, port, self._request = request_bytes(orders["url"], base64.b64decode(orders["body"]), orders["headers"])
+        host, port, self._request = request_bytes(
+            orders["url"], base64.b64decode(orders["body"]), orders["headers"]
+        )
         self._deadline = orders["deadline"]
         self._pool = Pool(host, port)
         self._loop = asyncio.get_running_loop()
@@ -145,7 +154,9 @@ class Generator:
             self._note(at, end)
 
     def _note(self, at: float, end: Outcome) -> None:
-        self.samples.append((at, 1000 * (self._loop.time() - self._start - at), OUTCOMES.index(end)))
+        self.samples.append(
+            (at, 1000 * (self._loop.time() - self._start - at), OUTCOMES.index(end))
+        )
 
     def close(self) -> None:
         """Closes its connections."""

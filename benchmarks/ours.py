@@ -1,4 +1,6 @@
-"""Stellwerk as a system under test: started by `stellwerk up`, its models stored with its own SDK."""
+"""Stellwerk as a system under test: started by `stellwerk up`, its models stored with its own
+SDK.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,14 @@ class Stellwerk:
         self._directory = tempfile.TemporaryDirectory(prefix="stellwerk-bench-")
         folder = Path(self._directory.name)
         self.http_port, self.grpc_port = free_port(), free_port()
-        command = [str(Path(sys.executable).parent / "stellwerk"), "up", "--broker", broker, "--runtimes", "1"]
+        command = [
+            str(Path(sys.executable).parent / "stellwerk"),
+            "up",
+            "--broker",
+            broker,
+            "--runtimes",
+            "1",
+        ]
         command += ["--data-dir", str(folder / "data"), "--log-level", "warning"]
         command += ["--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)]
         self._child = Child(command, folder / "log", speaks=True, env=env)
@@ -49,7 +58,10 @@ class Stellwerk:
             self._child.stop()
             self._directory.cleanup()
             raise
-        self.versions: Mapping[str, str] = {"broker": self.ready["broker"], "mongo": self.ready.get("mongo", "")}
+        self.versions: Mapping[str, str] = {
+            "broker": self.ready["broker"],
+            "mongo": self.ready.get("mongo", ""),
+        }
         self.client = connect(self.ready["http"], token=self._token(), timeout=120)
 
     def store(self, model: Any, name: str) -> Input:
@@ -59,7 +71,9 @@ class Stellwerk:
 
     def input_of(self, name: str) -> Input:
         """The one input of a model that is stored."""
-        answer = httpx.get(f"{self.ready['http']}/v2/models/{name}", headers=self._authorization(), timeout=60)
+        answer = httpx.get(
+            f"{self.ready['http']}/v2/models/{name}", headers=self._authorization(), timeout=60
+        )
         answer.raise_for_status()
         tensor = answer.json()["inputs"][0]
         return Input(tensor["name"], tensor["datatype"])
@@ -67,7 +81,9 @@ class Stellwerk:
     def rest(self, model: str, body: bytes) -> RestCall:
         """A prediction of one flower."""
         url = f"{self.ready['http']}/v2/models/{model}/infer"
-        return RestCall(url, body, {"Content-Type": "application/json", **self._authorization()}, is_setosa)
+        return RestCall(
+            url, body, {"Content-Type": "application/json", **self._authorization()}, is_setosa
+        )
 
     def grpc(self, request: bytes) -> GrpcCall:
         """A call on the public gRPC port."""
@@ -77,7 +93,9 @@ class Stellwerk:
     def model_loads(self, model: str) -> float:
         """How often runtimes have loaded versions of this model."""
         return sum(
-            samples_sum(httpx.get(_metrics_url(address), timeout=10).text, LOADS_METRIC, f"/{model}/")
+            samples_sum(
+                httpx.get(_metrics_url(address), timeout=10).text, LOADS_METRIC, f"/{model}/"
+            )
             for process, address in self.ready["metrics"].items()
             if process.startswith("runtime")
         )
@@ -91,11 +109,15 @@ class Stellwerk:
         return {"Authorization": f"Bearer {self._token()}"}
 
     def _token(self) -> str:
-        """The administrator's token; the platform renews the file before the token in it expires."""
+        """The administrator's token; the platform renews the file before the token in it
+        expires.
+        """
         return Path(self.ready["token_file"]).read_text().strip()
 
     def parts(self) -> Mapping[str, Sequence[int]]:
-        """Its services, database and broker, each with its descendants, and what supervises them."""
+        """Its services, database and broker, each with its descendants, and what supervises
+        them.
+        """
         parts = {name: descendants(pid) for name, pid in self.ready["pids"].items() if pid}
         named = {pid for pids in parts.values() for pid in pids}
         return {**parts, "supervisor": [pid for pid in self._child.pids() if pid not in named]}
@@ -112,16 +134,22 @@ def _metrics_url(address: str) -> str:
 
 
 def samples_sum(exposition: str, metric: str, part: str) -> float:
-    """The sum of a metric's samples whose labels mention `part`, or that have none; from Prometheus's text format."""
+    """The sum of a metric's samples whose labels mention `part`, or that have none; from
+    Prometheus's text format.
+    """
     total = 0.0
     for line in exposition.splitlines():
         series, _, value = line.rpartition(" ")
         labels = series.removeprefix(metric)
-        if series.startswith(metric) and (labels == "" or (labels.startswith("{") and part in labels)):
+        if series.startswith(metric) and (
+            labels == "" or (labels.startswith("{") and part in labels)
+        ):
             total += float(value)
     return total
 
 
 def flower_calls(model: str, tensor: Input) -> tuple[bytes, bytes]:
     """The JSON body and the gRPC message of one flower, as the model wants it."""
-    return infer_body(tensor.name, tensor.datatype, [FLOWER]), infer_message(model, tensor.name, tensor.datatype)
+    return infer_body(tensor.name, tensor.datatype, [FLOWER]), infer_message(
+        model, tensor.name, tensor.datatype
+    )

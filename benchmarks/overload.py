@@ -1,7 +1,9 @@
-"""Check L02: what becomes of a system that is asked for four times what it can do, ours and Triton in turn.
+"""Check L02: what becomes of a system that is asked for four times what it can do, ours and Triton
+in turn.
 
-`python -m benchmarks overload` finds the capacity C of each, then sends 0.5 C, C, 2 C, 4 C and 0.5 C in an open loop;
-and once more a burst of 4 C that is followed by 0.9 C, to see whether it is worked off. Clients do not try again.
+`python -m benchmarks overload` finds the capacity C of each, then sends 0.5 C, C, 2 C, 4 C and 0.5
+C in an open loop; and once more a burst of 4 C that is followed by 0.9 C, to see whether it is
+worked off. Clients do not try again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ from benchmarks import open_loop, rest_load
 from benchmarks.arrivals import Step
 from benchmarks.measurement import RestCall, System, WrongAnswer
 from benchmarks.memory import MemoryWatch
-from benchmarks.overload_summary import Summary, by_second, by_step, normal_after, summarise, verdicts
+from benchmarks.overload_summary import (
+    Summary,
+    by_second,
+    by_step,
+    normal_after,
+    summarise,
+    verdicts,
+)
 from benchmarks.slow_work import OurSleeper, TritonSleeper
 
 Progress = Callable[[str], None]
@@ -66,7 +75,9 @@ def run(effort: Effort, broker: str, progress: Progress) -> list[dict[str, Any]]
 
 
 def measure(system: Sleeper, effort: Effort, progress: Progress) -> dict[str, Any]:
-    """Capacity, the five steps, the burst. Raises WrongAnswer if the system does not do the work at all."""
+    """Capacity, the five steps, the burst. Raises WrongAnswer if the system does not do the work at
+    all.
+    """
     # The first call loads the model, which is not what is measured.
     rest_load.check(system.name, system.call(WORK_SECONDS, deadline=60))
     call = system.call(WORK_SECONDS, DEADLINE_SECONDS)
@@ -75,8 +86,12 @@ def measure(system: Sleeper, effort: Effort, progress: Progress) -> dict[str, An
         "system": system.name,
         "versions": dict(system.versions),
         "capacity": capacity,
-        **_steps(system, call, [Step(factor * capacity, effort.step) for factor in FACTORS], progress),
-        "burst": _burst(system, call, [Step(factor * capacity, seconds) for factor, seconds in BURST], progress),
+        **_steps(
+            system, call, [Step(factor * capacity, effort.step) for factor in FACTORS], progress
+        ),
+        "burst": _burst(
+            system, call, [Step(factor * capacity, seconds) for factor, seconds in BURST], progress
+        ),
     }
 
 
@@ -96,7 +111,9 @@ def find_capacity(name: str, call: RestCall, seconds: float, progress: Progress)
     return best
 
 
-def _steps(system: Sleeper, call: RestCall, steps: Sequence[Step], progress: Progress) -> dict[str, Any]:
+def _steps(
+    system: Sleeper, call: RestCall, steps: Sequence[Step], progress: Progress
+) -> dict[str, Any]:
     with MemoryWatch(system) as watch:
         load = open_loop.run(call, steps, DEADLINE_SECONDS)
     last = int(sum(step.seconds for step in steps[:-1]))
@@ -118,12 +135,17 @@ def _steps(system: Sleeper, call: RestCall, steps: Sequence[Step], progress: Pro
     }
 
 
-def _burst(system: Sleeper, call: RestCall, steps: Sequence[Step], progress: Progress) -> dict[str, Any]:
+def _burst(
+    system: Sleeper, call: RestCall, steps: Sequence[Step], progress: Progress
+) -> dict[str, Any]:
     load = open_loop.run(call, steps, DEADLINE_SECONDS)
     seconds = by_second(load.samples, sum(step.seconds for step in steps))
     idle = by_step(load.samples, steps)[0].accepted_p50 or 0.0
     drained = normal_after(seconds, int(steps[0].seconds + steps[1].seconds), idle)
-    progress(f"{system.name}: the burst is worked off after {'never' if drained is None else f'{drained} s'}")
+    progress(
+        f"{system.name}: the burst is worked off after"
+        f" {'never' if drained is None else f'{drained} s'}"
+    )
     return {
         "drained_seconds": drained,
         "limit": DRAIN_LIMIT_SECONDS,

@@ -23,7 +23,11 @@ def head() -> dict[str, Any]:
 
 
 def write_overload(
-    systems: list[dict[str, Any]], effort: overload.Effort, about: dict[str, Any], folder: Path, chart: Path
+    systems: list[dict[str, Any]],
+    effort: overload.Effort,
+    about: dict[str, Any],
+    folder: Path,
+    chart: Path,
 ) -> str:
     """Keeps overload.json and overload.md in the folder, and the chart; returns the table."""
     found = {
@@ -43,7 +47,9 @@ def write_overload(
 def write_timeouts(systems: list[dict[str, Any]], about: dict[str, Any], folder: Path) -> str:
     """Keeps timeouts.json and timeouts.md in the folder; returns the table."""
     text = timeouts_table({**about, "systems": systems})
-    report.keep({**about, "systems": systems}, text, folder, "timeouts", f"{_dated(about)}-timeouts")
+    report.keep(
+        {**about, "systems": systems}, text, folder, "timeouts", f"{_dated(about)}-timeouts"
+    )
     return text
 
 
@@ -52,11 +58,26 @@ def overload_table(found: dict[str, Any]) -> str:
     lines = [
         report.title(found),
         "",
-        f"A call takes {found['work_ms']:g} ms and is never joined with another; clients wait "
-        f"{found['deadline_ms']:g} ms and do not try again. C is each system's own capacity; arrivals are a Poisson "
-        f"process, {found['step_seconds']:g} s for each step. Latencies in ms, from when a request should have left.",
+        (
+            f"A call takes {found['work_ms']:g} ms and is never joined with another; clients wait"
+            f" {found['deadline_ms']:g} ms and do not try again. C is each system's own capacity;"
+            f" arrivals are a Poisson process, {found['step_seconds']:g} s for each step. Latencies"
+            " in ms, from when a request should have left."
+        ),
         "",
-        *_row(("system", "load", "offered/s", "in time/s", "refused", "expired", "late", "abandoned", "failed")),
+        *_row(
+            (
+                "system",
+                "load",
+                "offered/s",
+                "in time/s",
+                "refused",
+                "expired",
+                "late",
+                "abandoned",
+                "failed",
+            )
+        ),
         *_separator(9),
     ]
     names = ("refused", "expired", "late", "abandoned", "failed")
@@ -64,16 +85,38 @@ def overload_table(found: dict[str, Any]) -> str:
         for step in system["steps"]:
             counts = [str(step["outcomes"].get(name, 0)) for name in names]
             load = f"{step['factor']:g} C"
-            lines += _row((system["system"], load, f"{step['offered']:.0f}", f"{step['goodput']:.0f}", *counts))
+            lines += _row(
+                (
+                    system["system"],
+                    load,
+                    f"{step['offered']:.0f}",
+                    f"{step['goodput']:.0f}",
+                    *counts,
+                )
+            )
     lines += ["", *_row(("system", "target", "found", "limit", "met")), *_separator(5)]
     for system in found["systems"]:
         for verdict in [*system["verdicts"], _burst_verdict(system["burst"])]:
             value = "–" if verdict["found"] is None else f"{verdict['found']:.2f}"
-            lines += _row((system["system"], verdict["what"], value, f"{verdict['limit']:g}", _met(verdict["met"])))
-    lines += ["", "The load generator's own CPU, and how late its requests left at the 99th percentile:", ""]
+            lines += _row(
+                (
+                    system["system"],
+                    verdict["what"],
+                    value,
+                    f"{verdict['limit']:g}",
+                    _met(verdict["met"]),
+                )
+            )
+    lines += [
+        "",
+        "The load generator's own CPU, and how late its requests left at the 99th percentile:",
+        "",
+    ]
     for system in found["systems"]:
         own = system["generator"]
-        lines.append(f"- {system['system']}: {own['cpu']:.0%} of a core, {own['lateness_p99_ms']:.1f} ms")
+        lines.append(
+            f"- {system['system']}: {own['cpu']:.0%} of a core, {own['lateness_p99_ms']:.1f} ms"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -82,16 +125,23 @@ def timeouts_table(found: dict[str, Any]) -> str:
     lines = [
         report.title(found),
         "",
-        f"A timeout of {1000 * timeouts.TIMEOUT_SECONDS:g} ms travels with each request; the model is busy with calls "
-        f"of {timeouts.BUSY_SECONDS:g} s; the client itself waits {timeouts.PATIENCE_SECONDS:g} s. The times are the "
-        "milliseconds until it hears.",
+        (
+            f"A timeout of {1000 * timeouts.TIMEOUT_SECONDS:g} ms travels with each request; the"
+            f" model is busy with calls of {timeouts.BUSY_SECONDS:g} s; the client itself waits"
+            f" {timeouts.PATIENCE_SECONDS:g} s. The times are the milliseconds until it hears."
+        ),
         "",
         *_row(("system", "requests", "p50", "p95", "max", "limit", "met", "HTTP status")),
         *_separator(8),
     ]
     for one in found["systems"]:
         statuses = ", ".join(f"{count} × {status}" for status, count in one["statuses"].items())
-        times = (f"{one['p50_ms']:g}", f"{one['p95_ms']:g}", f"{one['max_ms']:g}", f"{one['limit_ms']:g}")
+        times = (
+            f"{one['p50_ms']:g}",
+            f"{one['p95_ms']:g}",
+            f"{one['max_ms']:g}",
+            f"{one['limit_ms']:g}",
+        )
         lines += _row((one["system"], str(one["probes"]), *times, _met(one["met"]), statuses))
     return "\n".join(lines) + "\n"
 
@@ -101,7 +151,11 @@ def _dated(about: dict[str, Any]) -> str:
 
 
 def _burst_verdict(burst: dict[str, Any]) -> dict[str, Any]:
-    return {"what": "seconds until a burst is worked off at 0.9 C", **burst, "found": burst["drained_seconds"]}
+    return {
+        "what": "seconds until a burst is worked off at 0.9 C",
+        **burst,
+        "found": burst["drained_seconds"],
+    }
 
 
 def _met(met: bool | None) -> str:

@@ -1,4 +1,6 @@
-"""What a run under overload says: goodput, refusals, latencies, memory, and how soon things are normal again. Pure."""
+"""What a run under overload says: goodput, refusals, latencies, memory, and how soon things are
+normal again. Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from benchmarks.arrivals import Step
 from benchmarks.open_loop import OUTCOMES, Sample
 from benchmarks.ratios import SAMPLES_FOR_P99, percentile
 
-# A second is normal when nearly everyone is served and nobody waits long, compared with an idle system …
+# A second is normal when nearly everyone is served and nobody waits long, compared with an idle
+# system …
 GOOD_SHARE = 0.95
 MEDIAN_FACTOR = 10
 # … and things are normal from the first of so many normal seconds in a row.
@@ -22,9 +25,11 @@ TELLING_MS = 50
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A stretch of time. Rates per second, latencies in ms; None where too few requests say anything.
+    """A stretch of time. Rates per second, latencies in ms; None where too few requests say
+    anything.
 
-    Accepted is whatever was not refused, so one that was let in and then missed its deadline counts with its latency.
+    Accepted is whatever was not refused, so one that was let in and then missed its deadline counts
+    with its latency.
     """
 
     offered: float
@@ -35,7 +40,9 @@ class Summary:
     refused_p99: float | None
 
 
-def summarise(samples: Sequence[Sample], start: float, end: float, needed: int = SAMPLES_FOR_P99) -> Summary:
+def summarise(
+    samples: Sequence[Sample], start: float, end: float, needed: int = SAMPLES_FOR_P99
+) -> Summary:
     """What became of the requests that were due from `start` until `end`, in seconds."""
     part = [sample for sample in samples if start <= sample.at < end]
     accepted = [sample.latency for sample in part if sample.outcome != "refused"]
@@ -61,15 +68,24 @@ def by_step(samples: Sequence[Sample], steps: Sequence[Step]) -> list[Summary]:
 
 
 def by_second(samples: Sequence[Sample], seconds: float) -> list[Summary]:
-    """One summary for each whole second; its 99th percentile is what its slowest requests had to wait."""
-    return [summarise(samples, float(second), second + 1.0, needed=1) for second in range(int(seconds))]
+    """One summary for each whole second; its 99th percentile is what its slowest requests had to
+    wait.
+    """
+    return [
+        summarise(samples, float(second), second + 1.0, needed=1) for second in range(int(seconds))
+    ]
 
 
 def normal_after(seconds: Sequence[Summary], start: int, idle_p50: float) -> int | None:
     """How many seconds after `start` things are normal; None if they never are."""
     flags = [_normal(second, idle_p50) for second in seconds[start:]]
     return next(
-        (index for index in range(len(flags) - NORMAL_SECONDS + 1) if all(flags[index : index + NORMAL_SECONDS])), None
+        (
+            index
+            for index in range(len(flags) - NORMAL_SECONDS + 1)
+            if all(flags[index : index + NORMAL_SECONDS])
+        ),
+        None,
     )
 
 
@@ -80,7 +96,9 @@ def _normal(second: Summary, idle_p50: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target of check L02: what was found, and whether it is met; None where that cannot be said."""
+    """One target of check L02: what was found, and whether it is met; None where that cannot be
+    said.
+    """
 
     what: str
     found: float | None
@@ -97,7 +115,8 @@ def verdicts(
 ) -> list[Verdict]:
     """The targets for the steps 0.5, 1, 2, 4 and 0.5 times the capacity.
 
-    `memory` is the whole system's at some times, in seconds and MB; `last` is when the last of five equal steps began.
+    `memory` is the whole system's at some times, in seconds and MB; `last` is when the last of five
+    equal steps began.
     """
     idle, crowded = steps[0], steps[3]
     share = crowded.goodput / max(step.goodput for step in steps)

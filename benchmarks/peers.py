@@ -33,7 +33,9 @@ class MLServer:
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         self._write(folder, port)
-        self._child = Child([str(MLSERVER.bin / "mlserver"), "start", str(folder)], folder / "log", cwd=folder)
+        self._child = Child(
+            [str(MLSERVER.bin / "mlserver"), "start", str(folder)], folder / "log", cwd=folder
+        )
         try:
             self._child.wait_until(self._ready, READY_SECONDS)
         except BaseException:

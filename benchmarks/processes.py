@@ -1,4 +1,6 @@
-"""Starts the processes that are measured, waits until they answer, reads their CPU time, and ends them."""
+"""Starts the processes that are measured, waits until they answer, reads their CPU time, and ends
+them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class NotReady(Exception):
 
 
 class Child:
-    """A process and its descendants. Its output goes to a log file; of one that `speaks`, only standard error does.
+    """A process and its descendants. Its output goes to a log file; of one that `speaks`, only
+    standard error does.
 
     `env` is added to the environment of this process.
     """

@@ -1,8 +1,9 @@
 """From interleaved pairs of measurements to one ratio and whether it says anything. Pure.
 
-Machines are noisy: two identical servers differ by a factor of 1.9 from one minute to the next, but by a few per cent
-within a pair measured back to back. So only the median of the ratios of pairs counts, and a difference is called one
-only outside the band of noise and when nearly all pairs agree on its direction.
+Machines are noisy: two identical servers differ by a factor of 1.9 from one minute to the next, but
+by a few per cent within a pair measured back to back. So only the median of the ratios of pairs
+counts, and a difference is called one only outside the band of noise and when nearly all pairs
+agree on its direction.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Comparison:
 
 
 def pair_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Our value over theirs, pair by pair; ValueError for unequal lengths, none at all, or values not above 0."""
+    """Our value over theirs, pair by pair; ValueError for unequal lengths, none at all, or values
+    not above 0.
+    """
     if len(ours) != len(theirs) or not ours:
         raise ValueError(f"{len(ours)} of our values and {len(theirs)} of theirs make no pairs")
     if not all(math.isfinite(value) and value > 0 for value in [*ours, *theirs]):
@@ -60,7 +63,9 @@ def _share(flags: Iterable[bool]) -> float:
 
 
 def percentile(values: Sequence[float], share: float, needed: int = 1) -> float | None:
-    """The nearest-rank percentile; None with fewer than `needed` values, which would only look like one."""
+    """The nearest-rank percentile; None with fewer than `needed` values, which would only look like
+    one.
+    """
     if not values or len(values) < needed:
         return None
     ordered = sorted(values)

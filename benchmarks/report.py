@@ -22,17 +22,22 @@ COLUMNS = (
     "errors",
 )
 RESULTS = Path(__file__).parent / "results"
-# Where runs are kept that are quick or measured only some figures: they are to look at, not to publish.
+# Where runs are kept that are quick or measured only some figures: they are to look at, not to
+# publish.
 SCRATCH = Path(tempfile.gettempdir()) / "stellwerk-benchmarks"
 
 
 def write(report: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Writes <date>-<commit>.json, latest.json and latest.md; returns the first."""
-    return keep(report, table(report), folder, "latest", f"{report['when'][:10]}-{report['commit']}")
+    return keep(
+        report, table(report), folder, "latest", f"{report['when'][:10]}-{report['commit']}"
+    )
 
 
 def keep(report: dict[str, Any], text: str, folder: Path, name: str, dated: str) -> Path:
-    """Writes the report as <dated>.json and <name>.json and the text as <name>.md; returns the first."""
+    """Writes the report as <dated>.json and <name>.json and the text as <name>.md; returns the
+    first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     values = json.dumps(report, indent=1) + "\n"
     (folder / f"{dated}.json").write_text(values)
@@ -59,21 +64,39 @@ def table(report: dict[str, Any]) -> str:
         "",
         *(f"- {name}: {_versions(versions)}" for name, versions in report["systems"].items()),
         "",
-        "A ratio is the median over interleaved pairs, ours ÷ theirs; the range shows all pairs. "
-        "The other columns are medians of single measurements, ours / theirs.",
+        (
+            "A ratio is the median over interleaved pairs, ours ÷ theirs; the range shows all"
+            " pairs. The other columns are medians of single measurements, ours / theirs."
+        ),
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
     ]
     lines += [f"| {' | '.join(_row(figure))} |" for figure in report["figures"]]
-    lines += ["", "B10, before anybody asks for anything: seconds until ready, and memory in MB:", ""]
+    lines += [
+        "",
+        "B10, before anybody asks for anything: seconds until ready, and memory in MB:",
+        "",
+    ]
     for name, start in report["starts"].items():
-        parts = ", ".join(f"{part} {size:.0f}" for part, size in start["memory_parts"].items() if size)
+        parts = ", ".join(
+            f"{part} {size:.0f}" for part, size in start["memory_parts"].items() if size
+        )
         lines.append(f"- {name}: {start['seconds']:.1f} s, {start['memory']:.0f} MB ({parts})")
-    lines += ["", "Where the CPU time goes, in CPU-seconds per 1,000 requests and as a share, ours then theirs:", ""]
+    lines += [
+        "",
+        (
+            "Where the CPU time goes, in CPU-seconds per 1,000 requests and as a share, ours then"
+            " theirs:"
+        ),
+        "",
+    ]
     for figure in report["figures"]:
         if "pairs" in figure:
-            lines += [f"- {figure['id']}: {_parts(figure, 'ours')}", f"  - {_parts(figure, 'theirs')}"]
+            lines += [
+                f"- {figure['id']}: {_parts(figure, 'ours')}",
+                f"  - {_parts(figure, 'theirs')}",
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -95,7 +118,14 @@ def _row(figure: dict[str, Any]) -> list[str]:
         return _padded([figure["id"], f"not measured: {figure['failed']}"])
     if "pairs" not in figure:
         return _padded(
-            [figure["id"], figure["title"], f"**{figure['loads']:g}**", "", f"{figure['target']:g}", reached]
+            [
+                figure["id"],
+                figure["title"],
+                f"**{figure['loads']:g}**",
+                "",
+                f"{figure['target']:g}",
+                reached,
+            ]
         )
     sign = "≥" if figure["better"] == "higher" else "≤"
     errors = [sum(pair[side]["errors"] for pair in figure["pairs"]) for side in ("ours", "theirs")]
@@ -119,7 +149,9 @@ def _padded(cells: list[str]) -> list[str]:
 
 
 def _both(figure: dict[str, Any], key: str, spec: str) -> str:
-    return " / ".join(_median([pair[side][key] for pair in figure["pairs"]], spec) for side in ("ours", "theirs"))
+    return " / ".join(
+        _median([pair[side][key] for pair in figure["pairs"]], spec) for side in ("ours", "theirs")
+    )
 
 
 def _median(values: list[float | None], spec: str) -> str:

@@ -1,4 +1,6 @@
-"""Load over HTTP/1.1 with wrk: a closed loop, so for peak throughput and for one lone caller, not for overload."""
+"""Load over HTTP/1.1 with wrk: a closed loop, so for peak throughput and for one lone caller, not
+for overload.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,23 @@ def check(name: str, call: RestCall) -> None:
 
 
 def measure(system: System, call: RestCall, connections: int, seconds: float) -> Measurement:
-    """Repeats the call on this many connections; what is not 2xx counts as an error and not as a request."""
+    """Repeats the call on this many connections; what is not 2xx counts as an error and not as a
+    request.
+    """
     if shutil.which("wrk") is None:
         raise RuntimeError("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as directory:
         body, headers = Path(directory) / "body", Path(directory) / "headers"
         body.write_bytes(call.body)
         headers.write_text("".join(f"{name}: {value}\n" for name, value in call.headers.items()))
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "30s",
+        ]
         clock = CpuClock(system.parts)
         done = subprocess.run(
             [*command, "-s", str(SCRIPT), call.url, "--", str(body), str(headers)],
@@ -52,7 +63,9 @@ def parse(name: str, output: str, cpu: Mapping[str, float]) -> Measurement:
     errors = result["status"] + result["socket"]
     answered = result["requests"] - result["status"]
     if answered <= 0:
-        raise WrongAnswer(f"{name} answered none of {result['requests']} requests well, {errors} failed")
+        raise WrongAnswer(
+            f"{name} answered none of {result['requests']} requests well, {errors} failed"
+        )
     seconds = result["microseconds"] / 1e6
     return Measurement(
         system=name,

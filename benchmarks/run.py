@@ -1,4 +1,6 @@
-"""One run: starts the systems that the chosen figures need, measures each figure, and gathers the report."""
+"""One run: starts the systems that the chosen figures need, measures each figure, and gathers the
+report.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,13 @@ class Systems:
 
 
 def _rest(
-    figure: Figure, connections: int, systems: Systems, peer: System, other: RestCall, plan: Plan, progress: Progress
+    figure: Figure,
+    connections: int,
+    systems: Systems,
+    peer: System,
+    other: RestCall,
+    plan: Plan,
+    progress: Progress,
 ) -> Result:
     ours = systems.ours
     mine = ours.rest(MODEL, systems.body)
@@ -79,7 +87,9 @@ def _against_mlserver(
     figure: Figure, connections: int, systems: Systems, plan: Plan, progress: Progress
 ) -> list[dict[str, Any]]:
     peer = systems.peer(MLServer)
-    return [_rest(figure, connections, systems, peer, peer.rest(systems.body), plan, progress).as_json()]
+    return [
+        _rest(figure, connections, systems, peer, peer.rest(systems.body), plan, progress).as_json()
+    ]
 
 
 def _against_triton(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
@@ -104,7 +114,9 @@ def _against_echo(
 
 
 def _small_messages(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
-    return _against_echo(figures.B3, MANY, systems.ours.grpc(systems.message), systems, plan, progress)
+    return _against_echo(
+        figures.B3, MANY, systems.ours.grpc(systems.message), systems, plan, progress
+    )
 
 
 def _large_messages(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
@@ -122,18 +134,26 @@ def _scale(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, A
 
 Measured = Callable[[Systems, Plan, Progress], list[dict[str, Any]]]
 FIGURES: dict[str, Measured] = {
-    "B1": lambda systems, plan, progress: _against_mlserver(figures.B1, MANY, systems, plan, progress),
+    "B1": lambda systems, plan, progress: _against_mlserver(
+        figures.B1, MANY, systems, plan, progress
+    ),
     "B2": _against_triton,
     "B3": _small_messages,
-    "B4": lambda systems, plan, progress: _against_mlserver(figures.B4, ONE, systems, plan, progress),
+    "B4": lambda systems, plan, progress: _against_mlserver(
+        figures.B4, ONE, systems, plan, progress
+    ),
     "B5": _large_messages,
-    "B8": lambda systems, plan, progress: [model_loads.count(systems.ours, plan.predictions).as_json()],
+    "B8": lambda systems, plan, progress: [
+        model_loads.count(systems.ours, plan.predictions).as_json()
+    ],
     "B9": _scale,
 }
 
 
 def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> dict[str, Any]:
-    """The report of a run. A figure that cannot be measured says why and does not keep the others from it."""
+    """The report of a run. A figure that cannot be measured says why and does not keep the others
+    from it.
+    """
     commit, dirty = facts.commit()
     environment = facts.environment()
     measured: list[dict[str, Any]] = []
@@ -145,7 +165,9 @@ def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> d
                 measured += FIGURES[name](systems, plan, progress)
             except (WrongAnswer, NotReady, subprocess.CalledProcessError) as problem:
                 progress(f"{name}: {problem}")
-                measured.append({"id": name, "reached": False, "failed": " ".join(str(problem).split())[:300]})
+                measured.append(
+                    {"id": name, "reached": False, "failed": " ".join(str(problem).split())[:300]}
+                )
         versions, starts = systems.versions, systems.starts
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,8 +1,10 @@
-"""`python -m benchmarks.runtime_path`: what a request costs inside a runtime, from its delivery to its reply.
+"""`python -m benchmarks.runtime_path`: what a request costs inside a runtime, from its delivery to
+its reply.
 
-One process holds everything: the embedded broker, a real scikit-learn model stored as skops, and a router's end that
-sends prepared envelopes and counts replies. CPU time is the process's own, of all its threads, so it includes the model
-and the little that the other end does; it survives a busy machine, latencies do not.
+One process holds everything: the embedded broker, a real scikit-learn model stored as skops, and a
+router's end that sends prepared envelopes and counts replies. CPU time is the process's own, of all
+its threads, so it includes the model and the little that the other end does; it survives a busy
+machine, latencies do not.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ _CONTEXT = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table: envelopes of so many items, so many envelopes on their way at a time."""
+    """One row of the table: envelopes of so many items, so many envelopes on their way at a
+    time.
+    """
 
     items: int
     envelopes: int
@@ -66,12 +70,16 @@ class Rig:
 
     def __init__(self, folder: Path, slots: int) -> None:
         hub = Hub()
-        log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger("warning"))
+        log = structlog.wrap_logger(
+            None, wrapper_class=structlog.make_filtering_bound_logger("warning")
+        )
         self.router, self.broker = HubBroker(hub), HubBroker(hub)
         self.metrics = RuntimeMetrics(CollectorRegistry())
         self.artifacts = ArtifactCache(folder / "cache", _GIB, self._download, fetched=lambda: None)
         self.executor = Executor(slots, max_batch_rows=256, batched=self.metrics.batched)
-        self.loader = ModelLoader(FormatSettings(), allow_unsafe=False, log=log, loaded=self.executor.models_changed)
+        self.loader = ModelLoader(
+            FormatSettings(), allow_unsafe=False, log=log, loaded=self.executor.models_changed
+        )
         self.cache = ModelCache(_GIB, self.artifacts, self.loader, self.metrics)
         self.consumer = WorkConsumer(
             name="runtimes/r1",
@@ -201,7 +209,9 @@ def main() -> None:
     """Prints a table, or JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runtime_path", description=__doc__)
     parser.add_argument("--slots", type=int, default=2, help="calls at a time [default: 2]")
-    parser.add_argument("--seconds", type=float, default=2.0, help="seconds for each figure [default: 2]")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="seconds for each figure [default: 2]"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a figure")
     options = parser.parse_args()
     figures = uvloop.run(run(options.slots, options.seconds))

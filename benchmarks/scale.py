@@ -1,8 +1,10 @@
-"""B9: whether a request costs the same with many registered models, and with many attached runtimes.
+"""B9: whether a request costs the same with many registered models, and with many attached
+runtimes.
 
-What is compared is the CPU time of a request over all processes of a platform. Registering a thousand models takes
-longer than a measurement, so two platforms run side by side, alike but for the models, and are measured in turns.
-Runtimes attach and leave in a second, so they come and go between the two halves of a pair, on one platform.
+What is compared is the CPU time of a request over all processes of a platform. Registering a
+thousand models takes longer than a measurement, so two platforms run side by side, alike but for
+the models, and are measured in turns. Runtimes attach and leave in a second, so they come and go
+between the two halves of a pair, on one platform.
 """
 
 from __future__ import annotations
@@ -50,12 +52,18 @@ def register(platform: Stellwerk, count: int) -> None:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
         path = Path(folder) / "mirror.onnx"
         onnx.save(mirror_model(), str(path))
-        for _ in pool.map(lambda number: platform.client.models.put(path, f"registered-{number}"), range(count)):
+        for _ in pool.map(
+            lambda number: platform.client.models.put(path, f"registered-{number}"), range(count)
+        ):
             pass
 
 
-def models(start: Callable[[], Stellwerk], few: Stellwerk, plan: Plan, progress: Progress) -> Result:
-    """`few` has the model that is asked for and hardly another; `start` gives a second platform like it."""
+def models(
+    start: Callable[[], Stellwerk], few: Stellwerk, plan: Plan, progress: Progress
+) -> Result:
+    """`few` has the model that is asked for and hardly another; `start` gives a second platform
+    like it.
+    """
     many = start()
     try:
         many.store(iris_model(), MODEL)

@@ -1,7 +1,9 @@
-"""Runtimes that are only simulated: each attaches over a real stream with a runtime's credential, and reports.
+"""Runtimes that are only simulated: each attaches over a real stream with a runtime's credential,
+and reports.
 
-They load another model format than the one that is measured, so no work comes to them: what is measured is the cost of
-having them. As a program it attaches as many as it is told, says so, and stays until it is ended.
+They load another model format than the one that is measured, so no work comes to them: what is
+measured is the cost of having them. As a program it attaches as many as it is told, says so, and
+stays until it is ended.
 """
 
 from __future__ import annotations
@@ -54,7 +56,10 @@ class SimulatedFleet:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._child.stop()
         self._directory.cleanup()
@@ -78,7 +83,9 @@ async def _reports(number: int) -> AsyncIterator[messages.AttachRequest]:
 
 
 async def _attach(stub: Any, token: str, number: int, welcomed: asyncio.Semaphore) -> None:
-    async for response in stub.Attach(_reports(number), metadata=(("authorization", f"Bearer {token}"),)):
+    async for response in stub.Attach(
+        _reports(number), metadata=(("authorization", f"Bearer {token}"),)
+    ):
         if response.HasField("welcome"):
             welcomed.release()
     raise RuntimeError("the router ended the stream")
@@ -86,7 +93,10 @@ async def _attach(stub: Any, token: str, number: int, welcomed: asyncio.Semaphor
 
 async def _run(router_address: str, controlplane: str, key: str, count: int) -> None:
     welcomed = asyncio.Semaphore(0)
-    async with grpc.aio.insecure_channel(router_address) as fleet, grpc.aio.insecure_channel(controlplane) as identity:
+    async with (
+        grpc.aio.insecure_channel(router_address) as fleet,
+        grpc.aio.insecure_channel(controlplane) as identity,
+    ):
         token, _ = await from_service_key(identity, key)()
         stub = stubs.FleetServiceStub(fleet)
         async with asyncio.TaskGroup() as group:

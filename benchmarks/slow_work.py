@@ -1,7 +1,9 @@
-"""Work that takes as long as its caller says and cannot be joined: what overload and timeouts are measured with.
+"""Work that takes as long as its caller says and cannot be joined: what overload and timeouts are
+measured with.
 
-A call sleeps, as one that waits for an accelerator or that runs outside the interpreter does. So the model's capacity
-is known, calls at once ÷ seconds of a call, it is the same for every system, and the load generator takes none of it.
+A call sleeps, as one that waits for an accelerator or that runs outside the interpreter does. So
+the model's capacity is known, calls at once ÷ seconds of a call, it is the same for every system,
+and the load generator takes none of it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from benchmarks.triton import start_triton, write_model
 from benchmarks.work import infer_body
 
 MODEL = "sleeper"
-# One call at a time for each core of the machine of the results; a runtime of ours has a slot per core anyway.
+# One call at a time for each core of the machine of the results; a runtime of ours has a slot per
+# core anyway.
 AT_ONCE = 2
 
 _PYTHON = """
@@ -40,7 +43,8 @@ class TritonPythonModel:
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("predict", X)]))
         return answers
 """
-# The batcher is there for its queue policy; it joins nothing. A request that waited longer than its timeout is refused.
+# The batcher is there for its queue policy; it joins nothing. A request that waited longer than its
+# timeout is refused.
 _CONFIG = """
 max_batch_size: 1
 input [{ name: "X", data_type: TYPE_FP64, dims: [1] }]
@@ -57,7 +61,9 @@ dynamic_batching {
 
 
 def _sleeper() -> Any:
-    """The model as an object whose class travels with it: it sleeps so many seconds as its input says, and says so."""
+    """The model as an object whose class travels with it: it sleeps so many seconds as its input
+    says, and says so.
+    """
 
     class Sleeper(BaseEstimator):  # type: ignore[misc]
         n_features_in_ = 1
@@ -106,8 +112,15 @@ class OurSleeper:
 
     def call(self, seconds: float, deadline: float) -> RestCall:
         """A call of this length, to be answered or refused before the deadline, both in seconds."""
-        plain = self._platform.rest(MODEL, infer_body(self._input.name, self._input.datatype, [[seconds]]))
-        return RestCall(plain.url, plain.body, {**plain.headers, "X-Request-Timeout": f"{deadline:g}"}, _says(seconds))
+        plain = self._platform.rest(
+            MODEL, infer_body(self._input.name, self._input.datatype, [[seconds]])
+        )
+        return RestCall(
+            plain.url,
+            plain.body,
+            {**plain.headers, "X-Request-Timeout": f"{deadline:g}"},
+            _says(seconds),
+        )
 
     def parts(self) -> Mapping[str, Sequence[int]]:
         """Its processes."""
@@ -118,7 +131,8 @@ class OurSleeper:
 
 
 class TritonSleeper:
-    """Triton with the model. The deadline travels as the request's `timeout`, which bounds its wait in the queue.
+    """Triton with the model. The deadline travels as the request's `timeout`, which bounds its wait
+    in the queue.
 
     `queue_size` bounds the queue; 0 is Triton's own default, no bound.
     """
@@ -129,14 +143,19 @@ class TritonSleeper:
         folder = Path(self._directory.name)
         write_model(folder / "models", MODEL, _CONFIG % queue_size, _PYTHON, AT_ONCE)
         self._server = start_triton(folder / "models", folder / "log")
-        self.versions: Mapping[str, str] = {"tritonserver": self._server.version, "instances": str(AT_ONCE)}
+        self.versions: Mapping[str, str] = {
+            "tritonserver": self._server.version,
+            "instances": str(AT_ONCE),
+        }
 
     def call(self, seconds: float, deadline: float) -> RestCall:
         """A call of this length that may wait until the deadline, both in seconds."""
         body = orjson.loads(infer_body("X", "FP64", [[seconds]]))
         body["parameters"] = {"timeout": round(deadline * 1e6)}
         url = f"{self._server.http}/v2/models/{MODEL}/infer"
-        return RestCall(url, orjson.dumps(body), {"Content-Type": "application/json"}, _says(seconds))
+        return RestCall(
+            url, orjson.dumps(body), {"Content-Type": "application/json"}, _says(seconds)
+        )
 
     def parts(self) -> Mapping[str, Sequence[int]]:
         """The server, and the processes of its models."""

@@ -1,7 +1,8 @@
-"""When a client that allows 200 ms hears of it, behind a model that is busy for a second and a half at a time.
+"""When a client that allows 200 ms hears of it, behind a model that is busy for a second and a half
+at a time.
 
-`python -m benchmarks timeouts`: the timeout travels with the request and the client itself waits much longer, so what
-is measured is when the *server* says that time is up.
+`python -m benchmarks timeouts`: the timeout travels with the request and the client itself waits
+much longer, so what is measured is when the *server* says that time is up.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ BUSY_SECONDS = 1.5
 PROBES = 60
 SPACING_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
-# So many long calls at once: while some run, as many wait, so none of the short ones gets its turn in time.
+# So many long calls at once: while some run, as many wait, so none of the short ones gets its turn
+# in time.
 LONG_CALLS = 3 * AT_ONCE
 
 

@@ -1,7 +1,9 @@
-"""Triton Inference Server: C++ in front, Python models in processes of their own behind shared memory.
+"""Triton Inference Server: C++ in front, Python models in processes of their own behind shared
+memory.
 
-The server binary and its Python backend come from the wheel of nvidia-pytriton; none of that package's Python is used.
-`start_triton` serves any model repository; `Triton` is the system that the figures measure.
+The server binary and its Python backend come from the wheel of nvidia-pytriton; none of that
+package's Python is used. `start_triton` serves any model repository; `Triton` is the system that
+the figures measure.
 """
 
 from __future__ import annotations
@@ -57,24 +59,31 @@ dynamic_batching {}
 
 
 def write_model(repository: Path, name: str, config: str, source: str, instances: int = 1) -> Path:
-    """Adds a model of the Python backend: config.pbtxt with this text added, 1/model.py; returns the version's folder.
+    """Adds a model of the Python backend: config.pbtxt with this text added, 1/model.py; returns
+    the version's folder.
 
     `config` holds everything but name, backend and instance group.
     """
     version = repository / name / "1"
     version.mkdir(parents=True)
-    head = f'name: "{name}"\nbackend: "python"\ninstance_group [{{ kind: KIND_CPU, count: {instances} }}]\n'
+    head = (
+        f'name: "{name}"\nbackend: "python"\ninstance_group [{{ kind: KIND_CPU, count: {instances}'
+        " }]\n"
+    )
     (version.parent / "config.pbtxt").write_text(head + config)
     (version / "model.py").write_text(source)
     return version
 
 
 class TritonServer:
-    """A running tritonserver on ports of 127.0.0.1. `http` is a URL, `grpc` and `metrics` are host:port."""
+    """A running tritonserver on ports of 127.0.0.1. `http` is a URL, `grpc` and `metrics` are
+    host:port.
+    """
 
     def __init__(self, repository: Path, log: Path, options: Sequence[str] = ()) -> None:
         TRITON.ensure()
-        # A prefix of its own for the shared memory of the Python backend, so that two servers never meet.
+        # A prefix of its own for the shared memory of the Python backend, so that two servers never
+        # meet.
         self._prefix = f"triton_{uuid.uuid4().hex[:12]}_"
         self.http_port, self.grpc_port, self.metrics_port = free_port(), free_port(), free_port()
         self.http = f"http://127.0.0.1:{self.http_port}"
@@ -118,7 +127,9 @@ class TritonServer:
         return {"tritonserver": [server], "models": models}
 
     def stop(self) -> None:
-        """Ends the server and its models, and removes the shared memory that a killed one leaves behind."""
+        """Ends the server and its models, and removes the shared memory that a killed one leaves
+        behind.
+        """
         self._child.stop()
         for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
             region.unlink(missing_ok=True)
@@ -128,8 +139,8 @@ class TritonServer:
 def start_triton(repository: Path, log: Path, options: Sequence[str] = ()) -> TritonServer:
     """Serves a model repository; installs the server when first needed.
 
-    `options` are further arguments, such as `--model-control-mode=explicit`. Raises NotReady with the end of the log
-    when the server does not get ready within a minute.
+    `options` are further arguments, such as `--model-control-mode=explicit`. Raises NotReady with
+    the end of the log when the server does not get ready within a minute.
     """
     return TritonServer(repository, log, options)
 
@@ -137,7 +148,12 @@ def start_triton(repository: Path, log: Path, options: Sequence[str] = ()) -> Tr
 def _python_backend(folder: Path) -> None:
     """The Python backend with the stub of this Python: the server looks for both in one folder."""
     (folder / "python").mkdir()
-    stub = HOME / "python_backend_stubs" / sysconfig.get_python_version() / "triton_python_backend_stub"
+    stub = (
+        HOME
+        / "python_backend_stubs"
+        / sysconfig.get_python_version()
+        / "triton_python_backend_stub"
+    )
     for file in [stub, *(HOME / "backends" / "python").iterdir()]:
         target = folder / "python" / file.name
         # The binaries find their libraries relative to where they really are.
@@ -148,7 +164,9 @@ def _python_backend(folder: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """What the embedded Python of a model's process needs: its library, and the packages of the virtual environment."""
+    """What the embedded Python of a model's process needs: its library, and the packages of the
+    virtual environment.
+    """
     return {
         "PATH": os.pathsep.join([str(TRITON.bin), os.environ.get("PATH", "")]),
         "LD_LIBRARY_PATH": os.pathsep.join(
@@ -159,7 +177,9 @@ def _environment() -> dict[str, str]:
 
 
 class Triton:
-    """Triton serving scikit-learn's LogisticRegression on iris with dynamic batching. It authenticates nobody."""
+    """Triton serving scikit-learn's LogisticRegression on iris with dynamic batching. It
+    authenticates nobody.
+    """
 
     name = "Triton"
 
@@ -178,7 +198,10 @@ class Triton:
 
     def rest(self) -> RestCall:
         """A prediction of one flower."""
-        url, body = f"{self._server.http}/v2/models/{MODEL}/infer", infer_body("X", "FP64", [FLOWER])
+        url, body = (
+            f"{self._server.http}/v2/models/{MODEL}/infer",
+            infer_body("X", "FP64", [FLOWER]),
+        )
         return RestCall(url, body, {"Content-Type": "application/json"}, is_setosa)
 
     def grpc(self, request: bytes) -> GrpcCall:

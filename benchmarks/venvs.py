@@ -1,4 +1,5 @@
-"""Virtual environments under `.venv-peers`: for other servers, whose dependencies conflict with ours, and for charts.
+"""Virtual environments under `.venv-peers`: for other servers, whose dependencies conflict with
+ours, and for charts.
 
 `python -m benchmarks.venvs` makes all of them; a run makes what it needs.
 """
@@ -30,7 +31,9 @@ def _run(command: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Venv:
-    """A virtual environment: pinned requirements, and those that are installed without what they ask for."""
+    """A virtual environment: pinned requirements, and those that are installed without what they
+    ask for.
+    """
 
     name: str
     requirements: tuple[str, ...]
@@ -62,7 +65,10 @@ class Venv:
         complete, pins = self.folder / "complete", "\n".join(self._pins())
         if complete.is_file() and complete.read_text() == pins:
             return
-        print(f"installing {', '.join(self._pins())} into {self.parent.name}/{self.name}", file=sys.stderr)
+        print(
+            f"installing {', '.join(self._pins())} into {self.parent.name}/{self.name}",
+            file=sys.stderr,
+        )
         pip = [str(self.bin / "python"), "-m", "pip", "install", "--quiet"]
         run([sys.executable, "-m", "venv", str(self.folder)])
         run([*pip, *self.requirements])
@@ -71,7 +77,9 @@ class Venv:
         complete.write_text(pins)
 
     def fit_iris(self, path: Path) -> None:
-        """Fits the model of every peer with its own scikit-learn and writes it to `path` with joblib."""
+        """Fits the model of every peer with its own scikit-learn and writes it to `path` with
+        joblib.
+        """
         _run([str(self.bin / "python"), "-c", FIT, str(path)])
 
     def _pins(self) -> list[str]:
@@ -86,9 +94,15 @@ def _same(*packages: str) -> tuple[str, ...]:
 # MLServer 1.7.1 does not start on newer uvloop.
 MLSERVER = Venv(
     "mlserver",
-    ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", "uvloop==0.21.0", *_same("scikit-learn", "numpy")),
+    (
+        "mlserver==1.7.1",
+        "mlserver-sklearn==1.7.1",
+        "uvloop==0.21.0",
+        *_same("scikit-learn", "numpy"),
+    ),
 )
-# The wheel carries Triton's server, which needs none of the package's Python; its Python backend is built for numpy 1.
+# The wheel carries Triton's server, which needs none of the package's Python; its Python backend is
+# built for numpy 1.
 TRITON = Venv("triton", (*_same("scikit-learn"), "numpy==1.26.4"), ("nvidia-pytriton==0.7.0",))
 
 # Draws the charts; nothing else needs it.

@@ -1,4 +1,6 @@
-"""The work that every system does: one flower of iris through a logistic regression, and a model of 50 MB."""
+"""The work that every system does: one flower of iris through a logistic regression, and a model of
+50 MB.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ LARGE_FEATURES, LARGE_TARGETS = 1000, 6500
 
 
 def iris_model() -> LogisticRegression:
-    """The model, fitted anew; peers fit theirs with the same parameters and the same scikit-learn."""
+    """The model, fitted anew; peers fit theirs with the same parameters and the same
+    scikit-learn.
+    """
     return LogisticRegression(max_iter=500).fit(*load_iris(return_X_y=True))
 
 
@@ -30,15 +34,24 @@ def large_model() -> Any:
     """A linear model whose coefficients take 52 MB."""
     random = np.random.default_rng(seed=7)
     rows = 8
-    return Ridge().fit(random.normal(size=(rows, LARGE_FEATURES)), random.normal(size=(rows, LARGE_TARGETS)))
+    return Ridge().fit(
+        random.normal(size=(rows, LARGE_FEATURES)), random.normal(size=(rows, LARGE_TARGETS))
+    )
 
 
 def mirror_model() -> onnx.ModelProto:
     """A model that gives back the FP32 matrix that it gets."""
     shape = ["rows", "columns"]
-    given, back = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y"))
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "mirror", [given], [back])
-    return onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    given, back = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name in ("x", "y")
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])], "mirror", [given], [back]
+    )
+    return onnx.helper.make_model(
+        graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 17)]
+    )
 
 
 def infer_body(name: str, datatype: str, rows: list[list[float]]) -> bytes:
@@ -70,7 +83,9 @@ def _large_tensor() -> np.ndarray:
 def _message(model: str, name: str, datatype: str, array: np.ndarray) -> bytes:
     tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=array.shape)
     raw = [array.tobytes()]
-    return pb.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=raw).SerializeToString()
+    return pb.ModelInferRequest(
+        model_name=model, inputs=[tensor], raw_input_contents=raw
+    ).SerializeToString()
 
 
 def is_setosa(answer: bytes) -> bool:

@@ -1,1 +1,3 @@
-"""`make demo`: the whole platform on real models, every answer compared with the model's own, step by step."""
+"""`make demo`: the whole platform on real models, every answer compared with the model's own, step
+by step.
+"""

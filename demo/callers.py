@@ -1,4 +1,6 @@
-"""The ways an application calls a model: the SDK, REST and gRPC. Each takes rows and gives scores as an array."""
+"""The ways an application calls a model: the SDK, REST and gRPC. Each takes rows and gives scores
+as an array.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,17 @@ def _sdk(url: str, running: Running, trained: Trained) -> Array:
 
 def rest_native(running: Running, trained: Trained) -> Array:
     """POST /v1/…:predict with plain rows."""
-    body = {"method": trained.method, "instances": trained.rows.tolist(), "outputNames": [trained.output]}
+    body = {
+        "method": trained.method,
+        "instances": trained.rows.tolist(),
+        "outputNames": [trained.output],
+    }
     url = f"{running.http}/v1/buckets/default/models/{trained.name}:predict"
-    answer = httpx.post(url, json=body, headers=bearer(running), timeout=_TIMEOUT).raise_for_status().json()
+    answer = (
+        httpx.post(url, json=body, headers=bearer(running), timeout=_TIMEOUT)
+        .raise_for_status()
+        .json()
+    )
     return np.array(answer["predictions"])
 
 
@@ -68,7 +78,11 @@ def rest_inference(running: Running, trained: Trained) -> Array:
         "outputs": [{"name": trained.output}],
     }
     url = f"{running.http}/v2/models/{trained.name}/infer"
-    answer = httpx.post(url, json=body, headers=bearer(running), timeout=_TIMEOUT).raise_for_status().json()
+    answer = (
+        httpx.post(url, json=body, headers=bearer(running), timeout=_TIMEOUT)
+        .raise_for_status()
+        .json()
+    )
     output = answer["outputs"][0]
     return np.array(output["data"]).reshape(output["shape"])
 
@@ -98,14 +112,18 @@ def grpc_inference(running: Running, trained: Trained) -> Array:
     """inference.GRPCInferenceService/ModelInfer, the Open Inference Protocol."""
     request = inference_pb.ModelInferRequest(model_name=trained.name)
     request.parameters["method"].string_param = trained.method
-    request.inputs.add(name=trained.input, datatype=_TYPES[trained.rows.dtype.name], shape=trained.rows.shape)
+    request.inputs.add(
+        name=trained.input, datatype=_TYPES[trained.rows.dtype.name], shape=trained.rows.shape
+    )
     request.raw_input_contents.append(np.ascontiguousarray(trained.rows).tobytes())
     request.outputs.add(name=trained.output)
     with grpc.insecure_channel(running.grpc) as channel:
         stub: Any = inference_grpc.GRPCInferenceServiceStub(channel)
         answer = stub.ModelInfer(request, timeout=_TIMEOUT, metadata=_metadata(running))
     output = answer.outputs[0]
-    return np.frombuffer(answer.raw_output_contents[0], _DTYPES[output.datatype]).reshape(tuple(output.shape))
+    return np.frombuffer(answer.raw_output_contents[0], _DTYPES[output.datatype]).reshape(
+        tuple(output.shape)
+    )
 
 
 CALLS: dict[str, Call] = {

@@ -1,4 +1,6 @@
-"""Three models trained here and now on scikit-learn's own data sets, and what they say themselves on held-out rows."""
+"""Three models trained here and now on scikit-learn's own data sets, and what they say themselves
+on held-out rows.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def digits_network() -> Trained:
     from torch import nn
 
     torch.manual_seed(0)
-    # So small a network gains nothing by threads that wait for each other, while the platform starts beside it.
+    # So small a network gains nothing by threads that wait for each other, while the platform
+    # starts beside it.
     torch.set_num_threads(1)
     rows, held_out, labels, held_out_labels = _digits()
     images, test = (torch.tensor(part.reshape(-1, 1, 8, 8)) for part in (rows, held_out))
@@ -96,7 +99,16 @@ def digits_network() -> Trained:
         scores = network(test).numpy()
     kind = "convolutional network, stored as torch.export"
     return Trained(
-        "digits", kind, network, test[:2], test.numpy(), held_out_labels, scores, "predict", "input", "output"
+        "digits",
+        kind,
+        network,
+        test[:2],
+        test.numpy(),
+        held_out_labels,
+        scores,
+        "predict",
+        "input",
+        "output",
     )
 
 
@@ -105,7 +117,9 @@ def digits_onnx() -> Trained:
     from skl2onnx import to_onnx
 
     rows, held_out, labels, held_out_labels = _digits()
-    network = MLPClassifier((64,), max_iter=60, random_state=0, early_stopping=True).fit(rows, labels)
+    network = MLPClassifier((64,), max_iter=60, random_state=0, early_stopping=True).fit(
+        rows, labels
+    )
     model = to_onnx(network, rows[:1], options={id(network): {"zipmap": False}}, target_opset=18)
     scores = network.predict_proba(held_out)
     return Trained(
@@ -128,5 +142,7 @@ def _digits() -> tuple[Array, Array, Array, Array]:
 
 
 def _split(data: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
-    rows, held_out, labels, held_out_labels = train_test_split(*data, test_size=0.25, random_state=0)
+    rows, held_out, labels, held_out_labels = train_test_split(
+        *data, test_size=0.25, random_state=0
+    )
     return rows, held_out, labels, held_out_labels

@@ -1,4 +1,6 @@
-"""The platform as a user starts it: `stellwerk up` in a process of its own, on free ports, in the demo's directory."""
+"""The platform as a user starts it: `stellwerk up` in a process of its own, on free ports, in the
+demo's directory.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Platform:
         command = [sys.executable, "-m", "stellwerk.local", "up", "--data-dir", str(directory)]
         command += ["--http-port", str(http), "--grpc-port", str(grpc)]
         with log.open("wb") as stream:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stream, start_new_session=True
+            )
         self._line = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -51,11 +55,19 @@ class Platform:
         """Raises NotUp."""
         self._reader.join(timeout)
         if not self._line:
-            said = [line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("stellwerk:")]
-            raise NotUp(f"{' '.join(said) or 'the platform did not become ready'} (its log: {self.log})")
+            said = [
+                line
+                for line in self.log.read_text(errors="replace").splitlines()
+                if line.startswith("stellwerk:")
+            ]
+            raise NotUp(
+                f"{' '.join(said) or 'the platform did not become ready'} (its log: {self.log})"
+            )
         report: dict[str, Any] = json.loads(self._line)
         token = Path(report["token_file"]).read_text().strip()
-        return Running(report["http"], report["grpc"], token, report["broker"], report["mongo"], report["pids"])
+        return Running(
+            report["http"], report["grpc"], token, report["broker"], report["mongo"], report["pids"]
+        )
 
     def stop(self) -> int:
         """Ends it as Ctrl-C would; its exit code."""

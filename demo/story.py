@@ -1,4 +1,6 @@
-"""The demo from beginning to end, a function a step. A step that fails ends it; the platform is stopped in any case."""
+"""The demo from beginning to end, a function a step. A step that fails ends it; the platform is
+stopped in any case.
+"""
 
 from __future__ import annotations
 
@@ -88,9 +90,16 @@ def _tell(story: Story, platform: Platform) -> None:
 
 
 def _start_and_train(story: Story, platform: Platform) -> tuple[list[Trained], Running]:
-    steps: list[Callable[[], Trained]] = [models.breast_cancer, models.digits_network, models.digits_onnx]
+    steps: list[Callable[[], Trained]] = [
+        models.breast_cancer,
+        models.digits_network,
+        models.digits_onnx,
+    ]
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
-    with Progress(*columns, console=story.console, transient=True) as progress, ThreadPoolExecutor(1) as pool:
+    with (
+        Progress(*columns, console=story.console, transient=True) as progress,
+        ThreadPoolExecutor(1) as pool,
+    ):
         task = progress.add_task("   training, while the platform starts", total=len(steps) + 1)
         ready = pool.submit(platform.ready, _READY_SECONDS)
         trained = []
@@ -99,7 +108,10 @@ def _start_and_train(story: Story, platform: Platform) -> tuple[list[Trained], R
             progress.advance(task)
         running = ready.result()
     for model in trained:
-        text = f"   {model.name}: {model.kind}, right on {model.accuracy:.1%} of {len(model.rows)} held-out rows"
+        text = (
+            f"   {model.name}: {model.kind}, right on {model.accuracy:.1%} of {len(model.rows)}"
+            " held-out rows"
+        )
         story.console.print(text)
     return trained, running
 
@@ -111,8 +123,8 @@ def _status(story: Story, client: Client, running: Running) -> None:
     for runtime in status.runtimes:
         accelerators = ", ".join(device.name for device in runtime.accelerators) or "no accelerator"
         story.console.print(
-            f"   {runtime.name}: {runtime.cpu_cores} cores, {runtime.memory_bytes / 2**30:.0f} GiB, {accelerators}, "
-            f"formats {', '.join(sorted(runtime.formats))}"
+            f"   {runtime.name}: {runtime.cpu_cores} cores, {runtime.memory_bytes / 2**30:.0f} GiB,"
+            f" {accelerators}, formats {', '.join(sorted(runtime.formats))}"
         )
     story.check("five services are up, each a process of its own", _five_services(status, running))
     story.check("the platform says it is ready", status.ready)
@@ -120,15 +132,20 @@ def _status(story: Story, client: Client, running: Running) -> None:
 
 def _five_services(status: Any, running: Running) -> bool:
     wanted = {"api_gateway", "router", "runtime", "repository", "controlplane"}
-    described = {service.service for service in status.services} | ({"runtime"} if status.runtimes else set())
+    described = {service.service for service in status.services} | (
+        {"runtime"} if status.runtimes else set()
+    )
     return wanted <= set(running.processes) and wanted <= described
 
 
 def _store(story: Story, client: Client, trained: list[Trained]) -> None:
     for model in trained:
-        version = client.models.put(model.model, model.name, example=model.example, alias="production")
+        version = client.models.put(
+            model.model, model.name, example=model.example, alias="production"
+        )
         story.check(
-            f"{version.name}: {version.format}, {version.size_bytes:,} bytes, sha256 {version.sha256[:12]}…",
+            f"{version.name}: {version.format}, {version.size_bytes:,} bytes, sha256"
+            f" {version.sha256[:12]}…",
             client.models.describe(model.name, alias="production").sha256 == version.sha256,
         )
 
@@ -139,15 +156,24 @@ def _predict(story: Story, running: Running, trained: list[Trained]) -> None:
             began = time.monotonic()
             scores = call(running, model)
             seconds = time.monotonic() - began
-            off = float(np.abs(scores - model.scores).max()) if scores.shape == model.scores.shape else float("inf")
+            off = (
+                float(np.abs(scores - model.scores).max())
+                if scores.shape == model.scores.shape
+                else float("inf")
+            )
             accuracy = models.accuracy(scores, model.labels)
-            story.check(f"{model.name} by {way}: {len(scores)} rows, at most {off:.1e} off", off <= TOLERANCE)
+            story.check(
+                f"{model.name} by {way}: {len(scores)} rows, at most {off:.1e} off",
+                off <= TOLERANCE,
+            )
             story.rows.append((model.name, way, accuracy, off, seconds))
 
 
 def _queues(story: Story, client: Client) -> None:
     for queue in client.status().queues:
-        story.console.print(f"   went through {queue.name}, {queue.consumers} consumer(s), {queue.messages} waiting")
+        story.console.print(
+            f"   went through {queue.name}, {queue.consumers} consumer(s), {queue.messages} waiting"
+        )
 
 
 def _refusals(story: Story, running: Running) -> None:
@@ -157,10 +183,18 @@ def _refusals(story: Story, running: Running) -> None:
         "REST without a token: 401 and WWW-Authenticate",
         (nobody.status_code, "www-authenticate" in nobody.headers) == (401, True),
     )
-    forged = httpx.get(url, headers={"Authorization": f"{bearer(running)['Authorization'][:-4]}AAAA"}, timeout=10)
+    forged = httpx.get(
+        url, headers={"Authorization": f"{bearer(running)['Authorization'][:-4]}AAAA"}, timeout=10
+    )
     story.check("REST with a forged token: 401", forged.status_code == 401)
-    story.check("gRPC without a token: UNAUTHENTICATED", _grpc_code(running) is grpc.StatusCode.UNAUTHENTICATED)
-    story.check("health is for everybody", httpx.get(f"{running.http}/v2/health/ready", timeout=10).status_code == 200)
+    story.check(
+        "gRPC without a token: UNAUTHENTICATED",
+        _grpc_code(running) is grpc.StatusCode.UNAUTHENTICATED,
+    )
+    story.check(
+        "health is for everybody",
+        httpx.get(f"{running.http}/v2/health/ready", timeout=10).status_code == 200,
+    )
 
 
 def _grpc_code(running: Running) -> grpc.StatusCode:
@@ -176,12 +210,15 @@ def _grpc_code(running: Running) -> grpc.StatusCode:
 
 def _audit(story: Story, client: Client) -> None:
     finding = client.audit.verify()
-    story.check(f"the chain of {finding.checked} records is whole", finding.intact and finding.checked > 0)
+    story.check(
+        f"the chain of {finding.checked} records is whole", finding.intact and finding.checked > 0
+    )
 
 
 def _say_how_to_go_on(story: Story, model: Trained) -> None:
     story.console.print(
-        f"\n[bold]The same by hand:[/] .venv/bin/stellwerk up --data-dir {_DIRECTORY}, and in another terminal\n"
+        f"\n[bold]The same by hand:[/] .venv/bin/stellwerk up --data-dir {_DIRECTORY}, and in"
+        " another terminal\n"
         f'   curl -H "Authorization: Bearer $(cat {_DIRECTORY}/token)" '
         f"http://127.0.0.1:8080/v2/models/{model.name}\n"
     )
@@ -194,7 +231,9 @@ def _summary(story: Story, platform: Platform, seconds: float) -> None:
     if story.rows:
         story.console.print(table)
     if story.failed:
-        story.console.print(f"[red bold]{len(story.failed)} checks failed[/] after {seconds:.0f} s:")
+        story.console.print(
+            f"[red bold]{len(story.failed)} checks failed[/] after {seconds:.0f} s:"
+        )
         for what in story.failed:
             story.console.print(f"   {what}", markup=False)
         story.console.print(f"The platform's log is {platform.log}")

@@ -1,1 +1,3 @@
-"""Long runs that show what short tests cannot: that nothing grows, leaks or wears out. `python -m soak [name …]`."""
+"""Long runs that show what short tests cannot: that nothing grows, leaks or wears out. `python -m
+soak [name …]`.
+"""

@@ -20,7 +20,9 @@ def progress(text: str) -> None:
 def main() -> int:
     """The exit code: 1 if a promise was not kept."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of {', '.join(SOAKS)} [default: all]")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which of {', '.join(SOAKS)} [default: all]"
+    )
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in SOAKS]:
         parser.error(f"there is no soak {', '.join(unknown)}; there are {', '.join(SOAKS)}")

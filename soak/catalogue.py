@@ -1,4 +1,6 @@
-"""The soaks by name. Another one is a function that takes a Progress, returns an Outcome, and stands in SOAKS."""
+"""The soaks by name. Another one is a function that takes a Progress, returns an Outcome, and
+stands in SOAKS.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +41,25 @@ def models_come_and_go(progress: Progress) -> Outcome:
         rows.append([kind, *_megabytes(memory), f"{memory.growth:+.1%}", round(memory.seconds)])
         progress(f"{kind}: {memory.growth:+.1%} after {ROUNDS} rounds")
     promise = (
-        f"after {ROUNDS} loads and unloads of a model of {SIZE // MB} MB a runtime has within {MOST_GROWTH:.0%} of the "
-        "memory that it had with its libraries loaded and no model (resident MB)"
+        f"after {ROUNDS} loads and unloads of a model of {SIZE // MB} MB a runtime has within"
+        f" {MOST_GROWTH:.0%} of the memory that it had with its libraries loaded and no model"
+        " (resident MB)"
     )
-    columns = ("kind", "at start", "with libraries", "with the model, at most", "after round 1", "after the last")
+    columns = (
+        "kind",
+        "at start",
+        "with libraries",
+        "with the model, at most",
+        "after round 1",
+        "after the last",
+    )
     return Outcome(promise, kept, (*columns, "growth", "seconds"), rows)
 
 
 def models_make_room(progress: Progress) -> Outcome:
-    """Two models of 200 MB in turns, where there is memory for one: each call evicts the other model."""
+    """Two models of 200 MB in turns, where there is memory for one: each call evicts the other
+    model.
+    """
     rows: list[list[str | int | float]] = []
     kept = True
     for kind in KINDS:
@@ -55,16 +67,35 @@ def models_make_room(progress: Progress) -> Outcome:
         most = max(memory.loaded) - memory.baseline
         kept = kept and most <= SIZE * (1 + 2 * MOST_GROWTH)
         rows.append([kind, *_megabytes(memory), round(most / MB), round(memory.seconds)])
-        progress(f"{kind}: {most / MB:.0f} MB above the start at most, with models of {SIZE / MB:.0f} MB in turns")
+        progress(
+            f"{kind}: {most / MB:.0f} MB above the start at most, with models of {SIZE / MB:.0f} MB"
+            " in turns"
+        )
     promise = (
-        f"{ROUNDS // 2} evictions in turns of two models of {SIZE // MB} MB: there is memory of one at a time (MB)"
+        f"{ROUNDS // 2} evictions in turns of two models of {SIZE // MB} MB: there is memory of one"
+        " at a time (MB)"
     )
-    columns = ("kind", "at start", "with libraries", "most", "after call 1", "after the last", "above start", "seconds")
+    columns = (
+        "kind",
+        "at start",
+        "with libraries",
+        "most",
+        "after call 1",
+        "after the last",
+        "above start",
+        "seconds",
+    )
     return Outcome(promise, kept, columns, rows)
 
 
 def _megabytes(memory: Memory) -> list[int]:
-    read = (memory.bare, memory.baseline, max(memory.loaded), memory.unloaded[0], memory.unloaded[-1])
+    read = (
+        memory.bare,
+        memory.baseline,
+        max(memory.loaded),
+        memory.unloaded[0],
+        memory.unloaded[-1],
+    )
     return [round(value / MB) for value in read]
 
 

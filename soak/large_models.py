@@ -1,4 +1,6 @@
-"""Models of any size, one of each way of holding memory: single blocks, many small arrays, cycles, C++ heaps."""
+"""Models of any size, one of each way of holding memory: single blocks, many small arrays, cycles,
+C++ heaps.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _ROW_BYTES = 91
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An artifact on disk, its version's metadata without digest and size, and one row to call it with."""
+    """An artifact on disk, its version's metadata without digest and size, and one row to call it
+    with.
+    """
 
     path: Path
     version: repository_pb2.ModelVersion
@@ -45,7 +49,9 @@ def ridge(folder: Path, name: str, size: int) -> Sample:
 
 
 def forest(folder: Path, name: str, size: int) -> Sample:
-    """scikit-learn: a hundred trees, as many as its forests have by default, each of a few arrays of its own."""
+    """scikit-learn: a hundred trees, as many as its forests have by default, each of a few arrays
+    of its own.
+    """
     import skops.io
     from sklearn.ensemble import RandomForestRegressor
 
@@ -65,7 +71,9 @@ def onnx_graph(folder: Path, name: str, size: int) -> Sample:
     from onnx import TensorProto, helper, numpy_helper
 
     columns = _side(size, 4)
-    weights = numpy_helper.from_array(np.random.default_rng(3).normal(size=(columns, columns)).astype("f4"), "w")
+    weights = numpy_helper.from_array(
+        np.random.default_rng(3).normal(size=(columns, columns)).astype("f4"), "w"
+    )
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["X", "w"], ["y"])],
         "large",
@@ -103,7 +111,9 @@ def weights(folder: Path, name: str, size: int) -> Sample:
     save_file(torch.nn.Linear(columns, columns).state_dict(), folder / name)
     sample = _sample(folder / name, "torch_safetensors", "FP32", columns)
     sample.version.format_options["module"] = "torch.nn:Linear"
-    sample.version.format_options["kwargs"] = f'{{"in_features": {columns}, "out_features": {columns}}}'
+    sample.version.format_options["kwargs"] = (
+        f'{{"in_features": {columns}, "out_features": {columns}}}'
+    )
     return sample
 
 

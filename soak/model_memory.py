@@ -1,7 +1,8 @@
-"""Loads and unloads large models in a runtime process, and reads from outside how much memory it has.
+"""Loads and unloads large models in a runtime process, and reads from outside how much memory it
+has.
 
-The baseline is the process after it has loaded, called and unloaded a model of a few bytes of the same kind: the
-libraries are in memory then, and every buffer and thread that a first model brings.
+The baseline is the process after it has loaded, called and unloaded a model of a few bytes of the
+same kind: the libraries are in memory then, and every buffer and thread that a first model brings.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Runtime:
         await self._until(lambda: self._router.advertisements and self._router.reports)
 
     async def serve(self, sample: Sample) -> str:
-        """Has the model served, and stored before if it was not; returns its key when it is ready."""
+        """Has the model served, and stored before if it was not; returns its key when it is
+        ready.
+        """
         if sample.version.name not in self._router.repository.versions:
             self._router.repository.add(sample.version, sample.path)
         key = self._router.serve(sample.version)
@@ -77,7 +80,9 @@ class Runtime:
         self._asked += 1
         tensor = from_numpy("X", sample.row)
         items = [
-            work_pb2.WorkItem(id=f"{self._asked}.{number}", method="predict", inputs=[tensor], timeout_ms=30_000)
+            work_pb2.WorkItem(
+                id=f"{self._asked}.{number}", method="predict", inputs=[tensor], timeout_ms=30_000
+            )
             for number in range(calls)
         ]
         for reply in await self._router.ask(sample.version, *items):
@@ -115,8 +120,17 @@ async def runtime(folder: Path, memory_bytes: int = 0) -> AsyncIterator[Runtime]
     """A runtime process that is attached, with an empty cache."""
     router = FakeRouterServer(FakeRepository())
     await router.start()
-    arguments = ["--port", str(router.port), "--folder", str(folder / "cache"), "--memory-bytes", str(memory_bytes)]
-    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "soak.runtime_child", *arguments)
+    arguments = [
+        "--port",
+        str(router.port),
+        "--folder",
+        str(folder / "cache"),
+        "--memory-bytes",
+        str(memory_bytes),
+    ]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "soak.runtime_child", *arguments
+    )
     try:
         made = Runtime(router, psutil.Process(child.pid))
         await made.attached()
@@ -155,13 +169,18 @@ async def _round(under_test: Runtime, sample: Sample) -> int:
 
 
 async def evictions(kind: str, rounds: int, size: int) -> Memory:
-    """Two models of this size in turns, on a runtime with memory for one and a half: each pushes the other out."""
+    """Two models of this size in turns, on a runtime with memory for one and a half: each pushes
+    the other out.
+    """
     memory = Memory()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny = KINDS[kind](folder, f"tiny-{kind}", 0)
-        pair = [KINDS[kind](folder, f"{letter}-{kind}", size + number) for number, letter in enumerate("ab")]
+        pair = [
+            KINDS[kind](folder, f"{letter}-{kind}", size + number)
+            for number, letter in enumerate("ab")
+        ]
         async with runtime(folder, memory_bytes=size * 3 // 2) as under_test:
             memory.bare = await under_test.resident()
             await _round(under_test, tiny)

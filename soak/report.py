@@ -1,4 +1,6 @@
-"""What the soaks found, in JSON and as a page to read. A soak that was not run this time keeps its last result."""
+"""What the soaks found, in JSON and as a page to read. A soak that was not run this time keeps its
+last result.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,19 @@ def write(outcomes: dict[str, Outcome], folder: Path = RESULTS) -> Path:
     run = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit + (" with local changes" if dirty else ""),
-        "machine": f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB, "
-        f"{environment['system']}, Python {environment['python']}",
+        "machine": (
+            f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB, "
+            f"{environment['system']}, Python {environment['python']}"
+        ),
     }
     kept.update({name: {**run, **asdict(outcome)} for name, outcome in outcomes.items()})
     file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     page = folder / "latest.md"
-    page.write_text("\n".join(["# Soaks", "", *(line for name in sorted(kept) for line in _section(name, kept[name]))]))
+    page.write_text(
+        "\n".join(
+            ["# Soaks", "", *(line for name in sorted(kept) for line in _section(name, kept[name]))]
+        )
+    )
     return page
 
 

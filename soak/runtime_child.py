@@ -1,4 +1,6 @@
-"""A whole runtime in a process of its own, attached to the peers at --port, until it is terminated."""
+"""A whole runtime in a process of its own, attached to the peers at --port, until it is
+terminated.
+"""
 
 from __future__ import annotations
 

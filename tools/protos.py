@@ -1,4 +1,6 @@
-"""Writes `generated/` from `protos/`; `--check` only says whether it is fresh. `generated/` is never edited by hand."""
+"""Writes `generated/` from `protos/`; `--check` only says whether it is fresh. `generated/` is
+never edited by hand.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "generated"
 # google/api/*.proto come with googleapis-common-protos, google/protobuf/*.proto with grpcio-tools.
-LIBRARIES = [Path(next(iter(google.api.__path__))).parents[1], Path(str(resources.files("grpc_tools") / "_proto"))]
+LIBRARIES = [
+    Path(next(iter(google.api.__path__))).parents[1],
+    Path(str(resources.files("grpc_tools") / "_proto")),
+]
 
 
 class Uncompilable(Exception):
@@ -25,7 +30,10 @@ class Uncompilable(Exception):
 def compile_protos(protos: Path, *outputs: str) -> None:
     """Runs protoc for every file under `protos` with these output options; raises Uncompilable."""
     files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
-    if protoc.main(["protoc", *(f"-I{path}" for path in [protos, *LIBRARIES]), *outputs, *files]) != 0:
+    if (
+        protoc.main(["protoc", *(f"-I{path}" for path in [protos, *LIBRARIES]), *outputs, *files])
+        != 0
+    ):
         raise Uncompilable(f"protoc does not accept {protos}")
 
 
@@ -43,11 +51,19 @@ def generate(target: Path, protos: Path = PROTOS) -> None:
 def differences(fresh: Path, kept: Path) -> list[str]:
     """Relative paths that differ between two generated trees."""
     names = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
-    names |= {path.relative_to(kept) for path in kept.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    names |= {
+        path.relative_to(kept)
+        for path in kept.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     return sorted(
         str(name)
         for name in names
-        if not ((fresh / name).is_file() and (kept / name).is_file() and filecmp.cmp(fresh / name, kept / name, False))
+        if not (
+            (fresh / name).is_file()
+            and (kept / name).is_file()
+            and filecmp.cmp(fresh / name, kept / name, False)
+        )
     )
 
 

@@ -1,7 +1,9 @@
-"""Checks the contract without the network: buf's lint, buf's breaking-change rules, and `generated/` being fresh.
+"""Checks the contract without the network: buf's lint, buf's breaking-change rules, and
+`generated/` being fresh.
 
-buf is given a descriptor set, not the sources: the google/api files that ours import come with a Python package, where
-buf would not look. `--write-baseline` makes the present contract the one that later changes are held against.
+buf is given a descriptor set, not the sources: the google/api files that ours import come with a
+Python package, where buf would not look. `--write-baseline` makes the present contract the one that
+later changes are held against.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ from tools import protos
 CONFIG = protos.ROOT / "buf.yaml"
 BASELINE = protos.PROTOS / "baseline.binpb"
 BUF = Path(sys.executable).parent / "buf"
-# In buf's image format a file carries field 8042, an extension whose field 1 says that it is only an import, which
-# lint and breaking pass over: key 8042 length-delimited, two bytes, key 1 varint, true.
+# In buf's image format a file carries field 8042, an extension whose field 1 says that it is only
+# an import, which lint and breaking pass over: key 8042 length-delimited, two bytes, key 1 varint,
+# true.
 IS_IMPORT = bytes.fromhex("d2f603020801")
 LIBRARY_PACKAGES = ("google/",)
 
 
 def write_image(target: Path, sources: Path = protos.PROTOS) -> None:
-    """Compiles the sources with their comments into a buf image whose library files are marked as imports."""
-    protos.compile_protos(sources, f"--descriptor_set_out={target}", "--include_imports", "--include_source_info")
+    """Compiles the sources with their comments into a buf image whose library files are marked as
+    imports.
+    """
+    protos.compile_protos(
+        sources, f"--descriptor_set_out={target}", "--include_imports", "--include_source_info"
+    )
     image = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
     for file in image.file:
         if file.name.startswith(LIBRARY_PACKAGES):
@@ -64,14 +71,21 @@ def breaking(image: Path, baseline: Path = BASELINE, config: Path = CONFIG) -> l
     return _buf("breaking", str(image), "--against", str(baseline), "--config", str(config))
 
 
-def problems(sources: Path = protos.PROTOS, generated: Path = protos.GENERATED, baseline: Path = BASELINE) -> list[str]:
-    """Everything that is wrong with a contract; raises tools.protos.Uncompilable if it is no contract at all."""
+def problems(
+    sources: Path = protos.PROTOS, generated: Path = protos.GENERATED, baseline: Path = BASELINE
+) -> list[str]:
+    """Everything that is wrong with a contract; raises tools.protos.Uncompilable if it is no
+    contract at all.
+    """
     with tempfile.TemporaryDirectory() as directory:
         image = Path(directory) / "image.binpb"
         write_image(image, sources)
         found = [f"lint: {line}" for line in lint(image)]
         found += [f"breaking: {line}" for line in breaking(image, baseline)]
-    return found + [f"generated/ is stale, run `make protos`: {name}" for name in protos.stale(sources, generated)]
+    return found + [
+        f"generated/ is stale, run `make protos`: {name}"
+        for name in protos.stale(sources, generated)
+    ]
 
 
 def main() -> None:

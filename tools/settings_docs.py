@@ -1,6 +1,8 @@
-"""Writes `docs/reference/settings.md` from the services' settings classes; `--check` only says whether it is fresh.
+"""Writes `docs/reference/settings.md` from the services' settings classes; `--check` only says
+whether it is fresh.
 
-A setting's description is the comment above its field, so what is read in the code and in the guide is the same text.
+A setting's description is the comment above its field, so what is read in the code and in the guide
+is the same text.
 """
 
 from __future__ import annotations
@@ -38,13 +40,17 @@ def settings_class(service: str) -> type[ServiceSettings]:
     found = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, ServiceSettings) and value.__module__ == module.__name__
+        if inspect.isclass(value)
+        and issubclass(value, ServiceSettings)
+        and value.__module__ == module.__name__
     ]
     return found[0]
 
 
 def comments(cls: type[pydantic.BaseModel]) -> dict[str, str]:
-    """The comment above each field, or above the group of lines that it stands in without a blank line."""
+    """The comment above each field, or above the group of lines that it stands in without a blank
+    line.
+    """
     found: dict[str, str] = {}
     waiting: list[str] = []
     for line in inspect.getsource(cls).splitlines():
@@ -66,7 +72,10 @@ def rows(cls: type[ServiceSettings], own: set[str]) -> list[str]:
     lines = ["| variable | default | |", "|---|---|---|"]
     for name, field in cls.model_fields.items():
         if name in own:
-            lines.append(f"| `{PREFIX}{name.upper()}` | {_default(field)} | {_describe(said.get(name, ''), field)} |")
+            lines.append(
+                f"| `{PREFIX}{name.upper()}` | {_default(field)} |"
+                f" {_describe(said.get(name, ''), field)} |"
+            )
     return lines
 
 
@@ -77,7 +86,9 @@ def document() -> str:
     for service in SERVICES:
         cls = settings_class(service)
         changed = {
-            name for name in shared if cls.model_fields[name].default != ServiceSettings.model_fields[name].default
+            name
+            for name in shared
+            if cls.model_fields[name].default != ServiceSettings.model_fields[name].default
         }
         parts += [f"\n## {service}\n", *rows(cls, set(cls.model_fields) - shared | changed)]
     return "\n".join(parts) + "\n"
@@ -97,9 +108,15 @@ def _default(field: FieldInfo) -> str:
 
 
 def _describe(text: str, field: FieldInfo) -> str:
-    options = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    options = (
+        typing.get_args(field.annotation)
+        if typing.get_origin(field.annotation) is typing.Literal
+        else ()
+    )
     listed = ", ".join(f"`{option}`" for option in options)
-    return " ".join(part for part in (text.replace("|", "\\|"), listed and f"One of {listed}.") if part)
+    return " ".join(
+        part for part in (text.replace("|", "\\|"), listed and f"One of {listed}.") if part
+    )
 
 
 def main() -> None:

@@ -1,4 +1,6 @@
-"""`python -m services.api_gateway`: settings from the environment, then the process until it is told to stop."""
+"""`python -m services.api_gateway`: settings from the environment, then the process until it is
+told to stop.
+"""
 
 import os
 import sys

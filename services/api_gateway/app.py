@@ -1,7 +1,8 @@
-"""The HTTP door: a raw ASGI application. Request id → route → deadline → authenticate → handler → answer or
-typed error.
+"""The HTTP door: a raw ASGI application. Request id → route → deadline → authenticate → handler →
+answer or typed error.
 
-Who may do what is decided by the services behind; here only who asks is established. No exception gets out.
+Who may do what is decided by the services behind; here only who asks is established. No exception
+gets out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ from services.chassis import context, rpc_status
 from services.chassis.auth import bearer
 from services.chassis.context import CallContext, Principal
 from services.chassis.telemetry import valid_traceparent
-from services.wire.errors import Cancelled, Internal, InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError
+from services.wire.errors import (
+    Cancelled,
+    Internal,
+    InvalidInput,
+    MethodNotAllowed,
+    RouteNotFound,
+    ServiceError,
+)
 from services.wire.permissions import ANONYMOUS
 
 _V2 = (b"/v2/", b"/v2")
@@ -117,7 +125,9 @@ class HttpDoor:
             return self._options(request, document is not None)
         if document is not None:
             if request.method not in ("GET", "HEAD"):
-                raise MethodNotAllowed("this path does not take this method", allow="GET, HEAD, OPTIONS")
+                raise MethodNotAllowed(
+                    "this path does not take this method", allow="GET, HEAD, OPTIONS"
+                )
             return document
         match = self._site.table.find(request.method, request.raw_path)
         route = match.route
@@ -138,9 +148,15 @@ class HttpDoor:
         call.principal = self._keeper.verify(call.token)
 
     def _options(self, request: Request, is_document: bool) -> Answer:
-        methods = ["GET", "HEAD", "OPTIONS"] if is_document else self._site.table.allowed(request.raw_path)
+        methods = (
+            ["GET", "HEAD", "OPTIONS"]
+            if is_document
+            else self._site.table.allowed(request.raw_path)
+        )
         if not methods:
-            raise RouteNotFound("there is nothing at this path; GET /openapi.json lists what there is")
+            raise RouteNotFound(
+                "there is nothing at this path; GET /openapi.json lists what there is"
+            )
         headers: Headers = [(b"allow", ", ".join(methods).encode())]
         if self._site.origins and b"access-control-request-method" in request.headers:
             headers += cors.preflight(methods)

@@ -1,5 +1,5 @@
-"""One stream to the router that carries the calls of many callers. What gathers while a frame is on its way goes with
-the next one; a lone call waits for nobody.
+"""One stream to the router that carries the calls of many callers. What gathers while a frame is on
+its way goes with the next one; a lone call waits for nobody.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from stellwerk.router.v1 import call_service_pb2 as messages
 # Bounds of one frame: more does not amortise better and delays the first call in it.
 MAX_CALLS = 256
 MAX_BYTES = 1024 * 1024
-# Credentials that the other side keeps for us; beyond, all are forgotten and sent again as they are used.
+# Credentials that the other side keeps for us; beyond, all are forgotten and sent again as they are
+# used.
 MAX_CREDENTIALS = 4096
-# How long after its deadline a call that the router did not answer ends here, at the earliest and at the latest; the
-# router's own word is better. One look at all that wait is cheaper than a timer for each.
+# How long after its deadline a call that the router did not answer ends here, at the earliest and
+# at the latest; the router's own word is better. One look at all that wait is cheaper than a timer
+# for each.
 _OVERTIME_SECONDS, _LOOK_SECONDS = 0.06, 0.04
 _CALL = tag(messages.ExchangeRequest, "calls")
 _WORK = tag(messages.Call, "work")
-# A frame counts as being on its way until any answer comes, for so long at most. gRPC's callers come one by one, and
-# would fill frames of one or two without it; who calls alone has its answer before it calls again.
+# A frame counts as being on its way until any answer comes, for so long at most. gRPC's callers
+# come one by one, and would fill frames of one or two without it; who calls alone has its answer
+# before it calls again.
 _UNDER_WAY_SECONDS = 0.003
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
-# A router that restarts is back within moments: a call waits so long for a stream before it is told that there is none.
+# A router that restarts is back within moments: a call waits so long for a stream before it is told
+# that there is none.
 PATIENCE_SECONDS = 1.0
 
 Open: TypeAlias = Callable[[], Awaitable[Any]]
@@ -75,7 +79,8 @@ class CallStream:
 
     def _reset(self) -> None:
         self._outgoing = Gathering(_CALL, MAX_CALLS, MAX_BYTES)
-        # All that is said beside calls; it goes with the next frame, before the calls that name a new credential.
+        # All that is said beside calls; it goes with the next frame, before the calls that name a
+        # new credential.
         self._aside = messages.ExchangeRequest()
         self._credentials: dict[str, int] = {}
         self._credential_ids = 0
@@ -92,10 +97,14 @@ class CallStream:
         except TimeoutError:
             return
 
-    def send(self, call: messages.Call, work: work_pb2.WorkItem, token: str, seconds: float, take: Taker) -> int:
-        """Sends a call, whose id and credential are set here, for this work; `take` hears of it until its end.
+    def send(
+        self, call: messages.Call, work: work_pb2.WorkItem, token: str, seconds: float, take: Taker
+    ) -> int:
+        """Sends a call, whose id and credential are set here, for this work; `take` hears of it
+        until its end.
 
-        Returns the id. Raises Unavailable when there is no stream; afterwards every end of the call is told to `take`.
+        Returns the id. Raises Unavailable when there is no stream; afterwards every end of the call
+        is told to `take`.
         """
         if self._stream is None:
             raise Unavailable("the router does not answer; try again in a moment", service="router")
@@ -113,13 +122,17 @@ class CallStream:
         return id
 
     def forget(self, id: int) -> None:
-        """The caller does not wait any more; the router is told, so that the work is not done in vain."""
+        """The caller does not wait any more; the router is told, so that the work is not done in
+        vain.
+        """
         if self._waiting.pop(id, None) is not None and self._stream is not None:
             self._aside.cancelled.append(id)
             self._wake.set()
 
     def _introduce(self, token: str) -> int:
-        if len(self._credentials) >= MAX_CREDENTIALS and not self._outgoing:  # no call that waits names one of them
+        if (
+            len(self._credentials) >= MAX_CREDENTIALS and not self._outgoing
+        ):  # no call that waits names one of them
             self._aside.dropped_credentials.extend(self._credentials.values())
             self._credentials.clear()
         self._credential_ids += 1
@@ -180,12 +193,18 @@ class CallStream:
             return
 
     def _next_frame(self) -> bytes:
-        """What is to be sent next: all that is said aside, so that no call goes before its credential, and calls."""
+        """What is to be sent next: all that is said aside, so that no call goes before its
+        credential, and calls.
+        """
         aside, self._aside = self._aside, messages.ExchangeRequest()
         return b"".join([aside.SerializeToString(), *self._outgoing.take()])
 
     def _take(self, answer: messages.Answer) -> None:
-        waiting = self._waiting.get(answer.id) if answer.reply.more else self._waiting.pop(answer.id, None)
+        waiting = (
+            self._waiting.get(answer.id)
+            if answer.reply.more
+            else self._waiting.pop(answer.id, None)
+        )
         if waiting is not None:
             waiting.take(answer)
 
@@ -195,10 +214,17 @@ class CallStream:
         now = loop.time()
         for id, waiting in [(id, one) for id, one in self._waiting.items() if one.expiry <= now]:
             self.forget(id)
-            waiting.take(DeadlinePassed("the router did not answer before the deadline", service="router"))
+            waiting.take(
+                DeadlinePassed("the router did not answer before the deadline", service="router")
+            )
         self._look = loop.call_later(_LOOK_SECONDS, self._expire) if self._waiting else None
 
     def _fail_all(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for one in waiting.values():
-            one.take(Unavailable("the router was lost before it answered; try again in a moment", service="router"))
+            one.take(
+                Unavailable(
+                    "the router was lost before it answered; try again in a moment",
+                    service="router",
+                )
+            )

@@ -15,7 +15,8 @@ from services.wire.open_inference import Ask
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
 
-# Calls above this many bytes have a stream of their own, so that small ones do not queue behind megabytes.
+# Calls above this many bytes have a stream of their own, so that small ones do not queue behind
+# megabytes.
 LARGE_BYTES = 256 * 1024
 
 
@@ -44,7 +45,9 @@ class Calls:
         await asyncio.gather(self._small.run(), self._large.run())
 
     async def call(self, ask: Ask, call: CallContext) -> Answered:
-        """Calls a model once. Raises the error it ended with, DeadlinePassed at the latest of the two timeouts."""
+        """Calls a model once. Raises the error it ended with, DeadlinePassed at the latest of the
+        two timeouts.
+        """
         stream, message, seconds = self._prepare(ask, call)
         if not stream.is_open:
             await stream.opened(seconds)
@@ -57,7 +60,8 @@ class Calls:
             raise
 
     async def stream(self, ask: Ask, call: CallContext) -> AsyncGenerator[Answered]:
-        """Calls a model that may answer several times; each answer as it comes, the last one with `final`.
+        """Calls a model that may answer several times; each answer as it comes, the last one with
+        `final`.
 
         Closing the generator cancels the call.
         """
@@ -97,7 +101,9 @@ class Calls:
         return self._large if large else self._small, message, seconds
 
 
-def _settle(answered: asyncio.Future[messages.Answer], item: messages.Answer | ServiceError) -> None:
+def _settle(
+    answered: asyncio.Future[messages.Answer], item: messages.Answer | ServiceError
+) -> None:
     if answered.done():
         return
     if isinstance(item, ServiceError):

@@ -1,4 +1,6 @@
-"""The comments of the protos, by full name, from the descriptor set that is generated beside the Python modules."""
+"""The comments of the protos, by full name, from the descriptor set that is generated beside the
+Python modules.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,20 @@ from inference import grpc_service_pb2
 
 _SET = Path(grpc_service_pb2.__file__).parent.parent / "stellwerk.binpb"
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6
-_FIELD_IN_MESSAGE, _NESTED_IN_MESSAGE, _ENUM_IN_MESSAGE, _VALUE_IN_ENUM, _METHOD_IN_SERVICE = 2, 3, 4, 2, 2
+_FIELD_IN_MESSAGE, _NESTED_IN_MESSAGE, _ENUM_IN_MESSAGE, _VALUE_IN_ENUM, _METHOD_IN_SERVICE = (
+    2,
+    3,
+    4,
+    2,
+    2,
+)
 
 
 @cache
 def comments() -> Mapping[str, str]:
-    """Every comment, in one paragraph, by the full name of what it is about; nothing where the set is not installed."""
+    """Every comment, in one paragraph, by the full name of what it is about; nothing where the set
+    is not installed.
+    """
     if not _SET.is_file():
         return {}
     found: dict[str, str] = {}
@@ -31,8 +41,14 @@ def comments() -> Mapping[str, str]:
 
 
 def _name_at(file: descriptor_pb2.FileDescriptorProto, path: list[int]) -> str:
-    """The full name of the element at a path of numbers (google/protobuf/descriptor.proto, SourceCodeInfo)."""
-    kinds: dict[int, Any] = {_MESSAGE: file.message_type, _ENUM: file.enum_type, _SERVICE: file.service}
+    """The full name of the element at a path of numbers (google/protobuf/descriptor.proto,
+    SourceCodeInfo).
+    """
+    kinds: dict[int, Any] = {
+        _MESSAGE: file.message_type,
+        _ENUM: file.enum_type,
+        _SERVICE: file.service,
+    }
     if len(path) < 2 or path[0] not in kinds:
         return ""
     element: Any = kinds[path[0]][path[1]]

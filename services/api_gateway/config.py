@@ -48,4 +48,6 @@ class GatewaySettings(ServiceSettings):
     @property
     def origins(self) -> frozenset[str]:
         """The allowed origins as a set."""
-        return frozenset(origin.strip() for origin in self.allow_origins.split(",") if origin.strip())
+        return frozenset(
+            origin.strip() for origin in self.allow_origins.split(",") if origin.strip()
+        )

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping
 from services.api_gateway.response import Headers
 
 _ALLOWED_HEADERS = (
-    b"authorization, content-type, content-encoding, inference-header-content-length, x-request-id, x-request-timeout, "
-    b"traceparent"
+    b"authorization, content-type, content-encoding, inference-header-content-length, x-request-id,"
+    b" x-request-timeout, traceparent"
 )
 _EXPOSED_HEADERS = b"x-request-id, retry-after, www-authenticate, inference-header-content-length"
 
 
 def headers(headers: Mapping[bytes, bytes], origins: frozenset[str]) -> Headers:
-    """What an answer to these request headers carries, nothing for a caller that is no page of an allowed origin."""
+    """What an answer to these request headers carries, nothing for a caller that is no page of an
+    allowed origin.
+    """
     origin = headers.get(b"origin")
     if origin is None or not origins:
         return []

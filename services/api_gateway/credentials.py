@@ -1,6 +1,8 @@
-"""What callers show at the door: tokens pass as they are, API keys are exchanged for tokens at the control plane.
+"""What callers show at the door: tokens pass as they are, API keys are exchanged for tokens at the
+control plane.
 
-A key is never kept or logged: the cache knows its digest. Many calls with one key cause one exchange.
+A key is never kept or logged: the cache knows its digest. Many calls with one key cause one
+exchange.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def issuer(channel: Any) -> Issue:
     stub: Any = stubs.IdentityServiceStub(channel)
 
     async def issue(key: str) -> tuple[str, float]:
-        answer = await stub.IssueToken(messages.IssueTokenRequest(api_key=key), timeout=_ISSUE_SECONDS)
+        answer = await stub.IssueToken(
+            messages.IssueTokenRequest(api_key=key), timeout=_ISSUE_SECONDS
+        )
         return answer.access_token, float(answer.expires_in)
 
     return issue
@@ -49,14 +53,20 @@ class _Known:
 class Credentials:
     """Bearer values in, tokens out."""
 
-    def __init__(self, issue: Issue, size: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`issue` exchanges a key for a token and the seconds it lives; it raises Unauthenticated for a bad key."""
+    def __init__(
+        self, issue: Issue, size: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`issue` exchanges a key for a token and the seconds it lives; it raises Unauthenticated
+        for a bad key.
+        """
         self._issue, self._size, self._clock = issue, size, clock
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[_Known]] = {}
 
     async def token(self, bearer: str) -> str:
-        """The token that a bearer value stands for. Raises Unauthenticated, or Unavailable without control plane."""
+        """The token that a bearer value stands for. Raises Unauthenticated, or Unavailable without
+        control plane.
+        """
         if not bearer.startswith(KEY_PREFIX):
             return bearer
         if len(bearer) > MAX_KEY_LENGTH or not bearer.isascii():

@@ -13,8 +13,11 @@ from services.api_gateway.routes import Route
 from services.chassis.release import platform_version
 
 PAGE = Path(__file__).with_name("docs.html")
-# The page is one file: its own style and script, and the document from this server. Nothing else may load.
-_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+# The page is one file: its own style and script, and the document from this server. Nothing else
+# may load.
+_POLICY = (
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+)
 _PATHS = (b"/openapi.json", b"/v1/openapi.json")
 
 

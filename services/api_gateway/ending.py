@@ -1,7 +1,8 @@
 """How a call with a stream of requests really ended.
 
-When an upstream answers before it has read everything, the write in hand fails, and grpc.aio then reports that failure
-of its own (INTERNAL) instead of the answer, in either order: it overwrites the status or is overwritten by it.
+When an upstream answers before it has read everything, the write in hand fails, and grpc.aio then
+reports that failure of its own (INTERNAL) instead of the answer, in either order: it overwrites the
+status or is overwritten by it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Ending:
         call.add_done_callback(self._take)
 
     def _take(self, call: Any) -> None:
-        self._first = _error(*(_at_once(step) for step in (call.code(), call.details(), call.trailing_metadata())))
+        self._first = _error(
+            *(_at_once(step) for step in (call.code(), call.details(), call.trailing_metadata()))
+        )
 
     async def true(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """The error that the upstream sent, where `seen` only hides it; otherwise `seen`."""
@@ -51,7 +54,9 @@ def _hides(error: grpc.aio.AioRpcError) -> bool:
 
 
 def _error(code: Any, details: Any, trailers: Any) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers or grpc.aio.Metadata(), details=details)
+    return grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), trailers or grpc.aio.Metadata(), details=details
+    )
 
 
 def _at_once(step: Coroutine[Any, Any, Any]) -> Any:

@@ -1,7 +1,7 @@
 """Bodies of the Open Inference Protocol's extensions between JSON and their messages.
 
-As in all of the protocol's JSON, numbers stay numbers whatever their width, names are those of the protocol, enums are
-words, and keys that the protocol does not know are ignored.
+As in all of the protocol's JSON, numbers stay numbers whatever their width, names are those of the
+protocol, enums are words, and keys that the protocol does not know are ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def read_index(body: bytes) -> inference.RepositoryIndexRequest:
 
 
 def write_index(response: inference.RepositoryIndexResponse) -> bytes:
-    """The index: an array, as clients expect; a model's state and its reason only where it has them."""
+    """The index: an array, as clients expect; a model's state and its reason only where it has
+    them.
+    """
     return orjson.dumps(
         [
             {
@@ -67,7 +69,9 @@ def write_index(response: inference.RepositoryIndexResponse) -> bytes:
 
 
 def read_parameters(body: bytes, target: Any) -> None:
-    """Fills the parameters of a request to load or unload a model; its body may be empty. Raises InvalidInput."""
+    """Fills the parameters of a request to load or unload a model; its body may be empty. Raises
+    InvalidInput.
+    """
     parameters = _object(body).get("parameters")
     if parameters is None:
         return
@@ -83,19 +87,23 @@ def read_parameters(body: bytes, target: Any) -> None:
                 target[key].string_param = value
             case _:
                 raise InvalidInput(
-                    f"the parameter '{key[:64]}' must be a string, a whole number, true or false", field="parameters"
+                    f"the parameter '{key[:64]}' must be a string, a whole number, true or false",
+                    field="parameters",
                 )
 
 
 def read_trace_settings(body: bytes, request: inference.TraceSettingRequest) -> None:
-    """Fills in the settings to change: each a string, a whole number, a list of strings, or null for the default."""
+    """Fills in the settings to change: each a string, a whole number, a list of strings, or null
+    for the default.
+    """
     for name, value in _object(body).items():
         values = value if isinstance(value, list) else [] if value is None else [value]
         request.settings[name].SetInParent()
         for item in values:
             if isinstance(item, bool) or not isinstance(item, str | int):
                 raise InvalidInput(
-                    f"the setting '{name[:64]}' must be a string, a whole number, a list of strings or null",
+                    f"the setting '{name[:64]}' must be a string, a whole number, a list of strings"
+                    " or null",
                     setting=name[:64],
                 )
             request.settings[name].value.append(str(item))
@@ -112,7 +120,9 @@ def write_trace_settings(response: inference.TraceSettingResponse) -> bytes:
 
 
 def read_log_settings(body: bytes, request: inference.LogSettingsRequest) -> None:
-    """Fills in the settings to change: each a string, a whole number, true, false, or null for the default."""
+    """Fills in the settings to change: each a string, a whole number, true, false, or null for the
+    default.
+    """
     for name, value in _object(body).items():
         setting = request.settings[name]
         match value:
@@ -126,7 +136,8 @@ def read_log_settings(body: bytes, request: inference.LogSettingsRequest) -> Non
                 setting.SetInParent()
             case _:
                 raise InvalidInput(
-                    f"the setting '{name[:64]}' must be a string, a whole number from 0, true, false or null",
+                    f"the setting '{name[:64]}' must be a string, a whole number from 0, true,"
+                    " false or null",
                     setting=name[:64],
                 )
 
@@ -134,7 +145,12 @@ def read_log_settings(body: bytes, request: inference.LogSettingsRequest) -> Non
 def write_log_settings(response: inference.LogSettingsResponse) -> bytes:
     """The settings as JSON values."""
     settings = sorted(response.settings.items())
-    return orjson.dumps({name: getattr(value, str(value.WhichOneof("parameter_choice"))) for name, value in settings})
+    return orjson.dumps(
+        {
+            name: getattr(value, str(value.WhichOneof("parameter_choice")))
+            for name, value in settings
+        }
+    )
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The generate extension: a plain JSON object whose keys are a model's inputs, and one whose keys are its outputs."""
+"""The generate extension: a plain JSON object whose keys are a model's inputs, and one whose keys
+are its outputs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _OWN_KEYS = ("id", "parameters")
 
 
 def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse) -> Ask:
-    """What the body asks for: keys that name inputs are tensors, others are parameters. Raises InvalidInput."""
+    """What the body asks for: keys that name inputs are tensors, others are parameters. Raises
+    InvalidInput.
+    """
     data = parse(body)
     if type(data) is not dict:
         raise InvalidInput("the body must be a JSON object whose keys are the model's inputs")
@@ -40,14 +44,18 @@ def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadat
 
 
 def write(ask: Ask, answered: Answered) -> bytes:
-    """The answer as JSON: an output of one element is that element, any other the flat list of them."""
+    """The answer as JSON: an output of one element is that element, any other the flat list of
+    them.
+    """
     answer: dict[str, Any] = {"id": ask.id} if ask.id else {}
     answer |= {"model_name": ask.model, "model_version": infer_answer.version_of(answered)}
     answer |= infer_answer.plain_outputs(ask, answered)
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _add(work: work_pb2.WorkItem, spec: inference.ModelMetadataResponse.TensorMetadata, value: object) -> None:
+def _add(
+    work: work_pb2.WorkItem, spec: inference.ModelMetadataResponse.TensorMetadata, value: object
+) -> None:
     nested, shape = value, list[int]()
     while type(nested) is list and len(shape) < len(spec.shape) + 1:
         shape.append(len(nested))
@@ -55,11 +63,15 @@ def _add(work: work_pb2.WorkItem, spec: inference.ModelMetadataResponse.TensorMe
     data = value if type(value) is list else [value]
     given, count = tensors_json.check_shape(shape or [1], spec.name)
     raw = tensors_json.encode(spec.name, spec.datatype, given, count, data)
-    work.inputs.add(name=spec.name, datatype=spec.datatype, shape=_fitted(shape, list(spec.shape)), data=raw)
+    work.inputs.add(
+        name=spec.name, datatype=spec.datatype, shape=_fitted(shape, list(spec.shape)), data=raw
+    )
 
 
 def _fitted(shape: list[int], wanted: list[int]) -> list[int]:
-    """The shape with dimensions of 1 where the model has more: a scalar is one row of one element."""
+    """The shape with dimensions of 1 where the model has more: a scalar is one row of one
+    element.
+    """
     missing = len(wanted) - len(shape)
     # Several texts for a model that takes one a row are rows.
     if missing == 1 and wanted[-1] == 1 and shape != [1]:

@@ -1,7 +1,8 @@
 """The gRPC door: passes every public RPC on as bytes to the service that serves it.
 
-A method is looked up whole in a table made from descriptors; what is not in it does not exist. The process' guard
-stands around each call: it authenticates, sets the deadline, writes the log line and turns errors into a status.
+A method is looked up whole in a table made from descriptors; what is not in it does not exist. The
+process' guard stands around each call: it authenticates, sets the deadline, writes the log line and
+turns errors into a status.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _REFLECTION_METHOD = "ServerReflectionInfo"
 def passed_methods() -> dict[str, MethodDescriptor]:
     """The public RPCs that other services serve, by full method."""
     own = f"/{public.GATEWAY_SERVICE.full_name}/"
-    return {name: method for name, method in public.public_methods().items() if not name.startswith(own)}
+    return {
+        name: method for name, method in public.public_methods().items() if not name.startswith(own)
+    }
 
 
 def rules() -> dict[str, Rule]:
@@ -45,7 +48,9 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, upstreams: Upstreams, inference: GrpcInference) -> None:
         self._handlers: Mapping[str, MethodHandler] = {
-            **{name: _handler(name, method, upstreams) for name, method in passed_methods().items()},
+            **{
+                name: _handler(name, method, upstreams) for name, method in passed_methods().items()
+            },
             # Calls of models travel together, whoever's they are.
             _INFER: grpc.unary_unary_rpc_method_handler(inference.infer),
             _STREAM_INFER: grpc.stream_stream_rpc_method_handler(inference.stream_infer),
@@ -94,10 +99,11 @@ async def _checked(requests: AsyncIterable[bytes], kind: Descriptor) -> AsyncGen
 
 
 async def _whole(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator[bytes, None]:
-    """The messages of a stream that its sender has ended; raises if it broke off, so that no end is passed on.
+    """The messages of a stream that its sender has ended; raises if it broke off, so that no end is
+    passed on.
 
-    grpc.aio shows both alike and cancels the handler only a moment later; sending tells them apart, for it fails on a
-    stream that is no more.
+    grpc.aio shows both alike and cancels the handler only a moment later; sending tells them apart,
+    for it fails on a stream that is no more.
     """
     async for request in requests:
         yield request
@@ -108,12 +114,18 @@ async def _whole(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator
 
 
 def reflection_handler() -> tuple[grpc.GenericRpcHandler, dict[str, Rule]]:
-    """Server reflection of the public services, for callers with a token; only where the settings switch it on."""
-    servicer = reflection.aio.ReflectionServicer([service.full_name for service in public.SERVED_BY])
+    """Server reflection of the public services, for callers with a token; only where the settings
+    switch it on.
+    """
+    servicer = reflection.aio.ReflectionServicer(
+        [service.full_name for service in public.SERVED_BY]
+    )
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     rule = Rule(f"/{_REFLECTION}/{_REFLECTION_METHOD}", AUTHENTICATED, "", False, False)
-    return grpc.method_handlers_generic_handler(_REFLECTION, {_REFLECTION_METHOD: handler}), {rule.method: rule}
+    return grpc.method_handlers_generic_handler(_REFLECTION, {_REFLECTION_METHOD: handler}), {
+        rule.method: rule
+    }

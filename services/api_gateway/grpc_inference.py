@@ -28,7 +28,9 @@ class GrpcInference:
     """Bytes in, bytes out: the messages are read here and nowhere on the way."""
 
     def __init__(self, calls: Calls, request_seconds: float) -> None:
-        """A request on a stream may take `request_seconds` at most; the stream itself may stay open for longer."""
+        """A request on a stream may take `request_seconds` at most; the stream itself may stay open
+        for longer.
+        """
         self._calls, self._request_seconds = calls, request_seconds
 
     @bounded
@@ -36,12 +38,20 @@ class GrpcInference:
         """ModelInfer."""
         ask = open_inference.read(_parse(data))
         answered = await self._calls.call(ask, _current())
-        return open_inference.write(ask, answered.model_version, answered.outputs).SerializeToString()
+        return open_inference.write(
+            ask, answered.model_version, answered.outputs
+        ).SerializeToString()
 
-    async def stream_infer(self, requests: AsyncIterable[bytes], grpc_context: Any) -> AsyncGenerator[bytes]:
-        """ModelStreamInfer: answers in the order in which they come; an error ends its request, not the stream."""
+    async def stream_infer(
+        self, requests: AsyncIterable[bytes], grpc_context: Any
+    ) -> AsyncGenerator[bytes]:
+        """ModelStreamInfer: answers in the order in which they come; an error ends its request, not
+        the stream.
+        """
         given = dict(grpc_context.invocation_metadata() or ())
-        stream = _Stream(self._calls, _current(), self._request_seconds, given.get(_AS_STATUS) == "true")
+        stream = _Stream(
+            self._calls, _current(), self._request_seconds, given.get(_AS_STATUS) == "true"
+        )
         reading = asyncio.create_task(stream.read(requests))
         try:
             async for message in stream.messages():
@@ -54,12 +64,16 @@ class GrpcInference:
 class _Stream:
     """The requests of one stream that are in hand, and their answers."""
 
-    def __init__(self, calls: Calls, call: CallContext, request_seconds: float, errors_as_status: bool) -> None:
+    def __init__(
+        self, calls: Calls, call: CallContext, request_seconds: float, errors_as_status: bool
+    ) -> None:
         self._calls, self._call, self._errors_as_status = calls, call, errors_as_status
         self._request_seconds = request_seconds
         self._room = asyncio.Semaphore(MAX_IN_HAND)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._out: asyncio.Queue[inference.ModelStreamInferResponse | ServiceError | None] = asyncio.Queue()
+        self._out: asyncio.Queue[inference.ModelStreamInferResponse | ServiceError | None] = (
+            asyncio.Queue()
+        )
 
     async def read(self, requests: AsyncIterable[bytes]) -> None:
         """Begins every request as it comes."""
@@ -121,12 +135,16 @@ class _Stream:
             return
         about = inference.ModelInferResponse(model_name=request.model_name, id=request.id)
         about.parameters[FINAL].bool_param = True
-        message = inference.ModelStreamInferResponse(error_message=error.message, infer_response=about)
+        message = inference.ModelStreamInferResponse(
+            error_message=error.message, infer_response=about
+        )
         self._out.put_nowait(message)
 
 
 def _response(ask: Ask, answered: Answered) -> inference.ModelStreamInferResponse | None:
-    """The answer as the stream tells it; None for an end without outputs that nobody asked to be told."""
+    """The answer as the stream tells it; None for an end without outputs that nobody asked to be
+    told.
+    """
     ends_empty = answered.final and not answered.outputs
     if ends_empty and not ask.empty_final:
         return None

@@ -1,4 +1,6 @@
-"""Serves an ASGI application with uvicorn inside the process' own loop: no signal handlers, a bounded request head."""
+"""Serves an ASGI application with uvicorn inside the process' own loop: no signal handlers, a
+bounded request head.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.request import SENDER
@@ -24,7 +30,9 @@ _JOINED_BYTES = 64 * 1024
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, since the process has its own, and with an event for when it listens."""
+    """uvicorn without its signal handlers, since the process has its own, and with an event for
+    when it listens.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -57,7 +65,9 @@ class _Sender:
         return not self.cycle.more_body
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Sends a whole answer at once: ASGI's two messages would be two system calls, and as many wake-ups."""
+        """Sends a whole answer at once: ASGI's two messages would be two system calls, and as many
+        wake-ups.
+        """
         cycle = self.cycle
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
@@ -94,9 +104,11 @@ class _Sender:
 
 
 class _Bounded(HttpToolsProtocol):
-    """HTTP with a limit on a request's head, in bytes and time; httptools itself would wait for ever.
+    """HTTP with a limit on a request's head, in bytes and time; httptools itself would wait for
+    ever.
 
-    A request that is being served hears at once that its sender is gone, without a task that waits for it.
+    A request that is being served hears at once that its sender is gone, without a task that waits
+    for it.
     """
 
     limit: ClassVar[int]
@@ -130,7 +142,8 @@ class _Bounded(HttpToolsProtocol):
         if not self._in_head:
             self._in_time()
             return
-        # Counted only while the head is unfinished: a piece may hold the head's end and much of the body.
+        # Counted only while the head is unfinished: a piece may hold the head's end and much of the
+        # body.
         self._head_bytes += len(data)
         if self._head_bytes > self.limit:
             self.send_400_response("The request's headers are too large.")
@@ -193,11 +206,14 @@ class HttpServer:
         host = host.strip("[]")
         try:
             return socket.create_server(
-                (host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+                (host, int(port)),
+                family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                backlog=_BACKLOG,
             )
         except OSError as exc:
             raise ConfigError(
-                f"STELLWERK_HTTP_LISTEN: {self._listen} cannot be bound: {exc.strerror or 'is it in use?'}"
+                f"STELLWERK_HTTP_LISTEN: {self._listen} cannot be bound:"
+                f" {exc.strerror or 'is it in use?'}"
             ) from None
 
     async def stop(self) -> None:

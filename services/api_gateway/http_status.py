@@ -1,4 +1,6 @@
-"""gRPC status codes as HTTP statuses, in one table, and errors as JSON bodies. No other place knows either."""
+"""gRPC status codes as HTTP statuses, in one table, and errors as JSON bodies. No other place knows
+either.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def status_of(error: ServiceError) -> int:
 
 
 def headers_of(error: ServiceError) -> Headers:
-    """What HTTP asks for beside the status: how to authenticate, which methods exist, when to come back."""
+    """What HTTP asks for beside the status: how to authenticate, which methods exist, when to come
+    back.
+    """
     status = status_of(error)
     headers: Headers = []
     if status == 401:
@@ -79,7 +83,12 @@ def status_body(error: ServiceError) -> bytes:
     if error.retry_after:
         details.append({"@type": _RETRY_INFO, "retryDelay": f"{error.retry_after / 1000:g}s"})
     return orjson.dumps(
-        {"code": error.code.value[0], "message": error.message, "status": error.code.name, "details": details}
+        {
+            "code": error.code.value[0],
+            "message": error.message,
+            "status": error.code.name,
+            "details": details,
+        }
     )
 
 

@@ -1,4 +1,6 @@
-"""A model's answer over REST: JSON, and behind it the data of the outputs that were asked for as binary data."""
+"""A model's answer over REST: JSON, and behind it the data of the outputs that were asked for as
+binary data.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def write_part(ask: Ask, answered: Answered) -> bytes:
 
 
 def plain_outputs(ask: Ask, answered: Answered) -> dict[str, Any]:
-    """The outputs' elements by name, flat; one element stands alone. To be printed with OPT_SERIALIZE_NUMPY."""
+    """The outputs' elements by name, flat; one element stands alone. To be printed with
+    OPT_SERIALIZE_NUMPY.
+    """
     plain: dict[str, Any] = {}
     for tensor in _outputs(ask, answered):
         data = tensors_json.decode(tensor.name, tensor.datatype, list(tensor.shape), tensor.data)
@@ -53,7 +57,9 @@ def _outputs(ask: Ask, answered: Answered) -> Any:
 
 
 def _described(ask: Ask, form: Form, answered: Answered) -> tuple[dict[str, Any], list[bytes]]:
-    """The answer as plain data, and the data of its binary outputs; `id` only where one was given."""
+    """The answer as plain data, and the data of its binary outputs; `id` only where one was
+    given.
+    """
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for tensor in _outputs(ask, answered):

@@ -1,7 +1,8 @@
-"""An inference request over REST, as JSON or with the binary tensor data extension, to what is asked of a model.
+"""An inference request over REST, as JSON or with the binary tensor data extension, to what is
+asked of a model.
 
-Tensors go from the body to the work's raw bytes without a message between: this is the hottest path of the gateway.
-Keys that the protocol does not know are ignored, as others do.
+Tensors go from the body to the work's raw bytes without a message between: this is the hottest path
+of the gateway. Keys that the protocol does not know are ignored, as others do.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from typing import Any
 from services.api_gateway import tensors_json
 from services.api_gateway.json_reader import parse
 from services.wire.errors import InvalidInput, NotImplementedHere
-from services.wire.open_inference import DEFAULT_METHOD, Ask, take_output_parameters, take_parameters
+from services.wire.open_inference import (
+    DEFAULT_METHOD,
+    Ask,
+    take_output_parameters,
+    take_parameters,
+)
 from services.wire.tensors import ITEM_SIZES
 from stellwerk.job.v1 import work_pb2
 
@@ -37,9 +43,11 @@ AS_BINARY = Form(True, _NOTHING)
 
 
 def read(body: bytes, model: str, version: str, json_size: int | None = None) -> tuple[Ask, Form]:
-    """What a body asks for, its first `json_size` bytes being JSON and the rest the data of its binary inputs.
+    """What a body asks for, its first `json_size` bytes being JSON and the rest the data of its
+    binary inputs.
 
-    None stands for a body that is all JSON. Raises InvalidInput, NotImplementedHere for shared memory.
+    None stands for a body that is all JSON. Raises InvalidInput, NotImplementedHere for shared
+    memory.
     """
     data = parse(body) if json_size is None else parse(memoryview(body)[:json_size])
     if type(data) is not dict:
@@ -52,18 +60,23 @@ def read(body: bytes, model: str, version: str, json_size: int | None = None) ->
     for item in inputs:
         at = _read_input(ask.work, item, body, at)
     if at != len(body):
-        raise InvalidInput(f"the body goes on for {len(body) - at} bytes after the data of its last input")
+        raise InvalidInput(
+            f"the body goes on for {len(body) - at} bytes after the data of its last input"
+        )
     if len(inputs) > 1 and len({item["name"] for item in inputs}) < len(inputs):
         raise InvalidInput("an input is given twice")
     return ask, _read_rest(ask, data)
 
 
 def json_size_of(header: bytes, body: bytes) -> int:
-    """The value of Inference-Header-Content-Length. Raises InvalidInput unless the body is that long."""
+    """The value of Inference-Header-Content-Length. Raises InvalidInput unless the body is that
+    long.
+    """
     text = header.strip()
     if not text.isdigit() or len(text) > 18 or int(text) > len(body):
         raise InvalidInput(
-            "Inference-Header-Content-Length must be the number of bytes of the body's JSON, at most those of the body",
+            "Inference-Header-Content-Length must be the number of bytes of the body's JSON, at"
+            " most those of the body",
             bytes=len(body),
         )
     return int(text)
@@ -83,7 +96,9 @@ def checked_parameters(given: object, of: str) -> dict[str, Any]:
         raise InvalidInput(f"the parameters of {of} must be an object")
     for key, value in given.items():
         if type(value) not in _SCALARS:
-            raise InvalidInput(f"the parameter '{key[:64]}' of {of} must be a string, a number, true or false")
+            raise InvalidInput(
+                f"the parameter '{key[:64]}' of {of} must be a string, a number, true or false"
+            )
     return given
 
 
@@ -123,7 +138,9 @@ def _read_output(ask: Ask, item: Any, binary: dict[str, bool]) -> None:
 
 
 def _read_input(work: work_pb2.WorkItem, item: Any, body: bytes, at: int) -> int:
-    """Adds one input; `at` is where binary data not yet taken begins. Returns where it begins afterwards."""
+    """Adds one input; `at` is where binary data not yet taken begins. Returns where it begins
+    afterwards.
+    """
     name = _name(item, "an input")
     shape, count = tensors_json.check_shape(item.get("shape"), name)
     datatype, end = item.get("datatype"), at
@@ -142,18 +159,29 @@ def _read_input(work: work_pb2.WorkItem, item: Any, body: bytes, at: int) -> int
     return end
 
 
-def _binary_end(name: str, item: dict[str, Any], datatype: str, count: int, size: object, at: int, whole: int) -> int:
+def _binary_end(
+    name: str, item: dict[str, Any], datatype: str, count: int, size: object, at: int, whole: int
+) -> int:
     if type(size) is not int or size < 0:
-        raise InvalidInput(f"the parameter 'binary_data_size' of input '{name}' must be a number of bytes", tensor=name)
+        raise InvalidInput(
+            f"the parameter 'binary_data_size' of input '{name}' must be a number of bytes",
+            tensor=name,
+        )
     if "data" in item:
-        raise InvalidInput(f"input '{name}' is given both as data and as binary data; give one of them", tensor=name)
+        raise InvalidInput(
+            f"input '{name}' is given both as data and as binary data; give one of them",
+            tensor=name,
+        )
     if at + size > whole:
         missing = at + size - whole
-        raise InvalidInput(f"input '{name}' needs {missing} more bytes of binary data after the JSON", tensor=name)
+        raise InvalidInput(
+            f"input '{name}' needs {missing} more bytes of binary data after the JSON", tensor=name
+        )
     width = ITEM_SIZES.get(datatype)
     if width is not None and size != count * width:
         raise InvalidInput(
-            f"input '{name}' of {datatype} {item['shape']} needs {count * width} bytes of data, got {size}",
+            f"input '{name}' of {datatype} {item['shape']} needs {count * width} bytes of data, got"
+            f" {size}",
             tensor=name,
             expected=count * width,
             got=size,
@@ -173,10 +201,14 @@ def _name(item: object, what: str) -> str:
 def _flag(parameters: Mapping[str, Any], name: str, of: str) -> bool | None:
     value = parameters.get(name)
     if value is not None and type(value) is not bool:
-        raise InvalidInput(f"the parameter '{name}' of {of} must be true or false", field=f"parameters.{name}")
+        raise InvalidInput(
+            f"the parameter '{name}' of {of} must be true or false", field=f"parameters.{name}"
+        )
     return value
 
 
 def _refuse_shared_memory(parameters: Mapping[str, Any]) -> None:
     if _SHARED_MEMORY in parameters:
-        raise NotImplementedHere("shared memory is not offered here; send and take tensors in the body")
+        raise NotImplementedHere(
+            "shared memory is not offered here; send and take tensors in the body"
+        )

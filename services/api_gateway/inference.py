@@ -1,6 +1,7 @@
 """The Open Inference Protocol over REST: its routes' handlers, by RPC.
 
-Model ready answers 200 when it is and 404 when it is not or does not exist, since clients look at the status alone.
+Model ready answers 200 when it is and 404 when it is not or does not exist, since clients look at
+the status alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _LIVE = Answer(200, b'{"live":true}')
 class Inference:
     """Serves /v2."""
 
-    def __init__(self, upstreams: Upstreams, problem: Callable[[], Awaitable[str]], calls: Caller) -> None:
+    def __init__(
+        self, upstreams: Upstreams, problem: Callable[[], Awaitable[str]], calls: Caller
+    ) -> None:
         """`problem` says why predictions cannot be served now, "" if they can."""
         self._upstreams, self._problem = upstreams, problem
         self._predictions = Predictions(calls, Signatures(upstreams.unary))
@@ -50,7 +53,11 @@ class Inference:
     async def _ready(self, _: Visit) -> Answer:
         problem = await self._problem()
         if problem:
-            return Answer(503, orjson.dumps({"ready": False, "error": problem}), headers=[(b"retry-after", b"1")])
+            return Answer(
+                503,
+                orjson.dumps({"ready": False, "error": problem}),
+                headers=[(b"retry-after", b"1")],
+            )
         return Answer(200, b'{"ready":true}')
 
     async def _server_metadata(self, visit: Visit) -> Answer:
@@ -58,7 +65,10 @@ class Inference:
         data = await self._upstreams.unary(
             _PREFIX + "ServerMetadata", inference.ServerMetadataRequest().SerializeToString()
         )
-        return Answer(200, inference_json.write_server_metadata(inference.ServerMetadataResponse.FromString(data)))
+        return Answer(
+            200,
+            inference_json.write_server_metadata(inference.ServerMetadataResponse.FromString(data)),
+        )
 
     async def _model_ready(self, visit: Visit) -> Answer:
         request = inference.ModelReadyRequest(**visit.match.variables)
@@ -72,4 +82,7 @@ class Inference:
     async def _model_metadata(self, visit: Visit) -> Answer:
         request = inference.ModelMetadataRequest(**visit.match.variables)
         data = await self._upstreams.unary(_PREFIX + "ModelMetadata", request.SerializeToString())
-        return Answer(200, inference_json.write_model_metadata(inference.ModelMetadataResponse.FromString(data)))
+        return Answer(
+            200,
+            inference_json.write_model_metadata(inference.ModelMetadataResponse.FromString(data)),
+        )

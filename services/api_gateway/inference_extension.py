@@ -18,7 +18,9 @@ from services.wire.permissions import INFERENCE_SERVICE
 _PREFIX = f"/{INFERENCE_SERVICE}/"
 _NOTHING = Answer(200, b"{}")
 _SHARED_MEMORY = [
-    f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
+    f"{kind}SharedMemory{verb}"
+    for kind in ("System", "Cuda")
+    for verb in ("Status", "Register", "Unregister")
 ]
 M = TypeVar("M", bound=Message)
 
@@ -44,7 +46,9 @@ class InferenceExtension:
         return {_PREFIX + rpc: handler for rpc, handler in handlers.items()}
 
     async def _call(self, rpc: str, request: Message, answer: type[M]) -> M:
-        return answer.FromString(await self._upstreams.unary(_PREFIX + rpc, request.SerializeToString()))
+        return answer.FromString(
+            await self._upstreams.unary(_PREFIX + rpc, request.SerializeToString())
+        )
 
     async def _config(self, visit: Visit) -> Answer:
         await visit.body()
@@ -64,13 +68,17 @@ class InferenceExtension:
         return Answer(200, extension_json.write_index(response))
 
     async def _load(self, visit: Visit) -> Answer:
-        request = inference.RepositoryModelLoadRequest(model_name=visit.match.variables["model_name"])
+        request = inference.RepositoryModelLoadRequest(
+            model_name=visit.match.variables["model_name"]
+        )
         extension_json.read_parameters(await visit.body(), request.parameters)
         await self._call("RepositoryModelLoad", request, inference.RepositoryModelLoadResponse)
         return _NOTHING
 
     async def _unload(self, visit: Visit) -> Answer:
-        request = inference.RepositoryModelUnloadRequest(model_name=visit.match.variables["model_name"])
+        request = inference.RepositoryModelUnloadRequest(
+            model_name=visit.match.variables["model_name"]
+        )
         extension_json.read_parameters(await visit.body(), request.parameters)
         await self._call("RepositoryModelUnload", request, inference.RepositoryModelUnloadResponse)
         return _NOTHING

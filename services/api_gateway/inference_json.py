@@ -28,7 +28,13 @@ def write_model_metadata(metadata: inference.ModelMetadataResponse) -> bytes:
 
 def write_server_metadata(metadata: inference.ServerMetadataResponse) -> bytes:
     """The server's description as JSON."""
-    return orjson.dumps({"name": metadata.name, "version": metadata.version, "extensions": list(metadata.extensions)})
+    return orjson.dumps(
+        {
+            "name": metadata.name,
+            "version": metadata.version,
+            "extensions": list(metadata.extensions),
+        }
+    )
 
 
 def _described(tensor: inference.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:

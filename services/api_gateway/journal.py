@@ -1,4 +1,5 @@
-"""What is kept of each HTTP request: one log line, two metrics by route, a span, and refusals for the ledger.
+"""What is kept of each HTTP request: one log line, two metrics by route, a span, and refusals for
+the ledger.
 
 Paths, queries, bodies and credentials are never kept.
 """
@@ -22,7 +23,8 @@ from services.wire.errors import ServiceError, Unauthenticated
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-# What was served in a moment is written together: between other work each line would find its code out of the caches.
+# What was served in a moment is written together: between other work each line would find its code
+# out of the caches.
 _GATHER_SECONDS, _MAX_GATHERED = 0.02, 256
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -41,7 +43,10 @@ class HttpJournal:
         # Bound, because the logger that a process begins with looks itself up for each line.
         self._log, self._refused, self._tracing = log.bind(), refused, tracing
         self._count = Counter(
-            "stellwerk_http_requests", "HTTP requests served", ["method", "route", "status"], registry=registry
+            "stellwerk_http_requests",
+            "HTTP requests served",
+            ["method", "route", "status"],
+            registry=registry,
         )
         self._seconds = Histogram(
             "stellwerk_http_seconds",
@@ -57,11 +62,17 @@ class HttpJournal:
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     def begin(self, passage: Passage) -> None:
-        """Takes down that a request's route is known; its span becomes the parent of the call behind."""
-        passage.span = self._tracing.begin(f"{passage.request.method} {passage.route}", passage.call)
+        """Takes down that a request's route is known; its span becomes the parent of the call
+        behind.
+        """
+        passage.span = self._tracing.begin(
+            f"{passage.request.method} {passage.route}", passage.call
+        )
 
     def note(self, passage: Passage, seconds: float) -> None:
-        """Takes down one request that has been served. Returns at once; lines and metrics are written together."""
+        """Takes down one request that has been served. Returns at once; lines and metrics are
+        written together.
+        """
         if isinstance(passage.error, Unauthenticated):
             self._refused(_refusal(passage.call, passage.error))
         self._tracing.end(passage.span, passage.error.code.name if passage.error else "OK")
@@ -90,7 +101,10 @@ class HttpJournal:
         key = (method, route, status)
         children = self._children.get(key)
         if children is None:
-            children = (self._count.labels(method, route, str(status)), self._seconds.labels(method, route))
+            children = (
+                self._count.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
             self._children[key] = children
         children[0].inc()
         children[1].observe(seconds)

@@ -1,6 +1,7 @@
 """Plain JSON data into a protobuf message, by the rules of proto3 JSON; unknown fields are errors.
 
-Pure. Fields are accepted under their JSON name and their proto name. What a message type needs is looked up once.
+Pure. Fields are accepted under their JSON name and their proto name. What a message type needs is
+looked up once.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from services.wire.errors import InvalidInput, TooLarge
 
 # Deeper data is no request of ours; it bounds the recursion below.
 MAX_DEPTH = 64
-_VALUE, _STRUCT, _LIST, _ANY = (f"google.protobuf.{name}" for name in ("Value", "Struct", "ListValue", "Any"))
+_VALUE, _STRUCT, _LIST, _ANY = (
+    f"google.protobuf.{name}" for name in ("Value", "Struct", "ListValue", "Any")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much a body may be made of. A byte of JSON can take a hundred bytes of memory, and a while to look at."""
+    """How much a body may be made of. A byte of JSON can take a hundred bytes of memory, and a
+    while to look at.
+    """
 
     # Objects and lists.
     containers: int
@@ -43,19 +48,24 @@ _COUNTED_FROM_BYTES = 256 * 1024
 
 
 def parse(body: bytes | memoryview, bounds: Bounds = TENSORS) -> Any:
-    """The JSON value in a body. Raises InvalidInput that says where it breaks off, TooLarge beyond the bounds."""
+    """The JSON value in a body. Raises InvalidInput that says where it breaks off, TooLarge beyond
+    the bounds.
+    """
     if len(body) >= _COUNTED_FROM_BYTES:
         _check_parts(bytes(body), bounds)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise InvalidInput(
-            f"the body is not JSON: it breaks off at line {exc.lineno}, column {exc.colno}", line=exc.lineno
+            f"the body is not JSON: it breaks off at line {exc.lineno}, column {exc.colno}",
+            line=exc.lineno,
         ) from None
 
 
 def _check_parts(body: bytes, bounds: Bounds) -> None:
-    """Counts the characters that parts begin with, those in texts too: that is done at a gigabyte a second."""
+    """Counts the characters that parts begin with, those in texts too: that is done at a gigabyte a
+    second.
+    """
     parts = {
         "lists and objects": (body.count(b"[") + body.count(b"{"), bounds.containers),
         "keys": (body.count(b":"), bounds.keys),
@@ -63,7 +73,10 @@ def _check_parts(body: bytes, bounds: Bounds) -> None:
     }
     for what, (count, most) in parts.items():
         if count > most:
-            raise TooLarge(f"the body has {count} {what}, at most {most} are taken; send tensors flat, or as bytes")
+            raise TooLarge(
+                f"the body has {count} {what}, at most {most} are taken; send tensors flat, or as"
+                " bytes"
+            )
 
 
 def fill(message: Message, data: object, path: str = "", depth: int = 0) -> None:
@@ -110,15 +123,26 @@ def _fill_fields(message: Message, data: object, path: str, depth: int) -> None:
         if value is None and not _takes_null(field):
             continue
         # Members of one oneof exclude each other, as do the two names of one field.
-        unique = field.containing_oneof.full_name if field.containing_oneof is not None else field.full_name
+        unique = (
+            field.containing_oneof.full_name
+            if field.containing_oneof is not None
+            else field.full_name
+        )
         if unique in seen:
-            raise InvalidInput(f"the field '{where[:200]}' or one that excludes it is given twice", field=where[:200])
+            raise InvalidInput(
+                f"the field '{where[:200]}' or one that excludes it is given twice",
+                field=where[:200],
+            )
         seen.add(unique)
         _set(message, field, value, where, depth)
 
 
 def _takes_null(field: F) -> bool:
-    return field.message_type is not None and field.message_type.full_name == _VALUE and not field.is_repeated
+    return (
+        field.message_type is not None
+        and field.message_type.full_name == _VALUE
+        and not field.is_repeated
+    )
 
 
 def _set(message: Message, field: F, value: object, path: str, depth: int) -> None:
@@ -129,7 +153,9 @@ def _set(message: Message, field: F, value: object, path: str, depth: int) -> No
             raise wrong(path, "a list")
         target = getattr(message, field.name)
         if field.message_type is None:
-            target.extend([scalars.convert(field, item, f"{path}[{i}]") for i, item in enumerate(value)])
+            target.extend(
+                [scalars.convert(field, item, f"{path}[{i}]") for i, item in enumerate(value)]
+            )
             return
         for i, item in enumerate(value):
             fill(target.add(), item, f"{path}[{i}]", depth + 1)

@@ -49,7 +49,8 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     http = HttpServer(HttpDoor(site, keeper, Limits.of(settings), journal, process.log), settings)
 
     async def start() -> None:
-        # This process' own API is called like all others, over gRPC, so that its guard decides there too.
+        # This process' own API is called like all others, over gRPC, so that its guard decides
+        # there too.
         upstreams.add(public.GATEWAY, loopback(settings.listen, process.bound_port))
         await http.start()
         process.log.info("http_started", port=http.port)

@@ -57,7 +57,9 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An access token from POST /v1/tokens:issue, or an API key itself.",
+                    "description": (
+                        "An access token from POST /v1/tokens:issue, or an API key itself."
+                    ),
                 }
             },
         },
@@ -65,7 +67,9 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def path_of(route: Route) -> tuple[str, list[str]]:
-    """The route's path as OpenAPI writes it, each variable segment a parameter of its own, and their names."""
+    """The route's path as OpenAPI writes it, each variable segment a parameter of its own, and
+    their names.
+    """
     template = route.template
     plain = {v.start: v.field for v in template.variables if v.end - v.start == 1}
     names: list[str] = []
@@ -101,7 +105,12 @@ def _operation(route: Route, names: list[str], number: int, schemas: Schemas) ->
         "summary": text.split(". ")[0].rstrip(".") + ".",
         "description": f"{text}\n\nPermission: `{route.rule.permission}`. RPC: `{route.rpc_name}`.",
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1},
+            }
             for name in names
         ],
         "responses": _responses(route, schemas),
@@ -206,11 +215,19 @@ def _query_fields(
         elif json_reader.is_map(field) and field.message_type is not None:
             value: Any = field.message_type.fields_by_name["value"]
             if scalars.is_single_value(value):
-                parameters.append({**_query_parameter(prefix, field, schemas), "style": "deepObject", "explode": True})
+                parameters.append(
+                    {
+                        **_query_parameter(prefix, field, schemas),
+                        "style": "deepObject",
+                        "explode": True,
+                    }
+                )
         elif not field.is_repeated and field.message_type is not None and depth > 1:
             inner: Any = field.message_type
             if not str(inner.full_name).startswith("google."):
-                parameters += _query_fields(inner, f"{prefix}{field.name}.", bound, schemas, depth - 1)
+                parameters += _query_fields(
+                    inner, f"{prefix}{field.name}.", bound, schemas, depth - 1
+                )
     return parameters
 
 
@@ -230,7 +247,9 @@ def _json_path(prefix: str) -> str:
 def _document(summary: str, content_type: str) -> dict[str, Any]:
     content: dict[str, Any] = {content_type: {}}
     responses = {"200": {"description": "Done.", "content": content}}
-    return {"get": {"tags": ["Documents"], "summary": summary, "security": [], "responses": responses}}
+    return {
+        "get": {"tags": ["Documents"], "summary": summary, "security": [], "responses": responses}
+    }
 
 
 _DOCUMENTS = {
@@ -248,7 +267,10 @@ _STATUS_SCHEMA: Schema = {
         "status": {"type": "string", "description": "The gRPC status code's name."},
         "details": {
             "type": "array",
-            "description": "A google.rpc.ErrorInfo with the reason; a google.rpc.RetryInfo where trying again helps.",
+            "description": (
+                "A google.rpc.ErrorInfo with the reason; a google.rpc.RetryInfo where trying again"
+                " helps."
+            ),
             "items": {
                 "type": "object",
                 "required": ["@type"],
@@ -264,8 +286,9 @@ _STATUS_SCHEMA: Schema = {
     },
 }
 _INTRODUCTION = (
-    "Store a model, predict from any language. Every call needs a bearer token but those that say otherwise. "
-    "Fields are accepted in camelCase and snake_case and answered in camelCase, with zero values; unknown fields and "
-    "query parameters are errors. `Grpc-Timeout: 500m` or `X-Request-Timeout: 0.5` sets a deadline, "
-    "`X-Request-Id` an id that is found again in the answer and in the logs."
+    "Store a model, predict from any language. Every call needs a bearer token but those that say"
+    " otherwise. Fields are accepted in camelCase and snake_case and answered in camelCase, with"
+    " zero values; unknown fields and query parameters are errors. `Grpc-Timeout: 500m` or"
+    " `X-Request-Timeout: 0.5` sets a deadline, `X-Request-Id` an id that is found again in the"
+    " answer and in the logs."
 )

@@ -1,4 +1,6 @@
-"""The JSON bodies of the Open Inference Protocol's extensions as schemas, as the protocol has them."""
+"""The JSON bodies of the Open Inference Protocol's extensions as schemas, as the protocol has
+them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ _TENSOR = _object(
     data_type={"type": "string", "pattern": "^TYPE_[A-Z0-9]+$"},
     dims=_list(
         {"type": "integer", "minimum": -1},
-        "The shape, without the dimension of the batch where max_batch_size is not 0; -1 for any size.",
+        "The shape, without the dimension of the batch where max_batch_size is not 0; -1 for any"
+        " size.",
     ),
 )
 _QUEUE_POLICY = _object(
@@ -64,16 +67,30 @@ _MODEL_CONFIG = _object(
     name=_TEXT,
     platform=_TEXT,
     backend=_TEXT,
-    max_batch_size={**_COUNT, "description": "Rows that are joined into one call; 0 if requests are never joined."},
+    max_batch_size={
+        **_COUNT,
+        "description": "Rows that are joined into one call; 0 if requests are never joined.",
+    },
     input=_list(_TENSOR),
     output=_list(_TENSOR),
     dynamic_batching=_BATCHING,
-    parameters={"type": "object", "additionalProperties": _object(["string_value"], string_value=_TEXT)},
+    parameters={
+        "type": "object",
+        "additionalProperties": _object(["string_value"], string_value=_TEXT),
+    },
     model_transaction_policy=_object(["decoupled"], decoupled=_FLAG),
     response_cache=_object(["enable"], enable=_FLAG),
 )
 _STATISTICS = _object(
-    ["name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats"],
+    [
+        "name",
+        "version",
+        "last_inference",
+        "inference_count",
+        "execution_count",
+        "inference_stats",
+        "batch_stats",
+    ],
     "What was counted since the router started.",
     name=_TEXT,
     version=_TEXT,
@@ -82,7 +99,9 @@ _STATISTICS = _object(
     execution_count={**_COUNT, "description": "Calls of the model."},
     inference_stats=_durations("success", "fail", "queue", *_COMPUTE, "cache_hit", "cache_miss"),
     batch_stats=_list(_durations(*_COMPUTE, batch_size=_COUNT)),
-    memory_usage=_list(_object(["type", "id", "byte_size"], type=_TEXT, id={"type": "integer"}, byte_size=_COUNT)),
+    memory_usage=_list(
+        _object(["type", "id", "byte_size"], type=_TEXT, id={"type": "integer"}, byte_size=_COUNT)
+    ),
     response_stats={
         "type": "object",
         "description": "Of models that give several answers: by the answer's place.",
@@ -102,12 +121,17 @@ _INDEX_ENTRY = _object(
     },
     reason=_TEXT,
 )
-_PARAMETER_VALUES: Schema = {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}}
+_PARAMETER_VALUES: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "integer", "boolean"]},
+}
 _TRACE_VALUE: Schema = {"type": ["string", "integer", "array", "null"], "items": _TEXT}
 _LOG_VALUE: Schema = {"type": ["string", "integer", "boolean", "null"]}
 
 COMPONENTS: dict[str, Schema] = {
-    "inference.StatisticDuration": _object(["count", "ns"], count=_COUNT, ns={**_COUNT, "description": "Nanoseconds."}),
+    "inference.StatisticDuration": _object(
+        ["count", "ns"], count=_COUNT, ns={**_COUNT, "description": "Nanoseconds."}
+    ),
     "inference.ModelConfig": _MODEL_CONFIG,
     "inference.ModelStatistics": _STATISTICS,
     "inference.Statistics": _object(["model_stats"], model_stats=_list(_ref("ModelStatistics"))),
@@ -116,25 +140,39 @@ COMPONENTS: dict[str, Schema] = {
         ready={**_FLAG, "description": "Only versions that answer now."},
         repository_name={**_TEXT, "description": "A bucket; none for all."},
     ),
-    "inference.Index": _list(_INDEX_ENTRY, "Each model's newest version, and its others that are loaded."),
+    "inference.Index": _list(
+        _INDEX_ENTRY, "Each model's newest version, and its others that are loaded."
+    ),
     "inference.LoadRequest": _object(
-        [], parameters={**_PARAMETER_VALUES, "description": "None is taken: what is served is what is stored."}
+        [],
+        parameters={
+            **_PARAMETER_VALUES,
+            "description": "None is taken: what is served is what is stored.",
+        },
     ),
     "inference.UnloadRequest": _object(
-        [], parameters={**_PARAMETER_VALUES, "description": "unload_dependents is taken and does nothing."}
+        [],
+        parameters={
+            **_PARAMETER_VALUES,
+            "description": "unload_dependents is taken and does nothing.",
+        },
     ),
     "inference.Nothing": {"type": "object", "maxProperties": 0},
     "inference.TraceSettings": {
         "type": "object",
-        "description": "trace_level (OFF or TIMESTAMPS), trace_rate (one call in so many), trace_count (calls still to "
-        "be traced, -1 for no limit); trace_file, log_frequency and trace_mode cannot be changed. null for the "
-        "default.",
+        "description": (
+            "trace_level (OFF or TIMESTAMPS), trace_rate (one call in so many), trace_count (calls"
+            " still to be traced, -1 for no limit); trace_file, log_frequency and trace_mode cannot"
+            " be changed. null for the default."
+        ),
         "additionalProperties": _TRACE_VALUE,
     },
     "inference.LogSettings": {
         "type": "object",
-        "description": "log_info, log_warning, log_error (true or false), log_verbose_level (0 for none); log_file and "
-        "log_format cannot be changed. null for the value at start.",
+        "description": (
+            "log_info, log_warning, log_error (true or false), log_verbose_level (0 for none);"
+            " log_file and log_format cannot be changed. null for the value at start."
+        ),
         "additionalProperties": _LOG_VALUE,
     },
 }

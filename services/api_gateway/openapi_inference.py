@@ -1,4 +1,6 @@
-"""The bodies of the Open Inference Protocol, by route. They follow the protocol, not its proto messages."""
+"""The bodies of the Open Inference Protocol, by route. They follow the protocol, not its proto
+messages.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,15 @@ from services.api_gateway.routes import Route
 from services.wire.tensors import ALL_DATATYPES
 
 Schema = dict[str, Any]
-_PARAMETERS: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+_PARAMETERS: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number", "boolean"]},
+}
 _NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 _DATATYPE: Schema = {"type": "string", "enum": sorted(ALL_DATATYPES)}
 _REQUEST_DATA = (
-    "The elements, flat or nested as the shape says. Floating datatypes also take the strings NaN, Infinity, -Infinity."
+    "The elements, flat or nested as the shape says. Floating datatypes also take the strings NaN,"
+    " Infinity, -Infinity."
 )
 _RESPONSE_DATA = "The elements, flat, in row-major order. NaN and the infinities are null."
 _METADATA: Schema = {
@@ -36,7 +42,10 @@ def _tensor(data: str) -> Schema:
         name=_NAME,
         shape={"type": "array", "items": {"type": "integer", "minimum": 0}},
         datatype=_DATATYPE,
-        parameters={**_PARAMETERS, "description": "binary_data_size, of a tensor whose data follow the JSON as bytes."},
+        parameters={
+            **_PARAMETERS,
+            "description": "binary_data_size, of a tensor whose data follow the JSON as bytes.",
+        },
         data={"type": "array", "items": {}, "description": data},
     )
 
@@ -55,10 +64,16 @@ COMPONENTS: dict[str, Schema] = {
     "inference.Live": _object(["live"], live={"type": "boolean"}),
     "inference.Ready": _object(["ready"], ready={"type": "boolean"}, error={"type": "string"}),
     "inference.ModelReady": _object(
-        ["name", "ready"], name={"type": "string"}, ready={"type": "boolean"}, error={"type": "string"}
+        ["name", "ready"],
+        name={"type": "string"},
+        ready={"type": "boolean"},
+        error={"type": "string"},
     ),
     "inference.ServerMetadata": _object(
-        ["name", "version", "extensions"], name={"type": "string"}, version={"type": "string"}, extensions=_STRINGS
+        ["name", "version", "extensions"],
+        name={"type": "string"},
+        version={"type": "string"},
+        extensions=_STRINGS,
     ),
     "inference.ModelMetadata": _object(
         ["name", "platform", "inputs", "outputs"],
@@ -74,11 +89,18 @@ COMPONENTS: dict[str, Schema] = {
         id={"type": "string", "description": "Echoed in the answer."},
         parameters={
             **_PARAMETERS,
-            "description": "method names the model's method; priority (1 goes first), timeout in microseconds, "
-            "sequence_id, binary_data_output for outputs as bytes. Names that begin with triton_ are reserved.",
+            "description": (
+                "method names the model's method; priority (1 goes first), timeout in microseconds,"
+                " sequence_id, binary_data_output for outputs as bytes. Names that begin with"
+                " triton_ are reserved."
+            ),
         },
         inputs={"type": "array", "minItems": 1, "items": _tensor(_REQUEST_DATA)},
-        outputs={"type": "array", "items": _OUTPUT, "description": "The outputs wanted; none for all."},
+        outputs={
+            "type": "array",
+            "items": _OUTPUT,
+            "description": "The outputs wanted; none for all.",
+        },
     ),
     "inference.InferResponse": _object(
         ["model_name", "outputs"],
@@ -90,15 +112,23 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "inference.GenerateRequest": {
         "type": "object",
-        "description": "The model's inputs by name, a scalar or a list each; what else there is are parameters.",
+        "description": (
+            "The model's inputs by name, a scalar or a list each; what else there is are"
+            " parameters."
+        ),
         "properties": {"id": {"type": "string"}, "parameters": _PARAMETERS},
         "additionalProperties": True,
     },
     "inference.GenerateResponse": {
         **_object(
-            ["model_name"], id={"type": "string"}, model_name={"type": "string"}, model_version={"type": "string"}
+            ["model_name"],
+            id={"type": "string"},
+            model_name={"type": "string"},
+            model_version={"type": "string"},
         ),
-        "description": "The model's outputs by name: a scalar where it is of one element, else a flat list.",
+        "description": (
+            "The model's outputs by name: a scalar where it is of one element, else a flat list."
+        ),
         "additionalProperties": True,
     },
     **openapi_extension.COMPONENTS,
@@ -126,8 +156,11 @@ _REQUESTS: dict[str, str] = {
 }
 _JSON, _BYTES, _EVENTS = "application/json", "application/octet-stream", "text/event-stream"
 _BINARY = {
-    "description": "The JSON, as long as Inference-Header-Content-Length says, and behind it the bytes of the tensors "
-    "that have binary_data_size, in their order; with 0 the body is the bytes of the model's only input."
+    "description": (
+        "The JSON, as long as Inference-Header-Content-Length says, and behind it the bytes of the"
+        " tensors that have binary_data_size, in their order; with 0 the body is the bytes of the"
+        " model's only input."
+    )
 }
 _JSON_SIZE: Schema = {
     "description": "The bytes of the body's JSON, where there are bytes of tensors behind it.",
@@ -169,7 +202,10 @@ def answer(route: Route) -> dict[str, Any]:
     name = _of(route, _ANSWERS)
     assert name is not None
     if route.rpc.server_streaming:
-        either = {"anyOf": [_ref(name), _ref(ERROR)], "description": "The data of each event; an error is the last."}
+        either = {
+            "anyOf": [_ref(name), _ref(ERROR)],
+            "description": "The data of each event; an error is the last.",
+        }
         return {_EVENTS: {"schema": either}}
     content: dict[str, Any] = {_JSON: {"schema": _ref(name)}}
     if name == "inference.InferResponse":

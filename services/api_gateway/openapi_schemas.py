@@ -1,4 +1,6 @@
-"""Message types as JSON Schema (draft 2020-12), in the proto3 JSON form that the gateway reads and writes."""
+"""Message types as JSON Schema (draft 2020-12), in the proto3 JSON form that the gateway reads and
+writes.
+"""
 
 from __future__ import annotations
 

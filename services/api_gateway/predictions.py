@@ -42,7 +42,9 @@ class Predictions:
         return infer_answer.write(ask, form, await self._calls.call(ask, visit.call))
 
     async def stream(self, visit: Visit) -> Stream:
-        """ModelStreamInfer: infer_stream or generate_stream, as the route says; each answer is an event."""
+        """ModelStreamInfer: infer_stream or generate_stream, as the route says; each answer is an
+        event.
+        """
         if visit.match.route.template.text.endswith("/generate_stream"):
             ask, write = await self._generate_request(visit), generate.write
         else:
@@ -66,17 +68,23 @@ class Predictions:
     async def _generate_request(self, visit: Visit) -> Ask:
         model, version = _named(visit)
         body = await visit.body()
-        return generate.read(body, model, version, await self._signatures.of(model, version, visit.call))
+        return generate.read(
+            body, model, version, await self._signatures.of(model, version, visit.call)
+        )
 
     async def _generate(self, visit: Visit) -> Answer:
-        """Takes exactly one answer, so a model that could give several may be called if it gives one."""
+        """Takes exactly one answer, so a model that could give several may be called if it gives
+        one.
+        """
         ask, found = await self._generate_request(visit), list[Answered]()
         async with aclosing(self._calls.stream(ask, _bounded(visit))) as answers:
             async for answered in answers:
                 if answered.outputs or (answered.final and not found):
                     found.append(answered)
                 if len(found) > 1:
-                    raise NotImplementedHere("the model gives several answers to one request; call generate_stream")
+                    raise NotImplementedHere(
+                        "the model gives several answers to one request; call generate_stream"
+                    )
         return Answer(200, generate.write(ask, found[0]))
 
 
@@ -86,7 +94,9 @@ def _named(visit: Visit) -> tuple[str, str]:
 
 
 def _bounded(visit: Visit) -> CallContext:
-    """The call, which may stay open for as long as a stream, bounded as any request for a model is."""
+    """The call, which may stay open for as long as a stream, bounded as any request for a model
+    is.
+    """
     call = visit.call
     latest = time.monotonic() + visit.limits.max_deadline_seconds
     call.deadline = latest if call.deadline is None else min(call.deadline, latest)
@@ -94,7 +104,10 @@ def _bounded(visit: Visit) -> CallContext:
 
 
 async def _events(
-    ask: Ask, first: Answered, rest: AsyncGenerator[Answered], write: Callable[[Ask, Answered], bytes]
+    ask: Ask,
+    first: Answered,
+    rest: AsyncGenerator[Answered],
+    write: Callable[[Ask, Answered], bytes],
 ) -> AsyncGenerator[bytes]:
     """One event for each answer and, should it fail, one for the error."""
     async with aclosing(rest):

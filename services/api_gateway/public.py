@@ -1,4 +1,6 @@
-"""The proto services that the gateway is the door to, as descriptors; what else exists is not reachable through it."""
+"""The proto services that the gateway is the door to, as descriptors; what else exists is not
+reachable through it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,11 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from inference import grpc_service_pb2
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.routes import is_public
-from stellwerk.controlplane.v1 import audit_service_pb2, controlplane_service_pb2, identity_service_pb2
+from stellwerk.controlplane.v1 import (
+    audit_service_pb2,
+    controlplane_service_pb2,
+    identity_service_pb2,
+)
 from stellwerk.gateway.v1 import gateway_service_pb2
 from stellwerk.repository.v1 import repository_service_pb2
 from stellwerk.router.v1 import router_service_pb2
@@ -35,12 +41,18 @@ SERVED_BY: dict[ServiceDescriptor, str] = {
     _service(audit_service_pb2, "AuditService"): CONTROLPLANE,
     _service(controlplane_service_pb2, "ControlPlaneService"): CONTROLPLANE,
 }
-UPSTREAM_OF: dict[str, str] = {service.full_name: upstream for service, upstream in SERVED_BY.items()}
+UPSTREAM_OF: dict[str, str] = {
+    service.full_name: upstream for service, upstream in SERVED_BY.items()
+}
 
 
 def addresses(settings: GatewaySettings) -> dict[str, str]:
     """Where the platform's services are, by the names above."""
-    return {ROUTER: settings.router, REPOSITORY: settings.repository, CONTROLPLANE: settings.controlplane}
+    return {
+        ROUTER: settings.router,
+        REPOSITORY: settings.repository,
+        CONTROLPLANE: settings.controlplane,
+    }
 
 
 def public_methods() -> dict[str, MethodDescriptor]:

@@ -1,4 +1,6 @@
-"""One HTTP request as ASGI gives it: headers, a bounded body, and whether its sender is still there."""
+"""One HTTP request as ASGI gives it: headers, a bounded body, and whether its sender is still
+there.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from services.chassis.context import new_request_id
-from services.wire.errors import Cancelled, DeadlinePassed, InvalidInput, TooLarge, UnsupportedEncoding
+from services.wire.errors import (
+    Cancelled,
+    DeadlinePassed,
+    InvalidInput,
+    TooLarge,
+    UnsupportedEncoding,
+)
 from services.wire.metadata import MAX_REQUEST_ID_LENGTH
 
 MAX_HEADERS = 100
@@ -20,7 +28,8 @@ SENDER = "stellwerk.sender"
 _INFLATE_IN_THREAD = 16 * 1024
 _PIECE = 64 * 1024
 _LINGER_SECONDS = 15.0
-# Headers that announce a body, and the one of a sender that waits for leave to send it (RFC 9110, 10.1.1).
+# Headers that announce a body, and the one of a sender that waits for leave to send it (RFC 9110,
+# 10.1.1).
 _BODY = frozenset({b"content-length", b"transfer-encoding"})
 _ASKS = b"expect"
 # gzip, and what HTTP calls deflate: zlib's own format.
@@ -33,7 +42,9 @@ _SECONDS = re.compile(r"[0-9]{1,8}(?:\.[0-9]{1,9})?")
 
 
 class Sender(Protocol):
-    """Who sends a request, as far as the server goes beyond ASGI: what it knows at once, and whole answers at once."""
+    """Who sends a request, as far as the server goes beyond ASGI: what it knows at once, and whole
+    answers at once.
+    """
 
     # Called once, when the sender goes away before it has its answer.
     on_gone: Callable[[], None] | None
@@ -71,20 +82,23 @@ class Request:
         "sender",
     )
 
-    def __init__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(
+        self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> None:
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
         self.peer: str = scope["client"][0] if scope.get("client") else ""
-        # Of a header given twice the first counts; the one that smuggling would like to differ in is the body's length,
-        # which the parser has checked.
+        # Of a header given twice the first counts; the one that smuggling would like to differ in
+        # is the body's length, which the parser has checked.
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.header_count = len(scope["headers"])
         self.gone = False
         self.bytes_read = 0
         self.complete = False
         self._receive = receive
-        # Taken out, because what the server keeps of the request would else refer to itself and wait for the collector.
+        # Taken out, because what the server keeps of the request would else refer to itself and
+        # wait for the collector.
         self.sender: Sender = scope["extensions"].pop(SENDER)
         self._task: asyncio.Task[Any] | None = None
 
@@ -94,12 +108,16 @@ class Request:
 
     def request_id(self) -> str:
         """The caller's own id if it can be logged as it is, else a fresh one."""
-        if b"x-request-id" in self.headers and _REQUEST_ID.fullmatch(given := self.header(b"x-request-id")):
+        if b"x-request-id" in self.headers and _REQUEST_ID.fullmatch(
+            given := self.header(b"x-request-id")
+        ):
             return given
         return new_request_id()
 
     def timeout(self, default: float, cap: float) -> float:
-        """Seconds this call may take: Grpc-Timeout ("100m") or X-Request-Timeout (seconds), never above the cap."""
+        """Seconds this call may take: Grpc-Timeout ("100m") or X-Request-Timeout (seconds), never
+        above the cap.
+        """
         if _GRPC_FORM not in self.headers and _PLAIN_FORM not in self.headers:
             return min(default, cap)
         grpc_form, plain = self.header(_GRPC_FORM), self.header(_PLAIN_FORM)
@@ -111,16 +129,21 @@ class Request:
         else:
             return min(default, cap)
         if seconds <= 0:
-            raise InvalidInput("a timeout is a positive number: 'Grpc-Timeout: 500m' or 'X-Request-Timeout: 0.5'")
+            raise InvalidInput(
+                "a timeout is a positive number: 'Grpc-Timeout: 500m' or 'X-Request-Timeout: 0.5'"
+            )
         return min(seconds, cap)
 
     async def body(self, limit: int, deadline: float) -> bytes:
-        """The whole body, decompressed, at most `limit` bytes of it. Raises TooLarge, InvalidInput, DeadlinePassed."""
+        """The whole body, decompressed, at most `limit` bytes of it. Raises TooLarge, InvalidInput,
+        DeadlinePassed.
+        """
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
         window_bits = self._window_bits()
-        # The usual body is there before anybody asks for it, and there is no end of waiting to watch for.
+        # The usual body is there before anybody asks for it, and there is no end of waiting to
+        # watch for.
         if self.sender.whole and not self.complete:
             whole = await self._part()
             if len(whole) > limit:
@@ -146,7 +169,9 @@ class Request:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self, size: int) -> AsyncIterator[bytes]:
-        """The body as it comes, decompressed, in pieces of about `size` bytes, in constant memory."""
+        """The body as it comes, decompressed, in pieces of about `size` bytes, in constant
+        memory.
+        """
         window_bits = self._window_bits()
         inflater = zlib.decompressobj(window_bits) if window_bits is not None else None
         waiting = bytearray()
@@ -174,7 +199,9 @@ class Request:
         return announced and not self.complete and not self.gone
 
     async def linger(self, limit: int) -> None:
-        """Takes what is still sent and drops it, for a while: who cannot send on may never read the answer."""
+        """Takes what is still sent and drops it, for a while: who cannot send on may never read the
+        answer.
+        """
         end = self.bytes_read + limit
         try:
             async with asyncio.timeout(_LINGER_SECONDS):
@@ -206,7 +233,9 @@ class Request:
         if encoding in ("", "identity"):
             return None
         if encoding not in _WINDOW_BITS:
-            raise UnsupportedEncoding("a body may be compressed with gzip or deflate, with nothing else")
+            raise UnsupportedEncoding(
+                "a body may be compressed with gzip or deflate, with nothing else"
+            )
         return _WINDOW_BITS[encoding]
 
     def watch(self) -> None:
@@ -227,7 +256,9 @@ class Request:
 
 
 def inflate(data: bytes, window_bits: int, limit: int) -> bytes:
-    """Decompresses at most `limit` bytes. A bomb is found by counting, before anything of it is kept."""
+    """Decompresses at most `limit` bytes. A bomb is found by counting, before anything of it is
+    kept.
+    """
     inflater, size, rest = zlib.decompressobj(window_bits), 0, data
     while rest and not inflater.eof:
         size += len(_inflate_piece(inflater, rest, _PIECE))
@@ -247,4 +278,6 @@ def _inflate_piece(inflater: zlib._Decompress, data: bytes, size: int) -> bytes:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit} bytes, the most that is taken here", limit=limit)
+    return TooLarge(
+        f"the body is larger than {limit} bytes, the most that is taken here", limit=limit
+    )

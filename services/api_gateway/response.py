@@ -1,4 +1,6 @@
-"""What is sent back: a whole answer, compressed where the caller takes it, or a stream of chunks."""
+"""What is sent back: a whole answer, compressed where the caller takes it, or a stream of
+chunks.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _COMPRESSIBLE = (JSON, OCTETS, b"text/", b"application/x-ndjson")
 # gzip, and what HTTP calls deflate: zlib's own format.
 _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
 _REFUSED = (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-# Content types may have been chosen by whoever stored what is sent; none may begin a header of its own.
+# Content types may have been chosen by whoever stored what is sent; none may begin a header of its
+# own.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]{1,256}")
 _VARY = (b"vary", b"accept-encoding")
 # Answers are about one caller and one moment; nothing between may keep or reinterpret them.
@@ -44,7 +47,9 @@ class Answer:
 
 @dataclass(slots=True)
 class Stream:
-    """An answer of unknown length. Its first chunk is at hand, so that what could fail at once has not."""
+    """An answer of unknown length. Its first chunk is at hand, so that what could fail at once has
+    not.
+    """
 
     chunks: AsyncGenerator[bytes, None]
     content_type: bytes
@@ -52,7 +57,9 @@ class Stream:
 
 
 def encoding_for(accept_encoding: bytes) -> bytes | None:
-    """The encoding to compress with for an Accept-Encoding header: gzip before deflate, None for neither."""
+    """The encoding to compress with for an Accept-Encoding header: gzip before deflate, None for
+    neither.
+    """
     taken = {}
     for item in accept_encoding.lower().split(b","):
         name, _, weight = item.partition(b";")
@@ -64,19 +71,29 @@ def encoding_for(accept_encoding: bytes) -> bytes | None:
 
 
 async def prepared(answer: Answer, extra: Headers, encoding: bytes | None) -> tuple[Headers, bytes]:
-    """The headers and the body of a whole answer, compressed if an encoding is given and it is of a kind that pays."""
+    """The headers and the body of a whole answer, compressed if an encoding is given and it is of a
+    kind that pays.
+    """
     headers, body = _headers(answer, extra), answer.body
     if encoding is not None and answer.content_type.startswith(_COMPRESSIBLE):
         headers.append((b"content-encoding", encoding))
         small = len(body) < _COMPRESS_IN_THREAD
-        body = _compress(body, encoding) if small else await asyncio.to_thread(_compress, body, encoding)
+        body = (
+            _compress(body, encoding)
+            if small
+            else await asyncio.to_thread(_compress, body, encoding)
+        )
     if answer.status != 204:
         headers.append((b"content-length", b"%d" % len(body)))
     return headers, body
 
 
-async def send_slowly(send: Send, status: int, headers: Headers, body: bytes, before_end: Pause) -> None:
-    """Sends a whole answer, and awaits `before_end` when all is sent but the connection may not be closed yet."""
+async def send_slowly(
+    send: Send, status: int, headers: Headers, body: bytes, before_end: Pause
+) -> None:
+    """Sends a whole answer, and awaits `before_end` when all is sent but the connection may not be
+    closed yet.
+    """
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     await before_end()

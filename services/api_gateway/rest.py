@@ -1,4 +1,6 @@
-"""Calls any public RPC for an HTTP request: transcodes in, calls the upstream, transcodes out. Knows no RPC by name."""
+"""Calls any public RPC for an HTTP request: transcodes in, calls the upstream, transcodes out.
+Knows no RPC by name.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Rest:
         query = transcode.query_pairs(visit.request.query)
         body = await visit.body()
         kind = visit.request.header(b"content-type")
-        request = transcode.request_message(route, visit.match.variables, query, body, kind).SerializeToString()
+        request = transcode.request_message(
+            route, visit.match.variables, query, body, kind
+        ).SerializeToString()
         if route.rpc.server_streaming:
             return await self._stream(visit, request)
         return _answer(route, await self._upstreams.unary(route.rpc_name, request))
@@ -62,14 +66,20 @@ class Rest:
         return _answer(route, await self._upstreams.client_stream(route.rpc_name, messages()))
 
     async def _stream(self, visit: Visit, request: bytes) -> Stream:
-        """Waits for the first message, so that an early error still gets its status; then passes on what comes."""
+        """Waits for the first message, so that an early error still gets its status; then passes on
+        what comes.
+        """
         route = visit.match.route
         messages = self._upstreams.server_stream(route.rpc_name, request)
         first = await anext(messages, None)
         visit.request.watch()
         if not transcode.gives_raw_body(route):
             return Stream(_lines(route, first, messages), _NDJSON)
-        kind = transcode.response_raw(route, _parse(route, first)).content_type if first is not None else ""
+        kind = (
+            transcode.response_raw(route, _parse(route, first)).content_type
+            if first is not None
+            else ""
+        )
         return Stream(_pieces(route, first, messages), (kind or _OCTETS).encode())
 
 
@@ -91,7 +101,9 @@ def _answer(route: Route, data: bytes) -> Answer:
     return Answer(200, transcode.response_json(route, message))
 
 
-async def _pieces(route: Route, first: bytes | None, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _pieces(
+    route: Route, first: bytes | None, rest: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
     if first is not None:
         yield transcode.response_raw(route, _parse(route, first)).data
     async with aclosing(rest):
@@ -99,8 +111,12 @@ async def _pieces(route: Route, first: bytes | None, rest: AsyncGenerator[bytes,
             yield transcode.response_raw(route, _parse(route, message)).data
 
 
-async def _lines(route: Route, first: bytes | None, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """One JSON object a line: {"result": …} for each message and, should it fail, {"error": …} as the last one."""
+async def _lines(
+    route: Route, first: bytes | None, rest: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """One JSON object a line: {"result": …} for each message and, should it fail, {"error": …} as
+    the last one.
+    """
     try:
         if first is not None:
             yield _line(route, first)

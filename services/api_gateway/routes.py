@@ -1,7 +1,9 @@
-"""The route table, derived from descriptors: every RPC with google.api.http, and no other, has routes.
+"""The route table, derived from descriptors: every RPC with google.api.http, and no other, has
+routes.
 
-Which route takes a path never depends on the order of declaration: a literal segment goes before a variable one,
-a variable one before "**", and a path that ends in a verb that some template asks for belongs to such templates alone.
+Which route takes a path never depends on the order of declaration: a literal segment goes before a
+variable one, a variable one before "**", and a path that ends in a verb that some template asks for
+belongs to such templates alone.
 """
 
 from __future__ import annotations
@@ -64,8 +66,12 @@ class _Node:
 
 
 def routes_of(services: Iterable[ServiceDescriptor]) -> list[Route]:
-    """All routes of these services, in the order of declaration. Raises BadTemplate, UndeclaredRpc."""
-    return [route for service in services for rpc in service.methods for route in _routes_of_rpc(rpc)]
+    """All routes of these services, in the order of declaration. Raises BadTemplate,
+    UndeclaredRpc.
+    """
+    return [
+        route for service in services for rpc in service.methods for route in _routes_of_rpc(rpc)
+    ]
 
 
 def is_public(rpc: MethodDescriptor) -> bool:
@@ -84,7 +90,9 @@ def _routes_of_rpc(rpc: MethodDescriptor) -> list[Route]:
         method = pattern.upper() if pattern in _VERBS else rule.custom.kind.upper()
         text = getattr(rule, pattern) if pattern in _VERBS else rule.custom.path
         template = templates.parse(text)
-        routes.append(Route(method, template, rpc, name, rule.body, rule.response_body, rule_of(rpc)))
+        routes.append(
+            Route(method, template, rpc, name, rule.body, rule.response_body, rule_of(rpc))
+        )
     return routes
 
 
@@ -107,11 +115,14 @@ class RouteTable:
         other = methods.setdefault(route.method, route)
         if other is not route:
             raise AmbiguousRoutes(
-                f"{route.rpc_name} and {other.rpc_name} both claim {route.method} {route.template.text}"
+                f"{route.rpc_name} and {other.rpc_name} both claim {route.method}"
+                f" {route.template.text}"
             )
 
     def find(self, method: str, raw_path: bytes) -> Match:
-        """The match of a percent-encoded path without query. Raises RouteNotFound, MethodNotAllowed, InvalidInput."""
+        """The match of a percent-encoded path without query. Raises RouteNotFound,
+        MethodNotAllowed, InvalidInput.
+        """
         known = self._found.get((method, raw_path))
         if known is not None:
             return known
@@ -123,11 +134,15 @@ class RouteTable:
                 return self._keep(method, raw_path, Match(route, route.template.capture(path)))
             allowed += methods
         if allowed:
-            raise MethodNotAllowed("this path does not take this method", allow=", ".join(_with_head(allowed)))
+            raise MethodNotAllowed(
+                "this path does not take this method", allow=", ".join(_with_head(allowed))
+            )
         raise RouteNotFound("there is nothing at this path; GET /openapi.json lists what there is")
 
     def _keep(self, method: str, raw_path: bytes, match: Match) -> Match:
-        """Callers ask for the same few paths over and over; strangers' paths must not fill the memory."""
+        """Callers ask for the same few paths over and over; strangers' paths must not fill the
+        memory.
+        """
         if len(self._found) >= _KEPT_MATCHES:
             self._found.clear()
         if len(raw_path) <= _KEPT_PATH:
@@ -144,7 +159,11 @@ class RouteTable:
         last, colon, verb = path[-1].rpartition(b":") if path else (b"", b"", b"")
         if colon and last and (wanted := verb.decode("latin-1")):
             with_verb = [*path[:-1], last]
-            found = [node.routes[wanted] for node in _walk(self._root, with_verb, 0) if wanted in node.routes]
+            found = [
+                node.routes[wanted]
+                for node in _walk(self._root, with_verb, 0)
+                if wanted in node.routes
+            ]
             if found:
                 return with_verb, found
         return path, [node.routes[""] for node in _walk(self._root, path, 0) if "" in node.routes]

@@ -1,7 +1,8 @@
-"""One value into one field: the JSON forms of proto3's scalars, enums and well-known types, strictly.
+"""One value into one field: the JSON forms of proto3's scalars, enums and well-known types,
+strictly.
 
-`json_format` takes more than proto3 JSON allows (spaces in numbers, any rubbish as base64) and its errors name
-our types; here what does not fit is InvalidInput with the path of the field.
+`json_format` takes more than proto3 JSON allows (spaces in numbers, any rubbish as base64) and its
+errors name our types; here what does not fit is InvalidInput with the path of the field.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from services.wire.errors import InvalidInput
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-# Halfway from the largest 32-bit float to the next power of two: what is below rounds to a number. The shortest text of
-# the largest one, 3.4028235e+38, is above it.
+# Halfway from the largest 32-bit float to the next power of two: what is below rounds to a number.
+# The shortest text of the largest one, 3.4028235e+38, is above it.
 _FLOAT_LIMIT = 3.4028235677973366e38
 _BITS = {
     F.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -55,7 +56,10 @@ def wrong(path: str, wanted: str) -> InvalidInput:
 
 def is_single_value(field: F) -> bool:
     """The field's JSON form is one scalar: it may stand in a path or query."""
-    return field.message_type is None or field.message_type.full_name in _TEXT_MESSAGES.keys() | _WRAPPERS
+    return (
+        field.message_type is None
+        or field.message_type.full_name in _TEXT_MESSAGES.keys() | _WRAPPERS
+    )
 
 
 def is_text_message(full_name: str) -> bool:
@@ -123,7 +127,9 @@ def _bool(_: F, value: object, path: str) -> bool:
 
 
 def _string(_: F, value: object, path: str) -> str:
-    if isinstance(value, str) and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)):
+    if isinstance(value, str) and (
+        value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    ):
         return value
     raise wrong(path, "a string")
 
@@ -153,7 +159,9 @@ def _enum(field: F, value: object, path: str) -> int:
 
 
 def from_text(field: F, text: str, path: str) -> Any:
-    """As `convert`, for text of a path or query, where `true` is letters and a whole number is digits, not 1e3."""
+    """As `convert`, for text of a path or query, where `true` is letters and a whole number is
+    digits, not 1e3.
+    """
     if field.type == F.TYPE_BOOL:
         return _bool(field, {"true": True, "false": False}.get(text), path)
     if field.type in _BITS and not _INTEGER.fullmatch(text):

@@ -26,14 +26,22 @@ class GatewayServicer:
             for route in routes
         ]
 
-    async def ListRoutes(self, request: messages.ListRoutesRequest, _: Any) -> messages.ListRoutesResponse:
+    async def ListRoutes(
+        self, request: messages.ListRoutesRequest, _: Any
+    ) -> messages.ListRoutesResponse:
         return messages.ListRoutesResponse(routes=self._routes)
 
-    async def ListUpstreams(self, request: messages.ListUpstreamsRequest, _: Any) -> messages.ListUpstreamsResponse:
+    async def ListUpstreams(
+        self, request: messages.ListUpstreamsRequest, _: Any
+    ) -> messages.ListUpstreamsResponse:
         upstreams = sorted(self._upstreams.all.values(), key=lambda upstream: upstream.name)
-        return messages.ListUpstreamsResponse(upstreams=await asyncio.gather(*map(_described, upstreams)))
+        return messages.ListUpstreamsResponse(
+            upstreams=await asyncio.gather(*map(_described, upstreams))
+        )
 
 
 async def _described(upstream: Upstream) -> messages.Upstream:
     problem = await upstream.problem()
-    return messages.Upstream(service=upstream.name, address=upstream.address, serving=not problem, reason=problem)
+    return messages.Upstream(
+        service=upstream.name, address=upstream.address, serving=not problem, reason=problem
+    )

@@ -1,4 +1,5 @@
-"""What models take and give, asked of the router and kept for a moment, for requests that do not say it themselves.
+"""What models take and give, asked of the router and kept for a moment, for requests that do not
+say it themselves.
 
 Kept by caller: what one may see says nothing of another.
 """
@@ -28,8 +29,12 @@ class Signatures:
         self._unary, self._clock = unary, clock
         self._kept: dict[tuple[str, str, str], tuple[float, inference.ModelMetadataResponse]] = {}
 
-    async def of(self, model: str, version: str, call: CallContext) -> inference.ModelMetadataResponse:
-        """The metadata of a model for this caller. Raises what the router raises, such as ModelNotFound."""
+    async def of(
+        self, model: str, version: str, call: CallContext
+    ) -> inference.ModelMetadataResponse:
+        """The metadata of a model for this caller. Raises what the router raises, such as
+        ModelNotFound.
+        """
         key = (call.token, model, version)
         until, metadata = self._kept.get(key, (0.0, None))
         if metadata is not None and self._clock() < until:

@@ -1,5 +1,5 @@
-"""How many parts a message may have. A megabyte of empty messages takes a hundred megabytes once it is parsed, so those
-of large messages are counted before. Pure.
+"""How many parts a message may have. A megabyte of empty messages takes a hundred megabytes once it
+is parsed, so those of large messages are counted before. Pure.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from services.wire.errors import TooLarge
 
 # Smaller messages cannot hold enough to be worth counting.
 COUNTED_FROM_BYTES = 256 * 1024
-# Fields on all levels; the elements of a packed field count as one. The honest need few: tensors are a field each.
+# Fields on all levels; the elements of a packed field count as one. The honest need few: tensors
+# are a field each.
 MOST_FIELDS = 1 << 18
 
 
 def check(data: bytes, message: Descriptor) -> None:
-    """Raises TooLarge for a message of this type with too many fields. What is no message is left to the parser."""
+    """Raises TooLarge for a message of this type with too many fields. What is no message is left
+    to the parser.
+    """
     if len(data) < COUNTED_FROM_BYTES:
         return
     try:
@@ -26,7 +29,8 @@ def check(data: bytes, message: Descriptor) -> None:
         return
     if not enough:
         raise TooLarge(
-            f"the message has more than {MOST_FIELDS} fields; send large tensors raw", limit_fields=MOST_FIELDS
+            f"the message has more than {MOST_FIELDS} fields; send large tensors raw",
+            limit_fields=MOST_FIELDS,
         )
 
 
@@ -78,4 +82,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 @cache
 def _message_fields(message: Descriptor) -> dict[int, Descriptor]:
     """The fields that hold messages, by number."""
-    return {field.number: field.message_type for field in message.fields if field.message_type is not None}
+    return {
+        field.number: field.message_type
+        for field in message.fields
+        if field.message_type is not None
+    }

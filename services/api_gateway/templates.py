@@ -26,7 +26,9 @@ class BadTemplate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A field that takes the segments [start, end) of the path; `rest` says that it takes all that follow start."""
+    """A field that takes the segments [start, end) of the path; `rest` says that it takes all that
+    follow start.
+    """
 
     field: str
     start: int
@@ -50,7 +52,9 @@ class Template:
         return bool(self.segments) and self.segments[-1] == REST
 
     def capture(self, path: Sequence[bytes]) -> dict[str, str]:
-        """The variables' values, by field path, in a path that this template matches. InvalidInput for bad escapes."""
+        """The variables' values, by field path, in a path that this template matches. InvalidInput
+        for bad escapes.
+        """
         values = {}
         for variable in self.variables:
             stop = len(path) if variable.rest else variable.end
@@ -60,12 +64,17 @@ class Template:
 
 
 def unescape(raw: bytes, *, keep_slash: bool) -> str:
-    """Percent-decodes text of a path. A variable of many segments keeps %2F as it is, so it can be split again."""
+    """Percent-decodes text of a path. A variable of many segments keeps %2F as it is, so it can be
+    split again.
+    """
 
     def decoded(match: re.Match[bytes]) -> bytes:
         digits = match.group(1)
         if digits is None:
-            raise InvalidInput("the path holds a '%' without two hexadecimal digits after it; write %25 for a percent")
+            raise InvalidInput(
+                "the path holds a '%' without two hexadecimal digits after it; write %25 for a"
+                " percent"
+            )
         byte = bytes([int(digits, 16)])
         return match.group(0) if keep_slash and byte == b"/" else byte
 
@@ -138,7 +147,13 @@ def _variable(piece: str, start: int, segments: list[str], text: str) -> Variabl
     if "" in inner:
         raise BadTemplate(f"{text}: an empty segment")
     segments += inner
-    return Variable(field, start, start + len(inner), rest=inner[-1] == REST, multi=len(inner) > 1 or inner[-1] == REST)
+    return Variable(
+        field,
+        start,
+        start + len(inner),
+        rest=inner[-1] == REST,
+        multi=len(inner) > 1 or inner[-1] == REST,
+    )
 
 
 def _segment(piece: str, text: str) -> str:

@@ -1,7 +1,8 @@
 """Tensors between the JSON of the Open Inference Protocol and raw little-endian bytes.
 
-Strict: an element must have the type that the datatype says. JSON has no NaN and no infinity: as input a floating
-datatype takes the strings "NaN", "Infinity" and "-Infinity"; as output they are null.
+Strict: an element must have the type that the datatype says. JSON has no NaN and no infinity: as
+input a floating datatype takes the strings "NaN", "Infinity" and "-Infinity"; as output they are
+null.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _LETTERS = {
 }  # fmt: skip
 _INT, _BOOL, _STR = frozenset({int}), frozenset({bool}), frozenset({str})
 _NUMBERS = frozenset({int, float})
-_ELEMENT_TYPES = {name: _NUMBERS if name in _FLOATS else _INT for name in ALL_DATATYPES} | {"BOOL": _BOOL}
+_ELEMENT_TYPES = {name: _NUMBERS if name in _FLOATS else _INT for name in ALL_DATATYPES} | {
+    "BOOL": _BOOL
+}
 # Below it, packing and printing plain numbers is cheaper than making an array of them.
 _FEW = 64
 # How far nested data is flattened at most; wire allows no more dimensions.
@@ -74,12 +77,17 @@ def check_shape(shape: object, name: str) -> tuple[list[int], int]:
 def check_datatype(datatype: object, name: str) -> str:
     """The datatype if there is such a one. Raises InvalidInput."""
     if type(datatype) is not str or datatype not in ALL_DATATYPES:
-        raise InvalidInput(f"tensor '{name}' needs a datatype, one of {', '.join(sorted(ALL_DATATYPES))}", tensor=name)
+        raise InvalidInput(
+            f"tensor '{name}' needs a datatype, one of {', '.join(sorted(ALL_DATATYPES))}",
+            tensor=name,
+        )
     return datatype
 
 
 def encode(name: str, datatype: object, shape: list[int], count: int, data: object) -> bytes:
-    """The raw bytes of a tensor's data, which is flat or nested as its shape. Raises InvalidInput."""
+    """The raw bytes of a tensor's data, which is flat or nested as its shape. Raises
+    InvalidInput.
+    """
     known = check_datatype(datatype, name)
     if known == "BYTES":
         check_text_count(count, name)
@@ -112,7 +120,13 @@ def elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> byt
     if datatype == "BYTES":
         _only(name, datatype, types, _STR, "strings")
         return join_bytes([text.encode() for text in flat])
-    _only(name, datatype, types, _ELEMENT_TYPES[datatype], "true and false" if datatype == "BOOL" else "whole numbers")
+    _only(
+        name,
+        datatype,
+        types,
+        _ELEMENT_TYPES[datatype],
+        "true and false" if datatype == "BOOL" else "whole numbers",
+    )
     raise AssertionError("every datatype is packed by now")
 
 
@@ -150,8 +164,13 @@ def _flatten(name: str, shape: list[int], data: list[Any]) -> list[Any]:
         depth += 1
         if depth > _MAX_NESTING or set(map(type, level)) != {list}:
             raise _misshapen(name, shape)
-        # A level's lists must all be as long as the shape says, and there must be as many as it says.
-        if depth >= len(shape) or set(map(len, level)) != {shape[depth]} or (depth == 1 and len(level) != shape[0]):
+        # A level's lists must all be as long as the shape says, and there must be as many as it
+        # says.
+        if (
+            depth >= len(shape)
+            or set(map(len, level)) != {shape[depth]}
+            or (depth == 1 and len(level) != shape[0])
+        ):
             raise _misshapen(name, shape)
         level = list(chain.from_iterable(level))
     if depth and depth != len(shape) - 1 and level:
@@ -164,19 +183,25 @@ def _no_shape(name: str) -> InvalidInput:
 
 
 def _misshapen(name: str, shape: list[int]) -> InvalidInput:
-    return InvalidInput(f"the data of tensor '{name}' must be flat or nested as its shape {shape} says", tensor=name)
+    return InvalidInput(
+        f"the data of tensor '{name}' must be flat or nested as its shape {shape} says", tensor=name
+    )
 
 
 def _does_not_fit(name: str, datatype: str) -> InvalidInput:
     if datatype in _FLOATS:
         return InvalidInput(f"the data of tensor '{name}' does not fit {datatype}", tensor=name)
     low, high = _INT_LIMITS[datatype]
-    return InvalidInput(f"the data of tensor '{name}' of {datatype} must lie between {low} and {high}", tensor=name)
+    return InvalidInput(
+        f"the data of tensor '{name}' of {datatype} must lie between {low} and {high}", tensor=name
+    )
 
 
 def _only(name: str, datatype: str, types: set[type], allowed: frozenset[type], words: str) -> None:
     if not types <= allowed:
-        raise InvalidInput(f"the data of tensor '{name}' of {datatype} must be {words} only", tensor=name)
+        raise InvalidInput(
+            f"the data of tensor '{name}' of {datatype} must be {words} only", tensor=name
+        )
 
 
 def _floats(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
@@ -185,12 +210,16 @@ def _floats(name: str, datatype: str, flat: list[Any], types: set[type]) -> byte
     if special:
         flat = [_SPECIAL.get(item, item) if type(item) is str else item for item in flat]
         types = set(map(type, flat))
-    _only(name, datatype, types, _NUMBERS, 'numbers or the strings "NaN", "Infinity" and "-Infinity"')
+    _only(
+        name, datatype, types, _NUMBERS, 'numbers or the strings "NaN", "Infinity" and "-Infinity"'
+    )
     dtype = DTYPES["FP32" if datatype == "BF16" else datatype]
     with np.errstate(over="ignore"):
         wide = np.array(flat, dtype=np.float64)
         array = wide.astype(dtype)
-    if np.isinf(array).any() and (not special or not np.array_equal(np.isinf(array), np.isinf(wide))):
+    if np.isinf(array).any() and (
+        not special or not np.array_equal(np.isinf(array), np.isinf(wide))
+    ):
         raise _does_not_fit(name, datatype)
     return _to_bf16(array) if datatype == "BF16" else array.tobytes()
 

@@ -1,7 +1,7 @@
 """An HTTP request into a protobuf message, and a message into proto3 JSON, as google.api.http says.
 
-Stricter than other transcoders where leniency hides mistakes: an unknown query parameter, a second value for a
-singular field, and a body that the route does not take are errors.
+Stricter than other transcoders where leniency hides mistakes: an unknown query parameter, a second
+value for a singular field, and a body that the route does not take are errors.
 """
 
 from __future__ import annotations
@@ -40,18 +40,29 @@ def query_pairs(raw: bytes) -> list[tuple[str, str]]:
     if len(pieces) > MAX_QUERY_PARAMETERS:
         raise InvalidInput(f"the query has more than {MAX_QUERY_PARAMETERS} parameters")
     if _BAD_ESCAPE.search(text):
-        raise InvalidInput("the query holds a '%' without two hexadecimal digits after it; write %25 for a percent")
+        raise InvalidInput(
+            "the query holds a '%' without two hexadecimal digits after it; write %25 for a percent"
+        )
     try:
         decoded = [piece.partition("=") for piece in pieces]
-        return [(unquote_plus(k, errors="strict"), unquote_plus(v, errors="strict")) for k, _, v in decoded]
+        return [
+            (unquote_plus(k, errors="strict"), unquote_plus(v, errors="strict"))
+            for k, _, v in decoded
+        ]
     except UnicodeDecodeError as exc:
         raise InvalidInput("the query is not UTF-8 after percent-decoding") from exc
 
 
 def request_message(
-    route: Route, variables: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes, content_type: str = ""
+    route: Route,
+    variables: Mapping[str, str],
+    query: Iterable[tuple[str, str]],
+    body: bytes,
+    content_type: str = "",
 ) -> Message:
-    """The request message of a route's RPC. Raises InvalidInput that names the field or parameter."""
+    """The request message of a route's RPC. Raises InvalidInput that names the field or
+    parameter.
+    """
     message = message_factory.GetMessageClass(route.rpc.input_type)()
     _read_body(route, message, variables, body, content_type)
     _read_query(route, message, variables, query)
@@ -73,7 +84,9 @@ def gives_raw_body(route: Route) -> bool:
 
 
 def body_type(route: Route) -> Descriptor | None:
-    """The message type of the field that is the body, None where it is no message or the route has no such field."""
+    """The message type of the field that is the body, None where it is no message or the route has
+    no such field.
+    """
     if route.body in ("", "*"):
         return None
     return route.rpc.input_type.fields_by_name[route.body].message_type
@@ -88,7 +101,9 @@ def response_type(route: Route) -> Descriptor:
 
 
 def response_json(route: Route, message: Message) -> bytes:
-    """The response as proto3 JSON: camelCase names, 64-bit integers as strings, and zero values printed."""
+    """The response as proto3 JSON: camelCase names, 64-bit integers as strings, and zero values
+    printed.
+    """
     data = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     if route.response_body:
         field = message.DESCRIPTOR.fields_by_name[route.response_body]
@@ -98,11 +113,15 @@ def response_json(route: Route, message: Message) -> bytes:
 
 def response_raw(route: Route, message: Message) -> httpbody_pb2.HttpBody:
     """The HttpBody in a response; only for a route for which `gives_raw_body` holds."""
-    body: httpbody_pb2.HttpBody = getattr(message, route.response_body) if route.response_body else message
+    body: httpbody_pb2.HttpBody = (
+        getattr(message, route.response_body) if route.response_body else message
+    )
     return body
 
 
-def _read_body(route: Route, message: Message, variables: Mapping[str, str], body: bytes, content_type: str) -> None:
+def _read_body(
+    route: Route, message: Message, variables: Mapping[str, str], body: bytes, content_type: str
+) -> None:
     if not route.body:
         if body:
             raise InvalidInput("this method takes no body; put its fields into the query")
@@ -129,17 +148,25 @@ def _read_body(route: Route, message: Message, variables: Mapping[str, str], bod
         _mask_from_body(message, field, data, variables)
 
 
-def _mask_from_body(message: Message, body: F, data: dict[str, Any], variables: Mapping[str, str]) -> None:
+def _mask_from_body(
+    message: Message, body: F, data: dict[str, Any], variables: Mapping[str, str]
+) -> None:
     """Fills the update mask with what the body holds; a mask in the query replaces it later."""
     masks = [
         f
         for f in message.DESCRIPTOR.fields
-        if f.message_type is not None and f.message_type.full_name == _FIELD_MASK and not f.is_repeated
+        if f.message_type is not None
+        and f.message_type.full_name == _FIELD_MASK
+        and not f.is_repeated
     ]
     if len(masks) != 1 or body.message_type is None:
         return
-    bound = {path.removeprefix(body.name + ".") for path in variables if path.startswith(body.name + ".")}
-    paths = [p for p in _leaves(body.message_type, data, "") if p not in bound and p not in _NOT_MASKED]
+    bound = {
+        path.removeprefix(body.name + ".") for path in variables if path.startswith(body.name + ".")
+    }
+    paths = [
+        p for p in _leaves(body.message_type, data, "") if p not in bound and p not in _NOT_MASKED
+    ]
     getattr(message, masks[0].name).CopyFrom(field_mask_pb2.FieldMask(paths=sorted(paths)))
 
 
@@ -148,25 +175,40 @@ def _leaves(descriptor: Descriptor, data: dict[str, Any], prefix: str) -> list[s
     paths: list[str] = []
     for key, value in data.items():
         field = known[key]
-        plain = field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf.")
-        if plain and isinstance(value, dict) and value and not field.is_repeated and field.message_type is not None:
+        plain = field.message_type is not None and not field.message_type.full_name.startswith(
+            "google.protobuf."
+        )
+        if (
+            plain
+            and isinstance(value, dict)
+            and value
+            and not field.is_repeated
+            and field.message_type is not None
+        ):
             paths += _leaves(field.message_type, value, f"{prefix}{field.name}.")
         else:
             paths.append(prefix + field.name)
     return paths
 
 
-def _read_query(route: Route, message: Message, variables: Mapping[str, str], query: Iterable[tuple[str, str]]) -> None:
+def _read_query(
+    route: Route, message: Message, variables: Mapping[str, str], query: Iterable[tuple[str, str]]
+) -> None:
     seen: set[str] = set()
     for name, text in query:
         fields, key = _resolve(route.rpc.input_type, name)
         path = ".".join(field.name for field in fields)
         if route.body == "*" or path in variables or (route.body and fields[0].name == route.body):
-            raise InvalidInput(f"the query parameter '{name[:200]}' belongs into the path or body", field=name[:200])
+            raise InvalidInput(
+                f"the query parameter '{name[:200]}' belongs into the path or body",
+                field=name[:200],
+            )
         leaf = fields[-1]
         unique = f"{path}[{key}]"
         if (not leaf.is_repeated or key is not None) and unique in seen:
-            raise InvalidInput(f"the query parameter '{name[:200]}' is given twice", field=name[:200])
+            raise InvalidInput(
+                f"the query parameter '{name[:200]}' is given twice", field=name[:200]
+            )
         # A mask that the body filled gives way to the one that was asked for.
         if leaf.message_type is not None and leaf.message_type.full_name == _FIELD_MASK:
             getattr(_parent(message, fields), leaf.name).Clear()
@@ -181,7 +223,10 @@ def _refuse_second_member(message: Message, fields: list[F], name: str) -> None:
         return
     other = _parent(message, fields).WhichOneof(oneof.name)
     if other is not None and other != fields[-1].name:
-        raise InvalidInput(f"the query parameter '{name[:200]}' excludes '{other}'; give one of them", field=name[:200])
+        raise InvalidInput(
+            f"the query parameter '{name[:200]}' excludes '{other}'; give one of them",
+            field=name[:200],
+        )
 
 
 def _set_path(message: Message, path: str, text: str) -> None:
@@ -191,24 +236,33 @@ def _set_path(message: Message, path: str, text: str) -> None:
 
 
 def _resolve(descriptor: Descriptor, name: str) -> tuple[list[F], str | None]:
-    """The fields along a dotted name, and the key if it ends in one (`labels[env]`). Raises InvalidInput."""
+    """The fields along a dotted name, and the key if it ends in one (`labels[env]`). Raises
+    InvalidInput.
+    """
     keyed = _MAP_KEY.fullmatch(name)
     dotted, key = (keyed.group(1), keyed.group(2)) if keyed else (name, None)
     fields: list[F] = []
     at: Descriptor | None = descriptor
     for part in dotted.split("."):
         field = json_reader.names_of(at).get(part) if at is not None else None
-        if field is None or (fields and (fields[-1].is_repeated or scalars.is_single_value(fields[-1]))):
+        if field is None or (
+            fields and (fields[-1].is_repeated or scalars.is_single_value(fields[-1]))
+        ):
             raise InvalidInput(f"there is no query parameter '{name[:200]}'", field=name[:200])
         fields.append(field)
         at = field.message_type
     leaf = fields[-1]
     if json_reader.is_map(leaf) != (key is not None):
         raise InvalidInput(f"there is no query parameter '{name[:200]}'", field=name[:200])
-    value = leaf.message_type.fields_by_name["value"] if key is not None and leaf.message_type is not None else leaf
+    value = (
+        leaf.message_type.fields_by_name["value"]
+        if key is not None and leaf.message_type is not None
+        else leaf
+    )
     if not scalars.is_single_value(value):
         raise InvalidInput(
-            f"the query parameter '{name[:200]}' is no single value; it has no form here", field=name[:200]
+            f"the query parameter '{name[:200]}' is no single value; it has no form here",
+            field=name[:200],
         )
     return fields, key
 
@@ -222,10 +276,14 @@ def _parent(message: Message, fields: list[F]) -> Any:
 
 def _put(parent: Any, field: F, key: str | None, text: str, name: str) -> None:
     if key is not None and field.message_type is not None:
-        key_field, value_field = (field.message_type.fields_by_name[part] for part in ("key", "value"))
+        key_field, value_field = (
+            field.message_type.fields_by_name[part] for part in ("key", "value")
+        )
         target = getattr(parent, field.name)
         if value_field.message_type is None:
-            target[scalars.from_text(key_field, key, name)] = scalars.from_text(value_field, text, name)
+            target[scalars.from_text(key_field, key, name)] = scalars.from_text(
+                value_field, text, name
+            )
         else:
             json_reader.fill(target[scalars.from_text(key_field, key, name)], text, name)
     elif field.message_type is not None:

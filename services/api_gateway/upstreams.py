@@ -1,6 +1,7 @@
 """The services behind the gateway: one channel each, calls as bytes under the caller's own token.
 
-Requests and answers are not looked into here, so both doors use it alike. Errors are those of `wire.errors`.
+Requests and answers are not looked into here, so both doors use it alike. Errors are those of
+`wire.errors`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Upstream:
     calls: dict[str, Any] = field(default_factory=dict)
 
     def call(self, kind: str, method: str) -> Any:
-        """The bytes-in, bytes-out callable of a method; made once. `kind` is unary_unary or one of its siblings."""
+        """The bytes-in, bytes-out callable of a method; made once. `kind` is unary_unary or one of
+        its siblings.
+        """
         found = self.calls.get(method)
         if found is None:
             found = self.calls[method] = getattr(self.channel, kind)(method)
@@ -54,11 +57,19 @@ class Upstream:
 class Upstreams:
     """Finds the upstream of a method and calls it."""
 
-    def __init__(self, addresses: Mapping[str, str], connect: Callable[[str], grpc.aio.Channel]) -> None:
+    def __init__(
+        self, addresses: Mapping[str, str], connect: Callable[[str], grpc.aio.Channel]
+    ) -> None:
         """`addresses` by the names in `public.SERVED_BY`; `connect` opens a bare channel."""
         self._connect = connect
-        self.all = {name: Upstream(name, address, connect(address)) for name, address in addresses.items()}
-        self._of_service = {service: self.all[name] for service, name in public.UPSTREAM_OF.items() if name in self.all}
+        self.all = {
+            name: Upstream(name, address, connect(address)) for name, address in addresses.items()
+        }
+        self._of_service = {
+            service: self.all[name]
+            for service, name in public.UPSTREAM_OF.items()
+            if name in self.all
+        }
 
     def add(self, name: str, address: str) -> None:
         """Adds one whose address was not known before, such as this process itself."""
@@ -72,7 +83,9 @@ class Upstreams:
     async def unary(self, method: str, request: bytes) -> bytes:
         """Calls a unary method for the current call. Raises a ServiceError."""
         upstream = self.of(method)
-        call = upstream.call("unary_unary", method)(request, timeout=_remaining(), metadata=_metadata())
+        call = upstream.call("unary_unary", method)(
+            request, timeout=_remaining(), metadata=_metadata()
+        )
         try:
             return bytes(await call)
         except grpc.aio.AioRpcError as exc:
@@ -81,17 +94,25 @@ class Upstreams:
     def server_stream(self, method: str, request: bytes) -> AsyncGenerator[bytes, None]:
         """The messages of a server-streaming method. Closing the iterator cancels the call."""
         upstream = self.of(method)
-        call = upstream.call("unary_stream", method)(request, timeout=_remaining(), metadata=_metadata())
+        call = upstream.call("unary_stream", method)(
+            request, timeout=_remaining(), metadata=_metadata()
+        )
         return _messages(call, upstream.name)
 
-    def bidi_stream(self, method: str, requests: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    def bidi_stream(
+        self, method: str, requests: AsyncIterable[bytes]
+    ) -> AsyncGenerator[bytes, None]:
         """The messages of a bidirectional method. Closing the iterator cancels the call."""
         upstream = self.of(method)
-        call = upstream.call("stream_stream", method)(requests, timeout=_remaining(), metadata=_metadata())
+        call = upstream.call("stream_stream", method)(
+            requests, timeout=_remaining(), metadata=_metadata()
+        )
         return _messages(call, upstream.name)
 
     async def client_stream(self, method: str, requests: AsyncIterable[bytes]) -> bytes:
-        """Sends messages and waits for the answer. If `requests` raises, the call is cancelled, never ended early."""
+        """Sends messages and waits for the answer. If `requests` raises, the call is cancelled,
+        never ended early.
+        """
         upstream = self.of(method)
         call = upstream.call("stream_unary", method)(timeout=_remaining(), metadata=_metadata())
         ending = Ending(call)
@@ -137,7 +158,9 @@ def _remaining() -> float | None:
 
 
 def _metadata() -> list[tuple[str, str]]:
-    """What travels with a call: the caller's token, the request's id and its trace. Nothing else gets through."""
+    """What travels with a call: the caller's token, the request's id and its trace. Nothing else
+    gets through.
+    """
     call = context.current()
     if call is None:
         return []

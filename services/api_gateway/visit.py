@@ -44,7 +44,9 @@ class Visit:
     limits: Limits
 
     async def body(self) -> bytes:
-        """The request's whole body, within the limits; afterwards the caller's going away cancels the task."""
+        """The request's whole body, within the limits; afterwards the caller's going away cancels
+        the task.
+        """
         deadline = self.call.deadline
         assert deadline is not None
         body = await self.request.body(self.limits.max_body_bytes, deadline)
@@ -58,7 +60,8 @@ class Passage:
 
     request: Request
     call: CallContext
-    # What the log and the metrics call it: a template or a document's path, never what was asked for.
+    # What the log and the metrics call it: a template or a document's path, never what was asked
+    # for.
     route: str = "(none)"
     # Asked for by anyone at any time, such as health: not worth a line when it goes well.
     quiet: bool = False

@@ -1,6 +1,8 @@
-"""What the guard writes to the audit ledger: an intent before each change, its outcome after, and each refusal.
+"""What the guard writes to the audit ledger: an intent before each change, its outcome after, and
+each refusal.
 
-A change whose intent cannot be written is not made. Refusals are written in the background, like ones counted together.
+A change whose intent cannot be written is not made. Refusals are written in the background, like
+ones counted together.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class RemoteLedger:
         try:
             await self._stub.AppendRecords(audit.AppendRecordsRequest(records=records), timeout=5.0)
         except (Unavailable, DeadlinePassed) as exc:
-            raise Unavailable("the audit ledger cannot be written, so nothing is changed; try again") from exc
+            raise Unavailable(
+                "the audit ledger cannot be written, so nothing is changed; try again"
+            ) from exc
 
 
 class Journal:

@@ -1,6 +1,8 @@
-"""Verifies bearer tokens against the issuer's public keys, once per token; every failure has the same text.
+"""Verifies bearer tokens against the issuer's public keys, once per token; every failure has the
+same text.
 
-Only ES256 is accepted; the key comes from the trusted set by `kid` and from nowhere a token could name (RFC 8725).
+Only ES256 is accepted; the key comes from the trusted set by `kid` and from nowhere a token could
+name (RFC 8725).
 """
 
 from __future__ import annotations
@@ -69,9 +71,13 @@ class TokenVerifier:
         self._seen.clear()
 
     def verify(self, token: str) -> Principal:
-        """The principal that the token stands for. Raises Unauthenticated, or Unavailable before any key is known."""
+        """The principal that the token stands for. Raises Unauthenticated, or Unavailable before
+        any key is known.
+        """
         if not self._keys:
-            raise Unavailable("tokens cannot be checked yet: the control plane has not been reached")
+            raise Unavailable(
+                "tokens cannot be checked yet: the control plane has not been reached"
+            )
         principal = self._seen.get(token)
         if principal is None:
             principal = self._decode(token)
@@ -103,11 +109,20 @@ class TokenVerifier:
                 raise Unauthenticated(REFUSAL)
             principal = Principal(
                 name=str(claims["sub"]),
-                grants=tuple(Grant(str(role), str(bucket)) for role, bucket in claims.get("grants", [])),
+                grants=tuple(
+                    Grant(str(role), str(bucket)) for role, bucket in claims.get("grants", [])
+                ),
                 key_id=str(claims.get("key", "")),
                 expires_at=float(claims["exp"]),
             )
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError, AttributeError):
+        except (
+            jwt.PyJWTError,
+            ValueError,
+            TypeError,
+            RecursionError,
+            OverflowError,
+            AttributeError,
+        ):
             raise Unauthenticated(REFUSAL) from None
         if principal.key_id in self._revoked_keys or principal.name in self._revoked_principals:
             raise Unauthenticated(REFUSAL)
@@ -117,4 +132,12 @@ class TokenVerifier:
 
 
 def _jwk(key: identity.Jwk) -> dict[str, str]:
-    return {"kty": key.kty, "kid": key.kid, "use": key.use, "alg": key.alg, "crv": key.crv, "x": key.x, "y": key.y}
+    return {
+        "kty": key.kty,
+        "kid": key.kid,
+        "use": key.use,
+        "alg": key.alg,
+        "crv": key.crv,
+        "x": key.x,
+        "y": key.y,
+    }

@@ -1,5 +1,5 @@
-"""One log line and two metrics for each RPC. What ended in a moment is written together: between other work each line
-would find its code out of the caches.
+"""One log line and two metrics for each RPC. What ended in a moment is written together: between
+other work each line would find its code out of the caches.
 """
 
 from __future__ import annotations
@@ -31,16 +31,23 @@ class CallLog:
         self.metrics, self._clock = metrics, clock
         # Bound, because the logger that a process begins with looks itself up for each line.
         self._log = log.bind()
-        # Calls with their error, the level of their line, the seconds they took and when they ended.
+        # Calls with their error, the level of their line, the seconds they took and when they
+        # ended.
         self._ended: list[tuple[CallContext, ServiceError | None, int, float, float]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def note(self, call: CallContext, error: ServiceError | None, seconds: float, *, quiet: bool) -> None:
-        """Takes down how a call ended; a quiet one has its line on debug. Returns at once, inside of an event loop."""
+    def note(
+        self, call: CallContext, error: ServiceError | None, seconds: float, *, quiet: bool
+    ) -> None:
+        """Takes down how a call ended; a quiet one has its line on debug. Returns at once, inside
+        of an event loop.
+        """
         ended = self._ended
         if not ended:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
-        ended.append((call, error, logging.DEBUG if quiet else logging.INFO, seconds, self._clock()))
+        ended.append(
+            (call, error, logging.DEBUG if quiet else logging.INFO, seconds, self._clock())
+        )
         if len(ended) >= _MAX_GATHERED:
             self.flush()
 
@@ -52,7 +59,9 @@ class CallLog:
         for one in ended:
             self._write(*one)
 
-    def _write(self, call: CallContext, error: ServiceError | None, level: int, seconds: float, at: float) -> None:
+    def _write(
+        self, call: CallContext, error: ServiceError | None, level: int, seconds: float, at: float
+    ) -> None:
         code = "OK" if error is None else error.code.name
         self.metrics.observe(call.method, code, seconds)
         if not self._log.is_enabled_for(level):

@@ -1,5 +1,6 @@
-"""Calls to other services. This channel is the only one a service gets, so nothing can be forgotten: it adds the
-service's own token, passes on deadline, request id and trace, and raises the class of error that the peer raised.
+"""Calls to other services. This channel is the only one a service gets, so nothing can be
+forgotten: it adds the service's own token, passes on deadline, request id and trace, and raises the
+class of error that the peer raised.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def _propagated() -> list[tuple[str, str]]:
 
 
 def remaining(timeout: float | None) -> float:
-    """The time an onward call gets: the given timeout, never more than the caller's time less a margin."""
+    """The time an onward call gets: the given timeout, never more than the caller's time less a
+    margin.
+    """
     call = context.current()
     if call is None or call.deadline is None:
         return DEFAULT_TIMEOUT if timeout is None else timeout
@@ -93,9 +96,13 @@ class ServiceChannel:
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
         inner = self._channel.unary_unary(method, *args, **kwargs)
 
-        async def call(request: Any, *, timeout: float | None = None, metadata: Metadata | None = None) -> Any:
+        async def call(
+            request: Any, *, timeout: float | None = None, metadata: Metadata | None = None
+        ) -> Any:
             try:
-                return await inner(request, timeout=remaining(timeout), metadata=await self._metadata(metadata))
+                return await inner(
+                    request, timeout=remaining(timeout), metadata=await self._metadata(metadata)
+                )
             except grpc.aio.AioRpcError as exc:
                 raise from_rpc(exc, self._peer) from None
 
@@ -105,22 +112,31 @@ class ServiceChannel:
         inner = self._channel.stream_unary(method, *args, **kwargs)
 
         async def call(
-            requests: AsyncIterator[Any], *, timeout: float | None = None, metadata: Metadata | None = None
+            requests: AsyncIterator[Any],
+            *,
+            timeout: float | None = None,
+            metadata: Metadata | None = None,
         ) -> Any:
             try:
-                return await inner(requests, timeout=timeout, metadata=await self._metadata(metadata))
+                return await inner(
+                    requests, timeout=timeout, metadata=await self._metadata(metadata)
+                )
             except grpc.aio.AioRpcError as exc:
                 raise from_rpc(exc, self._peer) from None
 
         return call
 
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., AsyncIterator[Any]]:
+    def unary_stream(
+        self, method: str, *args: Any, **kwargs: Any
+    ) -> Callable[..., AsyncIterator[Any]]:
         inner = self._channel.unary_stream(method, *args, **kwargs)
 
         async def call(
             request: Any, *, timeout: float | None = None, metadata: Metadata | None = None
         ) -> AsyncIterator[Any]:
-            stream = StreamCall(inner(request, timeout=timeout, metadata=await self._metadata(metadata)), self._peer)
+            stream = StreamCall(
+                inner(request, timeout=timeout, metadata=await self._metadata(metadata)), self._peer
+            )
             try:
                 async for message in stream:
                     yield message
@@ -129,11 +145,15 @@ class ServiceChannel:
 
         return call
 
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[StreamCall]]:
+    def stream_stream(
+        self, method: str, *args: Any, **kwargs: Any
+    ) -> Callable[..., Awaitable[StreamCall]]:
         """The call must be awaited to get the open stream: a token may have to be waited for."""
         inner = self._channel.stream_stream(method, *args, **kwargs)
 
-        async def call(requests: AsyncIterator[Any] | None = None, *, metadata: Metadata | None = None) -> StreamCall:
+        async def call(
+            requests: AsyncIterator[Any] | None = None, *, metadata: Metadata | None = None
+        ) -> StreamCall:
             return StreamCall(inner(requests, metadata=await self._metadata(metadata)), self._peer)
 
         return call

@@ -1,6 +1,8 @@
-"""Settings, parsed once from the environment into a frozen object; everything wrong is reported together.
+"""Settings, parsed once from the environment into a frozen object; everything wrong is reported
+together.
 
-The variable of a field is STELLWERK_<FIELD>. STELLWERK_<FIELD>_FILE names a file that holds the value, for secrets.
+The variable of a field is STELLWERK_<FIELD>. STELLWERK_<FIELD>_FILE names a file that holds the
+value, for secrets.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class ServiceSettings(pydantic.BaseModel):
     def _tls_is_whole(self) -> ServiceSettings:
         given = [self.tls_certificate, self.tls_key, self.tls_ca]
         if any(given) and not all(given):
-            raise ValueError("tls_certificate, tls_key and tls_ca belong together: give all three or none")
+            raise ValueError(
+                "tls_certificate, tls_key and tls_ca belong together: give all three or none"
+            )
         return self
 
 
@@ -64,7 +68,9 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 def load(cls: type[S], environ: Mapping[str, str]) -> S:
-    """The settings that the environment gives. Raises ConfigError that names every wrong variable at once."""
+    """The settings that the environment gives. Raises ConfigError that names every wrong variable
+    at once.
+    """
     problems: list[str] = []
     values: dict[str, str] = {}
     for field in cls.model_fields:

@@ -1,4 +1,6 @@
-"""The call being served: who asks, until when, under which request and trace id. Bound once, by the guard."""
+"""The call being served: who asks, until when, under which request and trace id. Bound once, by the
+guard.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from services.wire.permissions import Grant
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller: "principals/{principal}" or "services/{service}", and what it was granted."""
+    """A verified caller: "principals/{principal}" or "services/{service}", and what it was
+    granted.
+    """
 
     name: str
     grants: tuple[Grant, ...] = ()
@@ -57,7 +61,9 @@ def bind(call: CallContext | None) -> None:
 
 
 def caller() -> Principal:
-    """Who asks. Outside of an authenticated call this is a fault of ours and raises RuntimeError, loudly."""
+    """Who asks. Outside of an authenticated call this is a fault of ours and raises RuntimeError,
+    loudly.
+    """
     call = _current.get()
     if call is None or call.principal is None:
         raise RuntimeError("no authenticated call is being served here")

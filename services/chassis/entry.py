@@ -15,13 +15,18 @@ from services.chassis import allocator
 from services.chassis.config import ConfigError, ServiceSettings, load
 from services.chassis.process import Process
 
-# New container objects between two collections of the youngest, of which so many go before the older are walked.
+# New container objects between two collections of the youngest, of which so many go before the
+# older are walked.
 _COLLECTOR_THRESHOLDS = (10_000, 20, 50)
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def run(compose: Callable[[S], Awaitable[Process] | Process], settings: type[S], environ: Mapping[str, str]) -> int:
+def run(
+    compose: Callable[[S], Awaitable[Process] | Process],
+    settings: type[S],
+    environ: Mapping[str, str],
+) -> int:
     """Builds the process from the environment and runs it to its end; returns the exit code.
 
     0 after a clean stop, 2 when the settings are wrong, with one line for each wrong variable.
@@ -52,9 +57,9 @@ def run(compose: Callable[[S], Awaitable[Process] | Process], settings: type[S],
 
 
 async def _settle(process: Process) -> None:
-    """What was made at the start stays to the end, so the collector of cycles need not walk it again; and requests
-    leave next to no cycles, so it need not come as often as it does by default: at 256 connections it took a tenth of
-    the gateway's time."""
+    """What was made at the start stays to the end, so the collector of cycles need not walk it
+    again; and requests leave next to no cycles, so it need not come as often as it does by default:
+    at 256 connections it took a tenth of the gateway's time."""
     await process.started.wait()
     gc.collect()
     gc.freeze()

@@ -1,4 +1,5 @@
-"""What surrounds every RPC, in this order: context → log → authenticate → authorise → audit → deadline → errors.
+"""What surrounds every RPC, in this order: context → log → authenticate → authorise → audit →
+deadline → errors.
 
 A server cannot be built without it; a method that has no access rule does not exist.
 """
@@ -35,7 +36,9 @@ _BOUNDED = "ends_by_deadline"
 
 
 def bounded(handler: _Handler) -> _Handler:
-    """Marks a handler of unary calls that ends each by its deadline itself, so that the guard needs no timer for it."""
+    """Marks a handler of unary calls that ends each by its deadline itself, so that the guard needs
+    no timer for it.
+    """
     setattr(handler, _BOUNDED, True)
     return handler
 
@@ -58,10 +61,13 @@ class Surroundings:
 class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
     """All that a server serves: each handler behind what surrounds it, wrapped once, by its rule.
 
-    A handler of handlers and no interceptor, which grpc.aio runs in coroutines of its own for each call.
+    A handler of handlers and no interceptor, which grpc.aio runs in coroutines of its own for each
+    call.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], surroundings: Surroundings, handlers: Handlers) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rule], surroundings: Surroundings, handlers: Handlers
+    ) -> None:
         self._rules, self._with, self._handlers = rules, surroundings, handlers
         self._wrapped: dict[str, Any] = {}
 
@@ -76,7 +82,11 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return None
             wrapped = handler if details.method in LIBRARY_RULES else self._wrap(rule, handler)
             self._wrapped[details.method] = wrapped
-        return _Unary(self, wrapped, details.invocation_metadata) if type(wrapped) is _UnaryMethod else wrapped
+        return (
+            _Unary(self, wrapped, details.invocation_metadata)
+            if type(wrapped) is _UnaryMethod
+            else wrapped
+        )
 
     def _wrap(self, rule: Rule, handler: Any) -> Any:
         read, write = handler.request_deserializer, handler.response_serializer
@@ -89,7 +99,9 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
         async def stream(request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
-            async with aclosing(self._serve_stream(rule, inner, request, grpc_context)) as responses:
+            async with aclosing(
+                self._serve_stream(rule, inner, request, grpc_context)
+            ) as responses:
                 async for response in responses:
                     yield response
 
@@ -97,7 +109,9 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             return grpc.stream_stream_rpc_method_handler(stream, read, write)
         return grpc.unary_stream_rpc_method_handler(stream, read, write)
 
-    async def _serve_stream(self, rule: Rule, inner: Any, request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
+    async def _serve_stream(
+        self, rule: Rule, inner: Any, request: Any, grpc_context: Any
+    ) -> AsyncGenerator[Any]:
         call = self.begin(rule, grpc_context.invocation_metadata(), grpc_context)
         with _Around(self, rule, call) as around:
             await self.authenticate(rule, call)
@@ -113,7 +127,10 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The call that begins, as its metadata tells of it; the current one from now on."""
         given: dict[str, Any] = dict(metadata or ())
         call = CallContext(
-            rule.method, _request_id(given), _host(grpc_context.peer()), token=given.get(keys.AUTHORIZATION, "")
+            rule.method,
+            _request_id(given),
+            _host(grpc_context.peer()),
+            token=given.get(keys.AUTHORIZATION, ""),
         )
         if keys.TRACEPARENT in given:
             call.traceparent = valid_traceparent(given[keys.TRACEPARENT])
@@ -142,20 +159,27 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         if not permits(call.principal.grants, rule.permission, bucket):
             where = f" on buckets/{bucket}" if bucket else ""
             raise NotPermitted(
-                f"this needs the permission {rule.permission}{where}; ask an administrator for a role that has it",
+                f"this needs the permission {rule.permission}{where}; ask an administrator for a"
+                " role that has it",
                 permission=rule.permission,
             )
 
     def _set_deadline(self, rule: Rule, call: CallContext, grpc_context: Any) -> None:
-        """A unary call ends at its caller's deadline or our cap; a stream stays open unless its caller bounds it."""
+        """A unary call ends at its caller's deadline or our cap; a stream stays open unless its
+        caller bounds it.
+        """
         left = grpc_context.time_remaining()
         if left is None and rule.streaming:
             return
         cap = self._with.max_deadline_seconds
-        call.deadline = time.monotonic() + (cap if left is None else left if rule.streaming else min(left, cap))
+        call.deadline = time.monotonic() + (
+            cap if left is None else left if rule.streaming else min(left, cap)
+        )
 
     async def change(self, call: CallContext, make: Callable[[], Awaitable[Any]]) -> Any:
-        """Makes a change between its two audit records. Without the first one nothing is changed."""
+        """Makes a change between its two audit records. Without the first one nothing is
+        changed.
+        """
         await self._with.ledger.append([_record(audit.AuditRecord.KIND_INTENT, call, "")])
         outcome = "CANCELLED"
         try:
@@ -179,7 +203,9 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The call's span, to be handed back to `end`."""
         return self._with.tracing.begin(rule.method, call)
 
-    def end(self, rule: Rule, call: CallContext, error: ServiceError | None, started: float, span: Any) -> None:
+    def end(
+        self, rule: Rule, call: CallContext, error: ServiceError | None, started: float, span: Any
+    ) -> None:
         """Takes down how the call ended."""
         if span is not None:
             self._with.tracing.end(span, "OK" if error is None else error.code.name)
@@ -202,9 +228,18 @@ class _UnaryMethod:
 
 
 class _Unary:
-    """The handler of one call, made with its metadata: grpc.aio reads that anew for whoever asks the context for it."""
+    """The handler of one call, made with its metadata: grpc.aio reads that anew for whoever asks
+    the context for it.
+    """
 
-    __slots__ = ("_guard", "_metadata", "_method", "request_deserializer", "request_streaming", "response_serializer")
+    __slots__ = (
+        "_guard",
+        "_metadata",
+        "_method",
+        "request_deserializer",
+        "request_streaming",
+        "response_serializer",
+    )
     response_streaming = False
 
     def __init__(self, guard: Guard, method: _UnaryMethod, metadata: Any) -> None:
@@ -235,7 +270,8 @@ class _Unary:
 
 
 class _Around:
-    """Log and errors around one call: an exception within is kept as the error that the call is to end with.
+    """Log and errors around one call: an exception within is kept as the error that the call is to
+    end with.
 
     A class, because a generator as a context manager costs more than all that is done here.
     """

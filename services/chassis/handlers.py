@@ -9,7 +9,9 @@ import grpc
 
 
 class Handlers:
-    """Takes handlers as a server does, from the code that protoc writes, and keeps them for the guard."""
+    """Takes handlers as a server does, from the code that protoc writes, and keeps them for the
+    guard.
+    """
 
     def __init__(self) -> None:
         self.known: list[grpc.GenericRpcHandler] = []
@@ -19,4 +21,6 @@ class Handlers:
         self.known.extend(handlers)
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Nothing: the same are among the generic ones, and grpc.aio waits anew for each registered method per call."""
+        """Nothing: the same are among the generic ones, and grpc.aio waits anew for each registered
+        method per call.
+        """

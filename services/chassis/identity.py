@@ -1,6 +1,8 @@
-"""Who this process is: exchanges its service key for short tokens and keeps the set of trusted keys fresh.
+"""Who this process is: exchanges its service key for short tokens and keeps the set of trusted keys
+fresh.
 
-Both go on by themselves while the control plane is away: a token is good until it expires, a key until it is replaced.
+Both go on by themselves while the control plane is away: a token is good until it expires, a key
+until it is replaced.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class ServiceIdentity:
             await asyncio.sleep(lifetime * 2 / 3)
 
 
-def from_service_key(channel: grpc.aio.Channel, key: str) -> Callable[[], Awaitable[tuple[str, float]]]:
+def from_service_key(
+    channel: grpc.aio.Channel, key: str
+) -> Callable[[], Awaitable[tuple[str, float]]]:
     """Fetches tokens from the control plane for a service key."""
     stub: Any = stubs.IdentityServiceStub(channel)
 
@@ -81,7 +85,11 @@ class TrustPoller:
 
     @property
     def problem(self) -> str:
-        return "" if self._verifier.ready else "the control plane has not been reached yet, so no token can be checked"
+        return (
+            ""
+            if self._verifier.ready
+            else "the control plane has not been reached yet, so no token can be checked"
+        )
 
     async def run(self) -> None:
         delay = _FIRST_RETRY

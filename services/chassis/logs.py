@@ -1,4 +1,6 @@
-"""Structured logs: the event is a constant, data are fields; request and trace ids are bound by the call's context."""
+"""Structured logs: the event is a constant, data are fields; request and trace ids are bound by the
+call's context.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,15 @@ import structlog
 from services.chassis import context
 
 # Without the frames' local variables: they hold tokens and payloads.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 # The synchronous ways to write a line; services use no others.
 _METHODS = {
     "debug": logging.DEBUG,
@@ -29,7 +38,9 @@ _METHODS = {
 
 
 class Levels:
-    """Which levels of a process's log are written. Each can be switched while it runs; critical always is."""
+    """Which levels of a process's log are written. Each can be switched while it runs; critical
+    always is.
+    """
 
     def __init__(self, level: str) -> None:
         """Begins with `level` and all above it."""
@@ -57,13 +68,17 @@ def _switchable(levels: Levels) -> type[Any]:
     def log(self: Any, level: int, event: str, *args: Any, **fields: Any) -> Any:
         return base.log(self, level, event, *args, **fields) if levels.writes(level) else None
 
-    methods: dict[str, Any] = {name: gated(getattr(base, name), level) for name, level in _METHODS.items()}
+    methods: dict[str, Any] = {
+        name: gated(getattr(base, name), level) for name, level in _METHODS.items()
+    }
     methods |= {"log": log, "is_enabled_for": lambda self, level: levels.writes(level)}
     return type("SwitchableLogger", (base,), methods)
 
 
 def moment(call: context.CallContext | None, at: float) -> dict[str, str]:
-    """The fields that join a line to its call and to when it happened, for one that is written later than that."""
+    """The fields that join a line to its call and to when it happened, for one that is written
+    later than that.
+    """
     fields = {"timestamp": _iso(at)}
     if call is not None:
         fields["request_id"] = call.request_id
@@ -83,7 +98,9 @@ def _second(whole: int) -> str:
     return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _add_moment(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _add_moment(
+    _logger: Any, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     if "timestamp" not in event:
         event.update({**moment(context.current(), time.time()), **event})
     return event
@@ -93,10 +110,16 @@ def _dumps(event: structlog.typing.EventDict, **_: Any) -> bytes:
     return orjson.dumps(event, default=str)
 
 
-def configure(service: str, instance: str, *, levels: Levels, style: str) -> structlog.typing.FilteringBoundLogger:
-    """Sets the process's logging up and returns its logger. Other libraries' warnings come out in the same form."""
+def configure(
+    service: str, instance: str, *, levels: Levels, style: str
+) -> structlog.typing.FilteringBoundLogger:
+    """Sets the process's logging up and returns its logger. Other libraries' warnings come out in
+    the same form.
+    """
 
-    def add_process(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def add_process(
+        _logger: Any, _name: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
         event.setdefault("service", service)
         event.setdefault("instance", instance)
         return event
@@ -111,7 +134,9 @@ def configure(service: str, instance: str, *, levels: Levels, style: str) -> str
         [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_dumps)]
         if json
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
         ]
     )
     structlog.configure(
@@ -133,4 +158,6 @@ def _capture_standard_logging(logger: structlog.typing.FilteringBoundLogger) -> 
             logger.log(record.levelno, "library", logger=record.name, message=record.getMessage())
 
     logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # connection trouble is reported by the broker adapter itself
+    logging.getLogger("pika").setLevel(
+        logging.CRITICAL
+    )  # connection trouble is reported by the broker adapter itself

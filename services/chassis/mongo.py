@@ -1,4 +1,6 @@
-"""The one way to MongoDB: majority-durable writes, short time-outs, and driver errors made our own at this edge."""
+"""The one way to MongoDB: majority-durable writes, short time-outs, and driver errors made our own
+at this edge.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def connect(url: str, application: str) -> AsyncMongoClient[Document]:
 
 @asynccontextmanager
 async def errors() -> AsyncIterator[None]:
-    """Turns the driver's errors into ours: unreachable → Unavailable, disk full → Overloaded, lost race → Conflict.
+    """Turns the driver's errors into ours: unreachable → Unavailable, disk full → Overloaded, lost
+    race → Conflict.
 
     DuplicateKeyError passes: only the store knows what it means.
     """
@@ -56,19 +59,29 @@ async def errors() -> AsyncIterator[None]:
         raise
 
 
-async def in_transaction(client: AsyncMongoClient[Document], work: Callable[[AsyncClientSession], Awaitable[T]]) -> T:
-    """Runs `work` in one transaction, retried by the driver on transient conflicts. All or nothing is seen of it."""
+async def in_transaction(
+    client: AsyncMongoClient[Document], work: Callable[[AsyncClientSession], Awaitable[T]]
+) -> T:
+    """Runs `work` in one transaction, retried by the driver on transient conflicts. All or nothing
+    is seen of it.
+    """
     async with errors(), client.start_session() as session:
         return await session.with_transaction(
-            work, read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority", j=True)
+            work,
+            read_concern=ReadConcern("snapshot"),
+            write_concern=WriteConcern("majority", j=True),
         )
 
 
 class MongoWatch:
-    """Knows whether the database answers, and runs a preparation (indexes, defaults) once it first does."""
+    """Knows whether the database answers, and runs a preparation (indexes, defaults) once it first
+    does.
+    """
 
     def __init__(
-        self, client: AsyncMongoClient[Document], prepare: Callable[[], Awaitable[None]] | None = None
+        self,
+        client: AsyncMongoClient[Document],
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._client, self._prepare = client, prepare
         self.prepared = asyncio.Event()

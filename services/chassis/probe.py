@@ -1,4 +1,6 @@
-"""Asks a gRPC server for its health: `python -m services.chassis.probe ADDRESS`; exit code 0 if it serves."""
+"""Asks a gRPC server for its health: `python -m services.chassis.probe ADDRESS`; exit code 0 if it
+serves.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m services.chassis.probe", description=__doc__)
     parser.add_argument("address", help="host:port of the gRPC server")
-    parser.add_argument("service", nargs="?", default="", help='"" for readiness, "liveness" for liveness')
-    parser.add_argument("--tls", nargs=3, type=Path, metavar=("CA", "CERTIFICATE", "KEY"), help="with mutual TLS")
+    parser.add_argument(
+        "service", nargs="?", default="", help='"" for readiness, "liveness" for liveness'
+    )
+    parser.add_argument(
+        "--tls", nargs=3, type=Path, metavar=("CA", "CERTIFICATE", "KEY"), help="with mutual TLS"
+    )
     return parser.parse_args(given)
 
 
@@ -22,7 +28,9 @@ def _channel(arguments: argparse.Namespace) -> grpc.Channel:
     if not arguments.tls:
         return grpc.insecure_channel(arguments.address)
     ca, certificate, key = (path.read_bytes() for path in arguments.tls)
-    return grpc.secure_channel(arguments.address, grpc.ssl_channel_credentials(ca, key, certificate))
+    return grpc.secure_channel(
+        arguments.address, grpc.ssl_channel_credentials(ca, key, certificate)
+    )
 
 
 def main(given: list[str]) -> int:

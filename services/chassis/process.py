@@ -1,7 +1,7 @@
 """One process: what it has, in which order it starts, and how it ends.
 
-NOT_SERVING → server, resources, background work → SERVING → … → NOT_SERVING → drain what is in hand while connections
-live → stop the server → close everything in reverse order of opening.
+NOT_SERVING → server, resources, background work → SERVING → … → NOT_SERVING → drain what is in hand
+while connections live → stop the server → close everything in reverse order of opening.
 """
 
 from __future__ import annotations
@@ -51,13 +51,16 @@ class Process:
     ) -> None:
         """The control plane brings its own ledger and token source; all others reach it over gRPC.
 
-        A public process asks its callers for no certificate even when mutual TLS is on between services.
+        A public process asks its callers for no certificate even when mutual TLS is on between
+        services.
         """
         self._public = public
         self.service, self.settings = service, settings
         self.instance = settings.instance or f"{service}-{secrets.token_hex(4)}"
         self.log_levels = logs.Levels(settings.log_level)
-        self.log = logs.configure(service, self.instance, levels=self.log_levels, style=settings.log_format)
+        self.log = logs.configure(
+            service, self.instance, levels=self.log_levels, style=settings.log_format
+        )
         self.metrics = CollectorRegistry()
         self.tracing = telemetry.Tracing(service, self.instance, settings.otel_endpoint)
         self.verifier = TokenVerifier()
@@ -78,7 +81,9 @@ class Process:
         self.started = asyncio.Event()
         self._is_issuer = token is not None
         self.identity = identity.ServiceIdentity(token or self._exchange_service_key())
-        self.ledger: AuditSink = ledger or RemoteLedger(self.channel("controlplane", settings.controlplane))
+        self.ledger: AuditSink = ledger or RemoteLedger(
+            self.channel("controlplane", settings.controlplane)
+        )
         self._journal = Journal(self.ledger, self.log)
         self._surroundings = Surroundings(
             verifier=self.verifier,
@@ -92,7 +97,10 @@ class Process:
 
     def _exchange_service_key(self) -> Callable[[], Awaitable[tuple[str, float]]]:
         if self.settings.service_key is None:
-            raise ConfigError("STELLWERK_SERVICE_KEY: missing; give the service's key or STELLWERK_SERVICE_KEY_FILE")
+            raise ConfigError(
+                "STELLWERK_SERVICE_KEY: missing; give the service's key or"
+                " STELLWERK_SERVICE_KEY_FILE"
+            )
         key = self.settings.service_key.get_secret_value()
         return identity.from_service_key(self._bare_channel(self.settings.controlplane), key)
 
@@ -102,11 +110,15 @@ class Process:
         return channel
 
     def channel(self, name: str, address: str) -> Any:
-        """A channel to a peer for generated stubs; see `clients`. `name` is how errors call the peer."""
+        """A channel to a peer for generated stubs; see `clients`. `name` is how errors call the
+        peer.
+        """
         return ServiceChannel(self._bare_channel(address), name, self.identity.token)
 
     def raw_channel(self, address: str) -> grpc.aio.Channel:
-        """A bare channel that adds nothing, for passing calls through under the caller's own token."""
+        """A bare channel that adds nothing, for passing calls through under the caller's own
+        token.
+        """
         return self._bare_channel(address)
 
     def resource(self, name: str, start: Hook | None, stop: Hook | None) -> None:
@@ -114,7 +126,9 @@ class Process:
         self._resources.append((name, start, stop))
 
     def background(self, name: str, work: Hook) -> None:
-        """Work that goes on for ever; restarted with backoff when it fails, cancelled at the end."""
+        """Work that goes on for ever; restarted with backoff when it fails, cancelled at the
+        end.
+        """
         self._work.append((name, work))
 
     def depends_on(self, name: str, problem: Callable[[], str]) -> None:
@@ -125,13 +139,17 @@ class Process:
         """Called after NOT_SERVING and before the server stops, within the drain limit."""
         self._drains.append(drain)
 
-    def serve(self, descriptor: ServiceDescriptor, add: Callable[[Any, Any], None], servicer: Any) -> None:
+    def serve(
+        self, descriptor: ServiceDescriptor, add: Callable[[Any, Any], None], servicer: Any
+    ) -> None:
         """Serves a service of our own."""
         self._services.append(descriptor)
         self._bindings.append(lambda server: add(servicer, server))
 
     def serve_passing(self, handler: grpc.GenericRpcHandler, rules: Mapping[str, Rule]) -> None:
-        """Serves RPCs that are passed on as bytes: authenticated here, authorised and audited by who serves them."""
+        """Serves RPCs that are passed on as bytes: authenticated here, authorised and audited by
+        who serves them.
+        """
         for method, rule in rules.items():
             permission = ANONYMOUS if rule.permission == ANONYMOUS else AUTHENTICATED
             self._rules[method] = replace(rule, permission=permission, resource="", changes=False)
@@ -139,7 +157,9 @@ class Process:
 
     @property
     def journal(self) -> Journal:
-        """Where refusals are noted that happen before a call reaches the guard, such as at an HTTP door."""
+        """Where refusals are noted that happen before a call reaches the guard, such as at an HTTP
+        door.
+        """
         return self._journal
 
     @property
@@ -148,13 +168,19 @@ class Process:
         return self._surroundings.calls.metrics
 
     def exchange_credentials(self, exchange: Exchange) -> None:
-        """Lets callers present something that `exchange` turns into a token; tokens pass through it unchanged."""
+        """Lets callers present something that `exchange` turns into a token; tokens pass through it
+        unchanged.
+        """
         self._surroundings.exchange = exchange
 
     def open_broker(self, *, hub: Any = None) -> Broker:
-        """The broker that the settings name, started and closed with the process, and a dependency of readiness."""
+        """The broker that the settings name, started and closed with the process, and a dependency
+        of readiness.
+        """
         url = self.settings.broker.get_secret_value()
-        channel = self.channel("router", self.settings.router) if url == "pull" and hub is None else None
+        channel = (
+            self.channel("router", self.settings.router) if url == "pull" and hub is None else None
+        )
         broker: Broker = open_broker(url, channel=channel, hub=hub, name=self.instance)
         self.resource("broker", broker.start, broker.close)
         self.depends_on("broker", lambda: broker.problem)
@@ -178,10 +204,19 @@ class Process:
                 if start is not None:
                     await start()
                 started.append((name, stop))
-            for name, work in [*self._work, ("readiness", self.readiness.run), ("audit", self._journal.run)]:
+            for name, work in [
+                *self._work,
+                ("readiness", self.readiness.run),
+                ("audit", self._journal.run),
+            ]:
                 self._tasks.append(asyncio.create_task(self._keep_running(name, work), name=name))
             await self.readiness.enter("")
-            self.log.info("started", port=self.bound_port, metrics_port=self.metrics_port, version=platform_version())
+            self.log.info(
+                "started",
+                port=self.bound_port,
+                metrics_port=self.metrics_port,
+                version=platform_version(),
+            )
             self.started.set()
             await self._stopping.wait()
         finally:
@@ -191,7 +226,9 @@ class Process:
         self.depends_on("identity", lambda: self.identity.problem)
         self._work.append(("identity", self.identity.run))
         if not self._is_issuer:
-            poller = identity.TrustPoller(self._bare_channel(self.settings.controlplane), self.verifier)
+            poller = identity.TrustPoller(
+                self._bare_channel(self.settings.controlplane), self.verifier
+            )
             self.depends_on("trust", lambda: poller.problem)
             self._work.append(("trust", poller.run))
 
@@ -199,7 +236,9 @@ class Process:
         rules = {**rules_of(self._services), **self._rules}
         handlers = Handlers()
         health_pb2_grpc.add_HealthServicer_to_server(self.readiness.health, handlers)
-        status_service_pb2_grpc.add_StatusServiceServicer_to_server(StatusServicer(self.readiness), handlers)
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(
+            StatusServicer(self.readiness), handlers
+        )
         for bind in self._bindings:
             bind(handlers)
         server = grpc.aio.server(
@@ -213,7 +252,9 @@ class Process:
             else:
                 self.bound_port = server.add_secure_port(self.settings.listen, credentials)
         except RuntimeError:
-            raise ConfigError(f"STELLWERK_LISTEN: {self.settings.listen} cannot be bound; is it in use?") from None
+            raise ConfigError(
+                f"STELLWERK_LISTEN: {self.settings.listen} cannot be bound; is it in use?"
+            ) from None
         await self.readiness.enter("the process is starting")
         await server.start()
         return server
@@ -227,7 +268,9 @@ class Process:
             except asyncio.CancelledError:
                 raise
             except ServiceError as exc:
-                self.log.warning("background_work_waits", work=name, reason=exc.reason, retry_in_seconds=delay)
+                self.log.warning(
+                    "background_work_waits", work=name, reason=exc.reason, retry_in_seconds=delay
+                )
             except Exception:
                 self.log.exception("background_work_failed", work=name, retry_in_seconds=delay)
             await asyncio.sleep(delay)
@@ -237,7 +280,9 @@ class Process:
         await self.readiness.enter("the process is stopping")
         limit = self.settings.drain_seconds
         try:
-            await asyncio.wait_for(asyncio.gather(*(drain() for drain in self._drains)), limit or 0.001)
+            await asyncio.wait_for(
+                asyncio.gather(*(drain() for drain in self._drains)), limit or 0.001
+            )
         except TimeoutError:
             self.log.warning("drain_limit_reached", seconds=limit)
         await server.stop(min(limit, 5.0))

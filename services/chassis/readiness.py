@@ -1,6 +1,8 @@
-"""Whether this process can do its work, and why not: one list of dependencies behind gRPC health and StatusService.
+"""Whether this process can do its work, and why not: one list of dependencies behind gRPC health
+and StatusService.
 
-Liveness ("liveness" in the health service) stays true while the process runs; readiness ("") follows the dependencies.
+Liveness ("liveness" in the health service) stays true while the process runs; readiness ("")
+follows the dependencies.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Readiness:
     """The dependencies and what follows from them."""
 
-    def __init__(self, service: str, instance: str, version: str, log: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(
+        self, service: str, instance: str, version: str, log: structlog.typing.FilteringBoundLogger
+    ) -> None:
         self.health = health.aio.HealthServicer()
         self._dependencies: dict[str, Callable[[], str]] = {}
         self._log = log
@@ -35,7 +39,9 @@ class Readiness:
         self._identity = {"service": service, "instance": instance, "version": version}
 
     def depends_on(self, name: str, problem: Callable[[], str]) -> None:
-        """Adds a dependency; `problem` says in one sentence why it cannot be used, "" when it can."""
+        """Adds a dependency; `problem` says in one sentence why it cannot be used, "" when it
+        can.
+        """
         self._dependencies[name] = problem
 
     def reasons(self) -> list[str]:
@@ -45,7 +51,9 @@ class Readiness:
         return [self._phase, *reasons] if self._phase else reasons
 
     async def enter(self, phase: str) -> None:
-        """Changes the phase: a sentence while starting or stopping, "" while running; health follows at once."""
+        """Changes the phase: a sentence while starting or stopping, "" while running; health
+        follows at once.
+        """
         self._phase = phase
         await self.health.set(LIVENESS, _SERVING)
         await self._show()

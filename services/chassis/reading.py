@@ -1,4 +1,6 @@
-"""Messages that cannot be read are their sender's mistake; grpc.aio itself would call that an error of ours."""
+"""Messages that cannot be read are their sender's mistake; grpc.aio itself would call that an error
+of ours.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def readable(message: Any) -> Any:
 
 
 async def peek(request: Any, *, names_resource: bool) -> tuple[Any, Any]:
-    """The message that names the resource, None where no message of a stream does, and what the handler is to take."""
+    """The message that names the resource, None where no message of a stream does, and what the
+    handler is to take.
+    """
     if not hasattr(request, "__aiter__"):
         return readable(request), request
     if not names_resource:

@@ -1,4 +1,6 @@
-"""Errors on gRPC: our classes out as status + ErrorInfo + RetryInfo (AIP-193), and back in as the same class."""
+"""Errors on gRPC: our classes out as status + ErrorInfo + RetryInfo (AIP-193), and back in as the
+same class.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +51,24 @@ def parse(
             detail.Unpack(info) or detail.Unpack(retry)
         if info.reason and info.domain == errors.DOMAIN:
             delay = retry.retry_delay.ToMilliseconds()
-            return errors.rebuild(code, info.reason, status.message or message, dict(info.metadata), delay)
+            return errors.rebuild(
+                code, info.reason, status.message or message, dict(info.metadata), delay
+            )
     return None
 
 
 def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> errors.ServiceError:
-    """What a failed call to `peer` means here. gRPC's own words about connections never reach a caller."""
+    """What a failed call to `peer` means here. gRPC's own words about connections never reach a
+    caller.
+    """
     code = error.code()
     known = parse(code, error.details() or "", error.trailing_metadata())  # type: ignore[arg-type]
     if known is not None:
         return known
     if code is grpc.StatusCode.UNAVAILABLE:
-        return errors.Unavailable(f"the {peer} does not answer; try again in a moment", service=peer)
+        return errors.Unavailable(
+            f"the {peer} does not answer; try again in a moment", service=peer
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlinePassed(f"the {peer} did not answer in time", service=peer)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -74,4 +82,6 @@ def mean(exc: BaseException, request_id: str) -> errors.ServiceError:
         return exc
     if isinstance(exc, TimeoutError):
         return errors.DeadlinePassed("the call did not finish before its deadline")
-    return errors.Internal(f"internal error; the log tells more under request id {request_id}", request_id=request_id)
+    return errors.Internal(
+        f"internal error; the log tells more under request id {request_id}", request_id=request_id
+    )

@@ -1,6 +1,7 @@
 """Metrics and traces. Metrics are always kept; spans are made only when a collector is configured.
 
-Trace context (W3C traceparent) is passed on in either case, so that callers' traces join across gRPC and AMQP.
+Trace context (W3C traceparent) is passed on in either case, so that callers' traces join across
+gRPC and AMQP.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ def valid_traceparent(value: str) -> str:
 
 
 class CallMetrics:
-    """Calls counted and timed by method and status code. Label children are cached: looking them up costs more than
-    counting."""
+    """Calls counted and timed by method and status code. Label children are cached: looking them up
+    costs more than counting."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Counter("stellwerk_rpc", "RPCs served", ["method", "code"], registry=registry)
         self._seconds = Histogram(
-            "stellwerk_rpc_seconds", "Time of an RPC", ["method"], buckets=_BUCKETS, registry=registry
+            "stellwerk_rpc_seconds",
+            "Time of an RPC",
+            ["method"],
+            buckets=_BUCKETS,
+            registry=registry,
         )
         self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
 
@@ -44,7 +49,9 @@ class CallMetrics:
 
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:
-    """Serves the registry over HTTP in a thread of its own; returns the server and the port it took."""
+    """Serves the registry over HTTP in a thread of its own; returns the server and the port it
+    took.
+    """
     host, _, port = address.rpartition(":")
     server, _thread = start_http_server(int(port), host or "127.0.0.1", registry)
     return server, server.server_port
@@ -52,7 +59,9 @@ def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:
 
 @dataclass(slots=True)
 class Sampling:
-    """Which units of work become spans: one in `every`, while there are `left` of them; None for no limit."""
+    """Which units of work become spans: one in `every`, while there are `left` of them; None for no
+    limit.
+    """
 
     on: bool = True
     every: int = 1
@@ -72,7 +81,9 @@ class Sampling:
 
 
 class Tracing:
-    """Spans around units of work, exported by OTLP; without an endpoint it does nothing and costs nothing."""
+    """Spans around units of work, exported by OTLP; without an endpoint it does nothing and costs
+    nothing.
+    """
 
     def __init__(self, service: str, instance: str, endpoint: str) -> None:
         # May be replaced at any time.
@@ -86,7 +97,9 @@ class Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        resource = Resource.create({"service.name": f"stellwerk-{service}", "service.instance.id": instance})
+        resource = Resource.create(
+            {"service.name": f"stellwerk-{service}", "service.instance.id": instance}
+        )
         self._provider = TracerProvider(resource=resource)
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -98,14 +111,18 @@ class Tracing:
         return self._tracer is not None
 
     def begin(self, name: str, call: CallContext) -> Any:
-        """Starts a span under the call's trace and makes it the parent of what follows; None when tracing is off."""
+        """Starts a span under the call's trace and makes it the parent of what follows; None when
+        tracing is off.
+        """
         if self._tracer is None or not self.sampling.take():
             return None
         from opentelemetry.trace.propagation import set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         propagator = TraceContextTextMapPropagator()
-        parent = propagator.extract({"traceparent": call.traceparent, "tracestate": call.tracestate})
+        parent = propagator.extract(
+            {"traceparent": call.traceparent, "tracestate": call.tracestate}
+        )
         span = self._tracer.start_span(name, context=parent)
         carrier: dict[str, str] = {}
         propagator.inject(carrier, context=set_span_in_context(span))
@@ -113,13 +130,17 @@ class Tracing:
         return span
 
     def record(self, name: str, traceparent: str, duration_ns: int, code: str) -> None:
-        """Records work that has just ended as a span under `traceparent`, for work that is not a call of its own."""
+        """Records work that has just ended as a span under `traceparent`, for work that is not a
+        call of its own.
+        """
         if self._tracer is None or not self.sampling.take():
             return
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         parent = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
-        span = self._tracer.start_span(name, context=parent, start_time=time.time_ns() - duration_ns)
+        span = self._tracer.start_span(
+            name, context=parent, start_time=time.time_ns() - duration_ns
+        )
         self.end(span, code)
 
     def end(self, span: Any, code: str) -> None:

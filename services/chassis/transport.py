@@ -1,4 +1,6 @@
-"""Connections between services: the options of every channel and server, and mutual TLS when it is switched on."""
+"""Connections between services: the options of every channel and server, and mutual TLS when it is
+switched on.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ def server_options(max_message_bytes: int) -> Options:
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # Between the two gRPC refuses at random; up to the first we get to say what is wrong with a token.
+        # Between the two gRPC refuses at random; up to the first we get to say what is wrong with a
+        # token.
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 24 * 1024),
-        # Calls that were read and not begun yet. Beyond, gRPC cancels some; its own bound, a thousand, is one burst.
+        # Calls that were read and not begun yet. Beyond, gRPC cancels some; its own bound, a
+        # thousand, is one burst.
         ("grpc.server.max_pending_requests", 16_384),
         ("grpc.server.max_pending_requests_hard_limit", 32_768),
         ("grpc.so_reuseport", 0),  # two processes on one port must fail, not share it
@@ -49,15 +53,20 @@ def channel_options(max_message_bytes: int) -> Options:
     ]
 
 
-def server_credentials(settings: ServiceSettings, *, ask_client: bool) -> grpc.ServerCredentials | None:
+def server_credentials(
+    settings: ServiceSettings, *, ask_client: bool
+) -> grpc.ServerCredentials | None:
     """TLS credentials, or None when TLS is not switched on.
 
-    With `ask_client` peers must show a certificate of the same authority; the public door does not ask for one.
+    With `ask_client` peers must show a certificate of the same authority; the public door does not
+    ask for one.
     """
     if settings.tls_key is None or settings.tls_certificate is None or settings.tls_ca is None:
         return None
     pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
-    return grpc.ssl_server_credentials([pair], settings.tls_ca.read_bytes(), require_client_auth=ask_client)
+    return grpc.ssl_server_credentials(
+        [pair], settings.tls_ca.read_bytes(), require_client_auth=ask_client
+    )
 
 
 def open_channel(settings: ServiceSettings, address: str) -> grpc.aio.Channel:
@@ -66,6 +75,8 @@ def open_channel(settings: ServiceSettings, address: str) -> grpc.aio.Channel:
     if settings.tls_key is None or settings.tls_certificate is None or settings.tls_ca is None:
         return grpc.aio.insecure_channel(address, options=options)
     credentials = grpc.ssl_channel_credentials(
-        settings.tls_ca.read_bytes(), settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes()
+        settings.tls_ca.read_bytes(),
+        settings.tls_key.read_bytes(),
+        settings.tls_certificate.read_bytes(),
     )
     return grpc.aio.secure_channel(address, credentials, options=options)

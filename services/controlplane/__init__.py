@@ -1,1 +1,3 @@
-"""The control plane: who may do what, what should run, what happened. The only issuer of the platform's own tokens."""
+"""The control plane: who may do what, what should run, what happened. The only issuer of the
+platform's own tokens.
+"""

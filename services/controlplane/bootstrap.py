@@ -1,7 +1,9 @@
-"""The first administrator: made once, when nobody administers the platform yet, with one API key in a file.
+"""The first administrator: made once, when nobody administers the platform yet, with one API key in
+a file.
 
-The file is whole before the database knows the key, so a crash in between loses nothing: the next start takes up the
-key that is in the file. The secret is written nowhere else, least of all to a log.
+The file is whole before the database knows the key, so a crash in between loses nothing: the next
+start takes up the key that is in the file. The secret is written nowhere else, least of all to a
+log.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 
 ADMIN_ID = "admin"
 _DISPLAY_NAME = "made at start"
-NO_FILE = "nobody administers the platform yet, and STELLWERK_ADMIN_KEY_FILE does not say where to put the first key"
+NO_FILE = (
+    "nobody administers the platform yet, and STELLWERK_ADMIN_KEY_FILE does not say where to put"
+    " the first key"
+)
 NOT_WRITTEN = "the first administrator's key cannot be written to STELLWERK_ADMIN_KEY_FILE"
 
 
@@ -48,7 +53,9 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Makes sure that somebody administers the platform. `renew` makes a new key all the same, for when it was lost."""
+    """Makes sure that somebody administers the platform. `renew` makes a new key all the same, for
+    when it was lost.
+    """
 
     store: Administrators
     ledger: Ledger
@@ -57,7 +64,9 @@ class Bootstrap:
     clock: Callable[[], float]
 
     async def run(self) -> bool:
-        """True if an administrator's key was made or taken up. Raises FileProblem, or NotReady for an unfit store."""
+        """True if an administrator's key was made or taken up. Raises FileProblem, or NotReady for
+        an unfit store.
+        """
         await self.store.fit()
         if await self.store.administered() and not self.renew:
             return False
@@ -70,7 +79,9 @@ class Bootstrap:
         return True
 
     async def _take_up(self, path: Path) -> tuple[str, str]:
-        """The key that is in the file, if it was never used; else a new one, which is in the file from then on."""
+        """The key that is in the file, if it was never used; else a new one, which is in the file
+        from then on.
+        """
         secret = await asyncio.to_thread(read_key, path)
         presented = keys.parse_api_key(secret)
         if secret and presented is None:
@@ -87,17 +98,31 @@ class Bootstrap:
             before = await self.store.get(ADMIN_ID)
         except PrincipalNotFound:
             principal = Principal(
-                ADMIN_ID, uuid.uuid4().hex, "Administrator", (ADMIN,), False, now, etag=uuid.uuid4().hex
+                ADMIN_ID,
+                uuid.uuid4().hex,
+                "Administrator",
+                (ADMIN,),
+                False,
+                now,
+                etag=uuid.uuid4().hex,
             )
             try:
-                await self.store.create(principal, key_for(principal, key_id, secret, _DISPLAY_NAME, now))
+                await self.store.create(
+                    principal, key_for(principal, key_id, secret, _DISPLAY_NAME, now)
+                )
                 return
             except AlreadyExists:
                 # Another control plane was first; its administrator gets our key as well.
                 before = await self.store.get(ADMIN_ID)
         if not before.administers:
             roles = (*(role for role in before.roles if role != ADMIN), ADMIN)
-            after = replace(before, disabled=False, roles=roles, etag=uuid.uuid4().hex, tokens_valid_from=int(now) + 1)
+            after = replace(
+                before,
+                disabled=False,
+                roles=roles,
+                etag=uuid.uuid4().hex,
+                tokens_valid_from=int(now) + 1,
+            )
             await self.store.replace(before, after)
         await self.store.add_key(key_for(before, key_id, secret, _DISPLAY_NAME, now))
 
@@ -124,7 +149,9 @@ def read_key(path: Path) -> str:
 
 
 def write_key(path: Path, secret: str) -> None:
-    """Writes the secret for its owner's eyes only (mode 0600), whole or not at all. Raises FileProblem."""
+    """Writes the secret for its owner's eyes only (mode 0600), whole or not at all. Raises
+    FileProblem.
+    """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""API keys of principals and keys of services: their form, their hashes, and the directory of service keys.
+"""API keys of principals and keys of services: their form, their hashes, and the directory of
+service keys.
 
-A secret is 256 random bits, so one SHA-256 is the right hash for it: there is nothing a slow, salted hash would
-protect from guessing. Hashes are compared in constant time; the secret itself is never kept.
+A secret is 256 random bits, so one SHA-256 is the right hash for it: there is nothing a slow,
+salted hash would protect from guessing. Hashes are compared in constant time; the secret itself is
+never kept.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pathlib import Path
 from services.wire.permissions import ROLES
 
 _API_KEY = re.compile(r"swk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-# The service's name may hold "_" and so may the secret: what tells them apart is the secret's fixed length.
+# The service's name may hold "_" and so may the secret: what tells them apart is the secret's fixed
+# length.
 _SERVICE_KEY = re.compile(r"sws_([a-z][a-z_]{0,30})_([A-Za-z0-9_-]{43})")
 # Longer than any key; a longer text is not even matched.
 MAX_KEY_LENGTH = 128
@@ -29,7 +32,9 @@ _REREAD_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A well-formed key as a caller presented it: its public id (or its service), and the hash of all of it."""
+    """A well-formed key as a caller presented it: its public id (or its service), and the hash of
+    all of it.
+    """
 
     id: str
     hash: bytes
@@ -63,7 +68,9 @@ def parse_api_key(text: str) -> Presented | None:
 
 
 def parse_service_key(text: str) -> Presented | None:
-    """The key, its service as id, or None if the text is none or names no service that has a role."""
+    """The key, its service as id, or None if the text is none or names no service that has a
+    role.
+    """
     match = _SERVICE_KEY.fullmatch(text) if len(text) <= MAX_KEY_LENGTH else None
     if match is None or f"service.{match[1]}" not in ROLES:
         return None
@@ -71,10 +78,11 @@ def parse_service_key(text: str) -> Presented | None:
 
 
 class ServiceKeys:
-    """The keys of the platform's own processes, from files <service>.key, one key a line (two while one is replaced).
+    """The keys of the platform's own processes, from files <service>.key, one key a line (two while
+    one is replaced).
 
-    Only hashes stay in memory. A key that is not known makes the directory be read again, so files may be added,
-    changed and removed while the control plane runs.
+    Only hashes stay in memory. A key that is not known makes the directory be read again, so files
+    may be added, changed and removed while the control plane runs.
     """
 
     def __init__(self, directory: Path | None, monotonic: Callable[[], float]) -> None:
@@ -87,7 +95,11 @@ class ServiceKeys:
         """Whether the key is one of its service's. Reads files: call it off the loop."""
         now = self._monotonic()
         stale = self._read_at is None or now - self._read_at >= _REREAD_SECONDS
-        if stale and (self._read_at is None or not self._known(key) or now - self._read_at >= 30 * _REREAD_SECONDS):
+        if stale and (
+            self._read_at is None
+            or not self._known(key)
+            or now - self._read_at >= 30 * _REREAD_SECONDS
+        ):
             self._hashes = read_directory(self._directory)
             self._read_at = now
         return self._known(key)
@@ -97,7 +109,9 @@ class ServiceKeys:
 
 
 def read_directory(directory: Path | None) -> dict[str, tuple[bytes, ...]]:
-    """The hashes of the keys in the directory, by service. A file that holds something else is passed over."""
+    """The hashes of the keys in the directory, by service. A file that holds something else is
+    passed over.
+    """
     found: dict[str, tuple[bytes, ...]] = {}
     if directory is None or not directory.is_dir():
         return found
@@ -107,5 +121,7 @@ def read_directory(directory: Path | None) -> dict[str, tuple[bytes, ...]]:
         except (OSError, UnicodeDecodeError):
             continue
         parsed = [parse_service_key(line) for line in lines]
-        found[path.stem] = tuple(key.hash for key in parsed if key is not None and key.id == path.stem)
+        found[path.stem] = tuple(
+            key.hash for key in parsed if key is not None and key.id == path.stem
+        )
     return found

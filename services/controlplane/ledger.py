@@ -1,7 +1,8 @@
 """The audit ledger's hash chain. Pure: entries in, hashes and findings out.
 
-Each entry's hash covers all its fields and the hash before it, so an entry that is edited, removed, added or moved
-shows at the first number that no longer fits. What was cut off the end shows against an anchor kept elsewhere.
+Each entry's hash covers all its fields and the hash before it, so an entry that is edited, removed,
+added or moved shows at the first number that no longer fits. What was cut off the end shows against
+an anchor kept elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _FORMAT = "stellwerk-audit-1"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record with its place in the chain. `time_ms` is Unix milliseconds by the control plane's clock."""
+    """One record with its place in the chain. `time_ms` is Unix milliseconds by the control plane's
+    clock.
+    """
 
     sequence: int
     time_ms: int
@@ -93,9 +96,11 @@ def extend(head: Head, entries: Iterable[Entry]) -> list[Entry]:
 
 
 class Check:
-    """Verifies a chain that is fed to it from its first entry on; stops at the first that does not fit.
+    """Verifies a chain that is fed to it from its first entry on; stops at the first that does not
+    fit.
 
-    `anchors` are heads the chain must pass through: the stored head, one that somebody kept elsewhere.
+    `anchors` are heads the chain must pass through: the stored head, one that somebody kept
+    elsewhere.
     """
 
     def __init__(self, anchors: Sequence[Head] = ()) -> None:
@@ -105,7 +110,9 @@ class Check:
         self._bad: tuple[int, str] | None = None
 
     def feed(self, entries: Iterable[Entry]) -> bool:
-        """Checks the next entries; False once one does not fit, when there is no use in going on."""
+        """Checks the next entries; False once one does not fit, when there is no use in going
+        on.
+        """
         for entry in entries:
             if self._bad is not None:
                 return False
@@ -125,8 +132,13 @@ class Check:
             return f"record {expected} does not follow from the record before it"
         if entry.hash != hash_of(entry):
             return f"record {expected} was changed: its hash is not that of its content"
-        if any(anchor.sequence == expected and anchor.hash != entry.hash for anchor in self._anchors):
-            return f"record {expected} is not the one that was there before: the ledger was written anew"
+        if any(
+            anchor.sequence == expected and anchor.hash != entry.hash for anchor in self._anchors
+        ):
+            return (
+                f"record {expected} is not the one that was there before: the ledger was written"
+                " anew"
+            )
         return ""
 
     def finish(self) -> Finding:
@@ -134,7 +146,10 @@ class Check:
         last = self._head.sequence
         furthest = max((anchor.sequence for anchor in self._anchors), default=0)
         if self._bad is None and furthest > last:
-            self._bad = (last + 1, f"record {last + 1} is missing: the ledger held {furthest} records")
+            self._bad = (
+                last + 1,
+                f"record {last + 1} is missing: the ledger held {furthest} records",
+            )
         bad, problem = self._bad or (0, "")
         return Finding(self._bad is None, self._checked, bad, problem, self._head)
 

@@ -19,23 +19,36 @@ from services.controlplane.status import get_status
 from services.controlplane.store import IdentityStore
 from services.controlplane.tokens import Policy, Tokens
 from services.controlplane.upkeep import Upkeep, in_turn
-from stellwerk.controlplane.v1 import audit_service_pb2, controlplane_service_pb2, identity_service_pb2
+from stellwerk.controlplane.v1 import (
+    audit_service_pb2,
+    controlplane_service_pb2,
+    identity_service_pb2,
+)
 from stellwerk.controlplane.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
-from stellwerk.controlplane.v1.controlplane_service_pb2_grpc import add_ControlPlaneServiceServicer_to_server
-from stellwerk.controlplane.v1.identity_service_pb2_grpc import add_IdentityServiceServicer_to_server
+from stellwerk.controlplane.v1.controlplane_service_pb2_grpc import (
+    add_ControlPlaneServiceServicer_to_server,
+)
+from stellwerk.controlplane.v1.identity_service_pb2_grpc import (
+    add_IdentityServiceServicer_to_server,
+)
 
 
 def compose(settings: ControlPlaneSettings) -> Process:
     """Everything the control plane is made of."""
     client = connect(settings.mongo_url.get_secret_value(), "stellwerk-controlplane")
     entries = MongoEntries(client[settings.mongo_database])
-    store = IdentityStore(client, settings.mongo_database, Sealer(settings.root_key.get_secret_value()))
+    store = IdentityStore(
+        client, settings.mongo_database, Sealer(settings.root_key.get_secret_value())
+    )
     watch = MongoWatch(client, in_turn(store.prepare, entries.prepare))
     ledger = Ledger(entries, time.time)
     policy = Policy(settings.issuer, settings.token_lifetime_seconds, settings.key_publish_seconds)
     service_keys = ServiceKeys(settings.service_keys, time.monotonic)
-    # Tokens are verified with what they are issued with: the control plane needs no way to itself over the network.
-    tokens = Tokens(store, service_keys, policy, time.time, lambda trust: process.verifier.trust(trust))
+    # Tokens are verified with what they are issued with: the control plane needs no way to itself
+    # over the network.
+    tokens = Tokens(
+        store, service_keys, policy, time.time, lambda trust: process.verifier.trust(trust)
+    )
     process = Process("controlplane", settings, ledger=ledger, token=tokens.own)
     register = Register(store, time.time, tokens.refresh)
     bootstrap = Bootstrap(store, ledger, settings.admin_key_file, settings.new_admin_key, time.time)
@@ -54,6 +67,8 @@ def compose(settings: ControlPlaneSettings) -> Process:
     audit = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
     status = ControlPlaneServicer(lambda: get_status(peers))
     process.serve(platform, add_ControlPlaneServiceServicer_to_server, status)
-    process.serve(identity, add_IdentityServiceServicer_to_server, IdentityServicer(tokens, register))
+    process.serve(
+        identity, add_IdentityServiceServicer_to_server, IdentityServicer(tokens, register)
+    )
     process.serve(audit, add_AuditServiceServicer_to_server, AuditServicer(ledger))
     return process

@@ -52,7 +52,9 @@ def api_key(value: ApiKey) -> identity.ApiKey:
 
 
 def role(value: Role) -> identity.Role:
-    return identity.Role(name=value.name, description=value.description, permissions=sorted(value.permissions))
+    return identity.Role(
+        name=value.name, description=value.description, permissions=sorted(value.permissions)
+    )
 
 
 def record(entry: Entry) -> audit.AuditRecord:
@@ -71,7 +73,10 @@ def record(entry: Entry) -> audit.AuditRecord:
             "hash",
         )
     }
-    number = {name: value if isinstance(value := getattr(entry, name), int) else 0 for name in ("time_ms", "count")}
+    number = {
+        name: value if isinstance(value := getattr(entry, name), int) else 0
+        for name in ("time_ms", "count")
+    }
     stamp = timestamp_pb2.Timestamp()
     stamp.FromMilliseconds(min(max(number["time_ms"], 0), _LAST_MILLISECOND))
     return audit.AuditRecord(
@@ -84,7 +89,9 @@ def record(entry: Entry) -> audit.AuditRecord:
 
 
 def sequence(position: str) -> int:
-    """The number in a page token, 0 for the first page. InvalidInput if it is none: anyone can write a token."""
+    """The number in a page token, 0 for the first page. InvalidInput if it is none: anyone can
+    write a token.
+    """
     if position and not (position.isascii() and position.isdigit() and len(position) < 19):
         raise InvalidInput("page_token is not one of this listing's", field="page_token")
     return int(position or 0)

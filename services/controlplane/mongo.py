@@ -25,7 +25,8 @@ class MongoEntries:
     """Entries in `ledger`, the noted head in `ledger_head`."""
 
     def __init__(self, database: AsyncDatabase[Document]) -> None:
-        # What another writer has just added must be seen at once; the unique number settles who was first anyway.
+        # What another writer has just added must be seen at once; the unique number settles who was
+        # first anyway.
         self._entries = database.get_collection("ledger", read_concern=ReadConcern("local"))
         self._heads = database["ledger_head"]
 
@@ -49,7 +50,9 @@ class MongoEntries:
     async def tail(self) -> Head:
         async with errors():
             # Something else than a number is not of our making; `scan` shows it.
-            document = await self._entries.find_one({"_id": {"$type": ["int", "long"]}}, sort=[("_id", -1)])
+            document = await self._entries.find_one(
+                {"_id": {"$type": ["int", "long"]}}, sort=[("_id", -1)]
+            )
         return Head(document["_id"], document["hash"]) if document else Head()
 
     async def head(self) -> Head:
@@ -74,7 +77,9 @@ class MongoEntries:
 
     async def page(self, before: int, limit: int, principal: str, resource: str) -> list[Entry]:
         wanted: dict[str, Any] = {"_id": {"$lt": before}} if before else {}
-        wanted |= {key: value for key, value in (("principal", principal), ("resource", resource)) if value}
+        wanted |= {
+            key: value for key, value in (("principal", principal), ("resource", resource)) if value
+        }
         async with errors():
             documents = await self._entries.find(wanted, sort=[("_id", -1)], limit=limit).to_list()
         return [_entry(document) for document in documents]
@@ -85,7 +90,9 @@ def _document(entry: Entry) -> Document:
 
 
 def _entry(document: Document) -> Entry:
-    """The entry as it was found, whatever it holds: it is the chain that says whether it is right."""
+    """The entry as it was found, whatever it holds: it is the chain that says whether it is
+    right.
+    """
     values = {name: document.get(name) for name in _FIELDS}
     if set(document) != _KEYS:
         values["hash"] = "a field was added or taken away"

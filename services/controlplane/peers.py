@@ -1,4 +1,6 @@
-"""How the others are asked for their status: one channel each. The control plane itself is asked without one."""
+"""How the others are asked for their status: one channel each. The control plane itself is asked
+without one.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,24 @@ from stellwerk.status.v1 import status_service_pb2_grpc as status_grpc
 
 def connect_peers(process: Process, settings: ControlPlaneSettings) -> Peers:
     """Channels to all whose address is known; they connect when they are first used."""
-    addresses = {"api_gateway": settings.gateway, "router": settings.router, "repository": settings.repository}
-    channels = {name: process.channel(name, address) for name, address in addresses.items() if address}
+    addresses = {
+        "api_gateway": settings.gateway,
+        "router": settings.router,
+        "repository": settings.repository,
+    }
+    channels = {
+        name: process.channel(name, address) for name, address in addresses.items() if address
+    }
     fleet = router_grpc.RouterServiceStub(channels["router"])
 
     async def own() -> status.ServiceStatus:
         return process.readiness.describe()
 
     return Peers(
-        describe={"controlplane": own, **{name: _describe(channel) for name, channel in channels.items()}},
+        describe={
+            "controlplane": own,
+            **{name: _describe(channel) for name, channel in channels.items()},
+        },
         runtimes=lambda: fleet.ListRuntimes(router.ListRuntimesRequest()),
         queues=lambda: fleet.ListQueues(router.ListQueuesRequest()),
     )

@@ -1,4 +1,6 @@
-"""Principals and their API keys as values, and the rules they keep. Pure: time and random ids are arguments."""
+"""Principals and their API keys as values, and the rules they keep. Pure: time and random ids are
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _MAX_ROLES = 100
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A person or an application. `uid` tells it from an earlier one of the same id. Times are Unix seconds.
+    """A person or an application. `uid` tells it from an earlier one of the same id. Times are Unix
+    seconds.
 
     Tokens issued before `tokens_valid_from` are refused: they tell of roles that it no longer has.
     """
@@ -72,7 +75,9 @@ def parse_principal(name: str) -> str:
 
 
 def parse_key(name: str) -> tuple[str, str]:
-    """The principal's and the key's id of principals/{principal}/keys/{key}. Raises InvalidInput."""
+    """The principal's and the key's id of principals/{principal}/keys/{key}. Raises
+    InvalidInput.
+    """
     parts = name.split("/")
     if len(parts) != 4 or parts[0] != "principals" or parts[2] != "keys":
         raise InvalidInput("a key is named principals/{principal}/keys/{key}", field="name")
@@ -82,12 +87,16 @@ def parse_key(name: str) -> tuple[str, str]:
 def check_display_name(text: str) -> str:
     """Returns the display name, or raises InvalidInput."""
     if len(text) > _MAX_DISPLAY_NAME:
-        raise InvalidInput(f"a display name has at most {_MAX_DISPLAY_NAME} characters", field="display_name")
+        raise InvalidInput(
+            f"a display name has at most {_MAX_DISPLAY_NAME} characters", field="display_name"
+        )
     return text
 
 
 def check_roles(bindings: Iterable[pb.RoleBinding]) -> tuple[Grant, ...]:
-    """The grants of the bindings, without repetition. InvalidInput for a role or bucket that cannot be bound."""
+    """The grants of the bindings, without repetition. InvalidInput for a role or bucket that cannot
+    be bound.
+    """
     grants: dict[Grant, None] = {}
     for binding in bindings:
         role = ROLES.get(binding.role)
@@ -99,14 +108,18 @@ def check_roles(bindings: Iterable[pb.RoleBinding]) -> tuple[Grant, ...]:
                 role=binding.role,
             )
         bucket = binding.bucket
-        grants[Grant(role.name, bucket if bucket == ALL_BUCKETS else names.check_id(bucket, "bucket"))] = None
+        grants[
+            Grant(role.name, bucket if bucket == ALL_BUCKETS else names.check_id(bucket, "bucket"))
+        ] = None
     if len(grants) > _MAX_ROLES:
         raise InvalidInput(f"a principal has at most {_MAX_ROLES} roles", field="roles")
     return tuple(grants)
 
 
 def fields_to_change(mask: Iterable[str], wanted: pb.Principal) -> frozenset[str]:
-    """The fields an update sets (AIP-134): those of the mask, all for "*", those that are set when there is no mask."""
+    """The fields an update sets (AIP-134): those of the mask, all for "*", those that are set when
+    there is no mask.
+    """
     paths = set(mask)
     if not paths:
         return frozenset(field for field in CHANGEABLE if getattr(wanted, field))
@@ -115,16 +128,24 @@ def fields_to_change(mask: Iterable[str], wanted: pb.Principal) -> frozenset[str
     for path in sorted(paths):
         if path not in CHANGEABLE and path not in _IGNORED_IN_MASK:
             raise InvalidInput(
-                f"'{path[:64]}' cannot be changed; {', '.join(CHANGEABLE)} can", field="update_mask", path=path
+                f"'{path[:64]}' cannot be changed; {', '.join(CHANGEABLE)} can",
+                field="update_mask",
+                path=path,
             )
     return frozenset(paths) & frozenset(CHANGEABLE)
 
 
-def changed(principal: Principal, wanted: pb.Principal, fields: frozenset[str], etag: str, now: float) -> Principal:
-    """The principal with the wanted values in these fields, under a new etag. Raises InvalidInput."""
+def changed(
+    principal: Principal, wanted: pb.Principal, fields: frozenset[str], etag: str, now: float
+) -> Principal:
+    """The principal with the wanted values in these fields, under a new etag. Raises
+    InvalidInput.
+    """
     after = replace(
         principal,
-        display_name=check_display_name(wanted.display_name) if "display_name" in fields else principal.display_name,
+        display_name=check_display_name(wanted.display_name)
+        if "display_name" in fields
+        else principal.display_name,
         roles=check_roles(wanted.roles) if "roles" in fields else principal.roles,
         disabled=wanted.disabled if "disabled" in fields else principal.disabled,
         etag=etag,

@@ -1,6 +1,7 @@
 """The register of principals and their API keys: the use cases behind IdentityService.
 
-A change is in the register, and in what this control plane trusts, before its caller gets an answer.
+A change is in the register, and in what this control plane trusts, before its caller gets an
+answer.
 """
 
 from __future__ import annotations
@@ -39,10 +40,15 @@ class NewKey:
 
 
 class Register:
-    """Principals and API keys. `published` is awaited after each change that others must trust no longer, or again."""
+    """Principals and API keys. `published` is awaited after each change that others must trust no
+    longer, or again.
+    """
 
     def __init__(
-        self, store: IdentityStore, clock: Callable[[], float], published: Callable[[], Awaitable[None]]
+        self,
+        store: IdentityStore,
+        clock: Callable[[], float],
+        published: Callable[[], Awaitable[None]],
     ) -> None:
         self._store, self._clock, self._published = store, clock, published
 
@@ -73,7 +79,9 @@ class Register:
         return found[:size], paging.encode(_LISTING, found[size - 1].id) if more else ""
 
     async def update(self, wanted: pb.Principal, mask: list[str]) -> Principal:
-        """Raises InvalidInput, PrincipalNotFound, Conflict for a stale etag, NotReady for the last administrator."""
+        """Raises InvalidInput, PrincipalNotFound, Conflict for a stale etag, NotReady for the last
+        administrator.
+        """
         principal_id = parse_principal(wanted.name)
         fields = fields_to_change(mask, wanted)
         for rounds_left in reversed(range(_ROUNDS)):
@@ -81,7 +89,8 @@ class Register:
             after = changed(before, wanted, fields, uuid.uuid4().hex, self._clock())
             if wanted.etag and wanted.etag != before.etag:
                 raise Conflict(
-                    f"{before.name} was changed since you read it; read it again and repeat the change",
+                    f"{before.name} was changed since you read it; read it again and repeat the"
+                    " change",
                     principal=before.name,
                 )
             try:
@@ -103,10 +112,13 @@ class Register:
         """Raises InvalidInput or PrincipalNotFound."""
         principal = await self.get(parent)
         now = self._clock()
-        expires_at = wanted.expire_time.ToNanoseconds() / 1e9 if wanted.HasField("expire_time") else None
+        expires_at = (
+            wanted.expire_time.ToNanoseconds() / 1e9 if wanted.HasField("expire_time") else None
+        )
         if expires_at is not None and expires_at <= now:
             raise InvalidInput(
-                "expire_time is in the past; leave it out for a key that never lapses", field="expire_time"
+                "expire_time is in the past; leave it out for a key that never lapses",
+                field="expire_time",
             )
         made = make_key(principal, check_display_name(wanted.display_name), now, expires_at)
         await self._store.add_key(made.key)
@@ -119,19 +131,30 @@ class Register:
     async def revoke_key(self, name: str) -> ApiKey:
         """Raises InvalidInput, PrincipalNotFound, KeyNotFound. Revoking twice is no error."""
         principal_id, key_id = parse_key(name)
-        key = await self._store.revoke_key(await self._store.get(principal_id), key_id, self._clock())
+        key = await self._store.revoke_key(
+            await self._store.get(principal_id), key_id, self._clock()
+        )
         await self._published()
         return key
 
 
-def make_key(principal: Principal, display_name: str, now: float, expires_at: float | None = None) -> NewKey:
+def make_key(
+    principal: Principal, display_name: str, now: float, expires_at: float | None = None
+) -> NewKey:
     """A new key of the principal's, not yet stored."""
     key_id, secret = keys.new_api_key()
     return NewKey(key_for(principal, key_id, secret, display_name, now, expires_at), secret)
 
 
 def key_for(
-    principal: Principal, key_id: str, secret: str, display_name: str, now: float, expires_at: float | None = None
+    principal: Principal,
+    key_id: str,
+    secret: str,
+    display_name: str,
+    now: float,
+    expires_at: float | None = None,
 ) -> ApiKey:
     """The record of a key with this secret."""
-    return ApiKey(key_id, principal.id, principal.uid, display_name, keys.digest(secret), now, expires_at)
+    return ApiKey(
+        key_id, principal.id, principal.uid, display_name, keys.digest(secret), now, expires_at
+    )

@@ -1,6 +1,7 @@
 """Seals secrets that rest in the database, so that a copy of the database alone signs nothing.
 
-The key comes from the root key, which never enters the database; what is sealed is bound to the name it is kept under.
+The key comes from the root key, which never enters the database; what is sealed is bound to the
+name it is kept under.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ _PURPOSE = b"stellwerk controlplane: seals signing keys, v1"
 
 
 class WrongRootKey(Exception):
-    """The sealed bytes were not sealed with this root key under this name, or were changed since."""
+    """The sealed bytes were not sealed with this root key under this name, or were changed
+    since.
+    """
 
 
 class Sealer:
-    """AES-256-GCM under a key derived from the root key. The root key is a random secret, so HKDF is enough: no salt,
-    no slow hash."""
+    """AES-256-GCM under a key derived from the root key. The root key is a random secret, so HKDF
+    is enough: no salt, no slow hash."""
 
     def __init__(self, root_key: str) -> None:
         if len(root_key) < MIN_ROOT_KEY_LENGTH:
             raise ValueError(f"a root key has at least {MIN_ROOT_KEY_LENGTH} characters")
-        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(root_key.encode())
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(
+            root_key.encode()
+        )
         self._cipher = AESGCM(key)
 
     def seal(self, name: str, secret: bytes) -> bytes:

@@ -25,7 +25,9 @@ class ControlPlaneServicer:
     def __init__(self, get_status: Callable[[], Awaitable[controlplane.GetStatusResponse]]) -> None:
         self._get_status = get_status
 
-    async def GetStatus(self, request: controlplane.GetStatusRequest, _: Any) -> controlplane.GetStatusResponse:
+    async def GetStatus(
+        self, request: controlplane.GetStatusRequest, _: Any
+    ) -> controlplane.GetStatusResponse:
         return await self._get_status()
 
 
@@ -37,7 +39,9 @@ class IdentityServicer:
 
     async def IssueToken(self, request: pb.IssueTokenRequest, _: Any) -> pb.IssueTokenResponse:
         token = await self._tokens.exchange(request.api_key, request.lifetime_seconds)
-        return pb.IssueTokenResponse(access_token=token.text, token_type="Bearer", expires_in=token.expires_in)
+        return pb.IssueTokenResponse(
+            access_token=token.text, token_type="Bearer", expires_in=token.expires_in
+        )
 
     async def GetJwks(self, request: pb.GetJwksRequest, _: Any) -> pb.GetJwksResponse:
         return pb.GetJwksResponse(keys=self._tokens.trust().keys)
@@ -53,38 +57,66 @@ class IdentityServicer:
             expire_time=messages.timestamp(caller.expires_at),
         )
 
-    async def CreatePrincipal(self, request: pb.CreatePrincipalRequest, _: Any) -> pb.CreatePrincipalResponse:
-        return pb.CreatePrincipalResponse(principal=messages.principal(await self._register.create(request.principal)))
+    async def CreatePrincipal(
+        self, request: pb.CreatePrincipalRequest, _: Any
+    ) -> pb.CreatePrincipalResponse:
+        return pb.CreatePrincipalResponse(
+            principal=messages.principal(await self._register.create(request.principal))
+        )
 
-    async def GetPrincipal(self, request: pb.GetPrincipalRequest, _: Any) -> pb.GetPrincipalResponse:
-        return pb.GetPrincipalResponse(principal=messages.principal(await self._register.get(request.name)))
+    async def GetPrincipal(
+        self, request: pb.GetPrincipalRequest, _: Any
+    ) -> pb.GetPrincipalResponse:
+        return pb.GetPrincipalResponse(
+            principal=messages.principal(await self._register.get(request.name))
+        )
 
-    async def ListPrincipals(self, request: pb.ListPrincipalsRequest, _: Any) -> pb.ListPrincipalsResponse:
+    async def ListPrincipals(
+        self, request: pb.ListPrincipalsRequest, _: Any
+    ) -> pb.ListPrincipalsResponse:
         found, next_page = await self._register.page(request.page_size, request.page_token)
-        return pb.ListPrincipalsResponse(principals=map(messages.principal, found), next_page_token=next_page)
+        return pb.ListPrincipalsResponse(
+            principals=map(messages.principal, found), next_page_token=next_page
+        )
 
-    async def UpdatePrincipal(self, request: pb.UpdatePrincipalRequest, _: Any) -> pb.UpdatePrincipalResponse:
+    async def UpdatePrincipal(
+        self, request: pb.UpdatePrincipalRequest, _: Any
+    ) -> pb.UpdatePrincipalResponse:
         updated = await self._register.update(request.principal, list(request.update_mask.paths))
         return pb.UpdatePrincipalResponse(principal=messages.principal(updated))
 
-    async def DeletePrincipal(self, request: pb.DeletePrincipalRequest, _: Any) -> pb.DeletePrincipalResponse:
+    async def DeletePrincipal(
+        self, request: pb.DeletePrincipalRequest, _: Any
+    ) -> pb.DeletePrincipalResponse:
         await self._register.delete(request.name)
         return pb.DeletePrincipalResponse()
 
-    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: Any) -> pb.CreateApiKeyResponse:
+    async def CreateApiKey(
+        self, request: pb.CreateApiKeyRequest, _: Any
+    ) -> pb.CreateApiKeyResponse:
         made = await self._register.create_key(request.parent, request.api_key)
         return pb.CreateApiKeyResponse(api_key=messages.api_key(made.key), secret=made.secret)
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, _: Any) -> pb.ListApiKeysResponse:
-        return pb.ListApiKeysResponse(api_keys=map(messages.api_key, await self._register.keys_of(request.parent)))
+        return pb.ListApiKeysResponse(
+            api_keys=map(messages.api_key, await self._register.keys_of(request.parent))
+        )
 
-    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, _: Any) -> pb.RevokeApiKeyResponse:
-        return pb.RevokeApiKeyResponse(api_key=messages.api_key(await self._register.revoke_key(request.name)))
+    async def RevokeApiKey(
+        self, request: pb.RevokeApiKeyRequest, _: Any
+    ) -> pb.RevokeApiKeyResponse:
+        return pb.RevokeApiKeyResponse(
+            api_key=messages.api_key(await self._register.revoke_key(request.name))
+        )
 
     async def ListRoles(self, request: pb.ListRolesRequest, _: Any) -> pb.ListRolesResponse:
-        return pb.ListRolesResponse(roles=[messages.role(role) for role in ROLES.values() if not role.service])
+        return pb.ListRolesResponse(
+            roles=[messages.role(role) for role in ROLES.values() if not role.service]
+        )
 
-    async def RotateSigningKey(self, request: pb.RotateSigningKeyRequest, _: Any) -> pb.RotateSigningKeyResponse:
+    async def RotateSigningKey(
+        self, request: pb.RotateSigningKeyRequest, _: Any
+    ) -> pb.RotateSigningKeyResponse:
         return pb.RotateSigningKeyResponse(kid=await self._tokens.rotate())
 
 
@@ -94,28 +126,45 @@ class AuditServicer:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def AppendRecords(self, request: audit.AppendRecordsRequest, _: Any) -> audit.AppendRecordsResponse:
+    async def AppendRecords(
+        self, request: audit.AppendRecordsRequest, _: Any
+    ) -> audit.AppendRecordsResponse:
         caller = context.caller()
         if not caller.is_service:
             raise NotPermitted("only the platform's services write to the audit ledger")
         for record in request.records:
             # Who writes is what its token says, whatever the record says.
             record.service = caller.name.removeprefix("services/")
-        return audit.AppendRecordsResponse(last_sequence=await self._ledger.append_counted(request.records))
+        return audit.AppendRecordsResponse(
+            last_sequence=await self._ledger.append_counted(request.records)
+        )
 
-    async def ListRecords(self, request: audit.ListRecordsRequest, _: Any) -> audit.ListRecordsResponse:
+    async def ListRecords(
+        self, request: audit.ListRecordsRequest, _: Any
+    ) -> audit.ListRecordsResponse:
         size = paging.page_size(request.page_size)
         listing = f"audit\0{request.principal}\0{request.resource}"
         before = messages.sequence(paging.decode(listing, request.page_token))
         found = await self._ledger.page(before, size + 1, request.principal, request.resource)
-        next_page = paging.encode(listing, str(found[size - 1].sequence)) if len(found) > size else ""
-        return audit.ListRecordsResponse(records=map(messages.record, found[:size]), next_page_token=next_page)
+        next_page = (
+            paging.encode(listing, str(found[size - 1].sequence)) if len(found) > size else ""
+        )
+        return audit.ListRecordsResponse(
+            records=map(messages.record, found[:size]), next_page_token=next_page
+        )
 
     async def Verify(self, request: audit.VerifyRequest, _: Any) -> audit.VerifyResponse:
-        if request.expected_sequence < 0 or bool(request.expected_sequence) != bool(request.expected_hash):
+        if request.expected_sequence < 0 or bool(request.expected_sequence) != bool(
+            request.expected_hash
+        ):
             raise InvalidInput(
-                "expected_sequence and expected_hash belong together: give the number of a record and its hash",
+                "expected_sequence and expected_hash belong together: give the number of a record"
+                " and its hash",
                 field="expected_sequence",
             )
-        expected = Head(request.expected_sequence, request.expected_hash) if request.expected_sequence else None
+        expected = (
+            Head(request.expected_sequence, request.expected_hash)
+            if request.expected_sequence
+            else None
+        )
         return messages.finding(await self._ledger.verify(expected))

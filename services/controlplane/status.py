@@ -1,4 +1,5 @@
-"""The state of the whole platform: asks everyone at once, for two seconds at most, and says what is not ready and why.
+"""The state of the whole platform: asks everyone at once, for two seconds at most, and says what is
+not ready and why.
 
 Who does not answer is listed all the same. `summarise` is pure.
 """
@@ -17,14 +18,18 @@ from stellwerk.status.v1 import status_service_pb2 as status
 
 PATIENCE_SECONDS = 2.0
 NO_RUNTIME = "no runtime is attached; start one"
-NO_WORKING_RUNTIME = "every runtime is draining or has not been heard of for a while; start another one"
+NO_WORKING_RUNTIME = (
+    "every runtime is draining or has not been heard of for a while; start another one"
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """How to ask: each service for its status, by name, and the router for its fleet. Asking raises a ServiceError."""
+    """How to ask: each service for its status, by name, and the router for its fleet. Asking raises
+    a ServiceError.
+    """
 
     describe: dict[str, Callable[[], Awaitable[status.ServiceStatus]]]
     runtimes: Callable[[], Awaitable[router.ListRuntimesResponse]]
@@ -50,7 +55,9 @@ def summarise(
     summary = pb.GetStatusResponse(services=services)
     for service in services:
         if not service.ready:
-            summary.reasons.extend(f"{service.service}: {reason}" for reason in service.reasons or ["not ready"])
+            summary.reasons.extend(
+                f"{service.service}: {reason}" for reason in service.reasons or ["not ready"]
+            )
     if isinstance(runtimes, str):
         summary.reasons.append(f"the fleet is not known: {runtimes}")
     else:

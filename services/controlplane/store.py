@@ -1,4 +1,6 @@
-"""Principals, API keys and signing keys in MongoDB. Every change is one document or one transaction."""
+"""Principals, API keys and signing keys in MongoDB. Every change is one document or one
+transaction.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from services.chassis.mongo import Document, errors, in_transaction
-from services.controlplane.issuer import GRACE_SECONDS, MAX_LIFETIME_SECONDS, SigningKey, read_signing_key
+from services.controlplane.issuer import (
+    GRACE_SECONDS,
+    MAX_LIFETIME_SECONDS,
+    SigningKey,
+    read_signing_key,
+)
 from services.controlplane.principals import ADMIN, ApiKey, Principal
 from services.controlplane.sealing import Sealer
 from services.wire.errors import AlreadyExists, Conflict, KeyNotFound, NotReady, PrincipalNotFound
@@ -20,13 +27,18 @@ from services.wire.permissions import Grant
 
 # What is gone is remembered for as long as a token that came of it could be good.
 _REMEMBERED_SECONDS = MAX_LIFETIME_SECONDS + GRACE_SECONDS
-_LAST_ADMIN = "this is the last administrator; give another enabled principal the role admin on all buckets ('*') first"
+_LAST_ADMIN = (
+    "this is the last administrator; give another enabled principal the role admin on all buckets"
+    " ('*') first"
+)
 _HOLDS_ADMIN = {"disabled": False, "roles": [ADMIN.role, ADMIN.bucket]}
 
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """Whose tokens are refused: those of these API keys, of these principals, and those issued before a second."""
+    """Whose tokens are refused: those of these API keys, of these principals, and those issued
+    before a second.
+    """
 
     key_ids: tuple[str, ...] = ()
     principals: tuple[str, ...] = ()
@@ -34,7 +46,9 @@ class Revocations:
 
 
 class IdentityStore:
-    """The control plane's own collections. Methods raise Unavailable when the database does not answer."""
+    """The control plane's own collections. Methods raise Unavailable when the database does not
+    answer.
+    """
 
     def __init__(self, client: AsyncMongoClient[Document], database: str, sealer: Sealer) -> None:
         self._client = client
@@ -44,7 +58,8 @@ class IdentityStore:
         self._departed = client[database]["departed"]
         self._keys = client[database]["api_keys"]
         self._signing = client[database]["signing_keys"]
-        # One document that all changes to administrators write to, so that no two of them pass each other unseen.
+        # One document that all changes to administrators write to, so that no two of them pass each
+        # other unseen.
         self._guards = client[database]["guards"]
 
     async def prepare(self) -> None:
@@ -56,7 +71,9 @@ class IdentityStore:
             await self._principals.create_index([("tokens_valid_from", 1)])
             for collection in (self._keys, self._departed, self._signing):
                 await collection.create_index("purge_at", expireAfterSeconds=0)
-            await self._guards.update_one({"_id": "admins"}, {"$setOnInsert": {"changes": 0}}, upsert=True)
+            await self._guards.update_one(
+                {"_id": "admins"}, {"$setOnInsert": {"changes": 0}}, upsert=True
+            )
 
     async def fit(self) -> None:
         """Raises NotReady if this MongoDB cannot do transactions."""
@@ -64,7 +81,8 @@ class IdentityStore:
             hello = await self._client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
             raise NotReady(
-                "MongoDB must run as a replica set, of one member at least: it has no transactions otherwise"
+                "MongoDB must run as a replica set, of one member at least: it has no transactions"
+                " otherwise"
             )
 
     # --- principals
@@ -96,11 +114,15 @@ class IdentityStore:
     async def page(self, after: str, limit: int) -> list[Principal]:
         """Principals in order of id, those after `after`."""
         async with errors():
-            documents = await self._principals.find({"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit).to_list()
+            documents = await self._principals.find(
+                {"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit
+            ).to_list()
         return [_principal(document) for document in documents]
 
     async def replace(self, before: Principal, after: Principal) -> None:
-        """Compare-and-set by etag. Raises Conflict, PrincipalNotFound, or NotReady for the last administrator."""
+        """Compare-and-set by etag. Raises Conflict, PrincipalNotFound, or NotReady for the last
+        administrator.
+        """
 
         async def work(session: AsyncClientSession) -> None:
             await self._guard_admins(before, after, session)
@@ -113,19 +135,28 @@ class IdentityStore:
         await in_transaction(self._client, work)
 
     async def delete(self, principal: Principal, now: float) -> None:
-        """Removes it and its keys; remembers both while tokens of theirs could live. Raises as `replace` does."""
+        """Removes it and its keys; remembers both while tokens of theirs could live. Raises as
+        `replace` does.
+        """
         purge_at = _date(now + _REMEMBERED_SECONDS)
 
         async def work(session: AsyncClientSession) -> None:
             await self._guard_admins(principal, None, session)
-            result = await self._principals.delete_one({"_id": principal.id, "etag": principal.etag}, session=session)
+            result = await self._principals.delete_one(
+                {"_id": principal.id, "etag": principal.etag}, session=session
+            )
             if not result.deleted_count:
                 await self._explain_miss(principal, session)
             await self._departed.replace_one(
-                {"_id": principal.id}, {"_id": principal.id, "purge_at": purge_at}, upsert=True, session=session
+                {"_id": principal.id},
+                {"_id": principal.id, "purge_at": purge_at},
+                upsert=True,
+                session=session,
             )
             await self._keys.update_many(
-                {"owner_uid": principal.uid}, {"$set": {"revoked_at": now, "purge_at": purge_at}}, session=session
+                {"owner_uid": principal.uid},
+                {"$set": {"revoked_at": now, "purge_at": purge_at}},
+                session=session,
             )
 
         await in_transaction(self._client, work)
@@ -135,11 +166,16 @@ class IdentityStore:
         async with errors():
             return await self._principals.find_one(_HOLDS_ADMIN) is not None
 
-    async def _guard_admins(self, before: Principal, after: Principal | None, session: AsyncClientSession) -> None:
+    async def _guard_admins(
+        self, before: Principal, after: Principal | None, session: AsyncClientSession
+    ) -> None:
         if not before.administers or (after is not None and after.administers):
             return
-        # Two such changes at once conflict on this document, so the second one counts what the first has left.
-        await self._guards.update_one({"_id": "admins"}, {"$inc": {"changes": 1}}, upsert=True, session=session)
+        # Two such changes at once conflict on this document, so the second one counts what the
+        # first has left.
+        await self._guards.update_one(
+            {"_id": "admins"}, {"$inc": {"changes": 1}}, upsert=True, session=session
+        )
         others = {**_HOLDS_ADMIN, "_id": {"$ne": before.id}}
         if await self._principals.find_one(others, session=session) is None:
             raise NotReady(_LAST_ADMIN, principal=before.name)
@@ -160,7 +196,9 @@ class IdentityStore:
             try:
                 await self._keys.insert_one(_key_document(key))
             except DuplicateKeyError:
-                raise AlreadyExists("this key exists already; make another one", key=key.name) from None
+                raise AlreadyExists(
+                    "this key exists already; make another one", key=key.name
+                ) from None
 
     async def find_key(self, key_id: str) -> ApiKey | None:
         async with errors():
@@ -170,7 +208,9 @@ class IdentityStore:
     async def keys_of(self, principal: Principal) -> list[ApiKey]:
         """Its keys, newest first."""
         async with errors():
-            cursor = self._keys.find({"owner_uid": principal.uid}, sort=[("created_at", -1), ("_id", 1)])
+            cursor = self._keys.find(
+                {"owner_uid": principal.uid}, sort=[("created_at", -1), ("_id", 1)]
+            )
             return [_key(document) for document in await cursor.to_list()]
 
     async def revoke_key(self, principal: Principal, key_id: str, now: float) -> ApiKey:
@@ -191,11 +231,16 @@ class IdentityStore:
             # Who was disabled longer ago than a token lives has none left.
             altered = await self._principals.find({"tokens_valid_from": {"$gt": since}}).to_list()
             departed = await self._departed.find({}, {"_id": 1}).to_list()
-        gone = [document["_id"] for document in departed] + [doc["_id"] for doc in altered if doc["disabled"]]
+        gone = [document["_id"] for document in departed] + [
+            doc["_id"] for doc in altered if doc["disabled"]
+        ]
         return Revocations(
             tuple(sorted(document["_id"] for document in keys)),
             tuple(sorted({f"principals/{principal_id}" for principal_id in gone})),
-            {f"principals/{document['_id']}": document["tokens_valid_from"] for document in altered},
+            {
+                f"principals/{document['_id']}": document["tokens_valid_from"]
+                for document in altered
+            },
         )
 
     # --- signing keys
@@ -205,13 +250,18 @@ class IdentityStore:
         async with errors():
             documents = await self._signing.find({}).to_list()
         return [
-            read_signing_key(self._sealer.open(doc["_id"], doc["sealed"]), doc["signs_from"], doc["retired_at"])
+            read_signing_key(
+                self._sealer.open(doc["_id"], doc["sealed"]), doc["signs_from"], doc["retired_at"]
+            )
             for doc in documents
         ]
 
     async def add_signing_key(self, key: SigningKey) -> None:
         """Adds a key, and retires all others from the moment on at which this one signs."""
-        retirement = {"retired_at": key.signs_from, "purge_at": _date(key.signs_from + _REMEMBERED_SECONDS)}
+        retirement = {
+            "retired_at": key.signs_from,
+            "purge_at": _date(key.signs_from + _REMEMBERED_SECONDS),
+        }
         async with errors():
             await self._signing.insert_one(
                 {
@@ -221,11 +271,15 @@ class IdentityStore:
                     "retired_at": None,
                 }
             )
-            await self._signing.update_many({"_id": {"$ne": key.kid}, "retired_at": None}, {"$set": retirement})
+            await self._signing.update_many(
+                {"_id": {"$ne": key.kid}, "retired_at": None}, {"$set": retirement}
+            )
 
 
 def _no_principal(principal_id: str) -> PrincipalNotFound:
-    return PrincipalNotFound(f"there is no principals/{principal_id}", principal=f"principals/{principal_id}")
+    return PrincipalNotFound(
+        f"there is no principals/{principal_id}", principal=f"principals/{principal_id}"
+    )
 
 
 def _date(seconds: float) -> datetime:

@@ -1,4 +1,5 @@
-"""Tokens in exchange for keys, and what all others need to verify them. Signs and answers from memory.
+"""Tokens in exchange for keys, and what all others need to verify them. Signs and answers from
+memory.
 
 Every key that cannot be exchanged, for whatever reason, is refused with the same text.
 """
@@ -28,12 +29,19 @@ from services.wire.errors import InvalidInput, PrincipalNotFound, Unauthenticate
 from services.wire.permissions import Grant
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 
-REFUSAL = "the key is not valid: it may be mistyped, expired or revoked; ask an administrator for a new one"
-_WRONG_ROOT_KEY = "the signing keys cannot be opened: STELLWERK_ROOT_KEY is not the one they were sealed with"
+REFUSAL = (
+    "the key is not valid: it may be mistyped, expired or revoked; ask an administrator for a"
+    " new one"
+)
+_WRONG_ROOT_KEY = (
+    "the signing keys cannot be opened: STELLWERK_ROOT_KEY is not the one they were sealed with"
+)
 
 
 class Credentials(Protocol):
-    """What tokens are made of, as the store keeps it. Methods raise Unavailable when it cannot be reached."""
+    """What tokens are made of, as the store keeps it. Methods raise Unavailable when it cannot be
+    reached.
+    """
 
     async def find_key(self, key_id: str) -> ApiKey | None: ...
     async def get(self, principal_id: str) -> Principal: ...
@@ -44,7 +52,9 @@ class Credentials(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How tokens are issued. A new signing key is shown to verifiers `publish_seconds` before it signs."""
+    """How tokens are issued. A new signing key is shown to verifiers `publish_seconds` before it
+    signs.
+    """
 
     issuer: str = "stellwerk"
     lifetime_seconds: int = DEFAULT_LIFETIME_SECONDS
@@ -60,7 +70,9 @@ class Token:
 
 
 class Tokens:
-    """The issuer with its keys in memory; `refresh` keeps them and the revocations in step with the store."""
+    """The issuer with its keys in memory; `refresh` keeps them and the revocations in step with the
+    store.
+    """
 
     def __init__(
         self,
@@ -107,7 +119,9 @@ class Tokens:
         return self._trust
 
     async def rotate(self) -> str:
-        """Publishes a new signing key, which signs in a moment; returns its id. Old tokens stay good."""
+        """Publishes a new signing key, which signs in a moment; returns its id. Old tokens stay
+        good.
+        """
         key = new_signing_key(self._clock() + self._policy.publish_seconds)
         await self._store.add_signing_key(key)
         await self.refresh()
@@ -116,7 +130,8 @@ class Tokens:
     async def exchange(self, text: str, lifetime_seconds: int = 0) -> Token:
         """A token for an API key or a service's key; it never outlives the key.
 
-        Raises Unauthenticated for a key that is not valid, InvalidInput for a lifetime out of bounds.
+        Raises Unauthenticated for a key that is not valid, InvalidInput for a lifetime out of
+        bounds.
         """
         if not 0 <= lifetime_seconds <= MAX_LIFETIME_SECONDS:
             raise InvalidInput(
@@ -131,8 +146,13 @@ class Tokens:
         return await self._for_principal(keys.parse_api_key(text), lifetime)
 
     async def own(self) -> tuple[str, float]:
-        """The control plane's own token and its lifetime, in exchange for nothing. Raises Unavailable at the start."""
-        token = self._sign(Subject("services/controlplane", (Grant("service.controlplane"),)), DEFAULT_LIFETIME_SECONDS)
+        """The control plane's own token and its lifetime, in exchange for nothing. Raises
+        Unavailable at the start.
+        """
+        token = self._sign(
+            Subject("services/controlplane", (Grant("service.controlplane"),)),
+            DEFAULT_LIFETIME_SECONDS,
+        )
         return token.text, float(token.expires_in)
 
     async def _for_service(self, presented: keys.Presented, lifetime: int) -> Token:
@@ -156,7 +176,9 @@ class Tokens:
             lifetime = min(lifetime, int(key.expires_at - now))
         if lifetime < 1:
             raise Unauthenticated(REFUSAL)
-        return self._sign(Subject(principal.name, principal.roles, key.id), lifetime, principal.tokens_valid_from)
+        return self._sign(
+            Subject(principal.name, principal.roles, key.id), lifetime, principal.tokens_valid_from
+        )
 
     def _sign(self, subject: Subject, lifetime: int, valid_from: int = 0) -> Token:
         # Up to a second ahead after a change of roles; verifiers allow for far more.

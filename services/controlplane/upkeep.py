@@ -1,6 +1,8 @@
-"""What goes on in the background: the database is prepared once it answers, then keys and revocations are kept fresh.
+"""What goes on in the background: the database is prepared once it answers, then keys and
+revocations are kept fresh.
 
-Nothing here ends the process. What cannot be done now is a sentence in the readiness, and is tried again.
+Nothing here ends the process. What cannot be done now is a sentence in the readiness, and is tried
+again.
 """
 
 from __future__ import annotations

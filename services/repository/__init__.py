@@ -1,1 +1,3 @@
-"""The repository: the only writer of models and artifacts; a version is visible once it is whole and never changes."""
+"""The repository: the only writer of models and artifacts; a version is visible once it is whole
+and never changes.
+"""

@@ -1,4 +1,6 @@
-"""Buckets: the units that access is granted on. The default one always exists; one that holds models stays."""
+"""Buckets: the units that access is granted on. The default one always exists; one that holds
+models stays.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Buckets:
         """A new bucket. Raises AlreadyExists."""
         fresh = {"description": description, "creator": creator, "created": now(), "models": 0}
         async with errors():
-            result = await self._db.buckets.update_one({"_id": bucket}, {"$setOnInsert": fresh}, upsert=True)
+            result = await self._db.buckets.update_one(
+                {"_id": bucket}, {"$setOnInsert": fresh}, upsert=True
+            )
         if result.matched_count:
             raise AlreadyExists(f"bucket '{bucket}' exists already", bucket=bucket)
         return documents.to_bucket({"_id": bucket, **fresh})
@@ -48,7 +52,9 @@ class Buckets:
         return [documents.to_bucket(document) for document in found]
 
     async def delete(self, bucket: str) -> None:
-        """Removes a bucket. Raises BucketNotFound; NotReady while it holds models, and for the default one."""
+        """Removes a bucket. Raises BucketNotFound; NotReady while it holds models, and for the
+        default one.
+        """
         if bucket == DEFAULT_BUCKET:
             raise NotReady("the default bucket cannot be deleted", bucket=bucket)
         async with errors():

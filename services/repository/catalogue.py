@@ -36,7 +36,9 @@ def version_name(name: str) -> tuple[ModelName, int]:
     """A version's name as its model and number. Raises InvalidInput."""
     parsed = names.parse_model(name)
     if parsed.version is None:
-        raise InvalidInput("a version is named buckets/{bucket}/models/{model}/versions/{version}", field="name")
+        raise InvalidInput(
+            "a version is named buckets/{bucket}/models/{model}/versions/{version}", field="name"
+        )
     return ModelName(parsed.bucket, parsed.model), parsed.version
 
 
@@ -44,11 +46,15 @@ def alias_name(name: str) -> tuple[ModelName, str]:
     """An alias's name as its model and alias. Raises InvalidInput."""
     parsed = names.parse_model(name)
     if parsed.alias is None:
-        raise InvalidInput("an alias is named buckets/{bucket}/models/{model}/aliases/{alias}", field="name")
+        raise InvalidInput(
+            "an alias is named buckets/{bucket}/models/{model}/aliases/{alias}", field="name"
+        )
     return ModelName(parsed.bucket, parsed.model), parsed.alias
 
 
-def cut(listing: str, found: Sequence[R], size: int, position: Callable[[R], str]) -> tuple[Sequence[R], str]:
+def cut(
+    listing: str, found: Sequence[R], size: int, position: Callable[[R], str]
+) -> tuple[Sequence[R], str]:
     """One page of `size` out of up to `size` + 1 found, and the token of the next."""
     if len(found) <= size:
         return found, ""
@@ -62,15 +68,23 @@ def _last_id(resource: pb.Bucket | pb.Model | pb.ModelVersion | pb.Alias) -> str
 class Catalogue:
     """Buckets, models, versions and aliases by name."""
 
-    def __init__(self, buckets: Buckets, store: Store, aliases: Aliases, artifacts: Artifacts) -> None:
-        self._buckets, self._store, self._aliases, self._artifacts = buckets, store, aliases, artifacts
+    def __init__(
+        self, buckets: Buckets, store: Store, aliases: Aliases, artifacts: Artifacts
+    ) -> None:
+        self._buckets, self._store, self._aliases, self._artifacts = (
+            buckets,
+            store,
+            aliases,
+            artifacts,
+        )
 
     async def create_bucket(self, given: pb.Bucket) -> pb.Bucket:
         """A new bucket."""
         bucket = names.parse_bucket(given.name)
         if len(given.description) > MAX_BUCKET_DESCRIPTION or "\0" in given.description:
             raise InvalidInput(
-                f"description may have {MAX_BUCKET_DESCRIPTION} characters and no NUL", field="bucket.description"
+                f"description may have {MAX_BUCKET_DESCRIPTION} characters and no NUL",
+                field="bucket.description",
             )
         return await self._buckets.create(bucket, given.description, context.caller().name)
 
@@ -93,7 +107,9 @@ class Catalogue:
         """The model."""
         return await self._store.model(model_name(name))
 
-    async def models(self, parent: str, page_size: int, page_token: str, text: str) -> tuple[Sequence[pb.Model], str]:
+    async def models(
+        self, parent: str, page_size: int, page_token: str, text: str
+    ) -> tuple[Sequence[pb.Model], str]:
         """The models of a bucket that the filter lets through, by name."""
         bucket, terms = names.parse_bucket(parent), filters.parse(text)
         size, listing = paging.page_size(page_size), f"models\0{bucket}\0{text}"
@@ -101,7 +117,9 @@ class Catalogue:
         if after:
             names.check_id(after, "page_token")
         await self._buckets.get(bucket)
-        return cut(listing, await self._store.models(bucket, terms, after, size + 1), size, _last_id)
+        return cut(
+            listing, await self._store.models(bucket, terms, after, size + 1), size, _last_id
+        )
 
     async def delete_model(self, name: str) -> None:
         """Removes a model and everything of it."""
@@ -119,9 +137,13 @@ class Catalogue:
         if parsed.version is not None:
             return await self._store.version(model, parsed.version)
         if parsed.alias is not None:
-            return await self._store.version(model, (await self._aliases.get(model, parsed.alias)).version)
+            return await self._store.version(
+                model, (await self._aliases.get(model, parsed.alias)).version
+            )
         found = await self._store.model(model)
-        return await self._store.version(model, found.aliases.get(DEFAULT_ALIAS) or found.latest_version)
+        return await self._store.version(
+            model, found.aliases.get(DEFAULT_ALIAS) or found.latest_version
+        )
 
     async def versions(
         self, parent: str, page_size: int, page_token: str, text: str
@@ -132,7 +154,9 @@ class Catalogue:
         position = paging.decode(listing, page_token)
         before = names.check_version(position) if position else None
         await self._store.record(model)
-        return cut(listing, await self._store.versions(model, terms, before, size + 1), size, _last_id)
+        return cut(
+            listing, await self._store.versions(model, terms, before, size + 1), size, _last_id
+        )
 
     async def delete_version(self, name: str) -> None:
         """Removes a version that no alias points to."""
@@ -142,7 +166,9 @@ class Catalogue:
         """The alias."""
         return await self._aliases.get(*alias_name(name))
 
-    async def aliases(self, parent: str, page_size: int, page_token: str) -> tuple[Sequence[pb.Alias], str]:
+    async def aliases(
+        self, parent: str, page_size: int, page_token: str
+    ) -> tuple[Sequence[pb.Alias], str]:
         """The aliases of a model by name."""
         model = model_name(parent)
         size, listing = paging.page_size(page_size), f"aliases\0{model}"

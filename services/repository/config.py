@@ -13,7 +13,9 @@ class RepositorySettings(ServiceSettings):
     """The settings of the repository; each variable is STELLWERK_<FIELD>."""
 
     # A replica set (one member is enough): versions are committed in transactions.
-    mongo_url: pydantic.SecretStr = pydantic.SecretStr("mongodb://127.0.0.1:27017/?directConnection=true")
+    mongo_url: pydantic.SecretStr = pydantic.SecretStr(
+        "mongodb://127.0.0.1:27017/?directConnection=true"
+    )
     mongo_database: str = "stellwerk_repository"
     max_artifact_bytes: int = pydantic.Field(default=10 * GIB, ge=1)
     # An upload that is not finished by then lapses.

@@ -1,7 +1,9 @@
-"""Resources as the database keeps them: keys that sort as listings do, and the way from document to message. Pure.
+"""Resources as the database keeps them: keys that sort as listings do, and the way from document to
+message. Pure.
 
-A model's key is "{bucket}/{model}", a version's "{bucket}/{model}/{number of 18 digits}". Ids hold no "/", so the keys
-of one parent are exactly those between "{parent}/" and "{parent}0" ("0" follows "/").
+A model's key is "{bucket}/{model}", a version's "{bucket}/{model}/{number of 18 digits}". Ids hold
+no "/", so the keys of one parent are exactly those between "{parent}/" and "{parent}0" ("0" follows
+"/").
 """
 
 from __future__ import annotations
@@ -113,7 +115,9 @@ def newest(version: pb.ModelVersion) -> Document:
 
 
 def version_document(version: pb.ModelVersion, model: str, file: str, upload: str) -> Document:
-    """The document of a new version: what is looked for by fields, everything as the message itself."""
+    """The document of a new version: what is looked for by fields, everything as the message
+    itself.
+    """
     return {
         "_id": version_key(model, version.version),
         "model": model,

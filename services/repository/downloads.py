@@ -33,18 +33,28 @@ class Downloads:
         self._transfers, self._gauges, self._log = transfers, gauges, log
 
     async def send(self, name: ModelName, version: int) -> AsyncGenerator[bytes, None]:
-        """The artifact in pieces. Raises Corrupt in place of the last piece if the bytes are not those once stored."""
+        """The artifact in pieces. Raises Corrupt in place of the last piece if the bytes are not
+        those once stored.
+        """
         artifact = await self._store.artifact(name, version)
         with self._transfers.place():
             async with aclosing(self._verified(name, version, artifact)) as chunks:
                 async for chunk in chunks:
                     for start in range(0, len(chunk), self._piece_bytes):
-                        piece = chunk if len(chunk) <= self._piece_bytes else chunk[start : start + self._piece_bytes]
+                        piece = (
+                            chunk
+                            if len(chunk) <= self._piece_bytes
+                            else chunk[start : start + self._piece_bytes]
+                        )
                         self._gauges.bytes_out.inc(len(piece))
                         yield piece
 
-    async def _verified(self, name: ModelName, version: int, artifact: Artifact) -> AsyncGenerator[bytes, None]:
-        """The chunks, each held back until the next one has come and the last one until all are known to be right."""
+    async def _verified(
+        self, name: ModelName, version: int, artifact: Artifact
+    ) -> AsyncGenerator[bytes, None]:
+        """The chunks, each held back until the next one has come and the last one until all are
+        known to be right.
+        """
         digest, size = hashlib.sha256(), 0
         held = b""
         try:
@@ -57,11 +67,17 @@ class Downloads:
                     held = chunk
                     await digesting
             if size != artifact.size or digest.hexdigest() != artifact.sha256:
-                raise Corrupt("the stored artifact is damaged; store the model anew", version=f"{name}/{version}")
+                raise Corrupt(
+                    "the stored artifact is damaged; store the model anew",
+                    version=f"{name}/{version}",
+                )
         except Corrupt:
-            # One that was deleted under the download is gone, not damaged: this raises VersionNotFound.
+            # One that was deleted under the download is gone, not damaged: this raises
+            # VersionNotFound.
             await self._store.artifact(name, version)
             self._gauges.corrupt.inc()
-            self._log.error("artifact_corrupt", model=str(name), version=version, file=artifact.file)
+            self._log.error(
+                "artifact_corrupt", model=str(name), version=version, file=artifact.file
+            )
             raise
         yield held

@@ -1,6 +1,8 @@
-"""The filter of listings: terms joined by AND, field = "value", a trailing * for any ending. Pure: text in, terms out.
+"""The filter of listings: terms joined by AND, field = "value", a trailing * for any ending. Pure:
+text in, terms out.
 
-Inside the quotes \\" is a quote, \\\\ a backslash and \\* a star; a value is only ever compared, never interpreted.
+Inside the quotes \\" is a quote, \\\\ a backslash and \\* a star; a value is only ever compared,
+never interpreted.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Term:
 
 
 def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a filter, none for an empty one. Raises InvalidInput for anything outside of the grammar."""
+    """The terms of a filter, none for an empty one. Raises InvalidInput for anything outside of the
+    grammar.
+    """
     if not text.strip():
         return ()
     if len(text) > MAX_LENGTH:
@@ -56,7 +60,10 @@ def parse(text: str) -> tuple[Term, ...]:
         if len(terms) == MAX_TERMS:
             raise InvalidInput(f"filter may have {MAX_TERMS} terms", field="filter")
         # The blank before AND belongs to the term; the one after it is asked for here.
-        if text[position : position + 3] != "AND" or not text[position + 3 : position + 4].isspace():
+        if (
+            text[position : position + 3] != "AND"
+            or not text[position + 3 : position + 4].isspace()
+        ):
             raise _wrong(position)
         position += 3
     return tuple(terms)
@@ -79,7 +86,8 @@ def _term(match: re.Match[str]) -> Term:
         escaped, star, plain = piece.groups()
         if star and piece.end() != len(quoted):
             raise InvalidInput(
-                "a * stands only at the end of a filter's value; write \\* for the character", field="filter"
+                "a * stands only at the end of a filter's value; write \\* for the character",
+                field="filter",
             )
         prefix = bool(star)
         value.append(escaped or plain or "")

@@ -1,6 +1,7 @@
 """Formats at the edge: which ones can run code, and what an artifact of a known format begins with.
 
-The set of formats is open, runtimes bring plug-ins: an unknown one is stored as it is, unless it is really a pickle.
+The set of formats is open, runtimes bring plug-ins: an unknown one is stored as it is, unless it is
+really a pickle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _ZIP = b"PK\x03\x04"
 # A safetensors header is JSON; the library itself refuses longer ones.
 _MAX_SAFETENSORS_HEADER = 100_000_000
-# onnx.ModelProto's first field, ir_version, which every model has. Other tags are opcodes of old pickles, too.
+# onnx.ModelProto's first field, ir_version, which every model has. Other tags are opcodes of old
+# pickles, too.
 _ONNX_FIRST_TAG = 0x08
 # Compressors of joblib: zlib, gzip, bz2, xz, lzma, lz4.
 _COMPRESSED = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00", b"\x04\x22\x4d\x18")
@@ -31,14 +33,17 @@ def check_format(value: str) -> str:
     """Returns the format's id, or raises InvalidInput."""
     if not _ID.fullmatch(value):
         raise InvalidInput(
-            "format must be 1 to 32 lower-case letters, digits or '_', beginning with a letter, such as 'skops'",
+            "format must be 1 to 32 lower-case letters, digits or '_', beginning with a letter,"
+            " such as 'skops'",
             field="format",
         )
     return value
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether the bytes begin as a pickle of protocol 2 to 5 does; older protocols have no mark to know them by."""
+    """Whether the bytes begin as a pickle of protocol 2 to 5 does; older protocols have no mark to
+    know them by.
+    """
     return len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
@@ -73,7 +78,9 @@ _BEGINNINGS: dict[str, tuple[Callable[[bytes], bool], str]] = {
 
 
 def check_beginning(format_id: str, head: bytes) -> None:
-    """Checks the first HEAD_BYTES of an artifact (all of it if shorter) against its format. Raises InvalidInput."""
+    """Checks the first HEAD_BYTES of an artifact (all of it if shorter) against its format. Raises
+    InvalidInput.
+    """
     known = _BEGINNINGS.get(format_id)
     if known is not None and not (head and known[0](head)):
         what = "a pickle, which can run code" if is_pickle(head) else "something else"

@@ -1,4 +1,6 @@
-"""An artifact on its way in: pieces of any size become chunks of one size, counted, digested and checked. No I/O."""
+"""An artifact on its way in: pieces of any size become chunks of one size, counted, digested and
+checked. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,14 @@ class Intake:
         self._digest.update(chunk)
 
     def finish(self) -> str:
-        """The digest of everything. Raises InvalidInput unless size and digest are what was declared."""
+        """The digest of everything. Raises InvalidInput unless size and digest are what was
+        declared.
+        """
         sha256 = self._digest.hexdigest()
         if self._spec.size_bytes and self.size != self._spec.size_bytes:
             raise InvalidInput(
-                f"the artifact has {self.size} bytes, {self._spec.size_bytes} were declared; send it again",
+                f"the artifact has {self.size} bytes, {self._spec.size_bytes} were declared; send"
+                " it again",
                 field="size_bytes",
                 declared=self._spec.size_bytes,
                 got=self.size,
@@ -77,6 +82,8 @@ class Intake:
     def _too_long(self) -> InvalidInput | TooLarge:
         if self._spec.size_bytes:
             return InvalidInput(
-                f"the artifact has more than the {self._limit} bytes declared", field="size_bytes", declared=self._limit
+                f"the artifact has more than the {self._limit} bytes declared",
+                field="size_bytes",
+                declared=self._limit,
             )
         return TooLarge(f"an artifact may have {self._limit} bytes", limit=self._limit)

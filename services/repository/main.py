@@ -49,8 +49,12 @@ def assemble(process: Process, settings: RepositorySettings, broker: Publisher) 
 
     relay = Relay(changes, broker, gauges, log, settings.relay_seconds)
     process.background("relay", relay.run)
-    process.background("sweeper", Sweeper(tickets, artifacts, gauges, log, settings.sweep_seconds).run)
+    process.background(
+        "sweeper", Sweeper(tickets, artifacts, gauges, log, settings.sweep_seconds).run
+    )
 
     servicer = RepositoryServicer(Catalogue(buckets, store, aliases, artifacts), uploads, downloads)
     descriptor = repository_service_pb2.DESCRIPTOR.services_by_name["RepositoryService"]
-    process.serve(descriptor, repository_service_pb2_grpc.add_RepositoryServiceServicer_to_server, servicer)
+    process.serve(
+        descriptor, repository_service_pb2_grpc.add_RepositoryServiceServicer_to_server, servicer
+    )

@@ -1,4 +1,6 @@
-"""Publishes what happened: events in the order of their commits, at least once, whenever the broker is there."""
+"""Publishes what happened: events in the order of their commits, at least once, whenever the broker
+is there.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Outbox(Protocol):
 class Publisher(Protocol):
     """The part of a broker that this needs."""
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None: ...
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None: ...
 
 
 class Relay:
@@ -47,7 +51,9 @@ class Relay:
         self._failing = False
 
     async def run(self) -> None:
-        """Publishes for ever: at once after a change of this process, and now and then what another one left."""
+        """Publishes for ever: at once after a change of this process, and now and then what another
+        one left.
+        """
         while True:
             self._outbox.happened.clear()
             try:
@@ -66,7 +72,9 @@ class Relay:
                 continue
 
     async def publish_some(self) -> int:
-        """Publishes the oldest events; returns how many. What was published before a failure is not sent twice."""
+        """Publishes the oldest events; returns how many. What was published before a failure is not
+        sent twice.
+        """
         events = await self._outbox.pending(_AT_A_TIME)
         self._gauges.unpublished.set(len(events))
         done = 0

@@ -23,21 +23,29 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
     def __init__(self, catalogue: Catalogue, uploads: Uploads, downloads: Downloads) -> None:
         self._catalogue, self._uploads, self._downloads = catalogue, uploads, downloads
 
-    async def CreateBucket(self, request: pb.CreateBucketRequest, context: Any) -> pb.CreateBucketResponse:
+    async def CreateBucket(
+        self, request: pb.CreateBucketRequest, context: Any
+    ) -> pb.CreateBucketResponse:
         return pb.CreateBucketResponse(bucket=await self._catalogue.create_bucket(request.bucket))
 
     async def GetBucket(self, request: pb.GetBucketRequest, context: Any) -> pb.GetBucketResponse:
         return pb.GetBucketResponse(bucket=await self._catalogue.bucket(request.name))
 
-    async def ListBuckets(self, request: pb.ListBucketsRequest, context: Any) -> pb.ListBucketsResponse:
+    async def ListBuckets(
+        self, request: pb.ListBucketsRequest, context: Any
+    ) -> pb.ListBucketsResponse:
         buckets, token = await self._catalogue.buckets(request.page_size, request.page_token)
         return pb.ListBucketsResponse(buckets=buckets, next_page_token=token)
 
-    async def DeleteBucket(self, request: pb.DeleteBucketRequest, context: Any) -> pb.DeleteBucketResponse:
+    async def DeleteBucket(
+        self, request: pb.DeleteBucketRequest, context: Any
+    ) -> pb.DeleteBucketResponse:
         await self._catalogue.delete_bucket(request.name)
         return pb.DeleteBucketResponse()
 
-    async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> pb.CreateUploadResponse:
+    async def CreateUpload(
+        self, request: pb.CreateUploadRequest, context: Any
+    ) -> pb.CreateUploadResponse:
         name, expires = await self._uploads.open(model_name(request.parent), request.model_version)
         return pb.CreateUploadResponse(name=name, expire_time=time(expires))
 
@@ -63,23 +71,31 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=await self._catalogue.model(request.name))
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
         models, token = await self._catalogue.models(
             request.parent, request.page_size, request.page_token, request.filter
         )
         return pb.ListModelsResponse(models=models, next_page_token=token)
 
-    async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
+    async def DeleteModel(
+        self, request: pb.DeleteModelRequest, context: Any
+    ) -> pb.DeleteModelResponse:
         await self._catalogue.delete_model(request.name)
         return pb.DeleteModelResponse()
 
-    async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Any) -> pb.GetModelVersionResponse:
+    async def GetModelVersion(
+        self, request: pb.GetModelVersionRequest, context: Any
+    ) -> pb.GetModelVersionResponse:
         return pb.GetModelVersionResponse(model_version=await self._catalogue.version(request.name))
 
     async def ResolveModelVersion(
         self, request: pb.ResolveModelVersionRequest, context: Any
     ) -> pb.ResolveModelVersionResponse:
-        return pb.ResolveModelVersionResponse(model_version=await self._catalogue.resolve(request.name))
+        return pb.ResolveModelVersionResponse(
+            model_version=await self._catalogue.resolve(request.name)
+        )
 
     async def ListModelVersions(
         self, request: pb.ListModelVersionsRequest, context: Any
@@ -98,13 +114,19 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
     async def GetAlias(self, request: pb.GetAliasRequest, context: Any) -> pb.GetAliasResponse:
         return pb.GetAliasResponse(alias=await self._catalogue.alias(request.name))
 
-    async def ListAliases(self, request: pb.ListAliasesRequest, context: Any) -> pb.ListAliasesResponse:
-        aliases, token = await self._catalogue.aliases(request.parent, request.page_size, request.page_token)
+    async def ListAliases(
+        self, request: pb.ListAliasesRequest, context: Any
+    ) -> pb.ListAliasesResponse:
+        aliases, token = await self._catalogue.aliases(
+            request.parent, request.page_size, request.page_token
+        )
         return pb.ListAliasesResponse(aliases=aliases, next_page_token=token)
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Any) -> pb.SetAliasResponse:
         return pb.SetAliasResponse(alias=await self._catalogue.set_alias(request.alias))
 
-    async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Any) -> pb.DeleteAliasResponse:
+    async def DeleteAlias(
+        self, request: pb.DeleteAliasRequest, context: Any
+    ) -> pb.DeleteAliasResponse:
         await self._catalogue.delete_alias(request.name, request.etag)
         return pb.DeleteAliasResponse()

@@ -26,14 +26,17 @@ _BOUNDS = {
 
 
 def check_serving(version: pb.ModelVersion) -> None:
-    """Raises InvalidInput for numbers out of range, and for warm-up calls that the model would refuse."""
+    """Raises InvalidInput for numbers out of range, and for warm-up calls that the model would
+    refuse.
+    """
     serving = version.serving
     for field, limit in _BOUNDS.items():
         if getattr(serving, field) > limit:
             raise InvalidInput(f"serving.{field} may be {limit} at most", field=f"serving.{field}")
     if serving.default_priority > serving.priority_levels:
         raise InvalidInput(
-            "serving.default_priority must be one of serving.priority_levels", field="serving.default_priority"
+            "serving.default_priority must be one of serving.priority_levels",
+            field="serving.default_priority",
         )
     _check_sizes(serving)
     if len(serving.warmup) > MAX_WARMUPS:
@@ -45,9 +48,14 @@ def check_serving(version: pb.ModelVersion) -> None:
 def _check_sizes(serving: serving_pb2.ServingPolicy) -> None:
     sizes = list(serving.preferred_batch_sizes)
     highest = serving.max_batch_size or MAX_ROWS
-    if len(sizes) > MAX_SIZES or any(not 0 < size <= highest for size in sizes) or len(set(sizes)) != len(sizes):
+    if (
+        len(sizes) > MAX_SIZES
+        or any(not 0 < size <= highest for size in sizes)
+        or len(set(sizes)) != len(sizes)
+    ):
         raise InvalidInput(
-            f"serving.preferred_batch_sizes must be up to {MAX_SIZES} different numbers from 1 to {highest}",
+            f"serving.preferred_batch_sizes must be up to {MAX_SIZES} different numbers from 1 to"
+            f" {highest}",
             field="serving.preferred_batch_sizes",
         )
 
@@ -62,4 +70,7 @@ def _check_warmup(call: serving_pb2.WarmupCall, version: pb.ModelVersion) -> Non
         if signature.method == method:
             tensors.check_against(call.inputs, signature.inputs)
             return
-    raise InvalidInput(f"serving.warmup calls the method '{method[:64]}', which the model has not", method=method[:64])
+    raise InvalidInput(
+        f"serving.warmup calls the method '{method[:64]}', which the model has not",
+        method=method[:64],
+    )

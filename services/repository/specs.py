@@ -1,4 +1,6 @@
-"""What a caller says about a new version, checked at the edge: everything has its form and its bound."""
+"""What a caller says about a new version, checked at the edge: everything has its form and its
+bound.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +37,26 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_spec(given: pb.ModelVersion, max_artifact_bytes: int) -> pb.ModelVersion:
-    """The version as it may be stored, without its output-only fields. Raises InvalidInput or TooLarge."""
+    """The version as it may be stored, without its output-only fields. Raises InvalidInput or
+    TooLarge.
+    """
     spec = pb.ModelVersion()
     spec.CopyFrom(given)
     for field in ("name", "version", "create_time", "creator"):
         spec.ClearField(field)
     if spec.ByteSize() > MAX_SPEC_BYTES:
-        raise TooLarge(f"all that is said about a version may take {MAX_SPEC_BYTES} bytes", limit=MAX_SPEC_BYTES)
+        raise TooLarge(
+            f"all that is said about a version may take {MAX_SPEC_BYTES} bytes",
+            limit=MAX_SPEC_BYTES,
+        )
     check_format(spec.format)
     if spec.sha256 and not _SHA256.fullmatch(spec.sha256):
         raise InvalidInput("sha256 must be 64 lower-case hex digits", field="sha256")
     _check_size(spec.size_bytes, max_artifact_bytes)
     if len(spec.description) > MAX_DESCRIPTION or "\0" in spec.description:
-        raise InvalidInput(f"description may have {MAX_DESCRIPTION} characters and no NUL", field="description")
+        raise InvalidInput(
+            f"description may have {MAX_DESCRIPTION} characters and no NUL", field="description"
+        )
     check_labels(spec.labels, "labels")
     _check_entries(spec.metadata, "metadata")
     _check_entries(spec.format_options, "format_options")
@@ -61,7 +70,11 @@ def _check_size(size: int, limit: int) -> None:
     if size < 0:
         raise InvalidInput("size_bytes must not be negative", field="size_bytes")
     if size > limit:
-        raise TooLarge(f"an artifact may have {limit} bytes, this one would have {size}", limit=limit, size=size)
+        raise TooLarge(
+            f"an artifact may have {limit} bytes, this one would have {size}",
+            limit=limit,
+            size=size,
+        )
 
 
 def _is_text(value: str, limit: int = MAX_TEXT) -> bool:
@@ -81,7 +94,8 @@ def check_labels(labels: Mapping[str, str], field: str) -> None:
             )
         if len(value) > MAX_LABEL_VALUE or not value.isprintable():
             raise InvalidInput(
-                f"{field}.{key} must be at most {MAX_LABEL_VALUE} printable characters", field=f"{field}.{key}"
+                f"{field}.{key} must be at most {MAX_LABEL_VALUE} printable characters",
+                field=f"{field}.{key}",
             )
 
 
@@ -97,7 +111,8 @@ def _check_entries(entries: Mapping[str, str], field: str) -> None:
             )
         if len(value) > MAX_ENTRY_VALUE or "\0" in value:
             raise InvalidInput(
-                f"{field}.{key} may have {MAX_ENTRY_VALUE} characters and no NUL", field=f"{field}.{key}"
+                f"{field}.{key} may have {MAX_ENTRY_VALUE} characters and no NUL",
+                field=f"{field}.{key}",
             )
 
 
@@ -109,11 +124,14 @@ def _check_signature(signature: Iterable[tensor_pb2.MethodSignature]) -> None:
     for method in methods:
         if not _METHOD.fullmatch(method.method):
             raise InvalidInput(
-                "a method of a signature is named by up to 63 letters, digits and '_'", field="signature"
+                "a method of a signature is named by up to 63 letters, digits and '_'",
+                field="signature",
             )
         for specs in (method.inputs, method.outputs):
             if len(specs) > MAX_TENSORS:
-                raise InvalidInput(f"a method may have {MAX_TENSORS} inputs and outputs each", field="signature")
+                raise InvalidInput(
+                    f"a method may have {MAX_TENSORS} inputs and outputs each", field="signature"
+                )
             _check_unique([spec.name for spec in specs], "tensor")
             for spec in specs:
                 _check_tensor(spec)
@@ -126,10 +144,13 @@ def _check_unique(names: list[str], what: str) -> None:
 
 def _check_tensor(spec: tensor_pb2.TensorSpec) -> None:
     if not _is_text(spec.name):
-        raise InvalidInput(f"a tensor's name must be 1 to {MAX_TEXT} printable characters", field="signature")
+        raise InvalidInput(
+            f"a tensor's name must be 1 to {MAX_TEXT} printable characters", field="signature"
+        )
     if spec.datatype not in tensors.ALL_DATATYPES:
         raise InvalidInput(
-            f"tensor '{spec.name}' has no known datatype; known are {', '.join(sorted(tensors.ALL_DATATYPES))}",
+            f"tensor '{spec.name}' has no known datatype; known are"
+            f" {', '.join(sorted(tensors.ALL_DATATYPES))}",
             field="signature",
             tensor=spec.name,
         )
@@ -144,7 +165,8 @@ def _check_tensor(spec: tensor_pb2.TensorSpec) -> None:
         return
     if len(spec.columns) > MAX_COLUMNS or not all(_is_text(column) for column in spec.columns):
         raise InvalidInput(
-            f"tensor '{spec.name}' may have {MAX_COLUMNS} columns, each of 1 to {MAX_TEXT} printable characters",
+            f"tensor '{spec.name}' may have {MAX_COLUMNS} columns, each of 1 to {MAX_TEXT}"
+            " printable characters",
             field="signature",
             tensor=spec.name,
         )
@@ -158,16 +180,22 @@ def _check_tensor(spec: tensor_pb2.TensorSpec) -> None:
 
 def _check_requires(requires: requirements_pb2.Requirements) -> None:
     if requires.accelerator_count > MAX_ACCELERATORS:
-        raise InvalidInput(f"requires.accelerator_count may be {MAX_ACCELERATORS} at most", field="requires")
+        raise InvalidInput(
+            f"requires.accelerator_count may be {MAX_ACCELERATORS} at most", field="requires"
+        )
     if requires.accelerator_kind and not _METHOD.fullmatch(requires.accelerator_kind):
-        raise InvalidInput("requires.accelerator_kind must be a word such as 'cuda'", field="requires")
+        raise InvalidInput(
+            "requires.accelerator_kind must be a word such as 'cuda'", field="requires"
+        )
     check_labels(requires.labels, "requires.labels")
     if len(requires.frameworks) > MAX_LABELS:
         raise InvalidInput(f"requires.frameworks may have {MAX_LABELS} entries", field="requires")
     for package, specifier in requires.frameworks.items():
         if not _PACKAGE.fullmatch(package) or not _is_specifier(specifier):
             raise InvalidInput(
-                'requires.frameworks must map package names to version specifiers such as ">=2.4,<3"', field="requires"
+                "requires.frameworks must map package names to version specifiers such as"
+                ' ">=2.4,<3"',
+                field="requires",
             )
 
 

@@ -1,4 +1,6 @@
-"""The pieces of an artifact as they come in over gRPC. Ends only if the client ended the stream; raises if it broke."""
+"""The pieces of an artifact as they come in over gRPC. Ends only if the client ended the stream;
+raises if it broke.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ _LINGER_BYTES = 64 * 1024 * 1024
 _LINGER_SECONDS = 2.0
 
 
-async def opened(messages: AsyncIterator[pb.UploadArtifactRequest], context: Any) -> tuple[str, AsyncIterator[bytes]]:
-    """The upload that the first message names, and the pieces of all. What later messages name is not looked at."""
+async def opened(
+    messages: AsyncIterator[pb.UploadArtifactRequest], context: Any
+) -> tuple[str, AsyncIterator[bytes]]:
+    """The upload that the first message names, and the pieces of all. What later messages name is
+    not looked at.
+    """
     first = await anext(messages, None)
     if first is None:
         raise InvalidInput("the first message names the upload", field="name")
@@ -28,8 +34,8 @@ async def _pieces(
     yield first
     async for message in messages:
         yield message.artifact.data
-    # grpc.aio reports a broken stream as its end and cancels the handler only some moments later. Sending tells the
-    # two apart at once: it fails on a stream that is no more.
+    # grpc.aio reports a broken stream as its end and cancels the handler only some moments later.
+    # Sending tells the two apart at once: it fails on a stream that is no more.
     try:
         await context.send_initial_metadata(())
     except Exception as exc:
@@ -39,7 +45,8 @@ async def _pieces(
 async def linger(pieces: AsyncIterator[bytes]) -> None:
     """Reads on for a moment after the answer is known and before it is given.
 
-    A grpc.aio client that cannot send a message because the answer came first may report that, not the answer.
+    A grpc.aio client that cannot send a message because the answer came first may report that, not
+    the answer.
     """
     size = 0
     try:

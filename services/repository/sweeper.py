@@ -1,4 +1,6 @@
-"""Removes what dead processes left behind: uploads that lapsed, dead streams, chunks that belong to nothing."""
+"""Removes what dead processes left behind: uploads that lapsed, dead streams, chunks that belong to
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Records of uploads: open → streaming → committed, each step taken by exactly one caller.
 
-The token of a stream fences it and is the id of the file it writes. A stream renews its lease by the database's clock;
-who stopped doing so is taken for dead.
+The token of a stream fences it and is the id of the file it writes. A stream renews its lease by
+the database's clock; who stopped doing so is taken for dead.
 """
 
 from __future__ import annotations
@@ -92,18 +92,32 @@ class Tickets:
                 }
             )
         if found is None:
-            raise UploadNotFound("there is no such upload, or it has lapsed; open a new one", upload=upload)
+            raise UploadNotFound(
+                "there is no such upload, or it has lapsed; open a new one", upload=upload
+            )
         return Ticket.of(found)
 
     async def claim(self, upload: str, token: str) -> None:
-        """Makes the stream with this token the only one. Raises Conflict if there is, or was, another."""
+        """Makes the stream with this token the only one. Raises Conflict if there is, or was,
+        another.
+        """
         async with errors():
             result = await self._uploads.update_one(
                 {"_id": {"$eq": upload}, "state": OPEN},
-                [{"$set": {"state": STREAMING, "file": {"$literal": token}, "lease": _ahead(LEASE_SECONDS)}}],
+                [
+                    {
+                        "$set": {
+                            "state": STREAMING,
+                            "file": {"$literal": token},
+                            "lease": _ahead(LEASE_SECONDS),
+                        }
+                    }
+                ],
             )
         if not result.matched_count:
-            raise Conflict("this upload is being streamed already; open one of your own", upload=upload)
+            raise Conflict(
+                "this upload is being streamed already; open one of your own", upload=upload
+            )
 
     async def renew(self, upload: str, token: str) -> bool:
         """Says that the stream lives; False if it is no longer the one."""
@@ -115,17 +129,29 @@ class Tickets:
         return bool(result.matched_count)
 
     async def close(self, upload: str, token: str, version: int, session: Session) -> None:
-        """Within the transaction that makes the version. Raises Conflict if the stream is no longer the one."""
+        """Within the transaction that makes the version. Raises Conflict if the stream is no longer
+        the one.
+        """
         result = await self._uploads.update_one(
             {"_id": {"$eq": upload}, "file": {"$eq": token}, "state": STREAMING},
-            [{"$set": {"state": COMMITTED, "version": version, "expires": _ahead(COMMITTED_SECONDS)}}],
+            [
+                {
+                    "$set": {
+                        "state": COMMITTED,
+                        "version": version,
+                        "expires": _ahead(COMMITTED_SECONDS),
+                    }
+                }
+            ],
             session=session,
         )
         if not result.matched_count:
             raise Conflict("this upload lapsed before it was whole; open a new one", upload=upload)
 
     async def drop(self, upload: str, token: str) -> bool:
-        """Removes the record of a stream that broke off; False if there is none, or it was committed after all."""
+        """Removes the record of a stream that broke off; False if there is none, or it was
+        committed after all.
+        """
         async with errors():
             result = await self._uploads.delete_one(
                 {"_id": {"$eq": upload}, "file": {"$eq": token}, "state": STREAMING}
@@ -133,7 +159,9 @@ class Tickets:
         return bool(result.deleted_count)
 
     async def drop_lapsed(self) -> list[str]:
-        """Removes uploads that lapsed and streams that are dead; returns the files of the latter."""
+        """Removes uploads that lapsed and streams that are dead; returns the files of the
+        latter.
+        """
         lapsed = {"state": {"$ne": STREAMING}, "$expr": {"$lt": ["$expires", "$$NOW"]}}
         dead = {"state": STREAMING, "$expr": {"$lt": ["$lease", "$$NOW"]}}
         files: list[str] = []

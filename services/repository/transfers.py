@@ -1,4 +1,6 @@
-"""How many artifacts may be on their way at a time: memory is bounded by refusing, not by hoping."""
+"""How many artifacts may be on their way at a time: memory is bounded by refusing, not by
+hoping.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Transfers:
     def place(self) -> Iterator[None]:
         """Holds one place. Raises Overloaded when none is free."""
         if self._taken >= self._places:
-            raise Overloaded("too many artifacts are on their way; try again in a moment", limit=self._places)
+            raise Overloaded(
+                "too many artifacts are on their way; try again in a moment", limit=self._places
+            )
         self._taken += 1
         self._gauges.transfers.set(self._taken)
         try:

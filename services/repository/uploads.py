@@ -1,7 +1,7 @@
 """Uploads: from an opened ticket and a stream of bytes to a version, or to nothing at all.
 
-Whatever ends a stream early (the client, its deadline, wrong bytes, this process draining) removes what it wrote before
-the call returns; the sweeper does it for a process that could not.
+Whatever ends a stream early (the client, its deadline, wrong bytes, this process draining) removes
+what it wrote before the call returns; the sweeper does it for a process that could not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from services.repository.store import Store
 from services.repository.streams import linger
 from services.repository.tickets import COMMITTED, LEASE_SECONDS, OPEN, Ticket, Tickets
 from services.repository.transfers import Transfers
-from services.wire.errors import DeadlinePassed, NotPermitted, Overloaded, ServiceError, UploadNotFound
+from services.wire.errors import (
+    DeadlinePassed,
+    NotPermitted,
+    Overloaded,
+    ServiceError,
+    UploadNotFound,
+)
 from services.wire.names import ModelName, parse_upload
 from services.wire.permissions import permits
 from stellwerk.repository.v1 import repository_service_pb2 as pb
@@ -63,7 +69,10 @@ class Uploads:
         spec = check_spec(given, limits.max_artifact_bytes)
         _check_permitted(caller, name.bucket, spec.format)
         await self._buckets.get(name.bucket)
-        if await self._tickets.count_open(caller.name, limits.max_open_uploads) >= limits.max_open_uploads:
+        if (
+            await self._tickets.count_open(caller.name, limits.max_open_uploads)
+            >= limits.max_open_uploads
+        ):
             raise Overloaded(
                 f"{limits.max_open_uploads} uploads of yours are open; finish one or let it lapse",
                 limit=limits.max_open_uploads,
@@ -73,7 +82,9 @@ class Uploads:
         return f"{name.parent}/uploads/{ticket.id}", expires
 
     async def receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
-        """Takes the artifact of an upload; returns the version it became, now or in an earlier call."""
+        """Takes the artifact of an upload; returns the version it became, now or in an earlier
+        call.
+        """
         try:
             version = await self._receive(upload, pieces)
         except ServiceError:
@@ -87,7 +98,9 @@ class Uploads:
         ticket = await self._tickets.get(upload_id, model_key(name))
         caller = context.caller()
         if ticket.creator != caller.name:
-            raise UploadNotFound("there is no such upload, or it has lapsed; open a new one", upload=upload_id)
+            raise UploadNotFound(
+                "there is no such upload, or it has lapsed; open a new one", upload=upload_id
+            )
         _check_permitted(caller, name.bucket, ticket.spec.format)
         if ticket.state == COMMITTED:
             return await self._store.version(name, ticket.version)
@@ -99,7 +112,9 @@ class Uploads:
         while self._unfinished:
             await asyncio.wait(self._unfinished)
 
-    async def _stream(self, name: ModelName, ticket: Ticket, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
+    async def _stream(
+        self, name: ModelName, ticket: Ticket, pieces: AsyncIterator[bytes]
+    ) -> pb.ModelVersion:
         token = secrets.token_hex(16)
         writer = self._artifacts.writer(token)
         intake = Intake(ticket.spec, self._settings.max_artifact_bytes, CHUNK_BYTES)
@@ -107,15 +122,21 @@ class Uploads:
             await self._tickets.claim(ticket.id, token)
             async with self._alive(ticket.id, token):
                 sha256 = await self._take(intake, pieces, writer)
-                version = await self._see_through(self._store.commit(name, ticket, token, sha256, intake.size))
+                version = await self._see_through(
+                    self._store.commit(name, ticket, token, sha256, intake.size)
+                )
         except BaseException:
             await self._see_through(self._abandon(ticket.id, token, writer))
             raise
         self._gauges.committed.inc()
         return version
 
-    async def _take(self, intake: Intake, pieces: AsyncIterator[bytes], writer: ArtifactWriter) -> str:
-        """Stores the pieces durably; returns their digest. Raises DeadlinePassed when the client falls silent."""
+    async def _take(
+        self, intake: Intake, pieces: AsyncIterator[bytes], writer: ArtifactWriter
+    ) -> str:
+        """Stores the pieces durably; returns their digest. Raises DeadlinePassed when the client
+        falls silent.
+        """
         clock, idle = asyncio.get_running_loop().time, self._settings.upload_idle_seconds
         try:
             async with asyncio.timeout(idle) as patience:
@@ -125,7 +146,9 @@ class Uploads:
                         await _store(intake, chunk, writer)
                     patience.reschedule(clock() + idle)
         except TimeoutError:
-            raise DeadlinePassed(f"nothing came for {idle:g} seconds; open a new upload and send again") from None
+            raise DeadlinePassed(
+                f"nothing came for {idle:g} seconds; open a new upload and send again"
+            ) from None
         for chunk in intake.end():
             await _store(intake, chunk, writer)
         sha256 = intake.finish()
@@ -168,7 +191,8 @@ class Uploads:
 
 
 async def _store(intake: Intake, chunk: bytes, writer: ArtifactWriter) -> None:
-    # The digest takes a thread of its own: hashing lets go of the interpreter, so the loop sends meanwhile.
+    # The digest takes a thread of its own: hashing lets go of the interpreter, so the loop sends
+    # meanwhile.
     digesting = asyncio.ensure_future(asyncio.to_thread(intake.digest, chunk))
     try:
         await writer.write(chunk)
@@ -179,8 +203,9 @@ async def _store(intake: Intake, chunk: bytes, writer: ArtifactWriter) -> None:
 def _check_permitted(caller: Principal, bucket: str, format_id: str) -> None:
     if format_id in UNSAFE_FORMATS and not permits(caller.grants, UNSAFE_PERMISSION, bucket):
         raise NotPermitted(
-            f"the format '{format_id}' can run code: storing it needs the permission {UNSAFE_PERMISSION} "
-            f"on buckets/{bucket}; store a safe format such as 'skops' or 'onnx' instead",
+            f"the format '{format_id}' can run code: storing it needs the permission"
+            f" {UNSAFE_PERMISSION} on buckets/{bucket}; store a safe format such as 'skops' or"
+            " 'onnx' instead",
             permission=UNSAFE_PERMISSION,
             format=format_id,
         )

@@ -1,1 +1,3 @@
-"""Secures every request, chooses where it runs, waits for it; keeps the ledger of jobs; knows every runtime."""
+"""Secures every request, chooses where it runs, waits for it; keeps the ledger of jobs; knows every
+runtime.
+"""

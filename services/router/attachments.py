@@ -1,4 +1,6 @@
-"""FleetService: one stream per attached runtime. The stream is the attachment; when it ends, the runtime is gone."""
+"""FleetService: one stream per attached runtime. The stream is the attachment; when it ends, the
+runtime is gone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from stellwerk.router.v1 import fleet_service_pb2 as messages
 class FleetServicer:
     """Runtimes in, orders out."""
 
-    def __init__(self, serving: Serving, instance: str, log: structlog.typing.FilteringBoundLogger) -> None:
+    def __init__(
+        self, serving: Serving, instance: str, log: structlog.typing.FilteringBoundLogger
+    ) -> None:
         self._serving, self._instance, self._log = serving, instance, log
 
     async def Attach(
@@ -26,13 +30,17 @@ class FleetServicer:
     ) -> AsyncGenerator[messages.AttachResponse]:
         first = await anext(requests, None)
         if first is None or not first.HasField("advertisement") or not first.advertisement.instance:
-            raise InvalidInput("the first message of a runtime must be its advertisement, with its instance")
+            raise InvalidInput(
+                "the first message of a runtime must be its advertisement, with its instance"
+            )
         parse_single(first.advertisement.name, "runtimes", "runtime")
         instance = first.advertisement.instance
         outgoing: Outgoing = asyncio.Queue()
         self._take(instance, first)
         self._serving.attach(instance, outgoing)
-        self._log.info("runtime_attached", runtime=first.advertisement.name, instance_attached=instance)
+        self._log.info(
+            "runtime_attached", runtime=first.advertisement.name, instance_attached=instance
+        )
         reader = asyncio.create_task(self._read(instance, requests))
         try:
             yield messages.AttachResponse(welcome=messages.Welcome(router_instance=self._instance))
@@ -50,7 +58,9 @@ class FleetServicer:
         finally:
             reader.cancel()
             self._serving.detach(instance, outgoing)
-            self._log.info("runtime_detached", runtime=first.advertisement.name, instance_attached=instance)
+            self._log.info(
+                "runtime_detached", runtime=first.advertisement.name, instance_attached=instance
+            )
 
     async def _read(self, instance: str, requests: AsyncIterator[messages.AttachRequest]) -> None:
         async for message in requests:

@@ -1,5 +1,5 @@
-"""What is kept of each call: counts and times, statistics of the model, a span, refusals for the ledger, and a line in
-the log for those who debug."""
+"""What is kept of each call: counts and times, statistics of the model, a span, refusals for the
+ledger, and a line in the log for those who debug."""
 
 from __future__ import annotations
 
@@ -23,11 +23,23 @@ class Counts(Protocol):
     """The statistics of models."""
 
     def record(
-        self, version_name: str, reply: work_pb2.WorkReply | None, *, ok: bool, now_ms: int, total_ns: int
+        self,
+        version_name: str,
+        reply: work_pb2.WorkReply | None,
+        *,
+        ok: bool,
+        now_ms: int,
+        total_ns: int,
     ) -> None: ...
 
     def record_answer(
-        self, version_name: str, place: int, reply: work_pb2.WorkReply | None, *, ok: bool, total_ns: int
+        self,
+        version_name: str,
+        place: int,
+        reply: work_pb2.WorkReply | None,
+        *,
+        ok: bool,
+        total_ns: int,
     ) -> None: ...
 
 
@@ -43,7 +55,13 @@ class CallJournal:
         log: Any,
     ) -> None:
         """`refused` takes the audit record of a caller that was turned away."""
-        self._metrics, self._counts, self._tracing, self._refused, self._log = metrics, counts, tracing, refused, log
+        self._metrics, self._counts, self._tracing, self._refused, self._log = (
+            metrics,
+            counts,
+            tracing,
+            refused,
+            log,
+        )
 
     def note(
         self,
@@ -53,7 +71,9 @@ class CallJournal:
         outcome: work_pb2.WorkReply | ServiceError,
         seconds: float,
     ) -> None:
-        """Takes down one answer to a call; `version` is "" for a call that never came to a model."""
+        """Takes down one answer to a call; `version` is "" for a call that never came to a
+        model.
+        """
         code = _code(outcome)
         if isinstance(outcome, ServiceError):
             if isinstance(outcome, Unauthenticated | NotPermitted):
@@ -63,7 +83,11 @@ class CallJournal:
             reply = outcome
         if version:
             self._counts.record(
-                version, reply, ok=code == "OK", now_ms=int(time.time() * 1000), total_ns=int(seconds * 1e9)
+                version,
+                reply,
+                ok=code == "OK",
+                now_ms=int(time.time() * 1000),
+                total_ns=int(seconds * 1e9),
             )
         if reply is not None and reply.more:
             return
@@ -84,9 +108,11 @@ class CallJournal:
             peer=call.peer,
         )
 
-    def note_part(self, version: str, place: int, reply: work_pb2.WorkReply | None, seconds: float) -> None:
-        """Takes down one of several answers to a call, the `place`-th from 0, that came `seconds` after the one before
-        it; without a reply its caller went away."""
+    def note_part(
+        self, version: str, place: int, reply: work_pb2.WorkReply | None, seconds: float
+    ) -> None:
+        """Takes down one of several answers to a call, the `place`-th from 0, that came `seconds`
+        after the one before it; without a reply its caller went away."""
         ok = reply is not None and not reply.HasField("error")
         self._counts.record_answer(version, place, reply, ok=ok, total_ns=int(seconds * 1e9))
 
@@ -97,7 +123,9 @@ def _code(outcome: work_pb2.WorkReply | ServiceError) -> str:
     return "ERROR" if outcome.HasField("error") else "OK"
 
 
-def _refusal(call: messages.Call, principal: Principal | None, error: ServiceError) -> audit.AuditRecord:
+def _refusal(
+    call: messages.Call, principal: Principal | None, error: ServiceError
+) -> audit.AuditRecord:
     return audit.AuditRecord(
         kind=audit.AuditRecord.KIND_REFUSAL,
         principal=principal.name if principal else "",

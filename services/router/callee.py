@@ -1,6 +1,6 @@
-"""A resolved model version, ready to be called: its methods, and a check of inputs that does its work once for each
-form of request. What repeats in every request of a client is the form (names, datatypes, shapes); only the data's
-length is new.
+"""A resolved model version, ready to be called: its methods, and a check of inputs that does its
+work once for each form of request. What repeats in every request of a client is the form (names,
+datatypes, shapes); only the data's length is new.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import tensor_pb2
 
-# Forms remembered for each method; a client that sends ever new shapes pays for the whole check each time.
+# Forms remembered for each method; a client that sends ever new shapes pays for the whole check
+# each time.
 _MAX_FORMS = 256
 
 
 def signature_of(version: repository.ModelVersion, method: str) -> tensor_pb2.MethodSignature:
-    """The method's signature; an empty one if the owner declared nothing. Raises InvalidInput for an unknown method."""
+    """The method's signature; an empty one if the owner declared nothing. Raises InvalidInput for
+    an unknown method.
+    """
     if not version.signature:
         return tensor_pb2.MethodSignature(method=method)
     for signature in version.signature:
         if signature.method == method:
             return signature
     known = ", ".join(f"'{signature.method}'" for signature in version.signature) or "none"
-    raise InvalidInput(f"the model has no method '{method[:64]}'; it has {known}", method=method[:64])
+    raise InvalidInput(
+        f"the model has no method '{method[:64]}'; it has {known}", method=method[:64]
+    )
 
 
 def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) -> None:
@@ -37,7 +42,9 @@ def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) 
     for name in wanted:
         if name not in known:
             listed = ", ".join(f"'{spec.name}'" for spec in signature.outputs)
-            raise InvalidInput(f"the model has no output '{name[:64]}'; it gives {listed}", output=name[:64])
+            raise InvalidInput(
+                f"the model has no output '{name[:64]}'; it gives {listed}", output=name[:64]
+            )
     if len(set(wanted)) != len(wanted):
         raise InvalidInput("an output is asked for twice")
 
@@ -53,7 +60,9 @@ class Method:
         self._forms: dict[tuple[str, str, tuple[int, ...]], int] = {}
 
     def check(self, work: work_pb2.WorkItem) -> None:
-        """Raises InvalidInput unless inputs and outputs are as the signature says; puts the inputs into its order."""
+        """Raises InvalidInput unless inputs and outputs are as the signature says; puts the inputs
+        into its order.
+        """
         inputs = work.inputs
         if not self._known(inputs):
             self._check_whole(inputs)
@@ -108,7 +117,9 @@ class Callee:
         """The method of this name. Raises InvalidInput if there is none."""
         method = self._methods.get(name)
         if method is None:
-            method = Method(signature_of(self.version, name or DEFAULT_METHOD), bool(self.version.signature))
+            method = Method(
+                signature_of(self.version, name or DEFAULT_METHOD), bool(self.version.signature)
+            )
             # Without a signature any word is a method; they are not collected.
             if self.version.signature:
                 self._methods[name] = method

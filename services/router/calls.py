@@ -1,5 +1,6 @@
-"""CallService: the calls of a gateway's callers over one stream, each under its caller's own token. A call that is
-known, allowed and served costs no task and waits for nothing on its way to its queue."""
+"""CallService: the calls of a gateway's callers over one stream, each under its caller's own token.
+A call that is known, allowed and served costs no task and waits for nothing on its way to its
+queue."""
 
 from __future__ import annotations
 
@@ -18,7 +19,13 @@ from services.router.call_journal import METHOD, CallJournal
 from services.router.callee import Callee
 from services.router.predictions import Predictions
 from services.wire import metadata as keys
-from services.wire.errors import NotPermitted, ServiceError, Unauthenticated, Unavailable, to_work_error
+from services.wire.errors import (
+    NotPermitted,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+    to_work_error,
+)
 from services.wire.frames import Gathering, tag, varint
 from services.wire.names import ModelName, parse_inference_name
 from services.wire.permissions import permits
@@ -41,7 +48,17 @@ parse = functools.lru_cache(maxsize=16_384)(parse_inference_name)
 class _Call:
     """A call in hand. Called with each of its answers, or with the error that ends it."""
 
-    __slots__ = ("answered", "callee", "exchange", "id", "message", "parts", "principal", "started", "task")
+    __slots__ = (
+        "answered",
+        "callee",
+        "exchange",
+        "id",
+        "message",
+        "parts",
+        "principal",
+        "started",
+        "task",
+    )
 
     def __init__(self, exchange: Exchange, message: messages.Call) -> None:
         self.exchange, self.message = exchange, message
@@ -82,8 +99,15 @@ class _Call:
 class Exchange:
     """One gateway's stream: what it asked and what goes back."""
 
-    def __init__(self, predictions: Predictions, verifier: TokenVerifier, journal: CallJournal, log: Any) -> None:
-        self._predictions, self._verifier, self._journal, self._log = predictions, verifier, journal, log
+    def __init__(
+        self, predictions: Predictions, verifier: TokenVerifier, journal: CallJournal, log: Any
+    ) -> None:
+        self._predictions, self._verifier, self._journal, self._log = (
+            predictions,
+            verifier,
+            journal,
+            log,
+        )
         self._tokens: dict[int, str] = {}
         self._allowed: dict[tuple[int, str], bool] = {}
         self.calls: dict[int, _Call] = {}
@@ -99,7 +123,9 @@ class Exchange:
             self._begin(call)
         if frame.calls:
             # One line for all of them: a line for each would cost more than the calls themselves.
-            self._log.info("calls", count=len(frame.calls), requests=[call.request_id for call in frame.calls])
+            self._log.info(
+                "calls", count=len(frame.calls), requests=[call.request_id for call in frame.calls]
+            )
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:
@@ -118,7 +144,9 @@ class Exchange:
                 call.callee = callee
                 demand = self._predictions.demand(callee)
                 if self._predictions.serving.fleet.ready(demand.key):
-                    call.id = self._predictions.send(callee, demand, message.work, call.deadline, call)
+                    call.id = self._predictions.send(
+                        callee, demand, message.work, call.deadline, call
+                    )
                     return
             call.task = asyncio.create_task(self._bring_up(call, name))
         except Exception as exc:
@@ -176,7 +204,11 @@ class Exchange:
     def answer(self, call: _Call, outcome: work_pb2.WorkReply | ServiceError) -> None:
         """Takes down an answer and puts it into the next frame."""
         message, callee = call.message, call.callee
-        reply = work_pb2.WorkReply(error=to_work_error(outcome)) if isinstance(outcome, ServiceError) else outcome
+        reply = (
+            work_pb2.WorkReply(error=to_work_error(outcome))
+            if isinstance(outcome, ServiceError)
+            else outcome
+        )
         if not reply.more:
             if self.calls.pop(message.id, None) is None:
                 return
@@ -186,7 +218,9 @@ class Exchange:
         if reply.more or call.parts:
             self._journal.note_part(version, call.parts, reply, call.lap())
             call.parts += 1
-        self._journal.note(message, call.principal, version, outcome, time.monotonic() - call.started)
+        self._journal.note(
+            message, call.principal, version, outcome, time.monotonic() - call.started
+        )
         head = messages.Answer(id=message.id, model_version=version).SerializeToString()
         body = reply.SerializeToString()
         size = varint(len(body))
@@ -213,13 +247,17 @@ class Exchange:
 class CallServicer:
     """All gateways' streams."""
 
-    def __init__(self, predictions: Predictions, verifier: TokenVerifier, journal: CallJournal, log: Any) -> None:
+    def __init__(
+        self, predictions: Predictions, verifier: TokenVerifier, journal: CallJournal, log: Any
+    ) -> None:
         self._make = functools.partial(Exchange, predictions, verifier, journal, log)
         self._exchanges: set[Exchange] = set()
         self._empty = asyncio.Event()
         self._draining = False
 
-    async def Exchange(self, requests: AsyncIterator[messages.ExchangeRequest], _: Any) -> AsyncGenerator[bytes]:
+    async def Exchange(
+        self, requests: AsyncIterator[messages.ExchangeRequest], _: Any
+    ) -> AsyncGenerator[bytes]:
         """Frames of answers, serialised."""
         if self._draining:
             raise Unavailable("the router is stopping; try again in a moment")
@@ -267,4 +305,6 @@ def add_to_server(servicer: CallServicer, server: grpc.aio.Server) -> None:
         servicer.Exchange, request_deserializer=messages.ExchangeRequest.FromString
     )
     service = messages.DESCRIPTOR.services_by_name["CallService"].full_name
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Exchange": handler}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {"Exchange": handler}),)
+    )

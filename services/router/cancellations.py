@@ -1,4 +1,5 @@
-"""Tells runtimes what nobody waits for any more, so that they stop. What comes in one turn of the loop goes together.
+"""Tells runtimes what nobody waits for any more, so that they stop. What comes in one turn of the
+loop goes together.
 
 A hint, not a promise: when it is lost, the work ends at its deadline.
 """

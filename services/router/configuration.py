@@ -1,4 +1,6 @@
-"""How a model version is served, in the words of the protocol's model configuration extension. Pure."""
+"""How a model version is served, in the words of the protocol's model configuration extension.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,31 @@ _ESTIMATORS = frozenset({"skops", "pickle"})
 
 
 def described_signature(version: repository.ModelVersion) -> tensor_pb2.MethodSignature:
-    """The signature that stands for the model where a description has room for one: of predict, else of its first
-    method; an empty one if its owner declared none."""
+    """The signature that stands for the model where a description has room for one: of predict,
+    else of its first method; an empty one if its owner declared none."""
     for signature in version.signature:
         if signature.method == DEFAULT_METHOD:
             return signature
-    return version.signature[0] if version.signature else tensor_pb2.MethodSignature(method=DEFAULT_METHOD)
+    return (
+        version.signature[0]
+        if version.signature
+        else tensor_pb2.MethodSignature(method=DEFAULT_METHOD)
+    )
 
 
 def properties(version: repository.ModelVersion) -> dict[str, str]:
     """Facts about a version that the protocol has no field for."""
-    return {"methods": ",".join(signature.method for signature in version.signature), "sha256": version.sha256}
+    return {
+        "methods": ",".join(signature.method for signature in version.signature),
+        "sha256": version.sha256,
+    }
 
 
 def config_of(name: str, version: repository.ModelVersion) -> messages.ModelConfig:
     """The configuration of a version under the name that its caller knows it by.
 
-    Shapes lack the dimension of the batch where there is one, which is where max_batch_size is not 0.
+    Shapes lack the dimension of the batch where there is one, which is where max_batch_size is not
+    0.
     """
     signature, policy = described_signature(version), version.serving
     rows = _batch_size(signature, policy, _works_by_rows(version))
@@ -46,11 +56,15 @@ def config_of(name: str, version: repository.ModelVersion) -> messages.ModelConf
         backend=version.format,
         max_batch_size=rows,
         input=[
-            messages.ModelInput(name=spec.name, data_type=_data_type(spec.datatype), dims=spec.shape[skip:])
+            messages.ModelInput(
+                name=spec.name, data_type=_data_type(spec.datatype), dims=spec.shape[skip:]
+            )
             for spec in signature.inputs
         ],
         output=[
-            messages.ModelOutput(name=spec.name, data_type=_data_type(spec.datatype), dims=spec.shape[skip:])
+            messages.ModelOutput(
+                name=spec.name, data_type=_data_type(spec.datatype), dims=spec.shape[skip:]
+            )
             for spec in signature.outputs
         ],
         model_transaction_policy=messages.ModelTransactionPolicy(decoupled=signature.decoupled),
@@ -63,17 +77,25 @@ def config_of(name: str, version: repository.ModelVersion) -> messages.ModelConf
     return config
 
 
-def _batch_size(signature: tensor_pb2.MethodSignature, policy: serving_pb2.ServingPolicy, by_rows: bool) -> int:
-    """Rows that are joined at most; 0 for a model whose requests are never joined. A request may bring more."""
+def _batch_size(
+    signature: tensor_pb2.MethodSignature, policy: serving_pb2.ServingPolicy, by_rows: bool
+) -> int:
+    """Rows that are joined at most; 0 for a model whose requests are never joined. A request may
+    bring more.
+    """
     specs = [*signature.inputs, *signature.outputs]
-    begin_with_rows = bool(specs) and all(len(spec.shape) > 0 and spec.shape[0] == -1 for spec in specs)
+    begin_with_rows = bool(specs) and all(
+        len(spec.shape) > 0 and spec.shape[0] == -1 for spec in specs
+    )
     if not begin_with_rows or policy.max_batch_size == 1:
         return 0
     return policy.max_batch_size or (_USUAL_BATCH_SIZE if by_rows else 0)
 
 
 def _works_by_rows(version: repository.ModelVersion) -> bool:
-    """Whether the model's rows are joined though its owner set no bound; the rule is the runtime's (decision 14)."""
+    """Whether the model's rows are joined though its owner set no bound; the rule is the runtime's
+    (decision 14).
+    """
     option = version.format_options.get("batching", "")
     return option == "rows" or (option != "off" and version.format in _ESTIMATORS)
 

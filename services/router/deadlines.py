@@ -1,5 +1,5 @@
-"""Deadlines in ticks of ten milliseconds: adding and taking out cost a dictionary entry each, so that an answered
-request leaves nothing behind. Pure; time is an argument."""
+"""Deadlines in ticks of ten milliseconds: adding and taking out cost a dictionary entry each, so
+that an answered request leaves nothing behind. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ T = TypeVar("T", bound=Dated)
 
 
 class Deadlines(Generic[T]):
-    """A timing wheel without a rim. What is added is due at the first tick after its deadline, never before it."""
+    """A timing wheel without a rim. What is added is due at the first tick after its deadline,
+    never before it.
+    """
 
     def __init__(self) -> None:
         self._ticks: dict[int, dict[str, T]] = {}

@@ -1,7 +1,7 @@
 """What model names mean: asked of the repository once, kept until an event says otherwise.
 
-After half a minute a name is asked again behind the answer, so that a repository that is away stops nobody whose model
-is known.
+After half a minute a name is asked again behind the answer, so that a repository that is away stops
+nobody whose model is known.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class ModelDirectory:
         return self._stub
 
     async def resolve(self, name: ModelName) -> messages.ModelVersion:
-        """The version that the name means. Raises ModelNotFound, VersionNotFound, AliasNotFound, Unavailable."""
+        """The version that the name means. Raises ModelNotFound, VersionNotFound, AliasNotFound,
+        Unavailable.
+        """
         known = self._known.get(name)
         if known is None:
             return await asyncio.shield(self._refresh(name))
@@ -70,7 +72,9 @@ class ModelDirectory:
 
     async def _ask(self, name: ModelName) -> messages.ModelVersion:
         epoch = self._epoch
-        answer = await self._stub.ResolveModelVersion(messages.ResolveModelVersionRequest(name=str(name)), timeout=5.0)
+        answer = await self._stub.ResolveModelVersion(
+            messages.ResolveModelVersionRequest(name=str(name)), timeout=5.0
+        )
         if epoch == self._epoch:
             self._known[name] = (time.monotonic() + self._lifetime, answer.model_version)
             if len(self._known) > _CAPACITY:

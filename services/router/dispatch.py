@@ -1,5 +1,6 @@
-"""Sends work to queues and hears the answers. What gathers while a send is in flight goes with the next one: no timer,
-so that a lone request waits for nobody. A request costs no task and no future, only an envelope costs a future."""
+"""Sends work to queues and hears the answers. What gathers while a send is in flight goes with the
+next one: no timer, so that a lone request waits for nobody. A request costs no task and no future,
+only an envelope costs a future."""
 
 from __future__ import annotations
 
@@ -29,13 +30,16 @@ from stellwerk.job.v1 import work_pb2
 
 # Nobody waits longer.
 _LONGEST_SECONDS = 24 * 3600.0
-# A runtime stops, or answers too late, within this time of a deadline; the message of one that died is gone as well.
+# A runtime stops, or answers too late, within this time of a deadline; the message of one that died
+# is gone as well.
 _LINGER_SECONDS = 1.0
 _PLAIN = QueuePolicy()
 
 
 class Dispatcher:
-    """The router's side of the broker. `slots` says how many calls the runtimes ready for a key make at a time."""
+    """The router's side of the broker. `slots` says how many calls the runtimes ready for a key
+    make at a time.
+    """
 
     def __init__(
         self,
@@ -82,12 +86,13 @@ class Dispatcher:
         policy: QueuePolicy = _PLAIN,
         cost: int = 1,
     ) -> str:
-        """Queues an item and returns its id; the id and the priority that holds are set in the item.
+        """Queues an item and returns its id; the id and the priority that holds are set in the
+        item.
 
-        `answered` is called later, from the loop: with each reply that has `more` set, then exactly once with the last
-        reply or the error. `deadline` is of time.monotonic(). `cost` is what the item counts for, such as its rows.
-        Raises at once Overloaded (its `reason_detail` is queue_full, tenant_share or deadline_unreachable),
-        DeadlinePassed, or Unavailable.
+        `answered` is called later, from the loop: with each reply that has `more` set, then exactly
+        once with the last reply or the error. `deadline` is of time.monotonic(). `cost` is what the
+        item counts for, such as its rows. Raises at once Overloaded (its `reason_detail` is
+        queue_full, tenant_share or deadline_unreachable), DeadlinePassed, or Unavailable.
         """
         now = self._clock()
         lane = self._lanes.get(key) or self._open(key)
@@ -96,7 +101,9 @@ class Dispatcher:
         item.id = id = next(self._ids)
         item.timeout_ms = 0
         deadline = min(deadline, now + _LONGEST_SECONDS)
-        ticket = Ticket(id, lane, answered, deadline, tenant, priority, cost, item.SerializeToString())
+        ticket = Ticket(
+            id, lane, answered, deadline, tenant, priority, cost, item.SerializeToString()
+        )
         self._pending.add(ticket)
         lane.join(ticket)
         self._sender.wake(lane)
@@ -106,13 +113,22 @@ class Dispatcher:
         return id
 
     def _admit(
-        self, lane: Lane, policy: QueuePolicy, tenant: str, priority: int, cost: int, seconds: float, now: float
+        self,
+        lane: Lane,
+        policy: QueuePolicy,
+        tenant: str,
+        priority: int,
+        cost: int,
+        seconds: float,
+        now: float,
     ) -> None:
         if self._loop is None:
             raise Unavailable("the router does not hear answers yet; try again in a moment")
         if seconds <= 0:
             self._metrics.rejected(lane.key, rejections.DEADLINE_PASSED)
-            raise DeadlinePassed("the deadline passed before the request was queued; give the call more time")
+            raise DeadlinePassed(
+                "the deadline passed before the request was queued; give the call more time"
+            )
         problem = self._sender.outage.lasts(now)
         if problem:
             self._metrics.rejected(lane.key, rejections.BROKER_DOWN)
@@ -124,13 +140,16 @@ class Dispatcher:
             raise
 
     def cancel(self, id: str) -> None:
-        """The caller went away: an item that waits is not sent, the answer to one that was sent is dropped."""
+        """The caller went away: an item that waits is not sent, the answer to one that was sent is
+        dropped.
+        """
         ticket = self._pending.get(id)
         if ticket is None or ticket.answered is None:
             return
         self._metrics.rejected(ticket.holder.key, rejections.CANCELLED)
         if ticket.underway:
-            # A runtime may be at it already: until its answer or its deadline it counts as under way.
+            # A runtime may be at it already: until its answer or its deadline it counts as under
+            # way.
             ticket.answered = None
             self._cancellations.add(id)
         else:
@@ -146,8 +165,8 @@ class Dispatcher:
         policy: QueuePolicy = _PLAIN,
         cost: int = 1,
     ) -> work_pb2.WorkReply:
-        """Submits an item and waits for its last reply, which may hold an error of the runtime. Raises what `submit`
-        raises, and what ended the item without a reply."""
+        """Submits an item and waits for its last reply, which may hold an error of the runtime.
+        Raises what `submit` raises, and what ended the item without a reply."""
         future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
 
         def answered(outcome: Outcome) -> None:
@@ -158,7 +177,9 @@ class Dispatcher:
             elif not outcome.more:
                 future.set_result(outcome)
 
-        id = self.submit(key, item, deadline=deadline, answered=answered, tenant=tenant, policy=policy, cost=cost)
+        id = self.submit(
+            key, item, deadline=deadline, answered=answered, tenant=tenant, policy=policy, cost=cost
+        )
         try:
             return await future
         finally:
@@ -203,7 +224,9 @@ class Dispatcher:
         self._pending.end(ticket, outcome)
 
     def expire(self) -> None:
-        """Ends what is due and sees to what was held back; called every few milliseconds while anybody waits."""
+        """Ends what is due and sees to what was held back; called every few milliseconds while
+        anybody waits.
+        """
         for ticket in self._pending.due(self._clock()):
             self._give_up(ticket)
             lane = self._lanes.get(ticket.holder.key)
@@ -229,7 +252,9 @@ class Dispatcher:
 
     def _lost(self, reason: str) -> None:
         """What was sent may never be answered; what waits is sent when the broker is back."""
-        self._pending.fail_sent(BrokerDown("the connection to the broker was lost; try again", cause=reason))
+        self._pending.fail_sent(
+            BrokerDown("the connection to the broker was lost; try again", cause=reason)
+        )
         for lane in self._lanes.values():
             self._sender.lost(lane)
 
@@ -246,4 +271,7 @@ class Dispatcher:
 
 
 _LATE = "no runtime answered before the deadline; give the call more time"
-_WAITED = "the deadline passed before the request's turn came; give the call more time or send less at a time"
+_WAITED = (
+    "the deadline passed before the request's turn came; give the call more time or send less at a"
+    " time"
+)

@@ -1,5 +1,6 @@
-"""Envelopes, written so that an item is serialised once, when it comes, and only its timeout when it goes: protobuf
-reads fields in any order, and messages that are written one after the other as one."""
+"""Envelopes, written so that an item is serialised once, when it comes, and only its timeout when
+it goes: protobuf reads fields in any order, and messages that are written one after the other as
+one."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ _TIMEOUT = tag(work_pb2.WorkItem, "timeout_ms", VARINT)
 
 
 def encode(key: str, items: Iterable[tuple[bytes, int]]) -> bytes:
-    """A WorkEnvelope of items that are serialised already, each with its timeout in milliseconds."""
+    """A WorkEnvelope of items that are serialised already, each with its timeout in
+    milliseconds.
+    """
     name = key.encode()
     parts = [_KEY, varint(len(name)), name]
     for body, timeout_ms in items:

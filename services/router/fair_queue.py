@@ -1,10 +1,12 @@
-"""The order in which waiting requests are sent: by priority, and within a priority fairly between tenants.
+"""The order in which waiting requests are sent: by priority, and within a priority fairly between
+tenants.
 
-Within a priority each tenant has a queue of its own, first in, first out. Start-time fair queueing chooses between
-them: a tenant's next request starts, in virtual time, where its last one finished or where the service is now,
-whichever is later, and the earliest start goes first. Unlike round robin with a quantum it is fair to within one
-request whatever requests cost, so that a single request of a tenant never waits behind another's backlog. After
-P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing" (SIGCOMM 1996).
+Within a priority each tenant has a queue of its own, first in, first out. Start-time fair queueing
+chooses between them: a tenant's next request starts, in virtual time, where its last one finished
+or where the service is now, whichever is later, and the earliest start goes first. Unlike round
+robin with a quantum it is fair to within one request whatever requests cost, so that a single
+request of a tenant never waits behind another's backlog. After P. Goyal, H. M. Vin and H. Cheng,
+"Start-time Fair Queueing" (SIGCOMM 1996).
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class _Level:
         self.flows: dict[str, _Flow] = {}
         self.cost = 0
         self.count = 0
-        # (start of the flow's next ticket, arrival, flow); a flow emptied by cancels stays until its turn.
+        # (start of the flow's next ticket, arrival, flow); a flow emptied by cancels stays until
+        # its turn.
         self._turns: list[tuple[float, int, _Flow]] = []
         self._finished: dict[str, float] = {}
         self._now = 0.0
@@ -89,7 +92,9 @@ class _Level:
         self.count -= 1
 
     def _retire(self, flow: _Flow, finish: float) -> None:
-        """A flow is empty. Where it finished is kept while that is ahead of the others, or it could jump the queue."""
+        """A flow is empty. Where it finished is kept while that is ahead of the others, or it could
+        jump the queue.
+        """
         del self.flows[flow.tenant]
         self._finished[flow.tenant] = finish
         if len(self._finished) > 2 * len(self.flows) + _REMEMBERED:
@@ -147,8 +152,8 @@ class FairQueue:
         return sum(len(flow.tickets) for flow in flows if flow is not None)
 
     def ahead(self, priority: int, tenant: str, cost: int) -> int:
-        """What is sent before a ticket that came now, at most: all of higher priority, and of its own priority as much
-        of every other tenant's as of its own."""
+        """What is sent before a ticket that came now, at most: all of higher priority, and of its
+        own priority as much of every other tenant's as of its own."""
         before = 0
         for level in self._order:
             if level >= priority:

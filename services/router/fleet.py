@@ -1,5 +1,5 @@
-"""The runtimes that are attached, what they serve, and how long ago each was heard of. Values in, values out; `now` is
-an argument, in seconds of any monotonic clock."""
+"""The runtimes that are attached, what they serve, and how long ago each was heard of. Values in,
+values out; `now` is an argument, in seconds of any monotonic clock."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Fleet:
         self._ready: dict[str, set[str]] = {}
 
     def advertise(self, runtime: router.Runtime, now: float) -> list[str]:
-        """A runtime says what it has. Returns the instances it supersedes: earlier processes of the same name."""
+        """A runtime says what it has. Returns the instances it supersedes: earlier processes of the
+        same name.
+        """
         superseded = [
             member.instance
             for member in self.members.values()
@@ -126,7 +128,9 @@ class Fleet:
 
     def slots(self, key: str) -> int:
         """Calls that those who answer the key make at a time, of this key or another."""
-        return sum(max(1, self.members[instance].runtime.slots) for instance in self._ready.get(key, ()))
+        return sum(
+            max(1, self.members[instance].runtime.slots) for instance in self._ready.get(key, ())
+        )
 
     def known_keys(self) -> set[str]:
         """Every key that any runtime reports, with its state aside."""
@@ -134,4 +138,6 @@ class Fleet:
 
     def runtimes(self) -> Iterable[router.Runtime]:
         """All runtimes by name."""
-        return sorted((member.runtime for member in self.members.values()), key=lambda runtime: runtime.name)
+        return sorted(
+            (member.runtime for member in self.members.values()), key=lambda runtime: runtime.name
+        )

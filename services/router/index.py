@@ -1,4 +1,6 @@
-"""The repository index: what is stored, joined with what the fleet has loaded of it. Pure, but for the listing."""
+"""The repository index: what is stored, joined with what the fleet has loaded of it. Pure, but for
+the listing.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ class Catalogue:
 
     async def models(self, bucket: str) -> list[repository.Model]:
         """A bucket's models. Raises BucketNotFound."""
-        request, found = repository.ListModelsRequest(parent=f"buckets/{bucket}", page_size=_PAGE), []
+        request, found = (
+            repository.ListModelsRequest(parent=f"buckets/{bucket}", page_size=_PAGE),
+            [],
+        )
         while True:
             page = await self._stub.ListModels(request, timeout=_PAGE_SECONDS)
             found += page.models
@@ -51,7 +56,9 @@ class Catalogue:
 
 
 def loaded(members: Iterable[Member]) -> Loaded:
-    """What runtimes say of each version; of several the one that is furthest, with the largest footprint."""
+    """What runtimes say of each version; of several the one that is furthest, with the largest
+    footprint.
+    """
     best: dict[str, router.ServedModel] = {}
     for member in members:
         for model in member.runtime.models if member.usable else ():
@@ -66,17 +73,24 @@ def _order(model: router.ServedModel) -> tuple[int, int]:
 
 
 def memory(members: Iterable[Member], version: str) -> int:
-    """Bytes that a version takes in all runtimes together. One that a runtime serves under several requirements is in
-    its memory once."""
+    """Bytes that a version takes in all runtimes together. One that a runtime serves under several
+    requirements is in its memory once."""
     return sum(
-        max((model.memory_bytes for model in member.runtime.models if model.model_version == version), default=0)
+        max(
+            (
+                model.memory_bytes
+                for model in member.runtime.models
+                if model.model_version == version
+            ),
+            default=0,
+        )
         for member in members
     )
 
 
 def entries(models: Iterable[repository.Model], served: Loaded, *, ready: bool) -> list[ModelIndex]:
-    """An entry for each model's newest version and for each other one that is loaded, by version; with `ready` only
-    those that answer now."""
+    """An entry for each model's newest version and for each other one that is loaded, by version;
+    with `ready` only those that answer now."""
     by_model: dict[str, dict[int, router.ServedModel]] = {}
     for name, state in served.items():
         parsed = parse_model(name)

@@ -1,4 +1,6 @@
-"""The Open Inference Protocol on top of predictions: its core; what extends it is in `inference_extension`."""
+"""The Open Inference Protocol on top of predictions: its core; what extends it is in
+`inference_extension`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ from stellwerk.type.v1 import tensor_pb2
 class InferenceServicer(InferenceExtension):
     """inference.GRPCInferenceService."""
 
-    def __init__(self, predictions: Predictions, serving: Serving, ready: Any, messages: Any, tools: Tools) -> None:
-        """`ready() -> bool` says whether the router is; `messages` is the module of the protocol's messages."""
+    def __init__(
+        self, predictions: Predictions, serving: Serving, ready: Any, messages: Any, tools: Tools
+    ) -> None:
+        """`ready() -> bool` says whether the router is; `messages` is the module of the protocol's
+        messages.
+        """
         super().__init__(predictions, serving, tools)
         self._ready, self._messages = ready, messages
 
@@ -36,7 +42,9 @@ class InferenceServicer(InferenceExtension):
         )
 
     async def ModelReady(self, request: Any, _: Any) -> Any:
-        return self._messages.ModelReadyResponse(ready=await self._model_ready(request.name, request.version))
+        return self._messages.ModelReadyResponse(
+            ready=await self._model_ready(request.name, request.version)
+        )
 
     async def _model_ready(self, name: str, version: str) -> bool:
         try:
@@ -48,7 +56,11 @@ class InferenceServicer(InferenceExtension):
     async def ModelMetadata(self, request: Any, _: Any) -> Any:
         name = parse_inference_name(request.name, request.version)
         version = await self._predictions.resolve(name)
-        versions = [str(version.version)] if request.version else await self._predictions.directory.versions(name)
+        versions = (
+            [str(version.version)]
+            if request.version
+            else await self._predictions.directory.versions(name)
+        )
         signature = described_signature(version)
         return self._messages.ModelMetadataResponse(
             name=request.name,
@@ -65,11 +77,17 @@ class InferenceServicer(InferenceExtension):
         )
 
     async def ModelInfer(self, request: Any, _: Any) -> Any:
-        version = await self._predictions.resolve(parse_inference_name(request.model_name, request.model_version))
+        version = await self._predictions.resolve(
+            parse_inference_name(request.model_name, request.model_version)
+        )
         ask = open_inference.read(request)
-        answer = await self._predictions.predict(version, ask.work.method, ask.work.inputs, ask.work.outputs)
+        answer = await self._predictions.predict(
+            version, ask.work.method, ask.work.inputs, ask.work.outputs
+        )
         return open_inference.write(ask, version.name, answer.outputs)
 
     async def ModelStreamInfer(self, requests: Any, _: Any) -> AsyncGenerator[Any]:
-        raise NotImplementedHere("calls over a stream are taken by the gateway, which sends them on together")
+        raise NotImplementedHere(
+            "calls over a stream are taken by the gateway, which sends them on together"
+        )
         yield  # makes this an answer in several parts, as the protocol has it

@@ -1,5 +1,5 @@
-"""The protocol's extensions: statistics, model configuration, model repository, trace and log settings; and shared
-memory, which is not offered."""
+"""The protocol's extensions: statistics, model configuration, model repository, trace and log
+settings; and shared memory, which is not offered."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ from services.router.predictions import Predictions
 from services.router.serving import Serving
 from services.router.statistics import Statistics, describe
 from services.wire.errors import BucketNotFound, InvalidInput, NotFound, NotImplementedHere
-from services.wire.names import ModelName, bucket_name, inference_name, parse_inference_name, parse_model
+from services.wire.names import (
+    ModelName,
+    bucket_name,
+    inference_name,
+    parse_inference_name,
+    parse_model,
+)
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 
-# What the server says it implements, in the protocol's words. Clients behave by them, so each of them is true.
+# What the server says it implements, in the protocol's words. Clients behave by them, so each of
+# them is true.
 EXTENSIONS = (
     "binary_tensor_data", "classification", "generate", "logging", "model_configuration", "model_repository",
     "parameters", "schedule_policy", "statistics", "trace",
@@ -49,20 +56,29 @@ class InferenceExtension:
         self._predictions, self._serving, self._tools = predictions, serving, tools
         self._catalogue = index.Catalogue(predictions.directory.repository)
 
-    async def ModelConfig(self, request: messages.ModelConfigRequest, _: Any) -> messages.ModelConfigResponse:
-        version = await self._predictions.resolve(parse_inference_name(request.name, request.version))
+    async def ModelConfig(
+        self, request: messages.ModelConfigRequest, _: Any
+    ) -> messages.ModelConfigResponse:
+        version = await self._predictions.resolve(
+            parse_inference_name(request.name, request.version)
+        )
         return messages.ModelConfigResponse(config=config_of(request.name, version))
 
     async def ModelStatistics(
         self, request: messages.ModelStatisticsRequest, _: Any
     ) -> messages.ModelStatisticsResponse:
         names = await self._counted(request.name, request.version)
-        return messages.ModelStatisticsResponse(model_stats=[await self._statistics(name) for name in names])
+        return messages.ModelStatisticsResponse(
+            model_stats=[await self._statistics(name) for name in names]
+        )
 
     async def _counted(self, name: str, version: str) -> list[ModelName]:
         """The versions that a request for statistics is about, by name and number."""
         members = self._serving.fleet.members.values()
-        known = {parse_model(name) for name in (*self._tools.statistics.versions(), *index.loaded(members))}
+        known = {
+            parse_model(name)
+            for name in (*self._tools.statistics.versions(), *index.loaded(members))
+        }
         if not name:
             if version:
                 raise InvalidInput("a version needs the name of its model", field="version")
@@ -70,7 +86,9 @@ class InferenceExtension:
         asked = parse_inference_name(name, version)
         visibility.require(asked.bucket)
         resolved = parse_model((await self._predictions.resolve(asked)).name)
-        found = {resolved} if version else {other for other in known if other.parent == resolved.parent}
+        found = (
+            {resolved} if version else {other for other in known if other.parent == resolved.parent}
+        )
         return sorted(found or {resolved}, key=_order)
 
     async def _statistics(self, name: ModelName) -> messages.ModelStatistics:
@@ -99,7 +117,9 @@ class InferenceExtension:
                 with suppress(BucketNotFound):  # deleted meanwhile
                     stored += await catalogue.models(bucket)
         served = index.loaded(self._serving.fleet.members.values())
-        return messages.RepositoryIndexResponse(models=index.entries(stored, served, ready=request.ready))
+        return messages.RepositoryIndexResponse(
+            models=index.entries(stored, served, ready=request.ready)
+        )
 
     async def RepositoryModelLoad(
         self, request: messages.RepositoryModelLoadRequest, _: Any
@@ -108,8 +128,8 @@ class InferenceExtension:
         for parameter in request.parameters:
             if parameter == "config" or parameter.startswith("file:"):
                 raise NotImplementedHere(
-                    "a stored version never changes, so it cannot be loaded with another configuration or other files; "
-                    "store a new version"
+                    "a stored version never changes, so it cannot be loaded with another"
+                    " configuration or other files; store a new version"
                 )
             raise _unknown(parameter)
         await self._serving.load(await self._predictions.resolve(name), time.monotonic() + _left())
@@ -128,22 +148,31 @@ class InferenceExtension:
         await self._serving.unload(name.parent, time.monotonic() + min(_left(), _UNLOAD_SECONDS))
         return messages.RepositoryModelUnloadResponse()
 
-    async def TraceSetting(self, request: messages.TraceSettingRequest, _: Any) -> messages.TraceSettingResponse:
+    async def TraceSetting(
+        self, request: messages.TraceSettingRequest, _: Any
+    ) -> messages.TraceSettingResponse:
         tracing = self._tools.tracing
         if request.model_name:
             await self._predictions.resolve(parse_inference_name(request.model_name))
             if request.settings:
                 raise InvalidInput(
-                    "trace settings are the same for all models; leave the model out", field="model_name"
+                    "trace settings are the same for all models; leave the model out",
+                    field="model_name",
                 )
-        trace_settings.change(tracing, {name: list(given.value) for name, given in request.settings.items()})
+        trace_settings.change(
+            tracing, {name: list(given.value) for name, given in request.settings.items()}
+        )
         response = messages.TraceSettingResponse()
         for name, values in trace_settings.read(tracing).items():
             response.settings[name].value.extend(values)
         return response
 
-    async def LogSettings(self, request: messages.LogSettingsRequest, _: Any) -> messages.LogSettingsResponse:
-        self._tools.logs.change({name: _log_value(value) for name, value in request.settings.items()})
+    async def LogSettings(
+        self, request: messages.LogSettingsRequest, _: Any
+    ) -> messages.LogSettingsResponse:
+        self._tools.logs.change(
+            {name: _log_value(value) for name, value in request.settings.items()}
+        )
         response = messages.LogSettingsResponse()
         for name, value in self._tools.logs.read().items():
             setattr(response.settings[name], _LOG_FIELDS[type(value)], value)
@@ -153,7 +182,9 @@ class InferenceExtension:
         raise _no_shared_memory()
 
     SystemSharedMemoryRegister = SystemSharedMemoryUnregister = SystemSharedMemoryStatus
-    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = SystemSharedMemoryStatus
+    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = (
+        SystemSharedMemoryStatus
+    )
 
 
 _LOG_FIELDS: Mapping[type, str] = {bool: "bool_param", int: "uint32_param", str: "string_param"}
@@ -173,12 +204,13 @@ def _no_shared_memory() -> NotImplementedHere:
 
 
 def _addressed(request: Any) -> ModelName:
-    """The model that is to be loaded or let go. The permission was checked for the bucket in its name, so that a
-    repository_name cannot mean another one."""
+    """The model that is to be loaded or let go. The permission was checked for the bucket in its
+    name, so that a repository_name cannot mean another one."""
     name = parse_inference_name(request.model_name)
     if request.repository_name not in ("", name.bucket):
         raise InvalidInput(
-            f"{request.model_name} is in the bucket {name.bucket}; a model of another one is named bucket:model",
+            f"{request.model_name} is in the bucket {name.bucket}; a model of another one is named"
+            " bucket:model",
             field="repository_name",
         )
     return name

@@ -1,4 +1,6 @@
-"""Plain rows in and out: nested lists of JSON values for a model with one input, of the model's own datatype."""
+"""Plain rows in and out: nested lists of JSON values for a model with one input, of the model's own
+datatype.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,17 @@ def _plain(value: struct_pb2.Value) -> Any:
     raise InvalidInput("instances are lists of numbers, strings or booleans", field="instances")
 
 
-def to_tensor(rows: struct_pb2.ListValue, signature: tensor_pb2.MethodSignature) -> tensor_pb2.Tensor:
-    """The rows as the model's one input. Raises InvalidInput if it has several, or the rows do not fit its datatype."""
+def to_tensor(
+    rows: struct_pb2.ListValue, signature: tensor_pb2.MethodSignature
+) -> tensor_pb2.Tensor:
+    """The rows as the model's one input. Raises InvalidInput if it has several, or the rows do not
+    fit its datatype.
+    """
     if len(signature.inputs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in signature.inputs)
-        raise InvalidInput(f"instances need a model with one input, this one takes {names}; send inputs instead")
+        raise InvalidInput(
+            f"instances need a model with one input, this one takes {names}; send inputs instead"
+        )
     spec = signature.inputs[0]
     values = [_plain(value) for value in rows.values]
     if spec.datatype == "BYTES":
@@ -38,7 +46,9 @@ def to_tensor(rows: struct_pb2.ListValue, signature: tensor_pb2.MethodSignature)
     if dtype.kind in "iu":
         info: Any = np.iinfo(dtype.type)  # type: ignore[type-var]
         if np.any(array != np.floor(array)) or np.any(array < info.min) or np.any(array > info.max):
-            raise InvalidInput(f"instances must be whole numbers that fit {spec.datatype}", field="instances")
+            raise InvalidInput(
+                f"instances must be whole numbers that fit {spec.datatype}", field="instances"
+            )
     return tensors.from_numpy(spec.name, array.astype(dtype))
 
 
@@ -50,7 +60,9 @@ def _array(values: list[Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     try:
         return np.array(values, dtype=dtype)
     except ValueError:
-        raise InvalidInput("instances are ragged: all rows must have the same length", field="instances") from None
+        raise InvalidInput(
+            "instances are ragged: all rows must have the same length", field="instances"
+        ) from None
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -70,7 +82,9 @@ def from_tensor(tensor: tensor_pb2.Tensor) -> struct_pb2.ListValue:
 
 def _value(item: Any) -> struct_pb2.Value:
     if isinstance(item, list):
-        return struct_pb2.Value(list_value=struct_pb2.ListValue(values=[_value(part) for part in item]))
+        return struct_pb2.Value(
+            list_value=struct_pb2.ListValue(values=[_value(part) for part in item])
+        )
     if isinstance(item, bool):
         return struct_pb2.Value(bool_value=item)
     if isinstance(item, bytes):

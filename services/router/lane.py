@@ -1,5 +1,5 @@
-"""The way to one queue of the broker: what waits for it here, how much is under way, and what goes next. No I/O; time
-is an argument."""
+"""The way to one queue of the broker: what waits for it here, how much is under way, and what goes
+next. No I/O; time is an argument."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from services.router.window import CallSizes, window
 from services.wire.errors import Overloaded
 from stellwerk.job.v1 import work_pb2
 
-# Bounds of one envelope: more does not amortise better, and the runtime is to begin while the rest is still looked at
-# here. With 32 instead of 128 a fifth more requests of 64 callers were answered for the same CPU.
+# Bounds of one envelope: more does not amortise better, and the runtime is to begin while the rest
+# is still looked at here. With 32 instead of 128 a fifth more requests of 64 callers were answered
+# for the same CPU.
 MAX_ITEMS = 32
 MAX_BYTES = 1024 * 1024
-# Sends not yet confirmed. While one is, only a full envelope goes: what gathers meanwhile goes together.
+# Sends not yet confirmed. While one is, only a full envelope goes: what gathers meanwhile goes
+# together.
 MAX_SENDS = 8
 # What has less time left than this is not sent: it could not even be received.
 LEAST_SECONDS = 0.001
@@ -30,7 +32,9 @@ _UNWORKED = frozenset(("DEADLINE_PASSED", "OVERLOADED", "UNAVAILABLE", "CANCELLE
 
 
 class Lane:
-    """Requests of one serving key. `slots` is how many calls the runtimes that are ready for it make at a time."""
+    """Requests of one serving key. `slots` is how many calls the runtimes that are ready for it
+    make at a time.
+    """
 
     def __init__(self, key: str, slots: Callable[[str], int], backlog: Backlog) -> None:
         self.key = key
@@ -60,8 +64,12 @@ class Lane:
         reports, per_slot = self._reports is not False, self._backlog.limits.window_per_slot
         self.window = window(self._sizes, rate, self.slots, reports=reports, per_slot=per_slot)
 
-    def check(self, policy: QueuePolicy, tenant: str, priority: int, cost: int, seconds: float) -> None:
-        """Raises Overloaded unless a request with so many seconds left may join; see `admission`."""
+    def check(
+        self, policy: QueuePolicy, tenant: str, priority: int, cost: int, seconds: float
+    ) -> None:
+        """Raises Overloaded unless a request with so many seconds left may join; see
+        `admission`.
+        """
         if self.underway + self.queue.cost + cost <= self.window:
             return
         load = Load(self.queue, self._backlog, self._speed, self.underway, self.window, self.slots)
@@ -86,7 +94,9 @@ class Lane:
             self._backlog.remove(ticket)
 
     def cut(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """Takes off what is to be sent now, as one envelope, and what came to its turn too late to be sent."""
+        """Takes off what is to be sent now, as one envelope, and what came to its turn too late to
+        be sent.
+        """
         batch: list[Ticket] = []
         late: list[Ticket] = []
         if not self.due:
@@ -108,7 +118,9 @@ class Lane:
         return batch, late
 
     def _least(self, rate: float, cost: int) -> float:
-        """Seconds below which nothing is sent any more. With nothing under way everything is: so the model is tried."""
+        """Seconds below which nothing is sent any more. With nothing under way everything is: so
+        the model is tried.
+        """
         if not self.underway:
             return LEAST_SECONDS
         queued = (self.underway + cost) / rate * _SURE if rate else 0.0
@@ -116,7 +128,9 @@ class Lane:
 
     @property
     def due(self) -> bool:
-        """Whether to send now; otherwise it is better done when more has gathered, or more may go."""
+        """Whether to send now; otherwise it is better done when more has gathered, or more may
+        go.
+        """
         queue = self.queue
         room = self.window - self.underway
         if not queue.count or room <= 0 or self.sends >= MAX_SENDS:
@@ -135,7 +149,9 @@ class Lane:
         if reply.leads and reply.compute_ns:
             self._reports = True
             rows = reply.rows or 1
-            self._sizes.observe(max(1.0, (reply.batch_rows or rows) / rows * ticket.cost), reply.compute_ns / 1e9)
+            self._sizes.observe(
+                max(1.0, (reply.batch_rows or rows) / rows * ticket.cost), reply.compute_ns / 1e9
+            )
             self._speed.took(now, now - ticket.sent_at)
 
     def answered(self, now: float) -> None:

@@ -1,19 +1,23 @@
-"""What a model's answers say about its speed: how much it answers per second when it has enough to do, and how soon
-an answer can come at best. Fitted while it runs; pure, time is an argument in seconds of any monotonic clock."""
+"""What a model's answers say about its speed: how much it answers per second when it has enough to
+do, and how soon an answer can come at best. Fitted while it runs; pure, time is an argument in
+seconds of any monotonic clock."""
 
 from __future__ import annotations
 
 import math
 
-# Newer than this counts most; but a slow model's last so many answers count, however long they took.
+# Newer than this counts most; but a slow model's last so many answers count, however long they
+# took.
 _MEMORY_SECONDS = 1.0
 _MEMORY_OBSERVATIONS = 8
 # So much must have been seen before anybody is refused for it.
 _KNOWN_OBSERVATIONS = 4
 _KNOWN_SECONDS = 0.1
-# After a pause of this length, what was known is nothing worth: the model or the fleet may be another.
+# After a pause of this length, what was known is nothing worth: the model or the fleet may be
+# another.
 _FORGET_SECONDS = 30.0
-# One stall must not look like a slow model for long: a gap counts for so many usual ones, or this long.
+# One stall must not look like a slow model for long: a gap counts for so many usual ones, or this
+# long.
 _GAP_FACTOR = 8
 _GAP_SECONDS = 0.5
 _FASTEST_OF_SECONDS = 5.0
@@ -22,8 +26,8 @@ _FASTEST_OF_SECONDS = 5.0
 class Speed:
     """The speed of one model at this moment.
 
-    Only time in which work was kept waiting counts: a model that is asked ten times a second is not a model that can
-    answer ten times a second. Runtimes come and go, so the rate is kept per slot.
+    Only time in which work was kept waiting counts: a model that is asked ten times a second is not
+    a model that can answer ten times a second. Runtimes come and go, so the rate is kept per slot.
     """
 
     def __init__(self) -> None:
@@ -33,7 +37,9 @@ class Speed:
         self._fastest_since = -math.inf
 
     def answered(self, now: float, cost: int, slots: int, *, saturated: bool) -> None:
-        """Answers worth `cost` came. `saturated` says that more than was under way was wanted ever since the last."""
+        """Answers worth `cost` came. `saturated` says that more than was under way was wanted ever
+        since the last.
+        """
         gap = now - self._last
         self._last = now
         if gap > _FORGET_SECONDS:
@@ -57,7 +63,9 @@ class Speed:
         self._fastest = min(self._fastest, seconds)
 
     def rate(self, slots: int) -> float:
-        """Cost answered per second by so many slots that have enough to do; 0 while that is not known."""
+        """Cost answered per second by so many slots that have enough to do; 0 while that is not
+        known.
+        """
         if self._observations < _KNOWN_OBSERVATIONS or self._seconds < _KNOWN_SECONDS:
             return 0.0
         return self._work / self._slot_seconds * slots

@@ -1,4 +1,5 @@
-"""The protocol's log settings: which levels the router writes, switched while it runs and until it ends.
+"""The protocol's log settings: which levels the router writes, switched while it runs and until it
+ends.
 
 What is read can be written back unchanged.
 """
@@ -30,11 +31,19 @@ class LogSettings:
 
     def read(self) -> dict[str, Value]:
         """The settings by name."""
-        flags: dict[str, Value] = {name: self._levels.writes(level) for name, level in _FLAGS.items()}
-        return {_FILE: self._fixed[_FILE], **flags, _VERBOSE: self._verbose, _FORMAT: self._fixed[_FORMAT]}
+        flags: dict[str, Value] = {
+            name: self._levels.writes(level) for name, level in _FLAGS.items()
+        }
+        return {
+            _FILE: self._fixed[_FILE],
+            **flags,
+            _VERBOSE: self._verbose,
+            _FORMAT: self._fixed[_FORMAT],
+        }
 
     def change(self, given: Mapping[str, Value | None]) -> None:
-        """Changes the settings given; None returns one to what it was at start. All are changed or none.
+        """Changes the settings given; None returns one to what it was at start. All are changed or
+        none.
 
         Raises InvalidInput for a setting that does not exist or cannot have this value.
         """
@@ -49,7 +58,8 @@ class LogSettings:
     def _checked(self, name: str, value: Value | None) -> Value:
         if name not in self._usual:
             raise InvalidInput(
-                f"there is no log setting '{name[:64]}'; there are {', '.join(self._usual)}", setting=name[:64]
+                f"there is no log setting '{name[:64]}'; there are {', '.join(self._usual)}",
+                setting=name[:64],
             )
         if value is None:
             return self._usual[name]

@@ -35,7 +35,9 @@ def compose(settings: RouterSettings) -> Process:
         metrics=DispatchMetrics(process.metrics),
     )
     serving = Serving(fleet, pending, settings.model_idle_seconds, dispatcher.idle)
-    directory = ModelDirectory(process.channel("repository", settings.repository), settings.directory_seconds)
+    directory = ModelDirectory(
+        process.channel("repository", settings.repository), settings.directory_seconds
+    )
     predictions = Predictions(directory, serving, dispatcher, settings.max_input_bytes)
 
     rpcs.bind(process, Parts(predictions, serving, dispatcher, pending, broker))

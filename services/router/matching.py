@@ -1,4 +1,6 @@
-"""Whether a runtime has what a model or a call requires. Pure; a requirement not met is a sentence, not a bool."""
+"""Whether a runtime has what a model or a call requires. Pure; a requirement not met is a sentence,
+not a bool.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ from stellwerk.type.v1 import requirements_pb2
 _GIB = 1024**3
 
 
-def merge(a: requirements_pb2.Requirements, b: requirements_pb2.Requirements) -> requirements_pb2.Requirements:
-    """What must hold for both. Raises InvalidInput where the two contradict each other or a specifier is malformed."""
+def merge(
+    a: requirements_pb2.Requirements, b: requirements_pb2.Requirements
+) -> requirements_pb2.Requirements:
+    """What must hold for both. Raises InvalidInput where the two contradict each other or a
+    specifier is malformed.
+    """
     merged = requirements_pb2.Requirements(
         accelerator_count=max(a.accelerator_count, b.accelerator_count),
         accelerator_kind=a.accelerator_kind or b.accelerator_kind,
@@ -23,21 +29,25 @@ def merge(a: requirements_pb2.Requirements, b: requirements_pb2.Requirements) ->
     )
     if a.accelerator_kind and b.accelerator_kind and a.accelerator_kind != b.accelerator_kind:
         raise InvalidInput(
-            f"the model requires a {a.accelerator_kind} accelerator, the call a {b.accelerator_kind} one",
+            f"the model requires a {a.accelerator_kind} accelerator, the call a"
+            f" {b.accelerator_kind} one",
             field="requires.accelerator_kind",
         )
     for labels in (a.labels, b.labels):
         for key, value in labels.items():
             if merged.labels.get(key, value) != value:
                 raise InvalidInput(
-                    f"the model and the call require different values of label {key}", field="requires.labels"
+                    f"the model and the call require different values of label {key}",
+                    field="requires.labels",
                 )
             merged.labels[key] = value
     for frameworks in (a.frameworks, b.frameworks):
         for name, specifier in frameworks.items():
             _specifiers(name, specifier)
             known = merged.frameworks.get(name, "")
-            merged.frameworks[name] = ",".join(sorted({part for part in (known, specifier) if part}))
+            merged.frameworks[name] = ",".join(
+                sorted({part for part in (known, specifier) if part})
+            )
     return merged
 
 
@@ -67,14 +77,19 @@ def unmet(requires: requirements_pb2.Requirements, runtime: router.Runtime) -> l
     return missing
 
 
-def _unmet_accelerator(requires: requirements_pb2.Requirements, runtime: router.Runtime) -> list[str]:
-    if not (requires.accelerator_count or requires.accelerator_kind or requires.accelerator_memory_bytes):
+def _unmet_accelerator(
+    requires: requirements_pb2.Requirements, runtime: router.Runtime
+) -> list[str]:
+    if not (
+        requires.accelerator_count or requires.accelerator_kind or requires.accelerator_memory_bytes
+    ):
         return []
     count = max(1, requires.accelerator_count)
     suitable = [
         device
         for device in runtime.accelerators
-        if requires.accelerator_kind in ("", device.kind) and device.memory_bytes >= requires.accelerator_memory_bytes
+        if requires.accelerator_kind in ("", device.kind)
+        and device.memory_bytes >= requires.accelerator_memory_bytes
     ]
     if len(suitable) >= count:
         return []

@@ -1,10 +1,13 @@
-"""Whether the broker can be used, and since when it cannot. Time is an argument, in seconds of any monotonic clock."""
+"""Whether the broker can be used, and since when it cannot. Time is an argument, in seconds of any
+monotonic clock.
+"""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-# A broker that is back by then was hardly away: what came meanwhile waits for it. Later, callers are told at once.
+# A broker that is back by then was hardly away: what came meanwhile waits for it. Later, callers
+# are told at once.
 _PATIENCE_SECONDS = 3.0
 
 
@@ -32,7 +35,9 @@ class Outage:
         return True
 
     def lasts(self, now: float) -> str:
-        """The problem if it has lasted too long to wait for its end, otherwise "". Looks only while there is one."""
+        """The problem if it has lasted too long to wait for its end, otherwise "". Looks only while
+        there is one.
+        """
         if self._since is None or not self.seen(now) or now - self._since < _PATIENCE_SECONDS:
             return ""
         return self._broker.problem

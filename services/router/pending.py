@@ -1,5 +1,5 @@
-"""Requests that wait for an answer. Every ticket ends exactly once: by its answer, an error, its deadline or its
-caller.
+"""Requests that wait for an answer. Every ticket ends exactly once: by its answer, an error, its
+deadline or its caller.
 
 A late or repeated answer finds no ticket and is ignored.
 """
@@ -86,7 +86,9 @@ class PendingTable:
         return self._deadlines.due(now)
 
     def linger(self, ticket: Ticket, until: float) -> None:
-        """Keeps a ticket whose caller was told, for its answer says what the runtime was busy with; due once more."""
+        """Keeps a ticket whose caller was told, for its answer says what the runtime was busy with;
+        due once more.
+        """
         self._deadlines.discard(ticket)
         ticket.answered, ticket.lingers, ticket.deadline = None, True, until
         self._deadlines.add(ticket)

@@ -1,4 +1,6 @@
-"""Where models run: `plan(demands, fleet) -> actions`. A pure function; somebody else carries the actions out."""
+"""Where models run: `plan(demands, fleet) -> actions`. A pure function; somebody else carries the
+actions out.
+"""
 
 from __future__ import annotations
 
@@ -52,31 +54,43 @@ def candidates(demand: Demand, members: Iterable[Member]) -> list[Member]:
     return [
         member
         for member in members
-        if member.usable and demand.format in member.runtime.formats and not unmet(demand.requires, member.runtime)
+        if member.usable
+        and demand.format in member.runtime.formats
+        and not unmet(demand.requires, member.runtime)
     ]
 
 
 def explain(demand: Demand, members: Iterable[Member]) -> ServiceError:
-    """Why nobody can serve the demand, as the error to be raised. To be called when `candidates` is empty."""
+    """Why nobody can serve the demand, as the error to be raised. To be called when `candidates` is
+    empty.
+    """
     usable = [member.runtime for member in members if member.usable]
     if not usable:
         return NoRuntimeAvailable("no runtime is attached to the router; start one and try again")
     with_format = [runtime for runtime in usable if demand.format in runtime.formats]
     if not with_format:
         return RequirementUnmet(
-            f"no runtime can load the format {demand.format}; attach one that has its framework installed and allowed",
+            f"no runtime can load the format {demand.format}; attach one that has its framework"
+            " installed and allowed",
             format=demand.format,
         )
     lacking = [unmet(demand.requires, runtime) for runtime in with_format]
     nobody_has = [what for what in lacking[0] if all(what in others for others in lacking)]
-    what = " and ".join(nobody_has) or "all of " + " and ".join(sorted({part for parts in lacking for part in parts}))
+    what = " and ".join(nobody_has) or "all of " + " and ".join(
+        sorted({part for parts in lacking for part in parts})
+    )
     return RequirementUnmet(
-        f"no runtime meets the requirement {what}; attach one that does or ask for less", requirement=what
+        f"no runtime meets the requirement {what}; attach one that does or ask for less",
+        requirement=what,
     )
 
 
-def plan(demands: Mapping[str, Demand], members: Iterable[Member], now: float, idle_seconds: float) -> list[Action]:
-    """What must change so that every demand is served, by more replicas where requests pile up, and nothing idles."""
+def plan(
+    demands: Mapping[str, Demand], members: Iterable[Member], now: float, idle_seconds: float
+) -> list[Action]:
+    """What must change so that every demand is served, by more replicas where requests pile up, and
+    nothing idles.
+    """
     members = list(members)
     actions: list[Action] = []
     for demand in demands.values():
@@ -94,8 +108,14 @@ def _serve_more(demand: Demand, members: list[Member], now: float) -> list[Actio
     able = candidates(demand, members)
     serving = [member for member in able if _serves(member, demand.key, now)]
     slots = sum(max(1, member.runtime.slots) for member in serving) or 1
-    wanted = max(1, len(serving), math.ceil(demand.pending / (slots * PENDING_PER_SLOT)) if serving else 1)
-    free = [member for member in able if member not in serving and now >= member.retry_at.get(demand.key, 0.0)]
+    wanted = max(
+        1, len(serving), math.ceil(demand.pending / (slots * PENDING_PER_SLOT)) if serving else 1
+    )
+    free = [
+        member
+        for member in able
+        if member not in serving and now >= member.retry_at.get(demand.key, 0.0)
+    ]
     free.sort(key=_load)
     return [Serve(member.instance, demand) for member in free[: max(0, wanted - len(serving))]]
 
@@ -108,7 +128,9 @@ def _serves(member: Member, key: str, now: float) -> bool:
 
 
 def failure(demand: Demand, members: Iterable[Member]) -> ServiceError | None:
-    """Why nobody serves the demand although some tried: what they reported, None while one may still succeed."""
+    """Why nobody serves the demand although some tried: what they reported, None while one may
+    still succeed.
+    """
     found: ServiceError | None = None
     for member in candidates(demand, members):
         model = member.served(demand.key)

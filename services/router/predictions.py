@@ -1,7 +1,7 @@
 """One prediction, from a name and tensors to an answer: resolve → validate → place → dispatch.
 
-What a client's requests have in common is looked up, not worked out: a call of a model that is known and served goes
-to its queue without waiting for anything.
+What a client's requests have in common is looked up, not worked out: a call of a model that is
+known and served goes to its queue without waiting for anything.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ class Predictions:
     """The use case behind every call of a model."""
 
     def __init__(
-        self, directory: ModelDirectory, serving: Serving, dispatcher: Dispatcher, max_input_bytes: int
+        self,
+        directory: ModelDirectory,
+        serving: Serving,
+        dispatcher: Dispatcher,
+        max_input_bytes: int,
     ) -> None:
         self.directory, self.serving, self._dispatcher = directory, serving, dispatcher
         self._max_input_bytes = max_input_bytes
@@ -64,7 +68,8 @@ class Predictions:
         return callee
 
     async def find(self, name: ModelName) -> Callee:
-        """What the name means; what it meant before, while that is served and what it means now is not yet.
+        """What the name means; what it meant before, while that is served and what it means now is
+        not yet.
 
         Raises ModelNotFound and its siblings.
         """
@@ -87,7 +92,11 @@ class Predictions:
     def _answers(self, callee: Callee) -> bool:
         """Whether the version was called before and can be called again at once."""
         demand = callee.demand
-        return demand is not None and self.serving.keeps(demand) and self.serving.fleet.ready(demand.key)
+        return (
+            demand is not None
+            and self.serving.keeps(demand)
+            and self.serving.fleet.ready(demand.key)
+        )
 
     def callee(self, version: repository.ModelVersion) -> Callee:
         """A version, ready to be called."""
@@ -108,21 +117,37 @@ class Predictions:
         demand.last_used = time.monotonic()
         return demand
 
-    def send(self, callee: Callee, demand: Demand, work: work_pb2.WorkItem, deadline: float, answered: Answered) -> str:
-        """Checks the work and sends it to a queue that is served; `answered` hears of every answer and of the end.
+    def send(
+        self,
+        callee: Callee,
+        demand: Demand,
+        work: work_pb2.WorkItem,
+        deadline: float,
+        answered: Answered,
+    ) -> str:
+        """Checks the work and sends it to a queue that is served; `answered` hears of every answer
+        and of the end.
 
-        Returns the id to cancel it by. Raises InvalidInput, TooLarge, Overloaded, and what `Dispatcher.submit` raises.
+        Returns the id to cancel it by. Raises InvalidInput, TooLarge, Overloaded, and what
+        `Dispatcher.submit` raises.
         """
         method = callee.method(work.method)
         if method.decoupled and not work.stream:
-            raise NotImplementedHere("this model gives several answers to a request; call it over a stream")
+            raise NotImplementedHere(
+                "this model gives several answers to a request; call it over a stream"
+            )
         self._check_size(work)
         method.check(work)
         tenant = work.context.get(keys.PRINCIPAL, "")
         if callee.policy.default_timeout:  # a request may ask for less, not for more
             deadline = min(deadline, time.monotonic() + callee.policy.default_timeout)
         return self._dispatcher.submit(
-            demand.key, work, deadline=deadline, tenant=tenant, policy=callee.policy, answered=answered
+            demand.key,
+            work,
+            deadline=deadline,
+            tenant=tenant,
+            policy=callee.policy,
+            answered=answered,
         )
 
     def cancel(self, id: str) -> None:
@@ -133,7 +158,8 @@ class Predictions:
         size = sum(len(tensor.data) for tensor in work.inputs)
         if size > self._max_input_bytes:
             raise TooLarge(
-                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send fewer rows at a time",
+                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send"
+                " fewer rows at a time",
                 limit=self._max_input_bytes,
             )
 
@@ -145,7 +171,9 @@ class Predictions:
         outputs: Sequence[str] = (),
         requires: requirements_pb2.Requirements = _NOTHING,
     ) -> Answer:
-        """Calls `method` of a resolved version. Raises the error classes of `services.wire.errors`."""
+        """Calls `method` of a resolved version. Raises the error classes of
+        `services.wire.errors`.
+        """
         call = context.current()
         deadline = time.monotonic() + (call.remaining() if call else 30.0) - _MARGIN_SECONDS
         work = work_pb2.WorkItem(
@@ -158,7 +186,9 @@ class Predictions:
         try:
             if not self.serving.fleet.ready(demand.key):
                 await self.serving.ready(demand, deadline)
-            reply = await self._call(lambda answered: self.send(callee, demand, work, deadline, answered))
+            reply = await self._call(
+                lambda answered: self.send(callee, demand, work, deadline, answered)
+            )
         finally:
             self._count(callee, reply, time.perf_counter_ns() - began)
         if reply.HasField("error"):
@@ -167,7 +197,9 @@ class Predictions:
 
     def _count(self, callee: Callee, reply: work_pb2.WorkReply | None, total_ns: int) -> None:
         ok = reply is not None and not reply.HasField("error")
-        self.statistics.record(callee.name, reply, ok=ok, now_ms=int(time.time() * 1000), total_ns=total_ns)
+        self.statistics.record(
+            callee.name, reply, ok=ok, now_ms=int(time.time() * 1000), total_ns=total_ns
+        )
 
     async def _call(self, send: Callable[[Answered], str]) -> work_pb2.WorkReply:
         future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,6 @@
-"""What the dispatcher counts. Label children are cached: looking them up costs more than counting."""
+"""What the dispatcher counts. Label children are cached: looking them up costs more than
+counting.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,12 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-DEADLINE_PASSED, BROKER_FULL, BROKER_DOWN, CANCELLED = "deadline_passed", "broker_full", "broker_down", "cancelled"
+DEADLINE_PASSED, BROKER_FULL, BROKER_DOWN, CANCELLED = (
+    "deadline_passed",
+    "broker_full",
+    "broker_down",
+    "cancelled",
+)
 
 
 class DispatchMetrics:
@@ -19,15 +26,21 @@ class DispatchMetrics:
             ["model", "reason"],
             registry=registry,
         )
-        self._queued = Gauge("stellwerk_queued", "Requests waiting in this router", ["key"], registry=registry)
-        self._underway = Gauge("stellwerk_in_flight", "Cost of what is sent and unanswered", ["key"], registry=registry)
+        self._queued = Gauge(
+            "stellwerk_queued", "Requests waiting in this router", ["key"], registry=registry
+        )
+        self._underway = Gauge(
+            "stellwerk_in_flight", "Cost of what is sent and unanswered", ["key"], registry=registry
+        )
         self._children: dict[tuple[str, str], Counter] = {}
 
     def rejected(self, key: str, reason: str) -> None:
         """Counts a request of a serving key."""
         child = self._children.get((key, reason))
         if child is None:
-            child = self._children[key, reason] = self._rejections.labels(key.rpartition("/")[0], reason)
+            child = self._children[key, reason] = self._rejections.labels(
+                key.rpartition("/")[0], reason
+            )
         child.inc()
 
     def watch(self, key: str, queued: Callable[[], float], underway: Callable[[], float]) -> None:

@@ -44,8 +44,12 @@ class Parts:
 
 
 def bind(process: Process, parts: Parts) -> None:
-    """Has the process serve predictions, the fleet's streams, the gateways' streams and the inference protocol."""
-    router = RouterServicer(parts.predictions, parts.serving, parts.dispatcher, parts.pending, parts.broker)
+    """Has the process serve predictions, the fleet's streams, the gateways' streams and the
+    inference protocol.
+    """
+    router = RouterServicer(
+        parts.predictions, parts.serving, parts.dispatcher, parts.pending, parts.broker
+    )
     process.serve(
         router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
         router_service_pb2_grpc.add_RouterServiceServicer_to_server,
@@ -57,7 +61,9 @@ def bind(process: Process, parts: Parts) -> None:
         FleetServicer(parts.serving, process.instance, process.log),
     )
     statistics = parts.predictions.statistics
-    journal = CallJournal(process.call_metrics, statistics, process.tracing, process.journal.note, process.log)
+    journal = CallJournal(
+        process.call_metrics, statistics, process.tracing, process.journal.note, process.log
+    )
     calls = CallServicer(parts.predictions, process.verifier, journal, process.log)
     process.on_drain(calls.drain)
     process.serve(
@@ -65,12 +71,18 @@ def bind(process: Process, parts: Parts) -> None:
         add_calls_to_server,
         calls,
     )
-    tools = Tools(statistics, process.tracing, LogSettings(process.log_levels, process.settings.log_format))
+    tools = Tools(
+        statistics, process.tracing, LogSettings(process.log_levels, process.settings.log_format)
+    )
     process.serve(
         inference_messages.DESCRIPTOR.services_by_name["GRPCInferenceService"],
         inference_stubs.add_GRPCInferenceServiceServicer_to_server,
         InferenceServicer(
-            parts.predictions, parts.serving, lambda: not process.readiness.reasons(), inference_messages, tools
+            parts.predictions,
+            parts.serving,
+            lambda: not process.readiness.reasons(),
+            inference_messages,
+            tools,
         ),
     )
 

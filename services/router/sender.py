@@ -1,5 +1,5 @@
-"""Sends lanes' envelopes and hears the broker's confirms. Work that the broker cannot take now is held back and tried
-again."""
+"""Sends lanes' envelopes and hears the broker's confirms. Work that the broker cannot take now is
+held back and tried again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,13 @@ class Sender:
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        self._broker, self._reply_to, self._end, self._clock, self._log = broker, reply_to, end, clock, log
+        self._broker, self._reply_to, self._end, self._clock, self._log = (
+            broker,
+            reply_to,
+            end,
+            clock,
+            log,
+        )
         self.outage = Outage(broker)
         # Kept, because asking for the running loop is a system call each time.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -48,7 +54,9 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, lane: Lane) -> None:
-        """Has the lane's work sent in the next turn of the loop, with what joins till then, if it is to be sent now."""
+        """Has the lane's work sent in the next turn of the loop, with what joins till then, if it
+        is to be sent now.
+        """
         if lane.woken or not lane.due:
             return
         now = self._clock()
@@ -67,7 +75,9 @@ class Sender:
             self.wake(lane)
 
     def lost(self, lane: Lane) -> None:
-        """The connection is another one: the queue may be gone, and no answer will have the lane's work sent."""
+        """The connection is another one: the queue may be gone, and no answer will have the lane's
+        work sent.
+        """
         lane.declared = False
         self._held.add(lane)
 
@@ -81,7 +91,9 @@ class Sender:
             lane.sends += 1
             message = self._message(lane.key, batch, now)
             if lane.declared:
-                self._post(lane, message).add_done_callback(partial(self._confirmed, lane, batch, message))
+                self._post(lane, message).add_done_callback(
+                    partial(self._confirmed, lane, batch, message)
+                )
             else:
                 self._declare(lane, batch, message)
         self.wake(lane)
@@ -109,12 +121,19 @@ class Sender:
         await self._post(lane, message)
 
     def _confirmed(
-        self, lane: Lane, batch: Sequence[Ticket], again: Message | None, posted: asyncio.Future[None]
+        self,
+        lane: Lane,
+        batch: Sequence[Ticket],
+        again: Message | None,
+        posted: asyncio.Future[None],
     ) -> None:
-        """The broker took the batch, or did not; `again` is the message if it may be tried once more."""
+        """The broker took the batch, or did not; `again` is the message if it may be tried once
+        more.
+        """
         error = None if posted.cancelled() else posted.exception()
         if isinstance(error, Unroutable) and again is not None:
-            # Nobody used the queue for so long that it went away; the broker did not take the message.
+            # Nobody used the queue for so long that it went away; the broker did not take the
+            # message.
             self._declare(lane, batch, again)
             return
         if posted.cancelled():
@@ -130,10 +149,16 @@ class Sender:
     def _end_late(self, ticket: Ticket, now: float) -> None:
         left = ticket.deadline - now
         if left < LEAST_SECONDS:
-            late = DeadlinePassed("the deadline passed when the request's turn came; give the call more time")
+            late = DeadlinePassed(
+                "the deadline passed when the request's turn came; give the call more time"
+            )
             self._end(ticket, late, rejections.DEADLINE_PASSED)
         else:
-            self._end(ticket, hopeless(f"the request's turn came {left:.3f} s before its deadline"), UNREACHABLE)
+            self._end(
+                ticket,
+                hopeless(f"the request's turn came {left:.3f} s before its deadline"),
+                UNREACHABLE,
+            )
 
     def _failed(self, lane: Lane, batch: Sequence[Ticket], error: ServiceError) -> None:
         lane.declared = False

@@ -1,4 +1,6 @@
-"""RouterService: predictions in the platform's own words, and what the router knows of its fleet."""
+"""RouterService: predictions in the platform's own words, and what the router knows of its
+fleet.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ class RouterServicer:
     """Message in, use case, message out."""
 
     def __init__(
-        self, predictions: Predictions, serving: Serving, dispatcher: Dispatcher, pending: PendingTable, broker: Broker
+        self,
+        predictions: Predictions,
+        serving: Serving,
+        dispatcher: Dispatcher,
+        pending: PendingTable,
+        broker: Broker,
     ) -> None:
         self._predictions, self._serving, self._dispatcher = predictions, serving, dispatcher
         self._pending, self._broker = pending, broker
@@ -34,9 +41,13 @@ class RouterServicer:
             raise InvalidInput("give either inputs or instances, not both")
         method = request.method or DEFAULT_METHOD
         inputs = (
-            [instances.to_tensor(request.instances, signature_of(version, method))] if plain else list(request.inputs)
+            [instances.to_tensor(request.instances, signature_of(version, method))]
+            if plain
+            else list(request.inputs)
         )
-        answer = await self._predictions.predict(version, method, inputs, list(request.output_names), request.requires)
+        answer = await self._predictions.predict(
+            version, method, inputs, list(request.output_names), request.requires
+        )
         response = messages.PredictResponse(model_version=version.name, runtime=answer.runtime)
         if plain and answer.outputs:
             response.predictions.CopyFrom(instances.from_tensor(answer.outputs[0]))
@@ -44,17 +55,23 @@ class RouterServicer:
             response.outputs.extend(answer.outputs)
         return response
 
-    async def ListRuntimes(self, request: messages.ListRuntimesRequest, _: Any) -> messages.ListRuntimesResponse:
+    async def ListRuntimes(
+        self, request: messages.ListRuntimesRequest, _: Any
+    ) -> messages.ListRuntimesResponse:
         return messages.ListRuntimesResponse(runtimes=self._serving.fleet.runtimes())
 
-    async def GetRuntime(self, request: messages.GetRuntimeRequest, _: Any) -> messages.GetRuntimeResponse:
+    async def GetRuntime(
+        self, request: messages.GetRuntimeRequest, _: Any
+    ) -> messages.GetRuntimeResponse:
         parse_single(request.name, "runtimes", "runtime")
         for runtime in self._serving.fleet.runtimes():
             if runtime.name == request.name:
                 return messages.GetRuntimeResponse(runtime=runtime)
         raise RuntimeNotFound(f"no runtime {request.name} is attached", name=request.name)
 
-    async def ListQueues(self, request: messages.ListQueuesRequest, _: Any) -> messages.ListQueuesResponse:
+    async def ListQueues(
+        self, request: messages.ListQueuesRequest, _: Any
+    ) -> messages.ListQueuesResponse:
         response = messages.ListQueuesResponse(broker=self._broker.description)
         for key in self._dispatcher.used_keys():
             name = topology.inference_queue(key).name

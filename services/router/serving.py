@@ -1,4 +1,6 @@
-"""Keeps models served: takes demands from requests, has `plan` decide, tells runtimes, lets requests wait for them."""
+"""Keeps models served: takes demands from requests, has `plan` decide, tells runtimes, lets
+requests wait for them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.type.v1 import requirements_pb2
 
 _INTERVAL = 0.5
-# A fleet that has just lost its last runtime for a key gets this long to find another before callers are told.
+# A fleet that has just lost its last runtime for a key gets this long to find another before
+# callers are told.
 _GRACE_SECONDS = 3.0
 
 
@@ -30,13 +33,25 @@ Outgoing = asyncio.Queue[messages.AttachResponse | None]
 class Serving:
     """The demands, and what is being done about them."""
 
-    def __init__(self, fleet: Fleet, pending: PendingTable, idle_seconds: float, forget: Callable[[str], None]) -> None:
-        self.fleet, self._pending, self._idle_seconds, self._forget = fleet, pending, idle_seconds, forget
+    def __init__(
+        self,
+        fleet: Fleet,
+        pending: PendingTable,
+        idle_seconds: float,
+        forget: Callable[[str], None],
+    ) -> None:
+        self.fleet, self._pending, self._idle_seconds, self._forget = (
+            fleet,
+            pending,
+            idle_seconds,
+            forget,
+        )
         self.demands: dict[str, Demand] = {}
         self._outgoing: dict[str, Outgoing] = {}
         self._changed = asyncio.Event()
         self._unserved_since: dict[str, float] = {}
-        # A router that just started hears of its fleet within moments; until then "no runtime" is not known.
+        # A router that just started hears of its fleet within moments; until then "no runtime" is
+        # not known.
         self._started = time.monotonic()
 
     def attach(self, instance: str, outgoing: Outgoing) -> None:
@@ -50,7 +65,9 @@ class Serving:
             self.fleet.detach(instance)
             self.reconcile()
 
-    def demand(self, version: repository.ModelVersion, requires: requirements_pb2.Requirements) -> Demand:
+    def demand(
+        self, version: repository.ModelVersion, requires: requirements_pb2.Requirements
+    ) -> Demand:
         """That this version be served under these requirements; the hot path, it only looks up."""
         merged = matching.merge(version.requires, requires)
         key = topology.serving_key(version.name, merged)
@@ -81,7 +98,10 @@ class Serving:
             members = self.fleet.members.values()
             if not placement.candidates(demand, members):
                 error = placement.explain(demand, members)
-                if not isinstance(error, NoRuntimeAvailable) or time.monotonic() - self._started > _GRACE_SECONDS:
+                if (
+                    not isinstance(error, NoRuntimeAvailable)
+                    or time.monotonic() - self._started > _GRACE_SECONDS
+                ):
                     raise error
             failed = placement.failure(demand, members)
             if failed is not None:
@@ -89,20 +109,26 @@ class Serving:
             await self._wait_for_change(deadline)
 
     async def load(self, version: repository.ModelVersion, deadline: float) -> None:
-        """Returns when a runtime answers the version. One that could not be loaded is tried again now. Raises as
-        `ready` does."""
+        """Returns when a runtime answers the version. One that could not be loaded is tried again
+        now. Raises as `ready` does."""
         demand = self.demand(version, requirements_pb2.Requirements())
         for member in self.fleet.members.values():
             member.retry_at.pop(demand.key, None)
         await self.ready(demand, deadline)
 
     async def unload(self, model: str, deadline: float) -> None:
-        """Has every version of buckets/{bucket}/models/{model} let go, after the answers to what was already asked.
+        """Has every version of buckets/{bucket}/models/{model} let go, after the answers to what
+        was already asked.
 
-        Returns when no runtime has it any more, or at the deadline; what is asked for meanwhile is kept and served.
+        Returns when no runtime has it any more, or at the deadline; what is asked for meanwhile is
+        kept and served.
         """
         self.reconcile()
-        idle = [demand for demand in self.demands.values() if demand.model_version.startswith(f"{model}/versions/")]
+        idle = [
+            demand
+            for demand in self.demands.values()
+            if demand.model_version.startswith(f"{model}/versions/")
+        ]
         for demand in idle:
             demand.last_used = -math.inf
         self.reconcile()
@@ -117,7 +143,9 @@ class Serving:
     async def _wait_for_change(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise DeadlinePassed("the model was not loaded before the deadline; give the first call more time")
+            raise DeadlinePassed(
+                "the model was not loaded before the deadline; give the first call more time"
+            )
         try:
             await asyncio.wait_for(self._changed.wait(), min(left, _INTERVAL))
         except TimeoutError:
@@ -130,12 +158,16 @@ class Serving:
         self._changed.clear()
 
     def _act(self) -> None:
-        """Plans and carries out. Who waits for a change calls this one, lest those who wait wake each other."""
+        """Plans and carries out. Who waits for a change calls this one, lest those who wait wake
+        each other.
+        """
         now = time.monotonic()
         for demand in self.demands.values():
             demand.pending = self._pending.count(demand.key)
         self._adopt(now)
-        for action in placement.plan(self.demands, self.fleet.members.values(), now, self._idle_seconds):
+        for action in placement.plan(
+            self.demands, self.fleet.members.values(), now, self._idle_seconds
+        ):
             self._carry_out(action, now)
         self._drop_idle(now)
         self._fail_unserved(now)
@@ -159,17 +191,25 @@ class Serving:
             serve = messages.Serve(key=demand.key, model_version=demand.model_version)
             outgoing.put_nowait(messages.AttachResponse(serve=serve))
         else:
-            outgoing.put_nowait(messages.AttachResponse(stop_serving=messages.StopServing(key=action.key)))
+            outgoing.put_nowait(
+                messages.AttachResponse(stop_serving=messages.StopServing(key=action.key))
+            )
 
     def _drop_idle(self, now: float) -> None:
         served = self.fleet.known_keys()
         for key, demand in list(self.demands.items()):
-            if key not in served and not demand.pending and now - demand.last_used >= self._idle_seconds:
+            if (
+                key not in served
+                and not demand.pending
+                and now - demand.last_used >= self._idle_seconds
+            ):
                 del self.demands[key]
                 self._forget(key)
 
     def _fail_unserved(self, now: float) -> None:
-        """Requests already sent to a queue that nobody will ever read are told so instead of timing out."""
+        """Requests already sent to a queue that nobody will ever read are told so instead of timing
+        out.
+        """
         for key, demand in self.demands.items():
             members = self.fleet.members.values()
             if not demand.pending or self.fleet.ready(key) or placement.candidates(demand, members):

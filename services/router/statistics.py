@@ -1,7 +1,9 @@
-"""What became of the requests of each model version since the router started, and where their time went.
+"""What became of the requests of each model version since the router started, and where their time
+went.
 
-Pure counting on the hot path, in plain integers; the words and the units are those of the Open Inference Protocol's
-statistics extension: nanoseconds, and milliseconds since 1970. Memory is bounded whatever callers send.
+Pure counting on the hot path, in plain integers; the words and the units are those of the Open
+Inference Protocol's statistics extension: nanoseconds, and milliseconds since 1970. Memory is
+bounded whatever callers send.
 """
 
 from __future__ import annotations
@@ -53,7 +55,12 @@ class Place:
 
     def __init__(self) -> None:
         self.compute_infer, self.compute_output = Duration(), Duration()
-        self.success, self.fail, self.empty, self.cancel = Duration(), Duration(), Duration(), Duration()
+        self.success, self.fail, self.empty, self.cancel = (
+            Duration(),
+            Duration(),
+            Duration(),
+            Duration(),
+        )
 
 
 class Counts:
@@ -80,11 +87,19 @@ class Statistics:
         self._counts: dict[str, Counts] = {}
 
     def record(
-        self, version_name: str, reply: work_pb2.WorkReply | None, *, ok: bool, now_ms: int, total_ns: int
+        self,
+        version_name: str,
+        reply: work_pb2.WorkReply | None,
+        *,
+        ok: bool,
+        now_ms: int,
+        total_ns: int,
     ) -> None:
-        """One request has ended after `total_ns` in the router; `reply` is the runtime's answer, None if none came.
+        """One request has ended after `total_ns` in the router; `reply` is the runtime's answer,
+        None if none came.
 
-        A reply that more follow ends no request: it counts as a call of the model at most. See `record_answer`.
+        A reply that more follow ends no request: it counts as a call of the model at most. See
+        `record_answer`.
         """
         counts = self._counts.get(version_name)
         if counts is None:
@@ -111,11 +126,19 @@ class Statistics:
         counts.output_ns += reply.output_ns
 
     def record_answer(
-        self, version_name: str, place: int, reply: work_pb2.WorkReply | None, *, ok: bool, total_ns: int
+        self,
+        version_name: str,
+        place: int,
+        reply: work_pb2.WorkReply | None,
+        *,
+        ok: bool,
+        total_ns: int,
     ) -> None:
-        """One of the answers of a decoupled model, the `place`-th from 0, `total_ns` after the one before it.
+        """One of the answers of a decoupled model, the `place`-th from 0, `total_ns` after the one
+        before it.
 
-        Without a reply its caller went away; `ok` with a reply that has no outputs is an empty answer.
+        Without a reply its caller went away; `ok` with a reply that has no outputs is an empty
+        answer.
         """
         counts = self._counts.get(version_name)
         if counts is None:
@@ -166,9 +189,12 @@ def _call(counts: Counts, reply: work_pb2.WorkReply) -> None:
     batch.output_ns += reply.output_ns
 
 
-def describe(name: str, version: str, counts: Counts, *, memory_bytes: int, caches: bool) -> messages.ModelStatistics:
-    """The counts as the protocol's message. `caches`: answers are kept, so each call was a look-up in vain, whose time
-    nobody takes. The requests' compute times are those of the calls they were joined into."""
+def describe(
+    name: str, version: str, counts: Counts, *, memory_bytes: int, caches: bool
+) -> messages.ModelStatistics:
+    """The counts as the protocol's message. `caches`: answers are kept, so each call was a look-up
+    in vain, whose time nobody takes. The requests' compute times are those of the calls they were
+    joined into."""
     computed = counts.oks - counts.hits
     duration: Callable[..., Any] = messages.StatisticDuration
     described = messages.ModelStatistics(

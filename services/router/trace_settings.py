@@ -1,7 +1,9 @@
-"""The protocol's trace settings, as far as they mean something here: which of the router's calls become spans.
+"""The protocol's trace settings, as far as they mean something here: which of the router's calls
+become spans.
 
-Spans go to the collector that the router was started with, so there is no file and no flush; a call that is not chosen
-passes its caller's trace on as it came. What is read can be written back unchanged.
+Spans go to the collector that the router was started with, so there is no file and no flush; a call
+that is not chosen passes its caller's trace on as it came. What is read can be written back
+unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ _OFF, _TIMESTAMPS = "OFF", "TIMESTAMPS"
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _NO_LIMIT = "-1"
 # Settings that the protocol knows and that cannot be anything else here.
-_FIXED: dict[str, Sequence[str]] = {"trace_mode": ["opentelemetry"], "trace_file": [""], "log_frequency": ["0"]}
+_FIXED: dict[str, Sequence[str]] = {
+    "trace_mode": ["opentelemetry"],
+    "trace_file": [""],
+    "log_frequency": ["0"],
+}
 
 
 def read(tracing: Tracing) -> dict[str, Sequence[str]]:
@@ -32,9 +38,11 @@ def read(tracing: Tracing) -> dict[str, Sequence[str]]:
 
 
 def change(tracing: Tracing, given: Mapping[str, Sequence[str]]) -> None:
-    """Changes the settings given; one without values returns to what it was at start. All are changed or none.
+    """Changes the settings given; one without values returns to what it was at start. All are
+    changed or none.
 
-    Raises InvalidInput for a setting that does not exist or cannot have this value, NotReady without a collector.
+    Raises InvalidInput for a setting that does not exist or cannot have this value, NotReady
+    without a collector.
     """
     sampling, usual = tracing.sampling, Sampling()
     for name, values in given.items():
@@ -42,14 +50,20 @@ def change(tracing: Tracing, given: Mapping[str, Sequence[str]]) -> None:
             sampling = _CHANGES[name](sampling, values) if values else _reset(name, sampling, usual)
         elif name not in _FIXED:
             known = ", ".join([*_CHANGES, *_FIXED])
-            raise InvalidInput(f"there is no trace setting '{name[:64]}'; there are {known}", setting=name[:64])
+            raise InvalidInput(
+                f"there is no trace setting '{name[:64]}'; there are {known}", setting=name[:64]
+            )
         elif values and list(values) != list(_FIXED[name]):
             raise InvalidInput(
-                f"{name} cannot be changed: spans go to the collector that the router was started with", setting=name
+                f"{name} cannot be changed: spans go to the collector that the router was started"
+                " with",
+                setting=name,
             )
     asked = list(given.get("trace_level", ()))
     if asked and sampling.on and not tracing.exports:
-        raise NotReady("there is no collector to trace to; start the router with STELLWERK_OTEL_ENDPOINT")
+        raise NotReady(
+            "there is no collector to trace to; start the router with STELLWERK_OTEL_ENDPOINT"
+        )
     tracing.sampling = sampling
 
 
@@ -61,7 +75,8 @@ def _reset(name: str, sampling: Sampling, usual: Sampling) -> Sampling:
 def _level(sampling: Sampling, values: Sequence[str]) -> Sampling:
     if not set(values) <= {_OFF, _TIMESTAMPS} or len(values) != 1:
         raise InvalidInput(
-            f"trace_level is {_OFF} or {_TIMESTAMPS}: spans hold times and no tensors", setting="trace_level"
+            f"trace_level is {_OFF} or {_TIMESTAMPS}: spans hold times and no tensors",
+            setting="trace_level",
         )
     return replace(sampling, on=values[0] == _TIMESTAMPS)
 
@@ -69,12 +84,17 @@ def _level(sampling: Sampling, values: Sequence[str]) -> Sampling:
 def _rate(sampling: Sampling, values: Sequence[str]) -> Sampling:
     rate = _whole("trace_rate", values)
     if not rate:
-        raise InvalidInput("trace_rate is a whole number from 1: one call in so many is traced", setting="trace_rate")
+        raise InvalidInput(
+            "trace_rate is a whole number from 1: one call in so many is traced",
+            setting="trace_rate",
+        )
     return replace(sampling, every=rate)
 
 
 def _count(sampling: Sampling, values: Sequence[str]) -> Sampling:
-    return replace(sampling, left=None if list(values) == [_NO_LIMIT] else _whole("trace_count", values))
+    return replace(
+        sampling, left=None if list(values) == [_NO_LIMIT] else _whole("trace_count", values)
+    )
 
 
 def _whole(name: str, values: Sequence[str]) -> int:

@@ -1,4 +1,5 @@
-"""What names meant until a moment ago: while a new version is being loaded, the one before it can still answer.
+"""What names meant until a moment ago: while a new version is being loaded, the one before it can
+still answer.
 
 See docs/decisions/0021. Pure; time is an argument, in seconds of any monotonic clock.
 """
@@ -11,8 +12,8 @@ from dataclasses import dataclass, field
 from services.wire.names import ModelName
 from stellwerk.repository.v1 import repository_service_pb2 as messages
 
-# So long calls wait for the new version: who stored it and calls it at once is answered by it, if it loads as models
-# mostly do. Afterwards the one before answers at once.
+# So long calls wait for the new version: who stored it and calls it at once is answered by it, if
+# it loads as models mostly do. Afterwards the one before answers at once.
 PATIENCE_SECONDS = 2.0
 # The share of its time that a call waits at most.
 _SHARE = 0.5

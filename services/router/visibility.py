@@ -1,4 +1,6 @@
-"""Which models the caller may see, for the RPCs that are about many models and so declare no resource."""
+"""Which models the caller may see, for the RPCs that are about many models and so declare no
+resource.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ def require(bucket: str) -> None:
     """Raises NotPermitted unless the caller may see the bucket's models."""
     if not sees(bucket):
         raise NotPermitted(
-            f"this needs the permission {_PERMISSION} on buckets/{bucket}; ask an administrator for a role that has it",
+            f"this needs the permission {_PERMISSION} on buckets/{bucket}; ask an administrator for"
+            " a role that has it",
             permission=_PERMISSION,
         )

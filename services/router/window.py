@@ -1,12 +1,13 @@
-"""How much may be with the broker unanswered. What has been sent can no longer be put in order, expired or taken back,
-so it is as little as keeps the runtimes busy. Pure."""
+"""How much may be with the broker unanswered. What has been sent can no longer be put in order,
+expired or taken back, so it is as little as keeps the runtimes busy. Pure."""
 
 from __future__ import annotations
 
-# Before anything is known; a runtime that joins requests shows within a few calls how many it likes.
+# Before anything is known; a runtime that joins requests shows within a few calls how many it
+# likes.
 _FIRST_PER_SLOT = 16
-# Where the model costs next to nothing, the window holds this much time: it fills a round trip through the broker, and
-# an envelope is worth sending.
+# Where the model costs next to nothing, the window holds this much time: it fills a round trip
+# through the broker, and an envelope is worth sending.
 _ROUND_TRIP_SECONDS = 0.01
 # A larger call is better if it saves this share of what a request takes.
 _WORTH_SAVING = 0.1
@@ -32,8 +33,9 @@ class CallSizes:
     def best(self, turn: float) -> float:
         """The smallest size that no larger one beats by much; 0 if no call was seen.
 
-        `turn` is the time of a slot that a unit of cost takes in all; 0 to compare calls with each other alone. A call
-        of next to no time need not be larger, however much that would save of it.
+        `turn` is the time of a slot that a unit of cost takes in all; 0 to compare calls with each
+        other alone. A call of next to no time need not be larger, however much that would save of
+        it.
         """
         least = None
         best = 0.0
@@ -47,11 +49,12 @@ class CallSizes:
 
 
 def window(sizes: CallSizes, rate: float, slots: int, *, reports: bool, per_slot: int) -> int:
-    """The cost that may be unanswered for `slots` slots at `rate` per second (0: not known), at most `per_slot` each.
+    """The cost that may be unanswered for `slots` slots at `rate` per second (0: not known), at
+    most `per_slot` each.
 
-    Every slot has a call running and one waiting. Of what waits, a slot can make a larger call than before, to see
-    whether that pays; a single slot needs one more for it. `reports` is whether the runtimes tell of their calls; for
-    those that do not the bound alone holds.
+    Every slot has a call running and one waiting. Of what waits, a slot can make a larger call than
+    before, to see whether that pays; a single slot needs one more for it. `reports` is whether the
+    runtimes tell of their calls; for those that do not the bound alone holds.
     """
     bound = per_slot * slots
     if not reports:

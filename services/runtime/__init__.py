@@ -1,1 +1,3 @@
-"""The runtime: executes work on loaded models; says what hardware, frameworks and labels it has; owns no truth."""
+"""The runtime: executes work on loaded models; says what hardware, frameworks and labels it has;
+owns no truth.
+"""

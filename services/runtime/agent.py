@@ -1,4 +1,6 @@
-"""The runtime as one thing: what it is, how its parts hang together, and the order in which it leaves."""
+"""The runtime as one thing: what it is, how its parts hang together, and the order in which it
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,12 @@ class Agent:
         for_models = settings.memory_bytes or self._memory // 2
         modules = tuple(part.strip() for part in settings.torch_modules.split(",") if part.strip())
         self.loader = ModelLoader(
-            FormatSettings(threads=threads, memory_bytes=for_models, torch_modules=modules, device=settings.devices),
+            FormatSettings(
+                threads=threads,
+                memory_bytes=for_models,
+                torch_modules=modules,
+                device=settings.devices,
+            ),
             allow_unsafe=settings.allow_unsafe_formats,
             log=around.log,
             loaded=self._executor.models_changed,
@@ -70,9 +77,15 @@ class Agent:
             fetched=around.metrics.artifact_fetches.inc,
         )
         self.cache = ModelCache(
-            for_models, self._artifacts, self.loader, around.metrics, imported=memory.spare_libraries
+            for_models,
+            self._artifacts,
+            self.loader,
+            around.metrics,
+            imported=memory.spare_libraries,
         )
-        self._replies = ReplySender(around.broker, max_message_bytes=settings.max_message_bytes, log=around.log)
+        self._replies = ReplySender(
+            around.broker, max_message_bytes=settings.max_message_bytes, log=around.log
+        )
         responses = ResponseCache(settings.response_cache_bytes)
         self._consumer = WorkConsumer(
             name=self.name,

@@ -1,5 +1,5 @@
-"""What a call answered, as replies. Each is serialised as an envelope of one: such bytes laid end to end are an
-envelope of all, so that nobody has to build or measure them twice.
+"""What a call answered, as replies. Each is serialised as an envelope of one: such bytes laid end
+to end are an envelope of all, so that nobody has to build or measure them twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from services.wire.errors import ServiceError, to_work_error
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 
-# A reply's own bytes beyond which no next one is written over it: what it held would stay in memory until the last.
+# A reply's own bytes beyond which no next one is written over it: what it held would stay in memory
+# until the last.
 _REUSED_BYTES = 64 * 1024
 
 
@@ -26,7 +27,10 @@ class ReplyWriter:
     def error(self, item_id: str, error: ServiceError, waited: float = 0.0) -> bytes:
         """The reply to an item that the model was not called for; `waited` are seconds."""
         reply = work_pb2.WorkReply(
-            id=item_id, error=to_work_error(error), runtime=self._runtime, queue_ns=max(0, int(waited * 1e9))
+            id=item_id,
+            error=to_work_error(error),
+            runtime=self._runtime,
+            queue_ns=max(0, int(waited * 1e9)),
         )
         return _frame(reply)
 
@@ -36,7 +40,12 @@ class ReplyWriter:
             work_pb2.WorkReply(
                 id=request.id,
                 outputs=[
-                    tensor_pb2.Tensor(name=column.name, datatype=column.datatype, shape=column.shape, data=column.all())
+                    tensor_pb2.Tensor(
+                        name=column.name,
+                        datatype=column.datatype,
+                        shape=column.shape,
+                        data=column.all(),
+                    )
                     for column in value.columns
                 ],
                 runtime=self._runtime,
@@ -60,7 +69,9 @@ class ReplyWriter:
         )
 
     def replies(self, piece: Piece, started: float) -> list[tuple[InHand, list[bytes]]]:
-        """The replies to the piece's requests that are still open, by message; with that the requests are answered."""
+        """The replies to the piece's requests that are still open, by message; with that the
+        requests are answered.
+        """
         found: list[tuple[InHand, list[bytes]]] = []
         ends = offsets(piece.requests)
         cut = len(piece.requests) > 1
@@ -101,7 +112,12 @@ class _Template:
             error=to_work_error(piece.error) if piece.error is not None else None,
         )
         self._outputs = [
-            (self._reply.outputs.add(name=column.name, datatype=column.datatype, shape=column.shape), column)
+            (
+                self._reply.outputs.add(
+                    name=column.name, datatype=column.datatype, shape=column.shape
+                ),
+                column,
+            )
             for column in piece.columns
         ]
         self._cut, self._rows = cut, 0

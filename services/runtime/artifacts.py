@@ -1,4 +1,6 @@
-"""Artifacts on this machine's disk, by digest: fetched once, checked, bounded, found again after a restart."""
+"""Artifacts on this machine's disk, by digest: fetched once, checked, bounded, found again after a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _READ_BYTES = 1024 * 1024
 class ArtifactCache:
     """A folder of artifacts named by their SHA-256. Only this process writes there."""
 
-    def __init__(self, folder: Path, capacity: int, download: Download, *, fetched: Callable[[], None]) -> None:
+    def __init__(
+        self, folder: Path, capacity: int, download: Download, *, fetched: Callable[[], None]
+    ) -> None:
         self._folder = folder
         self._download = download
         self._fetched = fetched
@@ -53,11 +57,14 @@ class ArtifactCache:
     async def open(self, version: repository_pb2.ModelVersion) -> AsyncIterator[Path]:
         """The version's artifact as a file that stays for as long as this is open.
 
-        Raises Corrupt if what the repository sends has another digest, Overloaded if there is no room for it.
+        Raises Corrupt if what the repository sends has another digest, Overloaded if there is no
+        room for it.
         """
         digest = version.sha256
         if not _DIGEST.fullmatch(digest):
-            raise Corrupt("the version has no SHA-256; store the model again", model_version=version.name)
+            raise Corrupt(
+                "the version has no SHA-256; store the model again", model_version=version.name
+            )
         while not (digest in self._verified and self._kept.lease(digest)):
             await self._flights.run(digest, lambda: self._provide(version))
         try:
@@ -77,8 +84,9 @@ class ArtifactCache:
                 self._delete(gone)
         except NoRoom as exc:
             raise Overloaded(
-                f"the artifact of {version.size_bytes} bytes does not fit beside what this runtime's disk cache of "
-                f"{exc.capacity} bytes holds; raise STELLWERK_DISK_CACHE_BYTES or try again later",
+                f"the artifact of {version.size_bytes} bytes does not fit beside what this"
+                f" runtime's disk cache of {exc.capacity} bytes holds; raise"
+                " STELLWERK_DISK_CACHE_BYTES or try again later",
                 size_bytes=version.size_bytes,
                 capacity_bytes=exc.capacity,
             ) from None
@@ -100,7 +108,9 @@ class ArtifactCache:
         except OSError as exc:
             partial.unlink(missing_ok=True)
             if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise Overloaded("the runtime's disk is full; free some space there or try again later") from exc
+                raise Overloaded(
+                    "the runtime's disk is full; free some space there or try again later"
+                ) from exc
             raise
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -120,7 +130,8 @@ class ArtifactCache:
             await asyncio.to_thread(take, chunk)
         if received != version.size_bytes or digest.hexdigest() != version.sha256:
             raise Corrupt(
-                "the artifact that the repository sent is not the one that was stored; store the model again",
+                "the artifact that the repository sent is not the one that was stored; store the"
+                " model again",
                 model_version=version.name,
                 expected=version.sha256,
                 got=digest.hexdigest(),

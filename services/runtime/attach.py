@@ -1,4 +1,6 @@
-"""The runtime's side of the fleet stream: says what it has and does, does what the router asks, always comes back."""
+"""The runtime's side of the fleet stream: says what it has and does, does what the router asks,
+always comes back.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class Attachment:
     def report(self) -> fleet_pb2.Report:
         """What the runtime does now."""
         return fleet_pb2.Report(
-            models=self._serving.models(), in_flight=self._in_flight(), draining=self._serving.draining
+            models=self._serving.models(),
+            in_flight=self._in_flight(),
+            draining=self._serving.draining,
         )
 
     def _lost(self, why: str) -> None:
@@ -88,10 +92,13 @@ class Attachment:
         finally:
             stream.cancel()
 
-    async def _requests(self, advertisement: router_pb2.Runtime) -> AsyncIterator[fleet_pb2.AttachRequest]:
+    async def _requests(
+        self, advertisement: router_pb2.Runtime
+    ) -> AsyncIterator[fleet_pb2.AttachRequest]:
         yield fleet_pb2.AttachRequest(advertisement=advertisement)
         while True:
-            # The first report follows at once: a router that restarted learns what is served here already.
+            # The first report follows at once: a router that restarted learns what is served here
+            # already.
             self._news.clear()
             yield fleet_pb2.AttachRequest(report=self.report())
             try:

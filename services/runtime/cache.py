@@ -1,4 +1,6 @@
-"""Models in memory: loaded once however many ask, measured, let go least recently used first when room is needed."""
+"""Models in memory: loaded once however many ask, measured, let go least recently used first when
+room is needed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from services.runtime.single_flight import SingleFlight
 from services.wire.errors import Overloaded
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
-# A model that was loaded and pushed out again this often before its caller came to run is not tried any further.
+# A model that was loaded and pushed out again this often before its caller came to run is not tried
+# any further.
 _ATTEMPTS = 3
 
 
@@ -74,7 +77,8 @@ class ModelCache:
     async def lease(self, version: repository_pb2.ModelVersion) -> AsyncIterator[Resident]:
         """The model, kept in memory for as long as this is open.
 
-        Raises Overloaded if what is in use leaves no room, ModelFailed if it does not load, and what fetching raises.
+        Raises Overloaded if what is in use leaves no room, ModelFailed if it does not load, and
+        what fetching raises.
         """
         resident = await self._resident(version)
         try:
@@ -128,12 +132,15 @@ class ModelCache:
                 del self._waiting[name]
                 if name in self._unwanted:
                     self._drop_unused(name)
-        raise Overloaded("the runtime's memory for models is contended; try again", model_version=name)
+        raise Overloaded(
+            "the runtime's memory for models is contended; try again", model_version=name
+        )
 
     async def _bring_in(self, version: repository_pb2.ModelVersion) -> None:
         name = version.name
         try:
-            # The artifact's size stands in until the footprint is known, so that room is made before it is needed.
+            # The artifact's size stands in until the footprint is known, so that room is made
+            # before it is needed.
             self._evict(self._policy.add(name, version.size_bytes))
             async with self._artifacts.open(version) as path:
                 await self.settled()
@@ -148,8 +155,8 @@ class ModelCache:
         except NoRoom as exc:
             self._forget(name)
             raise Overloaded(
-                f"the model needs {exc.needed} more bytes of memory than are free of the {exc.capacity} that this "
-                "runtime may use for models",
+                f"the model needs {exc.needed} more bytes of memory than are free of the"
+                f" {exc.capacity} that this runtime may use for models",
                 needed_bytes=exc.needed,
                 capacity_bytes=exc.capacity,
             ) from None

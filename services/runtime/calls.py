@@ -1,5 +1,5 @@
-"""One model call in a worker thread: join, call, check, make columns; a failure in company is narrowed down to its
-culprit, and company that a model was not seen to bear is tried out first.
+"""One model call in a worker thread: join, call, check, make columns; a failure in company is
+narrowed down to its culprit, and company that a model was not seen to bear is tried out first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _MESSAGE_LENGTH = 200
 
 @dataclass(slots=True)
 class Piece:
-    """Requests that one call answered, in the order of their rows: columns for all, or an error for all."""
+    """Requests that one call answered, in the order of their rows: columns for all, or an error for
+    all.
+    """
 
     requests: Sequence[Request]
     columns: Sequence[Column] = ()
@@ -47,9 +49,11 @@ class Outcome:
 
 
 def execute(model: LoadedModel, requests: Sequence[Request]) -> Outcome:
-    """Calls the model for requests of one form, once if it can be; the pieces hold every request that is still open.
+    """Calls the model for requests of one form, once if it can be; the pieces hold every request
+    that is still open.
 
-    If that fails and there were several, each half is tried by itself: one bad request never fails its neighbours.
+    If that fails and there were several, each half is tried by itself: one bad request never fails
+    its neighbours.
     """
     outcome = Outcome()
     method = requests[0].form.method
@@ -79,7 +83,9 @@ def _call(model: LoadedModel, asked: Sequence[Request], pieces: list[Piece]) -> 
         piece.columns, piece.error = _columns(requests, answer, piece.rows)
         piece.input_ns, piece.compute_ns = called - begun, done - called
         piece.output_ns = time.perf_counter_ns() - done
-    except BaseException as exc:  # SystemExit and panics of native libraries too: it is the model's thread, not ours
+    except (
+        BaseException
+    ) as exc:  # SystemExit and panics of native libraries too: it is the model's thread, not ours
         if len(requests) > 1:
             middle = len(requests) // 2
             _call(model, requests[:middle], pieces)
@@ -91,7 +97,9 @@ def _call(model: LoadedModel, asked: Sequence[Request], pieces: list[Piece]) -> 
     pieces.append(piece)
 
 
-def _columns(requests: Sequence[Request], answer: Arrays, rows: int) -> tuple[Sequence[Column], ServiceError | None]:
+def _columns(
+    requests: Sequence[Request], answer: Arrays, rows: int
+) -> tuple[Sequence[Column], ServiceError | None]:
     form = requests[0].form
     alone = len(requests) == 1
     if not alone or (form.method.promised and rows):
@@ -109,12 +117,15 @@ def encode(answer: Arrays, make: Callable[[str, Array], Column] = whole) -> list
         return [make(name, np.asarray(array)) for name, array in answer.items()]
     except InvalidInput as exc:
         raise ModelFailed(
-            "the model's answer holds values that no tensor can carry; let it answer numbers or text"
+            "the model's answer holds values that no tensor can carry; let it answer numbers or"
+            " text"
         ) from exc
 
 
 def _try_out(model: LoadedModel, requests: Sequence[Request]) -> bool:
-    """Settles whether the method's calls may be joined, if these requests can show it. False: they never may."""
+    """Settles whether the method's calls may be joined, if these requests can show it. False: they
+    never may.
+    """
     first, method = requests[0], requests[0].form.method
 
     def call(inputs: Arrays) -> Arrays:
@@ -139,11 +150,17 @@ def _differ(one: Request, other: Request) -> bool:
 
 
 def explain(exc: BaseException) -> ServiceError:
-    """The error for the caller. Of what the model raised, it carries the class and the first line, nothing deeper."""
+    """The error for the caller. Of what the model raised, it carries the class and the first line,
+    nothing deeper.
+    """
     if isinstance(exc, ServiceError):
         return exc
     if isinstance(exc, MemoryError):
-        return Overloaded("the runtime has not enough memory for this call; send fewer rows or try again later")
+        return Overloaded(
+            "the runtime has not enough memory for this call; send fewer rows or try again later"
+        )
     kind = type(exc).__name__
     first = next(iter(str(exc).splitlines()), "")[:_MESSAGE_LENGTH]
-    return ModelFailed(f"the model raised {kind}: {first}" if first else f"the model raised {kind}", exception=kind)
+    return ModelFailed(
+        f"the model raised {kind}: {first}" if first else f"the model raised {kind}", exception=kind
+    )

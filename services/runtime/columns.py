@@ -1,4 +1,6 @@
-"""Requests of one form as one call's arrays, and its answer cut back into each one's bytes. Pure."""
+"""Requests of one form as one call's arrays, and its answer cut back into each one's bytes.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,15 @@ from services.wire.errors import InvalidInput, ModelFailed
 
 
 def join(form: Form, requests: Sequence[Request]) -> dict[str, Array]:
-    """The inputs of requests of one form, their rows end to end in this order; several only of a form by rows."""
+    """The inputs of requests of one form, their rows end to end in this order; several only of a
+    form by rows.
+    """
     if not form.by_rows:
         (request,) = requests
-        return {field.name: np.asarray(part) for field, part in zip(form.fields, request.parts, strict=True)}
+        return {
+            field.name: np.asarray(part)
+            for field, part in zip(form.fields, request.parts, strict=True)
+        }
     rows = sum([request.rows for request in requests])
     return {
         field.name: _array(field, [request.parts[index] for request in requests], rows)
@@ -90,7 +97,9 @@ def _ends(data: bytes, rows: int, elements: int) -> tuple[int, ...]:
 
 
 def offsets(requests: Sequence[Request]) -> list[int]:
-    """Where the rows of each request begin in the call that joined them, and where the last ones end."""
+    """Where the rows of each request begin in the call that joined them, and where the last ones
+    end.
+    """
     return list(accumulate([request.rows for request in requests], initial=0))
 
 
@@ -100,15 +109,23 @@ def check_rows(answer: Arrays, rows: int) -> None:
         got = array.shape[0] if array.ndim else None
         if got != rows:
             raise ModelFailed(
-                f"the model answered {got} rows for {rows} in output '{name}'", tensor=name, expected=rows, got=got
+                f"the model answered {got} rows for {rows} in output '{name}'",
+                tensor=name,
+                expected=rows,
+                got=got,
             )
 
 
 def select(answer: Arrays, wanted: Sequence[str]) -> Arrays:
-    """The wanted outputs in their order, all for none named. InvalidInput for one that the model does not give."""
+    """The wanted outputs in their order, all for none named. InvalidInput for one that the model
+    does not give.
+    """
     if not wanted:
         return answer
     for name in wanted:
         if name not in answer:
-            raise InvalidInput(f"the model has no output '{name[:64]}'; it gives {', '.join(answer)}", tensor=name[:64])
+            raise InvalidInput(
+                f"the model has no output '{name[:64]}'; it gives {', '.join(answer)}",
+                tensor=name[:64],
+            )
     return {name: answer[name] for name in wanted}

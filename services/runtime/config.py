@@ -26,8 +26,11 @@ class RuntimeSettings(ServiceSettings):
     slots: int = pydantic.Field(default=0, ge=0, le=1024)
     # Memory for models; 0 for half of what the process may use.
     memory_bytes: int = pydantic.Field(default=0, ge=0)
-    # Where artifacts are kept; several runtimes may share it. They find their files again after a restart.
-    cache_dir: Path = pydantic.Field(default_factory=lambda: platformdirs.user_cache_path("stellwerk") / "artifacts")
+    # Where artifacts are kept; several runtimes may share it. They find their files again after a
+    # restart.
+    cache_dir: Path = pydantic.Field(
+        default_factory=lambda: platformdirs.user_cache_path("stellwerk") / "artifacts"
+    )
     disk_cache_bytes: int = pydantic.Field(default=10 * _GIB, gt=0)
     # "key=value,key=value"; a word alone stands for word=true. Models can require labels.
     labels: str = ""

@@ -1,5 +1,6 @@
-"""From a delivery to its replies. Items of an envelope share a message but never a fate; the message is acknowledged
-when every item's reply is with the broker, so a runtime that dies in between leaves its work to another one.
+"""From a delivery to its replies. Items of an envelope share a message but never a fate; the
+message is acknowledged when every item's reply is with the broker, so a runtime that dies in
+between leaves its work to another one.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class WorkConsumer:
         return await self._broker.consume(inference_queue(key), handle, prefetch=deliveries)
 
     def cancel(self, delivery: Delivery) -> None:
-        """An event of a router: nobody waits for these items any more. What waits is dropped, what streams stops."""
+        """An event of a router: nobody waits for these items any more. What waits is dropped, what
+        streams stops.
+        """
         try:
             ids = set(work_pb2.Cancellation.FromString(delivery.message.body).ids)
         except DecodeError:
@@ -100,13 +103,17 @@ class WorkConsumer:
         """Waits until nothing is in hand."""
         await self._idle.wait()
 
-    def _handle(self, delivery: Delivery, version: repository_pb2.ModelVersion, forms: Forms, lane: Lane) -> None:
+    def _handle(
+        self, delivery: Delivery, version: repository_pb2.ModelVersion, forms: Forms, lane: Lane
+    ) -> None:
         """Takes a message: no task, and no turn of the loop, as long as the model is in memory."""
         envelope = work_pb2.WorkEnvelope()
         try:
             envelope.ParseFromString(delivery.message.body)
         except DecodeError:
-            self._log.error("envelope_unreadable", model_version=lane.name, bytes=len(delivery.message.body))
+            self._log.error(
+                "envelope_unreadable", model_version=lane.name, bytes=len(delivery.message.body)
+            )
             delivery.nack(requeue=False)
             return
         items = envelope.items
@@ -153,7 +160,9 @@ class WorkConsumer:
         work.requests = unknown
 
     async def _load(self, work: InHand, version: repository_pb2.ModelVersion) -> None:
-        """Fetching and loading may outlast the callers; the load goes on without them, for the next one."""
+        """Fetching and loading may outlast the callers; the load goes on without them, for the next
+        one.
+        """
         try:
             async with self._cache.lease(version):
                 if any(request.open for request in work.requests):
@@ -215,7 +224,9 @@ class WorkConsumer:
         error = exc if isinstance(exc, ServiceError) else Internal("internal error in the runtime")
         waited = max(0.0, time.monotonic() - work.received)
         self._send(work, [self._writer.error(item.id, error, waited) for item in items])
-        self._reporter.refused(work.lane.name, items, error, waited, exc if exc is not error else None)
+        self._reporter.refused(
+            work.lane.name, items, error, waited, exc if exc is not error else None
+        )
 
     def _send(self, work: InHand, frames: Sequence[bytes]) -> None:
         if work.queue:
@@ -242,7 +253,9 @@ class WorkConsumer:
             self._alarm = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     def _expire(self) -> None:
-        """Tells callers that their time is up when it is, whatever their requests are waiting for."""
+        """Tells callers that their time is up when it is, whatever their requests are waiting
+        for.
+        """
         self._drop(self._deadlines.passed(time.monotonic()), _late)
         self._set_alarm()
 

@@ -1,4 +1,6 @@
-"""Which requests have run out of time. Pure: the owner asks at `next`, whatever the requests are waiting for."""
+"""Which requests have run out of time. Pure: the owner asks at `next`, whatever the requests are
+waiting for.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from services.runtime.requests import NEVER, InHand, Request
 class Deadlines:
     """The messages in hand whose requests have deadlines.
 
-    The next deadline is known, not an order of all: of the many deadlines that are set hardly one is ever reached, so
-    setting one must cost nothing, and looking through what is in hand, which is bounded, may.
+    The next deadline is known, not an order of all: of the many deadlines that are set hardly one
+    is ever reached, so setting one must cost nothing, and looking through what is in hand, which is
+    bounded, may.
     """
 
     def __init__(self) -> None:
@@ -36,10 +39,17 @@ class Deadlines:
 
     def named(self, ids: Collection[str]) -> list[Request]:
         """The open requests of these ids."""
-        return [request for work in self._works for request in work.requests if request.open and request.id in ids]
+        return [
+            request
+            for work in self._works
+            for request in work.requests
+            if request.open and request.id in ids
+        ]
 
     def passed(self, now: float) -> list[Request]:
-        """The open requests whose deadline has passed; moves `next` on to those that have time left."""
+        """The open requests whose deadline has passed; moves `next` on to those that have time
+        left.
+        """
         late: list[Request] = []
         self.next = NEVER
         for work in self._works:

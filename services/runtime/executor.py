@@ -1,5 +1,6 @@
-"""Runs calls in a bounded number of slots. Whatever waits for one version when a slot is free, and can be joined,
-becomes one call; a lone request waits for nobody unless its model's owner wants it to.
+"""Runs calls in a bounded number of slots. Whatever waits for one version when a slot is free, and
+can be joined, becomes one call; a lone request waits for nobody unless its model's owner wants it
+to.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Executor:
         return self._slots.running
 
     def models_changed(self) -> None:
-        """To be told after a model was loaded, in the loading thread: it may have brought libraries with threads."""
+        """To be told after a model was loaded, in the loading thread: it may have brought libraries
+        with threads.
+        """
         self._limits.refresh()
 
     def submit(self, lane: Lane, requests: Sequence[Request]) -> None:
@@ -94,7 +97,9 @@ class Executor:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def purge(self, lane: Lane) -> None:
-        """Forgets what was answered while it waited. To be told when deadlines passed: a slot may never be free."""
+        """Forgets what was answered while it waited. To be told when deadlines passed: a slot may
+        never be free.
+        """
         lane.waiting.purge(self._clock())
         if not lane.waiting:
             self._lanes.pop(id(lane), None)
@@ -107,7 +112,9 @@ class Executor:
         await self._slots.close()
 
     def _pump(self) -> None:
-        """Starts what can start: lanes take turns until no slot is free or none of them is ready."""
+        """Starts what can start: lanes take turns until no slot is free or none of them is
+        ready.
+        """
         self._pumping = False
         now, later, passed = self._clock(), float("inf"), 0
         while self._slots.free and passed < len(self._lanes):

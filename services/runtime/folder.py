@@ -1,4 +1,6 @@
-"""A folder of its own for each process, found again after a restart: several runtimes may share a cache directory."""
+"""A folder of its own for each process, found again after a restart: several runtimes may share a
+cache directory.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ _MOST = 256
 
 
 class FolderClaim:
-    """The first numbered folder below `root` that no living process holds. The kernel gives it back, however we end."""
+    """The first numbered folder below `root` that no living process holds. The kernel gives it
+    back, however we end.
+    """
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,6 +1,7 @@
 """The form of a request: everything about it but its rows. It is checked once, then remembered.
 
-Requests of the same form can be joined by laying their bytes end to end; of each only the length is left to check.
+Requests of the same form can be joined by laying their bytes end to end; of each only the length is
+left to check.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _UNDECLARED = Signature()
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input of a form. A part of it is the bytes of some rows, or an array where `row_bytes` is 0."""
+    """One input of a form. A part of it is the bytes of some rows, or an array where `row_bytes` is
+    0.
+    """
 
     name: str
     datatype: str = ""
@@ -57,7 +60,9 @@ class Forms:
         self._forms: dict[Hashable, Form] = {}
 
     def declared(self) -> list[tuple[bool, Signature]]:
-        """The declared methods, each with whether its calls may be joined; "predict" where none is."""
+        """The declared methods, each with whether its calls may be joined; "predict" where none
+        is.
+        """
         names = list(self._signatures) or ["predict"]
         methods = [self._method(name) for name in names]
         return [(method.joining is not Joining.NEVER, method.signature) for method in methods]
@@ -65,8 +70,9 @@ class Forms:
     def admit(self, item: work_pb2.WorkItem, work: InHand) -> Request:
         """The item as a request. Raises InvalidInput.
 
-        The router checked it too; a runtime trusts nobody. `timeout_ms` counts from the sending, and clocks of machines
-        differ, so the deadline is reckoned from the arrival; the broker has already dropped what expired in its queue.
+        The router checked it too; a runtime trusts nobody. `timeout_ms` counts from the sending,
+        and clocks of machines differ, so the deadline is reckoned from the arrival; the broker has
+        already dropped what expired in its queue.
         """
         given = item.inputs
         parts: Sequence[bytes | Array]
@@ -74,7 +80,14 @@ class Forms:
         if len(given) == 1:
             tensor = given[0]
             shape, data = tensor.shape[:], tensor.data
-            key: Hashable = (item.method, tensor.name, tensor.datatype, len(shape), *shape[1:], *item.outputs[:])
+            key: Hashable = (
+                item.method,
+                tensor.name,
+                tensor.datatype,
+                len(shape),
+                *shape[1:],
+                *item.outputs[:],
+            )
             form = self._forms.get(key) or self._new(item, key)
             size = form.fields[0].row_bytes
             if size and form.by_rows and len(data) == shape[0] * size and data:
@@ -108,11 +121,15 @@ class Forms:
         return known
 
     def _new(self, item: work_pb2.WorkItem, key: Hashable) -> Form:
-        """Checks an item of a form not seen before, and remembers the form if further ones need only a look."""
+        """Checks an item of a form not seen before, and remembers the form if further ones need
+        only a look.
+        """
         method = self._method(item.method)
         _check(item, method.signature)
         fields = tuple(_field(tensor) for tensor in item.inputs)
-        by_rows = bool(fields) and all(field.datatype for field in fields) and _free(method.signature)
+        by_rows = (
+            bool(fields) and all(field.datatype for field in fields) and _free(method.signature)
+        )
         form = Form(method, tuple(item.outputs), fields, by_rows)
         if by_rows:
             if len(self._forms) >= _REMEMBERED:
@@ -144,13 +161,18 @@ def _field(tensor: tensor_pb2.Tensor) -> Field:
 
 
 def _free(signature: Signature) -> bool:
-    """Whether the signature leaves the number of rows open, so that a form's check holds for any."""
+    """Whether the signature leaves the number of rows open, so that a form's check holds for
+    any.
+    """
     return all(len(spec.shape) > 0 and spec.shape[0] == -1 for spec in signature.inputs)
 
 
 def _key(item: work_pb2.WorkItem) -> Hashable:
     """What distinguishes forms: all but the first dimension and the data."""
-    fields = [(tensor.name, tensor.datatype, len(tensor.shape), *tensor.shape[1:]) for tensor in item.inputs]
+    fields = [
+        (tensor.name, tensor.datatype, len(tensor.shape), *tensor.shape[1:])
+        for tensor in item.inputs
+    ]
     return item.method, tuple(fields), *item.outputs
 
 
@@ -162,14 +184,26 @@ def _parts(item: work_pb2.WorkItem, form: Form) -> tuple[Form, int, Sequence[byt
     counts = {tensor.shape[0] for tensor in given}
     rows = counts.pop()
     sizes = [rows * field.row_bytes for field in form.fields]
-    if counts or rows <= 0 or any(size and size != len(t.data) for size, t in zip(sizes, given, strict=True)):
-        _check(item, form.method.signature)  # it only has a form that was found good in another item
+    if (
+        counts
+        or rows <= 0
+        or any(size and size != len(t.data) for size, t in zip(sizes, given, strict=True))
+    ):
+        _check(
+            item, form.method.signature
+        )  # it only has a form that was found good in another item
         return _alone(item, form)
-    return form, rows, [t.data if size else tensors.to_numpy(t) for size, t in zip(sizes, given, strict=True)]
+    return (
+        form,
+        rows,
+        [t.data if size else tensors.to_numpy(t) for size, t in zip(sizes, given, strict=True)],
+    )
 
 
 def _alone(item: work_pb2.WorkItem, like: Form) -> tuple[Form, int, Sequence[Array]]:
-    """An item that is not to lie behind others: its form, its rows if its inputs agree on them, its arrays."""
+    """An item that is not to lie behind others: its form, its rows if its inputs agree on them, its
+    arrays.
+    """
     arrays = [tensors.to_numpy(tensor) for tensor in item.inputs]
     counts = {array.shape[0] if array.ndim else 0 for array in arrays}
     fields = tuple(Field(tensor.name) for tensor in item.inputs)

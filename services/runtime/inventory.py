@@ -1,4 +1,6 @@
-"""What this process may use of the machine: cores and memory, as affinity and control groups bound them."""
+"""What this process may use of the machine: cores and memory, as affinity and control groups bound
+them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def cpu_cores(root: Path = _CGROUP) -> int:
     """Cores that this process may use; at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota = _cpu_quota(root)
     return max(1, min(allowed, math.ceil(quota))) if quota else allowed
 
@@ -29,7 +33,10 @@ def _cpu_quota(root: Path) -> float:
     words = _read(root / "cpu.max").split()
     if len(words) == 2 and words[0].isdigit():
         return int(words[0]) / int(words[1])
-    quota, period = _read(root / "cpu" / "cpu.cfs_quota_us"), _read(root / "cpu" / "cpu.cfs_period_us")
+    quota, period = (
+        _read(root / "cpu" / "cpu.cfs_quota_us"),
+        _read(root / "cpu" / "cpu.cfs_period_us"),
+    )
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else 0.0
 
 

@@ -1,4 +1,6 @@
-"""What a slot is given to do: one call for requests that are joined, or one method that answers many times."""
+"""What a slot is given to do: one call for requests that are joined, or one method that answers
+many times.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ Emit = Callable[[Request, Value, Sent], None]
 class CallJob:
     """One call of the model for requests of one form."""
 
-    def __init__(self, requests: list[Request], started: float, prepare: Callable[[], None]) -> None:
+    def __init__(
+        self, requests: list[Request], started: float, prepare: Callable[[], None]
+    ) -> None:
         self.requests, self.started = requests, started
         self.outcome = Outcome()
         self._prepare = prepare
@@ -51,13 +55,19 @@ class CallJob:
             self.outcome = execute(model, self.requests)
         except BaseException as exc:
             error = Internal("internal error in the runtime")
-            self.outcome = Outcome([Piece([request], error=error, cause=exc) for request in self.requests])
+            self.outcome = Outcome(
+                [Piece([request], error=error, cause=exc) for request in self.requests]
+            )
 
 
 class StreamJob:
-    """One request to a decoupled method: each value leaves as soon as it is there, then a last reply without one."""
+    """One request to a decoupled method: each value leaves as soon as it is there, then a last
+    reply without one.
+    """
 
-    def __init__(self, request: Request, started: float, prepare: Callable[[], None], emit: Emit) -> None:
+    def __init__(
+        self, request: Request, started: float, prepare: Callable[[], None], emit: Emit
+    ) -> None:
         self.requests, self.started = [request], started
         self.outcome = Outcome()
         self._prepare, self._emit = prepare, emit

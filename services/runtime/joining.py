@@ -1,4 +1,5 @@
-"""Whose calls may be joined along the first dimension: a promise, or what a probe has shown. Never a guess.
+"""Whose calls may be joined along the first dimension: a promise, or what a probe has shown. Never
+a guess.
 
 See docs/decisions/0017.
 """
@@ -17,11 +18,13 @@ ROWWISE_METHODS = frozenset({"predict", "predict_proba", "predict_log_proba", "d
 ESTIMATOR_FORMATS = frozenset({"skops", "pickle"})
 # Graphs: their first dimension may be a sequence, so a declared -1 is worth a probe and no promise.
 PROBED_FORMATS = frozenset({"onnx", "torch_export", "torch_safetensors"})
-# The format option by which a model's owner says whether its rows may be joined with others', and its values.
+# The format option by which a model's owner says whether its rows may be joined with others', and
+# its values.
 OPTION, ROWS, OFF = "batching", "rows", "off"
 # Probes that showed nothing, because the model raised, before a method is left alone for good.
 _ATTEMPTS = 3
-# How far the answers of two kernels may differ, relative to the largest value, by bytes of a floating-point number.
+# How far the answers of two kernels may differ, relative to the largest value, by bytes of a
+# floating-point number.
 _TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-7}
 
 
@@ -37,8 +40,9 @@ class Joining(enum.Enum):
 def joining(model_format: str, method: str, signature: Signature, mode: str = "") -> Joining:
     """What is known beforehand of a version's method. `mode` is the format option's value.
 
-    scikit-learn's estimators promise one row of answer for each row of input, each depending on its own row alone; the
-    owner of another model may promise it too, by the option "rows". "off" forbids it for all.
+    scikit-learn's estimators promise one row of answer for each row of input, each depending on its
+    own row alone; the owner of another model may promise it too, by the option "rows". "off"
+    forbids it for all.
     """
     if method == "score" or mode == OFF:
         return Joining.NEVER
@@ -56,7 +60,9 @@ def joining(model_format: str, method: str, signature: Signature, mode: str = ""
 
 
 class Method:
-    """One method of a version: what was declared, and whether its calls may be joined, which a probe may settle."""
+    """One method of a version: what was declared, and whether its calls may be joined, which a
+    probe may settle.
+    """
 
     __slots__ = ("_attempts", "joining", "name", "promised", "signature")
 
@@ -79,13 +85,19 @@ class Method:
             self.joining = Joining.NEVER
 
 
-def bears_company(call: Callable[[Arrays], Arrays], sample: Arrays, alone: Arrays, other: Arrays) -> bool:
-    """Whether the rows of `sample`, which got the answer `alone`, get the same before and after rows that differ.
+def bears_company(
+    call: Callable[[Arrays], Arrays], sample: Arrays, alone: Arrays, other: Arrays
+) -> bool:
+    """Whether the rows of `sample`, which got the answer `alone`, get the same before and after
+    rows that differ.
 
-    One call. A model that carries a state along the first dimension, forwards or backwards, answers one of the two
-    places differently; so does one that takes a mean over it, or counts positions. Raises what the model raises.
+    One call. A model that carries a state along the first dimension, forwards or backwards, answers
+    one of the two places differently; so does one that takes a mean over it, or counts positions.
+    Raises what the model raises.
     """
-    joined = call({name: np.concatenate([array, other[name], array]) for name, array in sample.items()})
+    joined = call(
+        {name: np.concatenate([array, other[name], array]) for name, array in sample.items()}
+    )
     rows = len(next(iter(sample.values())))
     total = 2 * rows + len(next(iter(other.values())))
     if alone.keys() != joined.keys():
@@ -102,7 +114,9 @@ def bears_company(call: Callable[[Arrays], Arrays], sample: Arrays, alone: Array
 
 
 def same(one: Array, other: Array) -> bool:
-    """Whether two answers are equal, floating-point numbers up to what another order of summation may change."""
+    """Whether two answers are equal, floating-point numbers up to what another order of summation
+    may change.
+    """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype.kind not in "fc":
@@ -114,7 +128,9 @@ def same(one: Array, other: Array) -> bool:
 
 
 def unlike(sample: Arrays) -> dict[str, Array]:
-    """One row that differs from all of the sample's: zeros, which nearly every model takes, or else ones."""
+    """One row that differs from all of the sample's: zeros, which nearly every model takes, or else
+    ones.
+    """
     return {name: _unlike(array) for name, array in sample.items()}
 
 

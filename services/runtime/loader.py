@@ -1,4 +1,6 @@
-"""Turns an artifact into a model in memory: which format, on which device. Formats are found in the background."""
+"""Turns an artifact into a model in memory: which format, on which device. Formats are found in the
+background.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 
 class ModelLoader:
-    """Knows the formats once `start` has found them, which takes seconds where there are GPUs to ask for."""
+    """Knows the formats once `start` has found them, which takes seconds where there are GPUs to
+    ask for.
+    """
 
-    def __init__(self, settings: FormatSettings, *, allow_unsafe: bool, log: Any, loaded: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: FormatSettings, *, allow_unsafe: bool, log: Any, loaded: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._allow_unsafe = allow_unsafe
         self._log = log
@@ -57,7 +63,9 @@ class ModelLoader:
         self._formats.find(version.format).prepare()
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
-        """Loads the artifact and makes its warm-up calls; for a worker thread. Raises ModelFailed if one fails."""
+        """Loads the artifact and makes its warm-up calls; for a worker thread. Raises ModelFailed
+        if one fails.
+        """
         if self._formats is None:
             raise RequirementUnmet("the runtime is still looking for its model formats")
         item = self._formats.find(version.format)

@@ -1,4 +1,6 @@
-"""Which of the things that are kept goes when room is needed: the least recently used, never one in use. Pure."""
+"""Which of the things that are kept goes when room is needed: the least recently used, never one in
+use. Pure.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class _Entry:
 
 
 class LruBytes(Generic[K]):
-    """Sizes and leases by key. The sum of sizes never exceeds the capacity; every refusal leaves all as it was."""
+    """Sizes and leases by key. The sum of sizes never exceeds the capacity; every refusal leaves
+    all as it was.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity

@@ -16,12 +16,20 @@ class RuntimeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         by_version = ["model_version"]
-        self._loads = Counter("stellwerk_model_loads", "Models loaded into memory", by_version, registry=registry)
+        self._loads = Counter(
+            "stellwerk_model_loads", "Models loaded into memory", by_version, registry=registry
+        )
         self._evictions = Counter(
-            "stellwerk_model_evictions", "Models that left memory to make room", by_version, registry=registry
+            "stellwerk_model_evictions",
+            "Models that left memory to make room",
+            by_version,
+            registry=registry,
         )
         self._calls = Counter(
-            "stellwerk_model_calls", "Calls answered, by outcome", ["model_version", "outcome"], registry=registry
+            "stellwerk_model_calls",
+            "Calls answered, by outcome",
+            ["model_version", "outcome"],
+            registry=registry,
         )
         self._seconds = Histogram(
             "stellwerk_model_call_seconds",
@@ -38,26 +46,45 @@ class RuntimeMetrics:
             registry=registry,
         )
         self._batches = Histogram(
-            "stellwerk_model_batch_items", "Calls joined into one", by_version, buckets=_ITEMS, registry=registry
+            "stellwerk_model_batch_items",
+            "Calls joined into one",
+            by_version,
+            buckets=_ITEMS,
+            registry=registry,
         )
         self._unjoinable = Counter(
-            "stellwerk_model_joining_refused", "Methods whose rows do not bear company", by_version, registry=registry
+            "stellwerk_model_joining_refused",
+            "Methods whose rows do not bear company",
+            by_version,
+            registry=registry,
         )
         self._recalled = Counter(
-            "stellwerk_model_recalled", "Calls answered from the response cache", by_version, registry=registry
+            "stellwerk_model_recalled",
+            "Calls answered from the response cache",
+            by_version,
+            registry=registry,
         )
-        self.resident_bytes = Gauge("stellwerk_model_resident_bytes", "Bytes of models in memory", registry=registry)
+        self.resident_bytes = Gauge(
+            "stellwerk_model_resident_bytes", "Bytes of models in memory", registry=registry
+        )
         self.artifact_fetches = Counter(
             "stellwerk_artifact_fetches", "Artifacts fetched from the repository", registry=registry
         )
         self.load_seconds = Histogram(
-            "stellwerk_model_load_seconds", "Time to load a model", buckets=_SECONDS, registry=registry
+            "stellwerk_model_load_seconds",
+            "Time to load a model",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._children = cache(self._make_children)
         self._outcomes = cache(self._calls.labels)
 
     def _make_children(self, version: str) -> tuple[Any, Any, Any]:
-        return self._seconds.labels(version), self._waits.labels(version), self._batches.labels(version)
+        return (
+            self._seconds.labels(version),
+            self._waits.labels(version),
+            self._batches.labels(version),
+        )
 
     def loaded(self, version: str) -> None:
         self._loads.labels(version).inc()
@@ -70,7 +97,9 @@ class RuntimeMetrics:
         self._outcomes(version, outcome).inc(items)
 
     def called(self, version: str, wait: float, compute_ns: int) -> None:
-        """Times one call of the model; `wait` is that of the item that waited longest, in seconds."""
+        """Times one call of the model; `wait` is that of the item that waited longest, in
+        seconds.
+        """
         seconds, waits, _ = self._children(version)
         waits.observe(wait)
         seconds.observe(compute_ns / 1e9)
@@ -80,7 +109,9 @@ class RuntimeMetrics:
         self._children(version)[2].observe(items)
 
     def recalled(self, version: str) -> None:
-        """Counts an item that was answered as an equal one was before; it is a call answered too."""
+        """Counts an item that was answered as an equal one was before; it is a call answered
+        too.
+        """
         self._recalled.labels(version).inc()
         self.answered(version, "ok")
 

@@ -1,6 +1,8 @@
-"""The threads in which models come and go, beside those that call them: nobody's call waits for a load.
+"""The threads in which models come and go, beside those that call them: nobody's call waits for a
+load.
 
-Loads queue by size, so a small model does not wait for a large one. Libraries are imported one at a time.
+Loads queue by size, so a small model does not wait for a large one. Libraries are imported one at a
+time.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class ModelThreads:
     """One thread that loads small models, one for the others, and one that lets models go."""
 
     def __init__(self, loader: Loader, imported: Callable[[], None] = lambda: None) -> None:
-        """`imported` is told when a format's libraries were imported while there was no model in memory."""
+        """`imported` is told when a format's libraries were imported while there was no model in
+        memory.
+        """
         self._loader = loader
         self._imported = imported
         self._formats: set[str] = set()
@@ -47,8 +51,12 @@ class ModelThreads:
         self._large = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._leaving = ThreadPoolExecutor(1, thread_name_prefix="let-go")
 
-    async def load(self, path: Path, version: repository_pb2.ModelVersion) -> tuple[LoadedModel, int]:
-        """The model and its footprint in bytes. Raises ModelFailed, Overloaded, and what the loader raises."""
+    async def load(
+        self, path: Path, version: repository_pb2.ModelVersion
+    ) -> tuple[LoadedModel, int]:
+        """The model and its footprint in bytes. Raises ModelFailed, Overloaded, and what the loader
+        raises.
+        """
         pool = self._small if version.size_bytes <= SMALL_BYTES else self._large
         self._models += 1
         try:
@@ -60,12 +68,18 @@ class ModelThreads:
             if isinstance(exc, MemoryError):
                 raise Overloaded("the runtime has not enough memory to load the model") from exc
             kind = type(exc).__name__
-            raise ModelFailed(f"the model could not be loaded; loading raised {kind}", exception=kind) from exc
+            raise ModelFailed(
+                f"the model could not be loaded; loading raised {kind}", exception=kind
+            ) from exc
 
     async def let_go(self, model: LoadedModel, memory_bytes: int) -> None:
-        """Closes the model, which nobody uses any more; returns when its memory is the system's again."""
+        """Closes the model, which nobody uses any more; returns when its memory is the system's
+        again.
+        """
         expected = memory_bytes if model.device == "cpu" else 0
-        await asyncio.get_running_loop().run_in_executor(self._leaving, self._release, model.close, expected)
+        await asyncio.get_running_loop().run_in_executor(
+            self._leaving, self._release, model.close, expected
+        )
         self._models -= 1
 
     def close(self) -> None:
@@ -81,7 +95,8 @@ class ModelThreads:
                 if self._models == 1:  # the one that is about to be loaded
                     self._imported()
         model, grown = self._meter.measure(lambda: self._loader.load(path, version))
-        # Estimates forget what libraries add, and growth is hidden by memory that was free before: the larger counts.
+        # Estimates forget what libraries add, and growth is hidden by memory that was free before:
+        # the larger counts.
         return model, max(model.memory_bytes, grown if grown is not None else version.size_bytes, 1)
 
     def _release(self, close: Callable[[], None], expected: int) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from services.runtime.formats.port import Signature
 from stellwerk.type.v1 import serving_pb2
 
-# Deliveries in hand for each slot where a call takes one item: one that runs, and one that is here when it ends.
+# Deliveries in hand for each slot where a call takes one item: one that runs, and one that is here
+# when it ends.
 _ALONE = 2
-# … and where a call takes all that is there: enough for a good call even if each delivery brings one row. More would
-# only be kept from other runtimes that share the queue.
+# … and where a call takes all that is there: enough for a good call even if each delivery brings
+# one row. More would only be kept from other runtimes that share the queue.
 _JOINED = 32
 _JOINED_IN_ALL = 256
 # Bytes of inputs that deliveries in hand may hold, as far as the signature tells.
@@ -33,7 +34,8 @@ class BatchPolicy:
     objective: float = 0.0
 
     def priority(self, asked: int) -> int:
-        """The level of a request that asks for this priority, the default for none and for one that does not exist.
+        """The level of a request that asks for this priority, the default for none and for one that
+        does not exist.
 
         1 goes first.
         """
@@ -51,12 +53,16 @@ class BatchPolicy:
 
 
 def batch_policy(serving: serving_pb2.ServingPolicy, max_rows: int) -> BatchPolicy:
-    """The policy of a version whose owner says this; `max_rows` is the operator's word where the owner gave none."""
+    """The policy of a version whose owner says this; `max_rows` is the operator's word where the
+    owner gave none.
+    """
     rows = serving.max_batch_size or max_rows
     levels, default = serving.priority_levels, serving.default_priority
     return BatchPolicy(
         max_rows=rows,
-        preferred=tuple(sorted({size for size in serving.preferred_batch_sizes if 0 < size <= rows})),
+        preferred=tuple(
+            sorted({size for size in serving.preferred_batch_sizes if 0 < size <= rows})
+        ),
         max_delay=serving.max_queue_delay_us / 1e6,
         priority_levels=levels,
         default_priority=default if 1 <= default <= levels else max(1, (levels + 1) // 2),
@@ -65,7 +71,8 @@ def batch_policy(serving: serving_pb2.ServingPolicy, max_rows: int) -> BatchPoli
 
 
 def prefetch(slots: int, max_rows: int, methods: Iterable[tuple[bool, Signature]]) -> int:
-    """Deliveries to have in hand: what the next calls can take, and no more, so that others find work in the queue.
+    """Deliveries to have in hand: what the next calls can take, and no more, so that others find
+    work in the queue.
 
     `methods` are those the version declares, each with whether its calls may be joined.
     """

@@ -20,12 +20,16 @@ class Recall:
         """The answer that is kept, and the nanoseconds it took to find it."""
         begun = time.perf_counter_ns()
         form = request.form
-        request.key = cache_key(request.work.lane.name, form.method.name, form.outputs, request.item.inputs)
+        request.key = cache_key(
+            request.work.lane.name, form.method.name, form.outputs, request.item.inputs
+        )
         outputs = self._cache.get(request.key)
         return (outputs, time.perf_counter_ns() - begun) if outputs is not None else None
 
     def keep(self, requests: Sequence[Request], frames: Sequence[bytes]) -> None:
-        """Keeps the answers to these requests, given as their replies. What looked nothing up keeps nothing."""
+        """Keeps the answers to these requests, given as their replies. What looked nothing up keeps
+        nothing.
+        """
         for request, frame in zip(requests, frames, strict=True):
             if request.key:
                 (reply,) = work_pb2.WorkReplyEnvelope.FromString(frame).replies

@@ -1,4 +1,6 @@
-"""Sends answers to routers: what is there goes at once; what comes while a message is under way goes with the next."""
+"""Sends answers to routers: what is there goes at once; what comes while a message is under way
+goes with the next.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.chassis.broker.port import Broker, Message
-from services.wire.errors import BrokerDown, Overloaded, ServiceError, TooLarge, Unroutable, to_work_error
+from services.wire.errors import (
+    BrokerDown,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+    Unroutable,
+    to_work_error,
+)
 from stellwerk.job.v1 import work_pb2
 
-# Bounds of one message: a reply more costs its router little, a huge message delays all that come behind it.
+# Bounds of one message: a reply more costs its router little, a huge message delays all that come
+# behind it.
 _MAX_REPLIES = 256
 _MAX_BYTES = 4 * 1024 * 1024
 # A broker that is away for longer than this has lost the connection, and with it the question.
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
-# Told how many replies left, and whether the broker took them; it did not if nobody waits for them any more.
+# Told how many replies left, and whether the broker took them; it did not if nobody waits for them
+# any more.
 Sent = Callable[[int, bool], None]
 
 
@@ -62,7 +73,9 @@ class ReplySender:
         self._empty.set()
 
     def send(self, queue: str, frames: Sequence[bytes], sent: Sent) -> None:
-        """Queues replies, each serialised as an envelope of one. `sent` is called once or more, for all of them."""
+        """Queues replies, each serialised as an envelope of one. `sent` is called once or more, for
+        all of them.
+        """
         box = self._boxes.get(queue)
         if box is None:
             box = self._boxes[queue] = _Outbox(queue)
@@ -92,7 +105,9 @@ class ReplySender:
     def _post(self, sending: _Sending) -> None:
         def confirmed(future: asyncio.Future[None]) -> None:
             if future.cancelled():
-                self._forget(sending.box)  # nobody knows whether it arrived, so the work stays unacknowledged
+                self._forget(
+                    sending.box
+                )  # nobody knows whether it arrived, so the work stays unacknowledged
             else:
                 self._confirmed(sending, future.exception())
 
@@ -101,7 +116,9 @@ class ReplySender:
     def _confirmed(self, sending: _Sending, error: BaseException | None) -> None:
         box = sending.box
         if isinstance(error, (BrokerDown, Overloaded)) and sending.attempt < _ATTEMPTS:
-            self._log.warning("reply_delayed", queue=box.queue, reason=error.reason, attempt=sending.attempt)
+            self._log.warning(
+                "reply_delayed", queue=box.queue, reason=error.reason, attempt=sending.attempt
+            )
             sending.attempt += 1
             asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._post, sending)
             return
@@ -133,7 +150,11 @@ def _fitting(waiting: deque[_Outgoing]) -> list[_Outgoing]:
     """Takes what makes one message from the front; at least one."""
     parts = [waiting.popleft()]
     size, count = parts[0].size, len(parts[0].frames)
-    while waiting and size + waiting[0].size <= _MAX_BYTES and count + len(waiting[0].frames) <= _MAX_REPLIES:
+    while (
+        waiting
+        and size + waiting[0].size <= _MAX_BYTES
+        and count + len(waiting[0].frames) <= _MAX_REPLIES
+    ):
         size, count = size + waiting[0].size, count + len(waiting[0].frames)
         parts.append(waiting.popleft())
     return parts
@@ -141,7 +162,8 @@ def _fitting(waiting: deque[_Outgoing]) -> list[_Outgoing]:
 
 def _too_large(frame: bytes, limit: int) -> bytes:
     error = TooLarge(
-        f"the answer has {len(frame)} bytes, more than the {limit} that a message may have; ask for fewer rows",
+        f"the answer has {len(frame)} bytes, more than the {limit} that a message may have; ask for"
+        " fewer rows",
         size_bytes=len(frame),
         limit_bytes=limit,
     )

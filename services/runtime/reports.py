@@ -1,5 +1,5 @@
-"""What is said of answered requests: counts and a line for each call; a line and a span for each request only for who
-asked for such detail."""
+"""What is said of answered requests: counts and a line for each call; a line and a span for each
+request only for who asked for such detail."""
 
 from __future__ import annotations
 
@@ -48,13 +48,20 @@ class Reporter:
                 self._tell(request.item, version, outcome, queue_ns, piece.compute_ns)
 
     def refused(
-        self, version: str, items: Iterable[work_pb2.WorkItem], error: ServiceError, waited: float, cause: Any = None
+        self,
+        version: str,
+        items: Iterable[work_pb2.WorkItem],
+        error: ServiceError,
+        waited: float,
+        cause: Any = None,
     ) -> None:
         """These items were answered without a call, after so many seconds."""
         for item in items:
             self._metrics.answered(version, error.reason)
             if cause is not None:
-                self._log.error("item_failed", **_fields(item, version, error.reason), exc_info=cause)
+                self._log.error(
+                    "item_failed", **_fields(item, version, error.reason), exc_info=cause
+                )
             if self._in_detail():
                 self._tell(item, version, error.reason, int(waited * 1e9), 0)
 
@@ -72,10 +79,16 @@ class Reporter:
     def _in_detail(self) -> bool:
         return self._tracing.exports or bool(self._log.is_enabled_for(logging.DEBUG))
 
-    def _tell(self, item: work_pb2.WorkItem, version: str, outcome: str, queue_ns: int, compute_ns: int) -> None:
+    def _tell(
+        self, item: work_pb2.WorkItem, version: str, outcome: str, queue_ns: int, compute_ns: int
+    ) -> None:
         trace = item.context.get(metadata.TRACEPARENT, "")
         self._tracing.record(f"{item.method} {version}", trace, queue_ns + compute_ns, outcome)
-        times = {"queue_ms": queue_ns / 1e6, "compute_ms": compute_ns / 1e6, "timeout_ms": item.timeout_ms}
+        times = {
+            "queue_ms": queue_ns / 1e6,
+            "compute_ms": compute_ns / 1e6,
+            "timeout_ms": item.timeout_ms,
+        }
         self._log.debug("model_called", **_fields(item, version, outcome), **times)
 
 

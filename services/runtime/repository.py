@@ -10,7 +10,8 @@ from services.wire.errors import Unavailable
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.repository.v1 import repository_service_pb2_grpc as repository_grpc
 
-# A stream that is silent for this long is given up: the connection may be alive and the repository frozen.
+# A stream that is silent for this long is given up: the connection may be alive and the repository
+# frozen.
 _SILENCE_SECONDS = 30.0
 
 
@@ -22,13 +23,19 @@ class Repository:
 
     async def version(self, name: str) -> repository_pb2.ModelVersion:
         """The version's metadata. Raises VersionNotFound, Unavailable."""
-        response = await self._stub.GetModelVersion(repository_pb2.GetModelVersionRequest(name=name))
+        response = await self._stub.GetModelVersion(
+            repository_pb2.GetModelVersionRequest(name=name)
+        )
         version: repository_pb2.ModelVersion = response.model_version
         return version
 
     async def download(self, name: str) -> AsyncIterator[bytes]:
-        """The artifact in pieces. Raises what the repository raises, Unavailable when it falls silent."""
-        stream = aiter(self._stub.DownloadArtifact(repository_pb2.DownloadArtifactRequest(name=name)))
+        """The artifact in pieces. Raises what the repository raises, Unavailable when it falls
+        silent.
+        """
+        stream = aiter(
+            self._stub.DownloadArtifact(repository_pb2.DownloadArtifactRequest(name=name))
+        )
         while True:
             try:
                 async with asyncio.timeout(_SILENCE_SECONDS):
@@ -36,5 +43,7 @@ class Repository:
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise Unavailable("the repository stopped sending the artifact; try again") from None
+                raise Unavailable(
+                    "the repository stopped sending the artifact; try again"
+                ) from None
             yield response.artifact.data

@@ -1,4 +1,6 @@
-"""One caller's request, and the message that it came in with others. They share a message, never a fate."""
+"""One caller's request, and the message that it came in with others. They share a message, never a
+fate.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ class Request:
     form: Form
     # The common first dimension of the inputs; 0 if they have none in common.
     rows: int
-    # One for each field of the form: the rows' bytes, or an array where those say nothing by themselves.
+    # One for each field of the form: the rows' bytes, or an array where those say nothing by
+    # themselves.
     parts: Sequence[bytes | Array]
     work: InHand
     item: work_pb2.WorkItem

@@ -1,6 +1,8 @@
-"""Answers that were given before, for models whose owner says that equal inputs have equal answers. Pure.
+"""Answers that were given before, for models whose owner says that equal inputs have equal answers.
+Pure.
 
-Bounded in bytes; what was not asked for longest goes first. A version never changes, so nothing in here grows old.
+Bounded in bytes; what was not asked for longest goes first. A version never changes, so nothing in
+here grows old.
 """
 
 from __future__ import annotations
@@ -17,25 +19,37 @@ Outputs = tuple[tensor_pb2.Tensor, ...]
 
 _VERSION_BYTES = 16
 _CALL_BYTES = 32
-# What keeping one answer costs beside its data: its key, its objects and their places in two tables.
+# What keeping one answer costs beside its data: its key, its objects and their places in two
+# tables.
 _OVERHEAD = 1024
 
 
 def cache_key(
-    version_name: str, method: str, wanted_outputs: Sequence[str], inputs: Sequence[tensor_pb2.Tensor]
+    version_name: str,
+    method: str,
+    wanted_outputs: Sequence[str],
+    inputs: Sequence[tensor_pb2.Tensor],
 ) -> bytes:
-    """A digest of everything that the answer depends on; calls that differ in anything have different keys.
+    """A digest of everything that the answer depends on; calls that differ in anything have
+    different keys.
 
-    Inputs are taken in the order in which they are given: a model without a signature may tell them apart by it.
+    Inputs are taken in the order in which they are given: a model without a signature may tell them
+    apart by it.
     """
     digest = hashlib.blake2b(digest_size=_CALL_BYTES)
-    # Every part is preceded by its length, so that no two lists of parts run together to the same bytes.
+    # Every part is preceded by its length, so that no two lists of parts run together to the same
+    # bytes.
     parts = [method.encode(), struct.pack("<II", len(wanted_outputs), len(inputs))]
     parts += [name.encode() for name in wanted_outputs]
     for part in parts:
         digest.update(struct.pack("<Q", len(part)) + part)
     for tensor in inputs:
-        name, datatype, shape, data = tensor.name.encode(), tensor.datatype.encode(), tensor.shape, tensor.data
+        name, datatype, shape, data = (
+            tensor.name.encode(),
+            tensor.datatype.encode(),
+            tensor.shape,
+            tensor.data,
+        )
         digest.update(struct.pack("<QQQQ", len(name), len(datatype), len(shape), len(data)))
         digest.update(name + datatype + struct.pack(f"<{len(shape)}q", *shape))
         digest.update(data)
@@ -49,7 +63,9 @@ class ResponseCache:
         """At most `capacity` bytes are kept; 0 keeps nothing."""
         self.capacity = capacity
         self.used = 0
-        self._kept: OrderedDict[bytes, tuple[Outputs, int]] = OrderedDict()  # least recently used first
+        self._kept: OrderedDict[bytes, tuple[Outputs, int]] = (
+            OrderedDict()
+        )  # least recently used first
         self._by_version: dict[bytes, set[bytes]] = {}
 
     def __len__(self) -> int:
@@ -64,7 +80,9 @@ class ResponseCache:
         return found[0]
 
     def put(self, key: bytes, outputs: Outputs, nbytes: int) -> None:
-        """Keeps an answer of so many bytes, in place of one that is kept; not if it alone is more than the bound."""
+        """Keeps an answer of so many bytes, in place of one that is kept; not if it alone is more
+        than the bound.
+        """
         self._remove(key)
         size = nbytes + _OVERHEAD
         if size > self.capacity:

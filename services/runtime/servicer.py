@@ -14,7 +14,9 @@ from stellwerk.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 class RuntimeServicer(runtime_grpc.RuntimeServiceServicer):
     """RuntimeService."""
 
-    def __init__(self, describe: Callable[[], Awaitable[router_pb2.Runtime]], cache: ModelCache) -> None:
+    def __init__(
+        self, describe: Callable[[], Awaitable[router_pb2.Runtime]], cache: ModelCache
+    ) -> None:
         self._describe = describe
         self._cache = cache
 

@@ -1,4 +1,6 @@
-"""What this runtime serves: a table of keys, each LOADING until its model is in memory, then READY or FAILED."""
+"""What this runtime serves: a table of keys, each LOADING until its model is in memory, then READY
+or FAILED.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class _Served:
 
 
 class ServingTable:
-    """Brings versions up and down as the router asks. Tells `changed` of every change of a state."""
+    """Brings versions up and down as the router asks. Tells `changed` of every change of a
+    state.
+    """
 
     def __init__(
         self,
@@ -79,7 +83,9 @@ class ServingTable:
     def serve(self, key: str, model_version: str) -> None:
         """Starts to serve; does nothing if it does so already, tries again what had failed."""
         entry = self._served.get(key)
-        if self._draining or (entry is not None and entry.state != router_pb2.ServedModel.STATE_FAILED):
+        if self._draining or (
+            entry is not None and entry.state != router_pb2.ServedModel.STATE_FAILED
+        ):
             self._changed()  # the router asked, so it does not know
             return
         entry = _Served(key, model_version)
@@ -126,9 +132,13 @@ class ServingTable:
             self._log.exception("serving_failed", key=entry.key)
             entry.error = Internal(f"the runtime could not serve the model: {type(exc).__name__}")
         failed = entry.error is not None
-        entry.state = router_pb2.ServedModel.STATE_FAILED if failed else router_pb2.ServedModel.STATE_READY
+        entry.state = (
+            router_pb2.ServedModel.STATE_FAILED if failed else router_pb2.ServedModel.STATE_READY
+        )
         outcome = entry.error.reason if entry.error is not None else "ok"
-        self._log.info("serving_started", key=entry.key, outcome=outcome, memory_bytes=entry.memory_bytes)
+        self._log.info(
+            "serving_started", key=entry.key, outcome=outcome, memory_bytes=entry.memory_bytes
+        )
         self._changed()
 
     async def _bring_up_with_patience(self, entry: _Served) -> None:
@@ -144,13 +154,18 @@ class ServingTable:
             except Unavailable as exc:
                 if pause is None:
                     raise
-                self._log.info("serving_delayed", key=entry.key, reason=exc.reason, retry_in_seconds=pause)
+                self._log.info(
+                    "serving_delayed", key=entry.key, reason=exc.reason, retry_in_seconds=pause
+                )
                 await self._sleep(pause)
 
 
 def _describe(entry: _Served) -> router_pb2.ServedModel:
     model = router_pb2.ServedModel(
-        key=entry.key, model_version=entry.model_version, state=entry.state, memory_bytes=entry.memory_bytes
+        key=entry.key,
+        model_version=entry.model_version,
+        state=entry.state,
+        memory_bytes=entry.memory_bytes,
     )
     if entry.error is not None:
         model.error_reason = entry.error.reason

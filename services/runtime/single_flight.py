@@ -10,13 +10,17 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Work in the air, by key. A waiter that gives up does not take the work away from the others."""
+    """Work in the air, by key. A waiter that gives up does not take the work away from the
+    others.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[T]] = {}
 
     async def run(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The answer of `work`, or of the same work that is under way already. Raises what it raises."""
+        """The answer of `work`, or of the same work that is under way already. Raises what it
+        raises.
+        """
         task = self._tasks.get(key)
         if task is None:
             task = asyncio.create_task(work())

@@ -1,4 +1,6 @@
-"""Worker threads that run one job each, and hand it back to the loop. Cheaper than futures: one wake-up each way."""
+"""Worker threads that run one job each, and hand it back to the loop. Cheaper than futures: one
+wake-up each way.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class Slots:
     def __init__(self, count: int) -> None:
         self.count = count
         self.running = 0
-        # Workers without a job, the one that had one last at the end: it is given the next, while its caches are warm.
+        # Workers without a job, the one that had one last at the end: it is given the next, while
+        # its caches are warm.
         self._resting: list[_Worker] = []
         self._threads = 0
         self._idle: asyncio.Event | None = None
@@ -64,7 +67,9 @@ class Slots:
 
 
 class _Worker:
-    """One thread. It has a lock of its own to wait at: of threads that share a queue, each job wakes two."""
+    """One thread. It has a lock of its own to wait at: of threads that share a queue, each job
+    wakes two.
+    """
 
     def __init__(self, name: str) -> None:
         self._task: _Task | None = None

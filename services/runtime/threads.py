@@ -1,4 +1,6 @@
-"""Bounds the threads that numeric libraries start inside of one call, so that slots × threads stays the cores."""
+"""Bounds the threads that numeric libraries start inside of one call, so that slots × threads stays
+the cores.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,10 @@ import threadpoolctl  # type: ignore[import-untyped]
 
 
 class ThreadLimits:
-    """OpenMP keeps its limit per calling thread, OpenBLAS one for the process that only the first thread to ask may
-    set. So the thread that loads models sets it after each load, which may bring new libraries, and each worker thread
-    sets its own before its next call; in between that costs one comparison."""
+    """OpenMP keeps its limit per calling thread, OpenBLAS one for the process that only the first
+    thread to ask may set. So the thread that loads models sets it after each load, which may bring
+    new libraries, and each worker thread sets its own before its next call; in between that costs
+    one comparison."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -18,7 +21,9 @@ class ThreadLimits:
         self._seen = threading.local()
 
     def refresh(self) -> None:
-        """A model was loaded. To be called in the one thread that loads, before any worker thread calls a model."""
+        """A model was loaded. To be called in the one thread that loads, before any worker thread
+        calls a model.
+        """
         threadpoolctl.threadpool_limits(self._limit)
         self._generation += 1
 

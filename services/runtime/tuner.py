@@ -1,8 +1,10 @@
-"""Keeps the rows of a call where the model's time stays within an objective. Pure: time is an argument.
+"""Keeps the rows of a call where the model's time stays within an objective. Pure: time is an
+argument.
 
-Additive increase, multiplicative decrease over a table of measured times. While calls as large as the limit hold the
-objective it grows, in smaller steps towards a size that missed it lately; when one misses, the limit falls to the
-largest size that is known to hold, and to the half if that misses too.
+Additive increase, multiplicative decrease over a table of measured times. While calls as large as
+the limit hold the objective it grows, in smaller steps towards a size that missed it lately; when
+one misses, the limit falls to the largest size that is known to hold, and to the half if that
+misses too.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class BatchTuner:
         self._objective = objective
         self._max_rows = max_rows
         self._table: dict[int, _Measured] = {}
-        # Until the first miss the limit doubles, so that a fast model is soon called with all it can take.
+        # Until the first miss the limit doubles, so that a fast model is soon called with all it
+        # can take.
         self._doubling = True
         # The last size that missed, and when.
         self._ceiling, self._ceiling_at = max_rows + 1, float("-inf")
@@ -50,7 +53,8 @@ class BatchTuner:
         smooth = seconds if before is None else before + _WEIGHT * (seconds - before)
         self._table[_line(rows)] = _Measured(smooth, now)
         if smooth > self._objective:
-            # Calls larger than the limit were on their way when it fell; what they say is known already.
+            # Calls larger than the limit were on their way when it fell; what they say is known
+            # already.
             if rows <= self.limit:
                 self._decrease(rows, now)
         elif 2 * rows > self.limit:
@@ -65,7 +69,8 @@ class BatchTuner:
         self.limit = min(self.limit + max(0, step), self._max_rows)
 
     def _decrease(self, rows: int, now: float) -> None:
-        # A miss of the smallest call says nothing about growing; it may have been the model's first.
+        # A miss of the smallest call says nothing about growing; it may have been the model's
+        # first.
         if rows > 1:
             self._doubling = False
             self._ceiling, self._ceiling_at = rows, now

@@ -1,4 +1,6 @@
-"""What waits for one version: by priority, then by age; of one form as much as makes one call. Pure."""
+"""What waits for one version: by priority, then by age; of one form as much as makes one call.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Waiting:
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
-        # Requests of a form by rows wait with their like, so that a call can take them without looking at others.
+        # Requests of a form by rows wait with their like, so that a call can take them without
+        # looking at others.
         self._levels: dict[int, _Queues] = {}
         self._last = 0
 
@@ -38,11 +41,12 @@ class Waiting:
             queue.append(request)
 
     def take(self, now: float, limit: int) -> tuple[list[Request], float]:
-        """The requests of the next call, of at most `limit` rows if it is more than one; else when to look again.
+        """The requests of the next call, of at most `limit` rows if it is more than one; else when
+        to look again.
 
-        The first is the oldest of the highest priority; those of its form follow, as many as the policy's preferred
-        sizes allow. One that may wait for company is passed over until its time has come. The time is inf if nothing
-        waits.
+        The first is the oldest of the highest priority; those of its form follow, as many as the
+        policy's preferred sizes allow. One that may wait for company is passed over until its time
+        has come. The time is inf if nothing waits.
         """
         later, policy = float("inf"), self._policy
         for first in self._heads(now):
@@ -113,7 +117,9 @@ class Waiting:
             while queue:
                 request = queue[0]
                 if _waits(request, now):
-                    if taken and (rows + request.rows > limit or request.work.model is not taken[0].work.model):
+                    if taken and (
+                        rows + request.rows > limit or request.work.model is not taken[0].work.model
+                    ):
                         return taken
                     rows += request.rows
                     taken.append(request)
@@ -137,7 +143,9 @@ class Waiting:
 
 
 def _queue_of(request: Request) -> Form | None:
-    """What its queue is kept under: its form if others may be like it, None for those that have no like."""
+    """What its queue is kept under: its form if others may be like it, None for those that have no
+    like.
+    """
     return request.form if request.form.by_rows and not request.decoupled else None
 
 

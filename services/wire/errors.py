@@ -1,7 +1,9 @@
-"""The one error vocabulary. A class is a pair of gRPC status code and reason; it crosses gRPC and AMQP intact.
+"""The one error vocabulary. A class is a pair of gRPC status code and reason; it crosses gRPC and
+AMQP intact.
 
-Code raises these; one server interceptor turns them into a status with ErrorInfo, one client interceptor back into the
-same class, and a broker reply carries the same pair. A reason never changes its meaning.
+Code raises these; one server interceptor turns them into a status with ErrorInfo, one client
+interceptor back into the same class, and a broker reply carries the same pair. A reason never
+changes its meaning.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ DOMAIN = "stellwerk"
 
 
 class ServiceError(Exception):
-    """An error with a sentence for the caller that says what to do; dynamic values also stand in `metadata`."""
+    """An error with a sentence for the caller that says what to do; dynamic values also stand in
+    `metadata`.
+    """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
     retry_after_ms: ClassVar[int] = 0
 
-    def __init__(self, message: str, *, retry_after_ms: int | None = None, **metadata: object) -> None:
+    def __init__(
+        self, message: str, *, retry_after_ms: int | None = None, **metadata: object
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = {key: str(value) for key, value in metadata.items()}
@@ -162,7 +168,9 @@ class NotImplementedHere(ServiceError):
 
 
 class MethodNotAllowed(NotImplementedHere):
-    """The path exists but does not take this HTTP method. HTTP answers 405 here, 501 for its siblings."""
+    """The path exists but does not take this HTTP method. HTTP answers 405 here, 501 for its
+    siblings.
+    """
 
     reason = "METHOD_NOT_ALLOWED"
 
@@ -186,8 +194,11 @@ def _all_classes() -> list[type[ServiceError]]:
     return found
 
 
-BY_REASON: dict[str, type[ServiceError]] = {cls.reason: cls for cls in _all_classes() if cls is not ServiceError}
-# The class that stands for a bare status code, from a peer that sent no reason: the most general one.
+BY_REASON: dict[str, type[ServiceError]] = {
+    cls.reason: cls for cls in _all_classes() if cls is not ServiceError
+}
+# The class that stands for a bare status code, from a peer that sent no reason: the most general
+# one.
 BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {}
 for _cls in [
     InvalidInput,
@@ -211,9 +222,15 @@ CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in gr
 
 
 def rebuild(
-    code: grpc.StatusCode, reason: str, message: str, metadata: dict[str, str] | None = None, retry_after_ms: int = 0
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    metadata: dict[str, str] | None = None,
+    retry_after_ms: int = 0,
 ) -> ServiceError:
-    """The error that a peer raised, as the class it raised; an unknown reason becomes its code's general class."""
+    """The error that a peer raised, as the class it raised; an unknown reason becomes its code's
+    general class.
+    """
     cls = BY_REASON.get(reason)
     if cls is None or cls.code is not code:
         cls = BY_CODE.get(code, Internal)

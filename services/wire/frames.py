@@ -1,5 +1,6 @@
-"""Messages written from parts that are serialised already. Protobuf reads the fields of a message in any order, and
-messages laid end to end as one, so that a frame of many costs one copy of their bytes and no second encoding.
+"""Messages written from parts that are serialised already. Protobuf reads the fields of a message
+in any order, and messages laid end to end as one, so that a frame of many costs one copy of their
+bytes and no second encoding.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ def varint(number: int) -> bytes:
 
 
 class Gathering:
-    """Frames of one repeated field, filled one after the other: what waits to be sent, in its order."""
+    """Frames of one repeated field, filled one after the other: what waits to be sent, in its
+    order.
+    """
 
     def __init__(self, tag: bytes, most: int, most_bytes: int) -> None:
-        """A frame holds `most` elements and `most_bytes` at most; a larger element is alone in its own."""
+        """A frame holds `most` elements and `most_bytes` at most; a larger element is alone in its
+        own.
+        """
         self._tag, self._most, self._most_bytes = tag, most, most_bytes
         self._full: list[list[bytes]] = []
         self.clear()

@@ -1,4 +1,6 @@
-"""Resource names (AIP-122) and the ids they are made of. What enters a name is checked here and only here."""
+"""Resource names (AIP-122) and the ids they are made of. What enters a name is checked here and
+only here.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,21 @@ def check_id(value: str, what: str) -> str:
     """Returns the id, or raises InvalidInput that says what an id looks like."""
     if not _ID.fullmatch(value) or ".." in value:
         raise InvalidInput(
-            f"{what} must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit",
+            f"{what} must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a"
+            " letter or digit",
             field=what,
         )
     return value
 
 
 def check_alias(value: str) -> str:
-    """Returns the alias, or raises InvalidInput. An alias begins with a letter, so it is never taken for a version."""
+    """Returns the alias, or raises InvalidInput. An alias begins with a letter, so it is never
+    taken for a version.
+    """
     if not _ALIAS.fullmatch(value):
         raise InvalidInput(
-            "an alias must be 1 to 63 letters, digits, '_' or '-', beginning with a letter", field="alias"
+            "an alias must be 1 to 63 letters, digits, '_' or '-', beginning with a letter",
+            field="alias",
         )
     return value
 
@@ -94,12 +100,16 @@ def parse_upload(name: str) -> tuple[ModelName, str]:
     """The model and the upload's id of buckets/{bucket}/models/{model}/uploads/{upload}."""
     parts = name.split("/")
     if len(parts) != 6 or parts[4] != "uploads":
-        raise InvalidInput("an upload is named buckets/{bucket}/models/{model}/uploads/{upload}", field="name")
+        raise InvalidInput(
+            "an upload is named buckets/{bucket}/models/{model}/uploads/{upload}", field="name"
+        )
     return parse_model("/".join(parts[:4])), check_id(parts[5], "upload")
 
 
 def parse_inference_name(name: str, version: str = "") -> ModelName:
-    """A model as the Open Inference Protocol names it: "iris" in the default bucket, "team:iris" in bucket "team"."""
+    """A model as the Open Inference Protocol names it: "iris" in the default bucket, "team:iris" in
+    bucket "team".
+    """
     bucket, colon, model = name.rpartition(":")
     bucket = bucket if colon else DEFAULT_BUCKET
     check_id(bucket, "bucket")
@@ -112,7 +122,9 @@ def parse_inference_name(name: str, version: str = "") -> ModelName:
 
 
 def inference_name(name: ModelName) -> str:
-    """The model as the Open Inference Protocol names it; the inverse of `parse_inference_name` but for the version."""
+    """The model as the Open Inference Protocol names it; the inverse of `parse_inference_name` but
+    for the version.
+    """
     return name.model if name.bucket == DEFAULT_BUCKET else f"{name.bucket}:{name.model}"
 
 
@@ -125,10 +137,11 @@ def parse_single(name: str, collection: str, what: str) -> str:
 
 
 def bucket_of(resource: str) -> str:
-    """The bucket that scopes a permission on this resource name, or "" for one outside of all buckets.
+    """The bucket that scopes a permission on this resource name, or "" for one outside of all
+    buckets.
 
-    Never raises: a malformed name scopes to nothing, so that only platform-wide permissions reach the handler,
-    which then says what is wrong with it.
+    Never raises: a malformed name scopes to nothing, so that only platform-wide permissions reach
+    the handler, which then says what is wrong with it.
     """
     parts = resource.split("/")
     if len(parts) >= 2 and parts[0] == "buckets" and _ID.fullmatch(parts[1]):

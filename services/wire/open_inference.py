@@ -1,7 +1,8 @@
-"""The Open Inference Protocol's request and answer, as gRPC carries them, to the platform's own work and back.
+"""The Open Inference Protocol's request and answer, as gRPC carries them, to the platform's own
+work and back.
 
-Answers are always raw, because the commonest client reads nothing else. Numbers and rules are those of the protocol and
-of its parameters, classification and schedule policy extensions.
+Answers are always raw, because the commonest client reads nothing else. Numbers and rules are those
+of the protocol and of its parameters, classification and schedule policy extensions.
 """
 
 from __future__ import annotations
@@ -62,15 +63,24 @@ class Ask:
 
 
 def read(request: inference.ModelInferRequest) -> Ask:
-    """The request as work. Raises InvalidInput unless every input is given exactly once, in one form."""
-    ask = Ask(request.model_name, request.model_version, request.id, work_pb2.WorkItem(method=DEFAULT_METHOD))
+    """The request as work. Raises InvalidInput unless every input is given exactly once, in one
+    form.
+    """
+    ask = Ask(
+        request.model_name,
+        request.model_version,
+        request.id,
+        work_pb2.WorkItem(method=DEFAULT_METHOD),
+    )
     read_inputs(request, ask.work)
     if request.parameters:
         take_parameters(ask, {name: plain(value) for name, value in request.parameters.items()})
     for output in request.outputs:
         ask.work.outputs.append(output.name)
         if output.parameters:
-            take_output_parameters(ask, output.name, {key: plain(value) for key, value in output.parameters.items()})
+            take_output_parameters(
+                ask, output.name, {key: plain(value) for key, value in output.parameters.items()}
+            )
     return ask
 
 
@@ -81,11 +91,15 @@ def plain(parameter: inference.InferParameter) -> object:
 
 
 def take_parameters(ask: Ask, given: Mapping[str, object]) -> None:
-    """Puts a request's parameters where they belong; ones that the protocol does not know mean nothing here."""
+    """Puts a request's parameters where they belong; ones that the protocol does not know mean
+    nothing here.
+    """
     for name, value in given.items():
         if name == "method":
             if not isinstance(value, str):
-                raise InvalidInput("the parameter 'method' must be a string", field="parameters.method")
+                raise InvalidInput(
+                    "the parameter 'method' must be a string", field="parameters.method"
+                )
             ask.work.method = value or DEFAULT_METHOD
         elif name == "priority":
             ask.work.priority = _whole(name, value, _MAX_UINT32)
@@ -93,13 +107,17 @@ def take_parameters(ask: Ask, given: Mapping[str, object]) -> None:
             ask.timeout_us = _whole(name, value, (1 << 63) - 1)
         elif name in ("sequence_start", "sequence_end", EMPTY_FINAL):
             if not isinstance(value, bool):
-                raise InvalidInput(f"the parameter '{name}' must be true or false", field=f"parameters.{name}")
+                raise InvalidInput(
+                    f"the parameter '{name}' must be true or false", field=f"parameters.{name}"
+                )
             ask.empty_final = ask.empty_final or (name == EMPTY_FINAL and value)
         elif name == "sequence_id":
             if isinstance(value, bool) or not isinstance(value, int | str):
                 raise InvalidInput("the parameter 'sequence_id' must be a whole number or a string")
         elif name.startswith(_RESERVED):
-            raise InvalidInput(f"the parameter '{name[:64]}' is reserved; names that begin with '{_RESERVED}' are")
+            raise InvalidInput(
+                f"the parameter '{name[:64]}' is reserved; names that begin with '{_RESERVED}' are"
+            )
 
 
 def take_output_parameters(ask: Ask, output: str, given: Mapping[str, object]) -> None:
@@ -112,7 +130,8 @@ def take_output_parameters(ask: Ask, output: str, given: Mapping[str, object]) -
 def _whole(name: str, value: object, highest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
         raise InvalidInput(
-            f"the parameter '{name}' must be a whole number from 0 to {highest}", field=f"parameters.{name}"
+            f"the parameter '{name}' must be a whole number from 0 to {highest}",
+            field=f"parameters.{name}",
         )
     return value
 
@@ -122,17 +141,22 @@ def read_inputs(request: inference.ModelInferRequest, work: work_pb2.WorkItem) -
     raw = request.raw_input_contents
     if not raw:
         for given in request.inputs:
-            _typed(given, work.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape))
+            _typed(
+                given, work.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape)
+            )
         return
     if len(raw) != len(request.inputs):
         raise InvalidInput(
-            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; give one for each",
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; give one"
+            " for each",
             expected=len(request.inputs),
             got=len(raw),
         )
     for given, data in zip(request.inputs, raw, strict=True):
         if given.HasField("contents"):
-            raise InvalidInput("inputs are given both raw and typed; give them in one of the two forms")
+            raise InvalidInput(
+                "inputs are given both raw and typed; give them in one of the two forms"
+            )
         work.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape, data=data)
 
 
@@ -143,7 +167,9 @@ def _typed(given: Any, tensor: tensor_pb2.Tensor) -> None:
         raise InvalidInput(f"input '{name}' of {datatype} can only be given raw", tensor=name)
     for descriptor, _ in given.contents.ListFields():
         if descriptor.name != wanted:
-            raise InvalidInput(f"input '{name}' of {datatype[:32]} has elements in {descriptor.name}", tensor=name)
+            raise InvalidInput(
+                f"input '{name}' of {datatype[:32]} has elements in {descriptor.name}", tensor=name
+            )
     if wanted is None:
         tensors.check(tensor)  # says which datatypes there are
         return
@@ -152,15 +178,20 @@ def _typed(given: Any, tensor: tensor_pb2.Tensor) -> None:
     if datatype == "BYTES":
         tensors.check_text_count(count, name)
     elif count > MAX_TYPED:
-        raise InvalidInput(f"input '{name}' has {count} elements; give more than {MAX_TYPED} raw", tensor=name)
+        raise InvalidInput(
+            f"input '{name}' has {count} elements; give more than {MAX_TYPED} raw", tensor=name
+        )
     if len(elements) != count:
         raise InvalidInput(
-            f"input '{name}' of shape {list(given.shape)} needs {count} elements, got {len(elements)}",
+            f"input '{name}' of shape {list(given.shape)} needs {count} elements, got"
+            f" {len(elements)}",
             tensor=name,
             expected=count,
             got=len(elements),
         )
-    tensor.data = tensors.join_bytes(elements) if datatype == "BYTES" else _pack(elements, datatype, name)
+    tensor.data = (
+        tensors.join_bytes(elements) if datatype == "BYTES" else _pack(elements, datatype, name)
+    )
 
 
 def _pack(elements: Any, datatype: str, name: str) -> bytes:
@@ -169,13 +200,17 @@ def _pack(elements: Any, datatype: str, name: str) -> bytes:
     if dtype.kind in "iu" and wide.size:
         info: Any = np.iinfo(dtype.type)  # type: ignore[type-var]
         if int(wide.min()) < info.min or int(wide.max()) > info.max:
-            raise InvalidInput(f"input '{name}' holds a number that does not fit {datatype}", tensor=name)
+            raise InvalidInput(
+                f"input '{name}' holds a number that does not fit {datatype}", tensor=name
+            )
     return wide.astype(dtype).tobytes()
 
 
-def write(ask: Ask, version: str, outputs: Sequence[tensor_pb2.Tensor]) -> inference.ModelInferResponse:
-    """The answer; `version` is the resource name of the version that gave it. Raises InvalidInput for classes of what
-    has none."""
+def write(
+    ask: Ask, version: str, outputs: Sequence[tensor_pb2.Tensor]
+) -> inference.ModelInferResponse:
+    """The answer; `version` is the resource name of the version that gave it. Raises InvalidInput
+    for classes of what has none."""
     response = inference.ModelInferResponse(
         model_name=ask.model, model_version=version[version.rfind("/") + 1 :], id=ask.id
     )

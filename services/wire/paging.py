@@ -1,4 +1,6 @@
-"""Page tokens (AIP-158): opaque to the caller, bound to the listing they came from, checked when they return."""
+"""Page tokens (AIP-158): opaque to the caller, bound to the listing they came from, checked when
+they return.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ def _checksum(listing: str, position: str) -> str:
 
 
 def encode(listing: str, position: str) -> str:
-    """A token for the place after `position` in `listing` (method, parent and filter in one string)."""
+    """A token for the place after `position` in `listing` (method, parent and filter in one
+    string).
+    """
     data = json.dumps([position, _checksum(listing, position)]).encode()
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def decode(listing: str, token: str) -> str:
-    """The position that `encode` was given, "" for the first page. Raises InvalidInput for any other token."""
+    """The position that `encode` was given, "" for the first page. Raises InvalidInput for any
+    other token.
+    """
     if not token:
         return ""
     try:

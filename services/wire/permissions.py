@@ -1,6 +1,8 @@
-"""Who may do what, as data: the access rule of every RPC, read from the descriptors, and what each role permits.
+"""Who may do what, as data: the access rule of every RPC, read from the descriptors, and what each
+role permits.
 
-An RPC without a rule does not start. `"anonymous"` and `"authenticated"` are the two rules that ask for no permission.
+An RPC without a rule does not start. `"anonymous"` and `"authenticated"` are the two rules that ask
+for no permission.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ LIBRARY_RULES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A named set of permissions. Service roles are for the platform's own processes and can be bound to nobody."""
+    """A named set of permissions. Service roles are for the platform's own processes and can be
+    bound to nobody.
+    """
 
     name: str
     description: str
@@ -53,9 +57,17 @@ ROLES: dict[str, Role] = {
         _role("viewer", "sees models, runtimes and status", _VIEWER),
         _role("caller", "an application: predicts, sees models", "infer models.read"),
         _role("editor", "a data scientist: stores models and predicts", _EDITOR),
-        _role("publisher", "an editor who may also store formats that run code", _EDITOR + " models.write_unsafe"),
+        _role(
+            "publisher",
+            "an editor who may also store formats that run code",
+            _EDITOR + " models.write_unsafe",
+        ),
         _role("operator", "runs the platform: buckets, audit, who has access", _OPERATOR),
-        _role("admin", "may do everything people may do", _OPERATOR + " access.write models.write_unsafe"),
+        _role(
+            "admin",
+            "may do everything people may do",
+            _OPERATOR + " access.write models.write_unsafe",
+        ),
         _role(
             "service.api_gateway",
             "the gateway itself",
@@ -74,7 +86,12 @@ ROLES: dict[str, Role] = {
             "models.read runtimes.attach status.read audit.write broker.exchange",
             True,
         ),
-        _role("service.repository", "the repository itself", "status.read audit.write broker.exchange", True),
+        _role(
+            "service.repository",
+            "the repository itself",
+            "status.read audit.write broker.exchange",
+            True,
+        ),
         _role(
             "service.controlplane",
             "the control plane itself",
@@ -142,7 +159,9 @@ def rule_of(method: MethodDescriptor) -> Rule:
         raise UndeclaredRpc(f"{full} declares no permission or no effect")
     changes = access.effect == options_pb2.EFFECT_CHANGE
     if changes and method.server_streaming:
-        raise UndeclaredRpc(f"{full} is a change that answers with a stream; its outcome could not be audited")
+        raise UndeclaredRpc(
+            f"{full} is a change that answers with a stream; its outcome could not be audited"
+        )
     return Rule(
         method=full,
         permission=access.permission,
@@ -154,8 +173,13 @@ def rule_of(method: MethodDescriptor) -> Rule:
 
 
 def rules_of(services: Iterable[ServiceDescriptor]) -> Mapping[str, Rule]:
-    """The authorisation map of these services, by full method; the libraries' own methods included."""
-    rules = {method: Rule(method, permission, "", False, False) for method, permission in LIBRARY_RULES.items()}
+    """The authorisation map of these services, by full method; the libraries' own methods
+    included.
+    """
+    rules = {
+        method: Rule(method, permission, "", False, False)
+        for method, permission in LIBRARY_RULES.items()
+    }
     for service in services:
         for method in service.methods:
             rule = rule_of(method)

@@ -1,6 +1,8 @@
-"""Tensors as bytes: datatypes of the Open Inference Protocol, their numpy twins, and the checks at the edge.
+"""Tensors as bytes: datatypes of the Open Inference Protocol, their numpy twins, and the checks at
+the edge.
 
-Layout: row-major, little-endian, no padding; a BYTES element is a 4-byte little-endian length and its bytes.
+Layout: row-major, little-endian, no padding; a BYTES element is a 4-byte little-endian length and
+its bytes.
 """
 
 from __future__ import annotations
@@ -44,21 +46,30 @@ ALL_DATATYPES = frozenset(ITEM_SIZES) | {"BYTES"}
 
 
 def element_count(shape: Sequence[int], name: str = "") -> int:
-    """The number of elements of a shape; InvalidInput for negative, too many or overflowing dimensions."""
+    """The number of elements of a shape; InvalidInput for negative, too many or overflowing
+    dimensions.
+    """
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidInput(
-            f"tensor '{name}' has {len(shape)} dimensions, at most {MAX_DIMENSIONS} are allowed", tensor=name
+            f"tensor '{name}' has {len(shape)} dimensions, at most {MAX_DIMENSIONS} are allowed",
+            tensor=name,
         )
     if any(dimension < 0 for dimension in shape):
-        raise InvalidInput(f"tensor '{name}' has a negative dimension; say how many elements there are", tensor=name)
-    # The product of the positive dimensions is checked too: [2**40, 2**40, 0] holds nothing but is a lie all the same.
+        raise InvalidInput(
+            f"tensor '{name}' has a negative dimension; say how many elements there are",
+            tensor=name,
+        )
+    # The product of the positive dimensions is checked too: [2**40, 2**40, 0] holds nothing but is
+    # a lie all the same.
     if math.prod(max(dimension, 1) for dimension in shape) > MAX_ELEMENTS:
         raise InvalidInput(f"tensor '{name}' has a shape with too many elements", tensor=name)
     return math.prod(shape)
 
 
 def check(tensor: tensor_pb2.Tensor) -> int:
-    """Checks that datatype, shape and data agree; returns the number of elements. Raises InvalidInput."""
+    """Checks that datatype, shape and data agree; returns the number of elements. Raises
+    InvalidInput.
+    """
     if tensor.datatype not in ALL_DATATYPES:
         raise InvalidInput(
             f"tensor '{tensor.name}' has the unknown datatype '{tensor.datatype[:32]}'; "
@@ -74,8 +85,8 @@ def check(tensor: tensor_pb2.Tensor) -> int:
     expected = count * ITEM_SIZES[tensor.datatype]
     if len(tensor.data) != expected:
         raise InvalidInput(
-            f"tensor '{tensor.name}' of {tensor.datatype} {list(tensor.shape)} needs {expected} bytes of data, "
-            f"got {len(tensor.data)}",
+            f"tensor '{tensor.name}' of {tensor.datatype} {list(tensor.shape)} needs {expected}"
+            f" bytes of data, got {len(tensor.data)}",
             tensor=tensor.name,
             expected=expected,
             got=len(tensor.data),
@@ -87,14 +98,17 @@ def check_text_count(count: int, name: str = "") -> None:
     """Raises InvalidInput for more elements of BYTES than a request may have."""
     if count > MAX_TEXTS:
         raise InvalidInput(
-            f"tensor '{name}' of BYTES has {count} elements, at most {MAX_TEXTS} are taken; send fewer rows at a time",
+            f"tensor '{name}' of BYTES has {count} elements, at most {MAX_TEXTS} are taken; send"
+            " fewer rows at a time",
             tensor=name,
             limit=MAX_TEXTS,
         )
 
 
 def split_bytes(data: bytes | memoryview, count: int, name: str = "") -> list[bytes]:
-    """The elements of a BYTES tensor; InvalidInput unless the data holds exactly `count` of them."""
+    """The elements of a BYTES tensor; InvalidInput unless the data holds exactly `count` of
+    them.
+    """
     items: list[bytes] = []
     view, offset = memoryview(data), 0
     while offset + 4 <= len(view) and len(items) < count:
@@ -110,7 +124,9 @@ def split_bytes(data: bytes | memoryview, count: int, name: str = "") -> list[by
 
 
 def _holds_texts(data: bytes, count: int) -> bool:
-    """Whether the data holds exactly so many elements, at a fifth of the price of taking them out."""
+    """Whether the data holds exactly so many elements, at a fifth of the price of taking them
+    out.
+    """
     offset, end = 0, len(data)
     for _ in range(count):
         if offset + 4 > end:
@@ -120,7 +136,10 @@ def _holds_texts(data: bytes, count: int) -> bool:
 
 
 def _no_texts(name: str, count: int) -> InvalidInput:
-    return InvalidInput(f"tensor '{name}' of BYTES does not hold exactly {count} length-prefixed elements", tensor=name)
+    return InvalidInput(
+        f"tensor '{name}' of BYTES does not hold exactly {count} length-prefixed elements",
+        tensor=name,
+    )
 
 
 def join_bytes(items: Sequence[bytes]) -> bytes:
@@ -129,7 +148,8 @@ def join_bytes(items: Sequence[bytes]) -> bytes:
 
 
 def to_numpy(tensor: tensor_pb2.Tensor) -> Array:
-    """The tensor as an array that shares its memory (read-only); BYTES gives an object array of bytes.
+    """The tensor as an array that shares its memory (read-only); BYTES gives an object array of
+    bytes.
 
     BF16 is widened to float32. Raises InvalidInput as `check` does.
     """
@@ -143,7 +163,8 @@ def to_numpy(tensor: tensor_pb2.Tensor) -> Array:
 
 
 def numbers(datatype: str, data: bytes, shape: Sequence[int]) -> Array:
-    """Data of any datatype but BYTES, known to fit the shape, as an array that shares its memory (read-only).
+    """Data of any datatype but BYTES, known to fit the shape, as an array that shares its memory
+    (read-only).
 
     BF16 is widened to float32.
     """
@@ -154,17 +175,23 @@ def numbers(datatype: str, data: bytes, shape: Sequence[int]) -> Array:
 
 
 def from_numpy(name: str, array: npt.ArrayLike) -> tensor_pb2.Tensor:
-    """The array as a tensor, shape kept. Text and bytes become BYTES; InvalidInput for types no datatype stands for."""
+    """The array as a tensor, shape kept. Text and bytes become BYTES; InvalidInput for types no
+    datatype stands for.
+    """
     values = np.asarray(array)
     if values.dtype.kind in "OSU":
         return tensor_pb2.Tensor(
-            name=name, datatype="BYTES", shape=values.shape, data=join_bytes([_as_bytes(v, name) for v in values.flat])
+            name=name,
+            datatype="BYTES",
+            shape=values.shape,
+            data=join_bytes([_as_bytes(v, name) for v in values.flat]),
         )
     dtype = values.dtype.newbyteorder("<")
     datatype = DATATYPES.get(dtype)
     if datatype is None:
         raise InvalidInput(
-            f"tensor '{name}' has the numpy type {values.dtype}, which no datatype stands for", tensor=name
+            f"tensor '{name}' has the numpy type {values.dtype}, which no datatype stands for",
+            tensor=name,
         )
     data = np.ascontiguousarray(values, dtype=dtype).tobytes()
     return tensor_pb2.Tensor(name=name, datatype=datatype, shape=values.shape, data=data)
@@ -176,27 +203,39 @@ def _as_bytes(value: object, name: str) -> bytes:
     if isinstance(value, str):
         return value.encode()
     raise InvalidInput(
-        f"tensor '{name}' holds a {type(value).__name__}; only text and bytes make a BYTES tensor", tensor=name
+        f"tensor '{name}' holds a {type(value).__name__}; only text and bytes make a BYTES tensor",
+        tensor=name,
     )
 
 
-def check_against(tensors: Sequence[tensor_pb2.Tensor], specs: Sequence[tensor_pb2.TensorSpec]) -> None:
-    """Checks inputs against a signature: names, datatypes, ranks and fixed dimensions. Raises InvalidInput."""
+def check_against(
+    tensors: Sequence[tensor_pb2.Tensor], specs: Sequence[tensor_pb2.TensorSpec]
+) -> None:
+    """Checks inputs against a signature: names, datatypes, ranks and fixed dimensions. Raises
+    InvalidInput.
+    """
     given = {tensor.name: tensor for tensor in tensors}
     wanted = {spec.name: spec for spec in specs}
     if len(given) != len(tensors):
         raise InvalidInput("an input is given twice")
     for name in given:
         if name not in wanted:
-            raise InvalidInput(f"the model has no input '{name[:64]}'; it takes {_listed(wanted)}", tensor=name[:64])
+            raise InvalidInput(
+                f"the model has no input '{name[:64]}'; it takes {_listed(wanted)}",
+                tensor=name[:64],
+            )
     for name, spec in wanted.items():
         if name not in given:
-            raise InvalidInput(f"input '{name}' is missing; the model takes {_listed(wanted)}", tensor=name)
+            raise InvalidInput(
+                f"input '{name}' is missing; the model takes {_listed(wanted)}", tensor=name
+            )
         tensor = given[name]
         check(tensor)
         if tensor.datatype != spec.datatype:
             raise InvalidInput(
-                f"input '{name}' must be {spec.datatype}, got {tensor.datatype}", tensor=name, expected=spec.datatype
+                f"input '{name}' must be {spec.datatype}, got {tensor.datatype}",
+                tensor=name,
+                expected=spec.datatype,
             )
         if len(tensor.shape) != len(spec.shape) or any(
             want not in (-1, have) for have, want in zip(tensor.shape, spec.shape, strict=True)

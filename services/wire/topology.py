@@ -1,4 +1,6 @@
-"""Names and arguments of queues, exchanges and routing keys, as data. Nothing else spells one out."""
+"""Names and arguments of queues, exchanges and routing keys, as data. Nothing else spells one
+out.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ ALIAS_CHANGED = "repository.alias.changed"
 REPOSITORY_EVENTS = "repository.#"
 WORK_CANCELLED = "work.cancelled"
 
-# Per queue of one model version: enough for a burst, little enough that the last one in is answered in time.
+# Per queue of one model version: enough for a burst, little enough that the last one in is answered
+# in time.
 INFERENCE_MAX_LENGTH = 10_000
 # A queue nobody used for half an hour goes away; the next request declares it anew.
 INFERENCE_EXPIRES_MS = 30 * 60 * 1000
@@ -41,7 +44,8 @@ def requirements_digest(requires: requirements_pb2.Requirements) -> str:
 
 
 def serving_key(model_version: str, requires: requirements_pb2.Requirements) -> str:
-    """Names what runtimes serve: one version under one set of requirements, "{bucket}/{model}/{version}/{digest}".
+    """Names what runtimes serve: one version under one set of requirements,
+    "{bucket}/{model}/{version}/{digest}".
 
     `model_version` is buckets/{bucket}/models/{model}/versions/{version}.
     """
@@ -51,7 +55,9 @@ def serving_key(model_version: str, requires: requirements_pb2.Requirements) -> 
 
 def inference_queue(key: str) -> QueueSpec:
     """The queue of a serving key."""
-    return QueueSpec(f"stellwerk.infer.{key}", max_length=INFERENCE_MAX_LENGTH, expires_ms=INFERENCE_EXPIRES_MS)
+    return QueueSpec(
+        f"stellwerk.infer.{key}", max_length=INFERENCE_MAX_LENGTH, expires_ms=INFERENCE_EXPIRES_MS
+    )
 
 
 def reply_queue(instance: str) -> QueueSpec:

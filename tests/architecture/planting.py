@@ -1,4 +1,6 @@
-"""Plants a violation in a copy of a few folders and says what a check finds that it did not find before."""
+"""Plants a violation in a copy of a few folders and says what a check finds that it did not find
+before.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def expect_none(findings: list[str]) -> None:
 
 
 def copy(target: Path, *paths: str) -> Path:
-    """Copies these files and folders of the repository to the same places under `target`; absent ones are left out."""
+    """Copies these files and folders of the repository to the same places under `target`; absent
+    ones are left out.
+    """
     for path in paths:
         source = ROOT / path
         (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,9 @@ def copy(target: Path, *paths: str) -> Path:
 
 
 def new_findings(check: Callable[[Path], list[str]], root: Path, path: str, text: str) -> list[str]:
-    """What the check says after this text was added to the end of the file, and did not say before."""
+    """What the check says after this text was added to the end of the file, and did not say
+    before.
+    """
     before = set(check(root))
     file = root / path
     file.parent.mkdir(parents=True, exist_ok=True)

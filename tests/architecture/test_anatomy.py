@@ -37,12 +37,42 @@ def test_the_repository_keeps_its_anatomy(check) -> None:
     [
         (anatomy.charters, "services/router/__init__.py", "VERSION = 1", "charter"),
         (anatomy.entries, "services/router/__main__.py", "x = 1\n" * 8, "statements"),
-        (anatomy.settings, "services/router/config.py", "class Other:\n    pass", "not the one settings class"),
-        (anatomy.servicers, "services/router/servicer.py", "try:\n    pass\nfinally:\n    pass", "has no try"),
-        (anatomy.servicers, "services/router/servicer.py", "async def f(c):\n    await c.abort(1, '')", "abort"),
-        (anatomy.secrets, "services/router/config.py", "class C:\n    signing_key: str = 'swordfish'", "signing_key"),
-        (anatomy.secrets, "services/router/config.py", "class C:\n    password: S = SecretStr('x')", "password"),
-        (anatomy.secrets, "services/router/config.py", "class C:\n    token: S = Field(default='x')", "token"),
+        (
+            anatomy.settings,
+            "services/router/config.py",
+            "class Other:\n    pass",
+            "not the one settings class",
+        ),
+        (
+            anatomy.servicers,
+            "services/router/servicer.py",
+            "try:\n    pass\nfinally:\n    pass",
+            "has no try",
+        ),
+        (
+            anatomy.servicers,
+            "services/router/servicer.py",
+            "async def f(c):\n    await c.abort(1, '')",
+            "abort",
+        ),
+        (
+            anatomy.secrets,
+            "services/router/config.py",
+            "class C:\n    signing_key: str = 'swordfish'",
+            "signing_key",
+        ),
+        (
+            anatomy.secrets,
+            "services/router/config.py",
+            "class C:\n    password: S = SecretStr('x')",
+            "password",
+        ),
+        (
+            anatomy.secrets,
+            "services/router/config.py",
+            "class C:\n    token: S = Field(default='x')",
+            "token",
+        ),
         (anatomy.names, "services/router/utils.py", "X = 1", '"utils" says nothing'),
         (anatomy.names, "sdk/stellwerk/client/common/nouns.py", "X = 1", '"common" says nothing'),
         (anatomy.namespaces, "sdk/stellwerk/__init__.py", "", "must not exist"),
@@ -52,7 +82,9 @@ def test_the_repository_keeps_its_anatomy(check) -> None:
         (sizes.composition_roots, "services/router/main.py", "x = 1\n" * 60, "at most 60"),
     ],
 )
-def test_a_planted_violation_is_found(tmp_path: Path, check, path: str, text: str, finding: str) -> None:
+def test_a_planted_violation_is_found(
+    tmp_path: Path, check, path: str, text: str, finding: str
+) -> None:
     root = copy(tmp_path, path)
 
     found = new_findings(check, root, path, text)
@@ -66,7 +98,9 @@ def test_a_module_without_docstring_is_found(tmp_path: Path) -> None:
     (tmp_path / "services/router").mkdir(parents=True)
     (tmp_path / "services/router/new.py").write_text("X = 1\n")
 
-    assert anatomy.docstrings(tmp_path) == ["services/router/new.py:1: has no docstring that says what it is for"]
+    assert anatomy.docstrings(tmp_path) == [
+        "services/router/new.py:1: has no docstring that says what it is for"
+    ]
 
 
 @pytest.mark.parametrize("part", anatomy.PARTS)
@@ -99,14 +133,16 @@ def test_an_exception_for_a_function_lapses_when_it_is_short_again(tmp_path: Pat
     (tmp_path / "services/a.py").write_text(LONG_FUNCTION)
 
     assert sizes.functions(tmp_path, {"services/a.py::f": "a reason"}) == []
-    assert sizes.functions(tmp_path, {"services/a.py::f": "a reason", "services/a.py::g": "another"}) == [
-        "services/a.py::g: needs no exception from the function length"
-    ]
+    assert sizes.functions(
+        tmp_path, {"services/a.py::f": "a reason", "services/a.py::g": "another"}
+    ) == ["services/a.py::g: needs no exception from the function length"]
 
 
 def test_signature_and_docstring_do_not_count_as_length_of_a_function(tmp_path: Path) -> None:
     signature = "def f(\n" + "    a: int,\n" * 20 + ") -> int:\n"
-    documented = signature + '    """Says:\n' + "    more.\n" * 30 + '    """\n' + "    x = 1\n" * 40
+    documented = (
+        signature + '    """Says:\n' + "    more.\n" * 30 + '    """\n' + "    x = 1\n" * 40
+    )
     (tmp_path / "services").mkdir()
 
     assert new_findings(sizes.functions, tmp_path, "services/a.py", documented) == []

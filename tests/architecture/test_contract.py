@@ -1,4 +1,6 @@
-"""The contract: access rules, HTTP, comments, compatibility and fresh generated code; each violation planted once."""
+"""The contract: access rules, HTTP, comments, compatibility and fresh generated code; each
+violation planted once.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,27 @@ CHECKS = [contract.access, contract.scopes, contract.public, contract.bindings]
 
 @pytest.fixture
 def descriptors() -> descriptor_pb2.FileDescriptorSet:
-    return descriptor_pb2.FileDescriptorSet.FromString((ROOT / "generated/stellwerk.binpb").read_bytes())
+    return descriptor_pb2.FileDescriptorSet.FromString(
+        (ROOT / "generated/stellwerk.binpb").read_bytes()
+    )
 
 
-def _rpc(descriptors: descriptor_pb2.FileDescriptorSet, name: str) -> descriptor_pb2.MethodDescriptorProto:
+def _rpc(
+    descriptors: descriptor_pb2.FileDescriptorSet, name: str
+) -> descriptor_pb2.MethodDescriptorProto:
     return next(
-        rpc for file in descriptors.file for service in file.service for rpc in service.method if rpc.name == name
+        rpc
+        for file in descriptors.file
+        for service in file.service
+        for rpc in service.method
+        if rpc.name == name
     )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_the_contract_declares_everything(check, descriptors: descriptor_pb2.FileDescriptorSet) -> None:
+def test_the_contract_declares_everything(
+    check, descriptors: descriptor_pb2.FileDescriptorSet
+) -> None:
     expect_none(check(descriptors))
 
 
@@ -48,18 +60,23 @@ def test_an_rpc_without_access_rule_is_found(descriptors: descriptor_pb2.FileDes
     ]
 
 
-def test_a_permission_that_no_role_holds_is_found(descriptors: descriptor_pb2.FileDescriptorSet) -> None:
+def test_a_permission_that_no_role_holds_is_found(
+    descriptors: descriptor_pb2.FileDescriptorSet,
+) -> None:
     _rpc(descriptors, "GetModel").options.Extensions[_ACCESS].permission = "models.admire"
 
     assert contract.access(descriptors) == [
-        'stellwerk.repository.v1.RepositoryService.GetModel: no role holds the permission "models.admire"'
+        "stellwerk.repository.v1.RepositoryService.GetModel: no role holds the permission"
+        ' "models.admire"'
     ]
 
 
 def test_an_rpc_without_effect_is_found(descriptors: descriptor_pb2.FileDescriptorSet) -> None:
     _rpc(descriptors, "GetModel").options.Extensions[_ACCESS].ClearField("effect")
 
-    assert contract.access(descriptors) == ["stellwerk.repository.v1.RepositoryService.GetModel: declares no effect"]
+    assert contract.access(descriptors) == [
+        "stellwerk.repository.v1.RepositoryService.GetModel: declares no effect"
+    ]
 
 
 @pytest.mark.parametrize("resource", ["nome", "name.first", "version"])
@@ -76,12 +93,15 @@ def test_a_public_rpc_without_http_is_found(descriptors: descriptor_pb2.FileDesc
     _rpc(descriptors, "GetModel").options.ClearExtension(_HTTP)
 
     assert contract.public(descriptors) == [
-        "stellwerk.repository.v1.RepositoryService.GetModel: is public and carries no google.api.http"
+        "stellwerk.repository.v1.RepositoryService.GetModel: is public and carries no"
+        " google.api.http"
     ]
 
 
 @pytest.mark.parametrize("name", ["Attach", "AppendRecords", "Exchange", "Describe"])
-def test_an_internal_rpc_with_http_is_found(descriptors: descriptor_pb2.FileDescriptorSet, name: str) -> None:
+def test_an_internal_rpc_with_http_is_found(
+    descriptors: descriptor_pb2.FileDescriptorSet, name: str
+) -> None:
     _rpc(descriptors, name).options.Extensions[_HTTP].get = "/v1/inside"
 
     found = contract.public(descriptors)
@@ -97,7 +117,9 @@ def test_two_rpcs_on_one_path_are_found(descriptors: descriptor_pb2.FileDescript
     assert len(contract.bindings(descriptors)) == 1
 
 
-def test_a_path_outside_the_versions_is_found(descriptors: descriptor_pb2.FileDescriptorSet) -> None:
+def test_a_path_outside_the_versions_is_found(
+    descriptors: descriptor_pb2.FileDescriptorSet,
+) -> None:
     _rpc(descriptors, "ListRuntimes").options.Extensions[_HTTP].get = "/runtimes"
 
     assert "neither under /v1 nor under /v2" in contract.bindings(descriptors)[0]
@@ -110,9 +132,17 @@ def test_the_contract_passes_lint_breaks_nothing_and_generated_is_fresh() -> Non
 @pytest.mark.parametrize(
     ("old", "new", "finding"),
     [
-        ("  // The path template.\n", "", 'lint: stellwerk/gateway/v1/gateway_service.proto:40:3:Field "template"'),
+        (
+            "  // The path template.\n",
+            "",
+            'lint: stellwerk/gateway/v1/gateway_service.proto:40:3:Field "template"',
+        ),
         ("// One route.\n", "", 'Message "Route" should have a non-empty comment'),
-        ("  // Lists the REST routes and the RPCs they call.\n", "", 'RPC "ListRoutes" should have a non-empty'),
+        (
+            "  // Lists the REST routes and the RPCs they call.\n",
+            "",
+            'RPC "ListRoutes" should have a non-empty',
+        ),
         ("string template = 2;", "string pathTemplate = 2;", "should be lower_snake_case"),
         ("string template = 2;", "bytes template = 2;", 'changed type from "string" to "bytes"'),
         (
@@ -120,11 +150,21 @@ def test_the_contract_passes_lint_breaks_nothing_and_generated_is_fresh() -> Non
             "string template = 9;",
             'field "2" with name "template" on message "Route" was deleted',
         ),
-        ("rpc ListRoutes(", "rpc ListPaths(", 'RPC "ListRoutes" on service "GatewayService" was deleted'),
-        ("string template = 2;", "string template = 2;\n  // New.\n  string note = 9;", "generated/ is stale"),
+        (
+            "rpc ListRoutes(",
+            "rpc ListPaths(",
+            'RPC "ListRoutes" on service "GatewayService" was deleted',
+        ),
+        (
+            "string template = 2;",
+            "string template = 2;\n  // New.\n  string note = 9;",
+            "generated/ is stale",
+        ),
     ],
 )
-def test_a_planted_change_of_the_contract_is_found(tmp_path: Path, old: str, new: str, finding: str) -> None:
+def test_a_planted_change_of_the_contract_is_found(
+    tmp_path: Path, old: str, new: str, finding: str
+) -> None:
     root = copy(tmp_path, "protos")
     text = (root / GATEWAY).read_text()
     assert old in text
@@ -155,7 +195,9 @@ def test_a_file_that_protoc_refuses_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["edited", "left over", "missing"])
-def test_generated_code_that_is_not_what_protoc_writes_is_found(tmp_path: Path, damage: str) -> None:
+def test_generated_code_that_is_not_what_protoc_writes_is_found(
+    tmp_path: Path, damage: str
+) -> None:
     generated = tmp_path / "generated"
     shutil.copytree(protos.GENERATED, generated)
     victim = generated / "stellwerk/gateway/v1/gateway_service_pb2.py"

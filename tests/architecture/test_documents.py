@@ -25,9 +25,13 @@ def test_every_env_file_parses() -> None:
 def test_a_service_that_the_readme_lacks_is_found(tmp_path: Path) -> None:
     root = copy(tmp_path, "README.md", *INITS)
     readme = root / "README.md"
-    readme.write_text("".join(line for line in readme.read_text().splitlines(True) if "`router`" not in line))
+    readme.write_text(
+        "".join(line for line in readme.read_text().splitlines(True) if "`router`" not in line)
+    )
 
-    assert documents.service_map(root) == ["README.md: the table of services has no row for `router`"]
+    assert documents.service_map(root) == [
+        "README.md: the table of services has no row for `router`"
+    ]
 
 
 def test_a_charter_in_other_words_is_found(tmp_path: Path) -> None:
@@ -51,7 +55,9 @@ def test_a_charter_in_other_words_is_found(tmp_path: Path) -> None:
 )
 def test_a_planted_line_of_an_env_file_is_found(tmp_path: Path, line: str, finding: str) -> None:
     (tmp_path / "compose").mkdir()
-    (tmp_path / "compose/router.env").write_text(f"# A comment\nSTELLWERK_LOG_FORMAT=json\n{line}\n")
+    (tmp_path / "compose/router.env").write_text(
+        f"# A comment\nSTELLWERK_LOG_FORMAT=json\n{line}\n"
+    )
 
     found = documents.env_files(tmp_path)
 

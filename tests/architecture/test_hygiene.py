@@ -46,7 +46,9 @@ def test_a_planted_danger_is_found(tmp_path: Path, text: str, finding: str) -> N
     assert finding in found[0]
 
 
-@pytest.mark.parametrize("text", ["model.eval()", "x = yaml.safe_load(text)", "httpx.get(url, verify=True)"])
+@pytest.mark.parametrize(
+    "text", ["model.eval()", "x = yaml.safe_load(text)", "httpx.get(url, verify=True)"]
+)
 def test_a_harmless_namesake_is_no_finding(tmp_path: Path, text: str) -> None:
     (tmp_path / "services").mkdir()
 
@@ -56,7 +58,12 @@ def test_a_harmless_namesake_is_no_finding(tmp_path: Path, text: str) -> None:
 def test_formats_that_run_code_are_allowed_in_their_sandboxed_home(tmp_path: Path) -> None:
     (tmp_path / "services").mkdir()
 
-    assert new_findings(hygiene.dangerous, tmp_path, "services/runtime/formats/new.py", "import pickle") == []
+    assert (
+        new_findings(
+            hygiene.dangerous, tmp_path, "services/runtime/formats/new.py", "import pickle"
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,10 +89,18 @@ def test_a_planted_sleep_is_found(tmp_path: Path, text: str) -> None:
     [
         "await asyncio.sleep(0)",
         "await asyncio.sleep(30)",
-        "def f():\n    end = time.monotonic() + 1\n    while time.monotonic() < end:\n        time.sleep(0.1)",
+        (
+            "def f():\n    end = time.monotonic() + 1\n    while time.monotonic() < end:\n       "
+            " time.sleep(0.1)"
+        ),
         "def f():\n    while not port:\n        assert running\n        time.sleep(0.1)",
     ],
-    ids=["letting others run", "never answering", "polling with a deadline", "polling with an assertion"],
+    ids=[
+        "letting others run",
+        "never answering",
+        "polling with a deadline",
+        "polling with an assertion",
+    ],
 )
 def test_waiting_that_ends_is_no_sleep(tmp_path: Path, text: str) -> None:
     (tmp_path / "tests").mkdir()
@@ -93,7 +108,9 @@ def test_waiting_that_ends_is_no_sleep(tmp_path: Path, text: str) -> None:
     assert new_findings(hygiene.sleeps, tmp_path, "tests/unit/test_new.py", text) == []
 
 
-@pytest.mark.parametrize("text", ["from unittest import mock", "monkeypatch.setattr(config, 'load', None)"])
+@pytest.mark.parametrize(
+    "text", ["from unittest import mock", "monkeypatch.setattr(config, 'load', None)"]
+)
 def test_a_planted_patch_is_found(tmp_path: Path, text: str) -> None:
     (tmp_path / "tests").mkdir()
 

@@ -1,4 +1,6 @@
-"""Layers, homes of third-party packages, purity of wire and import cycles, in the repository and planted in a copy."""
+"""Layers, homes of third-party packages, purity of wire and import cycles, in the repository and
+planted in a copy.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from tests.architecture.planting import ROOT, copy, expect_none, new_findings
 
 @pytest.mark.parametrize(
     "check",
-    [layering.layers, layering.third_party_homes, layering.purity, layering.environment, layering.cycles],
+    [
+        layering.layers,
+        layering.third_party_homes,
+        layering.purity,
+        layering.environment,
+        layering.cycles,
+    ],
     ids=lambda check: check.__name__,
 )
 def test_the_repository_keeps_its_layers(check) -> None:
@@ -22,29 +30,116 @@ def test_the_repository_keeps_its_layers(check) -> None:
 @pytest.mark.parametrize(
     ("check", "path", "text", "finding"),
     [
-        (layering.layers, "services/wire/names.py", "import services.chassis", "may not import services.chassis"),
-        (layering.layers, "services/chassis/config.py", "from services.router import fleet", "services.router.fleet"),
-        (layering.layers, "services/router/new.py", "from services import runtime", "import services.runtime"),
-        (layering.layers, "services/router/new.py", "from ..runtime import main", "import services.runtime.main"),
-        (layering.layers, "services/router/new.py", "def f():\n    from services.runtime import x", "runtime.x"),
-        (layering.layers, "services/router/new.py", "import importlib\nimportlib.import_module('tests.x')", "tests.x"),
-        (layering.layers, "services/router/new.py", "from stellwerk.client import connect", "stellwerk.client.connect"),
-        (layering.layers, "sdk/stellwerk/client/new.py", "import services.router.main", "services.router.main"),
-        (layering.layers, "sdk/stellwerk/client/new.py", "from services.chassis import config", "services.chassis"),
-        (layering.third_party_homes, "services/router/new.py", "import pika", "pika may be imported only"),
-        (layering.third_party_homes, "services/router/new.py", "from pymongo import MongoClient", "pymongo.Mongo"),
-        (layering.third_party_homes, "services/router/new.py", "def f():\n    import bson.json_util", "bson.json"),
-        (layering.third_party_homes, "services/router/new.py", "from gridfs import GridFS", "gridfs.GridFS"),
+        (
+            layering.layers,
+            "services/wire/names.py",
+            "import services.chassis",
+            "may not import services.chassis",
+        ),
+        (
+            layering.layers,
+            "services/chassis/config.py",
+            "from services.router import fleet",
+            "services.router.fleet",
+        ),
+        (
+            layering.layers,
+            "services/router/new.py",
+            "from services import runtime",
+            "import services.runtime",
+        ),
+        (
+            layering.layers,
+            "services/router/new.py",
+            "from ..runtime import main",
+            "import services.runtime.main",
+        ),
+        (
+            layering.layers,
+            "services/router/new.py",
+            "def f():\n    from services.runtime import x",
+            "runtime.x",
+        ),
+        (
+            layering.layers,
+            "services/router/new.py",
+            "import importlib\nimportlib.import_module('tests.x')",
+            "tests.x",
+        ),
+        (
+            layering.layers,
+            "services/router/new.py",
+            "from stellwerk.client import connect",
+            "stellwerk.client.connect",
+        ),
+        (
+            layering.layers,
+            "sdk/stellwerk/client/new.py",
+            "import services.router.main",
+            "services.router.main",
+        ),
+        (
+            layering.layers,
+            "sdk/stellwerk/client/new.py",
+            "from services.chassis import config",
+            "services.chassis",
+        ),
+        (
+            layering.third_party_homes,
+            "services/router/new.py",
+            "import pika",
+            "pika may be imported only",
+        ),
+        (
+            layering.third_party_homes,
+            "services/router/new.py",
+            "from pymongo import MongoClient",
+            "pymongo.Mongo",
+        ),
+        (
+            layering.third_party_homes,
+            "services/router/new.py",
+            "def f():\n    import bson.json_util",
+            "bson.json",
+        ),
+        (
+            layering.third_party_homes,
+            "services/router/new.py",
+            "from gridfs import GridFS",
+            "gridfs.GridFS",
+        ),
         (layering.third_party_homes, "services/runtime/new.py", "import torch.cuda", "torch.cuda"),
-        (layering.third_party_homes, "services/router/new.py", "import jwt", "jwt may be imported only"),
+        (
+            layering.third_party_homes,
+            "services/router/new.py",
+            "import jwt",
+            "jwt may be imported only",
+        ),
         (layering.purity, "services/wire/names.py", "import time", "may not import time"),
-        (layering.purity, "services/wire/names.py", "from os import path", "may not import os.path"),
-        (layering.environment, "services/router/config.py", "import os\nX = os.environ['X']", "environment"),
-        (layering.environment, "services/router/new.py", "import os\nX = os.getenv('X')", "environment"),
+        (
+            layering.purity,
+            "services/wire/names.py",
+            "from os import path",
+            "may not import os.path",
+        ),
+        (
+            layering.environment,
+            "services/router/config.py",
+            "import os\nX = os.environ['X']",
+            "environment",
+        ),
+        (
+            layering.environment,
+            "services/router/new.py",
+            "import os\nX = os.getenv('X')",
+            "environment",
+        ),
         (layering.environment, "services/router/new.py", "from os import environ", "environment"),
     ],
 )
-def test_a_planted_import_is_found(tmp_path: Path, check, path: str, text: str, finding: str) -> None:
+def test_a_planted_import_is_found(
+    tmp_path: Path, check, path: str, text: str, finding: str
+) -> None:
     root = copy(tmp_path, path)
 
     found = new_findings(check, root, path, text)
@@ -59,7 +154,10 @@ def test_a_planted_cycle_is_found_though_one_import_hides_in_a_function(tmp_path
     (root / "services/wire/first.py").write_text("from services.wire import second\n")
 
     found = new_findings(
-        layering.cycles, root, "services/wire/second.py", "def f():\n    from services.wire.first import g"
+        layering.cycles,
+        root,
+        "services/wire/second.py",
+        "def f():\n    from services.wire.first import g",
     )
 
     assert found == ["import cycle: services.wire.first → services.wire.second"]

@@ -9,7 +9,11 @@ from services.api_gateway import http_status
 from services.wire.errors import ServiceError
 from tests.architecture.checks import vocabulary
 
-OURS = [error for error in vocabulary.classes() if error.__module__.startswith(("services.", "stellwerk."))]
+OURS = [
+    error
+    for error in vocabulary.classes()
+    if error.__module__.startswith(("services.", "stellwerk."))
+]
 
 
 class _Nameless(ServiceError):

@@ -27,7 +27,9 @@ from tests.fakes.eventually import eventually
 _MAX_MESSAGE = 64 * 1024 * 1024
 
 
-async def until_not(condition: Callable[[], Awaitable[bool]], *, every: float = 0.05, within: float = 10.0) -> None:
+async def until_not(
+    condition: Callable[[], Awaitable[bool]], *, every: float = 0.05, within: float = 10.0
+) -> None:
     """Waits until a condition that has to be asked for holds no more."""
     async with asyncio.timeout(within):
         while await condition():  # noqa: ASYNC110
@@ -157,13 +159,17 @@ class AtRouter(Place):
         await self.crash()
 
     def _broker(self, port: int) -> Broker:
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=channel_options(_MAX_MESSAGE))
+        channel = grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", options=channel_options(_MAX_MESSAGE)
+        )
         self._cleanups.append(channel.close)
         return PullBroker(ServiceChannel(channel, "router", None))
 
 
 class AtHub(Place):
-    """The hub, in the process that hosts it. There is no network to lose: a loss is the process's own end."""
+    """The hub, in the process that hosts it. There is no network to lose: a loss is the process's
+    own end.
+    """
 
     name = "hub"
 

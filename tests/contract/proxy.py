@@ -1,4 +1,6 @@
-"""A TCP proxy between a client and its server, to cut or freeze their connections as a network would."""
+"""A TCP proxy between a client and its server, to cut or freeze their connections as a network
+would.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ _CHUNK = 256 * 1024
 
 
 class Proxy:
-    """Listens on `port`, with TLS if it has a context, and forwards to another port of this machine."""
+    """Listens on `port`, with TLS if it has a context, and forwards to another port of this
+    machine.
+    """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self._target, self._tls = target, tls
@@ -23,7 +27,9 @@ class Proxy:
         self.port = 0
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -56,7 +62,9 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._flowing.wait()
         try:
-            upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            upstream_reader, upstream_writer = await asyncio.open_connection(
+                "127.0.0.1", self._target
+            )
         except OSError:
             writer.transport.abort()
             return

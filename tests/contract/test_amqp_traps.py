@@ -42,7 +42,11 @@ async def setting(server: RabbitMQ, **values: int) -> AsyncIterator[None]:
     finally:
         for name, found in before.items():
             value = found.removeprefix("{ok,").removesuffix("}")
-            undo = f"unset_env(rabbit, {name})" if found == "undefined" else f"set_env(rabbit, {name}, {value})"
+            undo = (
+                f"unset_env(rabbit, {name})"
+                if found == "undefined"
+                else f"set_env(rabbit, {name}, {value})"
+            )
             await evaluate(f"application:{undo}.")
 
 
@@ -68,7 +72,9 @@ async def test_a_memory_alarm_stops_publishers_in_time_and_never_consumers(
         (await inbox.holds(2))[1].ack()
         await inbox.holds(3)
     finally:
-        await asyncio.to_thread(rabbitmq_server.ctl, "set_vm_memory_high_watermark", "absolute", "512MB")
+        await asyncio.to_thread(
+            rabbitmq_server.ctl, "set_vm_memory_high_watermark", "absolute", "512MB"
+        )
 
     await eventually(lambda: not broker.problem)
     await broker.publish(queue.name, Message(b"y"))
@@ -76,7 +82,8 @@ async def test_a_memory_alarm_stops_publishers_in_time_and_never_consumers(
         (await inbox.holds(settled + 1))[settled].ack()
         if inbox.bodies[settled] == b"y":
             break
-    # Only what was sent before the broker told of its alarm may arrive late; the rest was never sent.
+    # Only what was sent before the broker told of its alarm may arrive late; the rest was never
+    # sent.
     assert inbox.bodies.count(b"x") <= 1
 
 
@@ -99,7 +106,9 @@ async def test_a_channel_closed_for_a_slow_consumer_is_opened_again(
         assert (await inbox.holds(3))[2].message.body == b"next"
 
 
-async def test_a_consumer_whose_queue_was_deleted_makes_it_anew(rabbit: AtRabbit, rabbitmq_server: RabbitMQ) -> None:
+async def test_a_consumer_whose_queue_was_deleted_makes_it_anew(
+    rabbit: AtRabbit, rabbitmq_server: RabbitMQ
+) -> None:
     broker, queue, inbox = await rabbit.open(), new_queue(), Inbox()
     await broker.consume(queue, inbox, prefetch=1)
 
@@ -113,7 +122,9 @@ async def test_a_consumer_whose_queue_was_deleted_makes_it_anew(rabbit: AtRabbit
     await inbox.holds(1)
 
 
-async def test_publishing_goes_on_after_the_exchange_was_deleted(rabbit: AtRabbit, rabbitmq_server: RabbitMQ) -> None:
+async def test_publishing_goes_on_after_the_exchange_was_deleted(
+    rabbit: AtRabbit, rabbitmq_server: RabbitMQ
+) -> None:
     broker, queue, inbox = await rabbit.open(), new_queue(), Inbox()
     await broker.declare(queue)
     delete = 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>,exchange,<<"stellwerk.events">>),false,<<"test">>).'
@@ -154,7 +165,8 @@ async def test_a_stopped_broker_is_noticed_and_nothing_outlives_its_timeout(
     try:
         began = clock()
         outcomes = await asyncio.gather(
-            *(broker.publish(queue.name, Message(b"x"), timeout=1) for _ in range(200)), return_exceptions=True
+            *(broker.publish(queue.name, Message(b"x"), timeout=1) for _ in range(200)),
+            return_exceptions=True,
         )
         assert [type(outcome) for outcome in outcomes] == [BrokerDown] * 200
         assert clock() - began < 1.25
@@ -174,7 +186,9 @@ async def test_a_stopped_broker_is_noticed_and_nothing_outlives_its_timeout(
 
 
 @pytest.mark.slow
-async def test_silence_is_noticed_by_both_sides_and_the_work_done_elsewhere_within_35_seconds(rabbit: AtRabbit) -> None:
+async def test_silence_is_noticed_by_both_sides_and_the_work_done_elsewhere_within_35_seconds(
+    rabbit: AtRabbit,
+) -> None:
     frozen, other, queue = await rabbit.open(), await rabbit.open(), new_queue()
     held, inbox, lost = Inbox(ack=False), Inbox(), asyncio.Event()
     frozen.on_lost(lambda _: lost.set())
@@ -192,7 +206,9 @@ async def test_silence_is_noticed_by_both_sides_and_the_work_done_elsewhere_with
 
 
 async def test_a_wrong_password_is_said_and_never_shown(rabbitmq_server: RabbitMQ) -> None:
-    broker = AmqpBroker(f"amqp://stellwerk:hunter2@127.0.0.1:{rabbitmq_server.port}/%2F", name="test")
+    broker = AmqpBroker(
+        f"amqp://stellwerk:hunter2@127.0.0.1:{rabbitmq_server.port}/%2F", name="test"
+    )
     with structlog.testing.capture_logs() as logs:
         await broker.start()
         await eventually(lambda: "refused" in broker.problem)

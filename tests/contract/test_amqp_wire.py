@@ -1,4 +1,6 @@
-"""Under the adapter: whatever a stream carries and whichever loop and transport carry it, messages arrive."""
+"""Under the adapter: whatever a stream carries and whichever loop and transport carry it, messages
+arrive.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,21 @@ async def echo(broker: AmqpBroker, bodies: list[bytes]) -> list[bytes]:
 
     await broker.consume(back, inbox, prefetch=0, acks=False)
     await broker.consume(there, send_on, prefetch=4)
-    await asyncio.gather(*(broker.publish(there.name, Message(body, {"n": "1"})) for body in bodies))
+    await asyncio.gather(
+        *(broker.publish(there.name, Message(body, {"n": "1"})) for body in bodies)
+    )
     await inbox.holds(len(bodies))
     return inbox.bodies
 
 
 # One byte, about one frame, several frames, and more than a socket takes at once.
-BODIES = [b"", b"x", *(bytes(131_064 + more) for more in (-1, 0, 1)), bytes(300_000), bytes(range(256)) * 40_000]
+BODIES = [
+    b"",
+    b"x",
+    *(bytes(131_064 + more) for more in (-1, 0, 1)),
+    bytes(300_000),
+    bytes(range(256)) * 40_000,
+]
 
 
 async def test_bodies_of_all_sizes_go_there_and_back(rabbit: AtRabbit) -> None:
@@ -90,7 +100,9 @@ async def test_a_message_of_a_stranger_is_read_as_far_as_the_port_goes(
     broker, queue, inbox = await rabbit.open(), new_queue(), Inbox()
     await broker.consume(queue, inbox, prefetch=1)
     headers = {"count": 3, "names": ["a", "b"], "text": "yes", "nothing": None}
-    properties = pika.BasicProperties("text/plain", "gzip", headers, 2, 9, "7", "there", timestamp=1, type="greeting")
+    properties = pika.BasicProperties(
+        "text/plain", "gzip", headers, 2, 9, "7", "there", timestamp=1, type="greeting"
+    )
 
     def publish() -> None:
         with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
@@ -113,7 +125,9 @@ async def test_a_stream_that_makes_no_sense_is_given_up_and_opened_anew(rabbit: 
     await broker.consume(queue, inbox, prefetch=1)
 
     # A body that no header announced, on the first channel, and on none.
-    rabbit.network_of(broker).inject(b"\x03\x00\x01\x00\x00\x00\x01x\xce" + b"\x01\x00\x00\x00\x00\x00\x04junk\x00")
+    rabbit.network_of(broker).inject(
+        b"\x03\x00\x01\x00\x00\x00\x01x\xce" + b"\x01\x00\x00\x00\x00\x00\x04junk\x00"
+    )
 
     await eventually(lambda: len(lost) == 2)
     await broker.publish(queue.name, Message(b"x"))
@@ -127,7 +141,10 @@ async def test_over_tls(rabbitmq_server: RabbitMQ, tmp_path: Path) -> None:
     proxy = Proxy(rabbitmq_server.port, context)
     await proxy.start()
     options = quote(str({"ca_certs": str(certificate)}))
-    url = _by_way_of(proxy.port, rabbitmq_server).replace("amqp:", "amqps:") + f"?ssl_options={options}"
+    url = (
+        _by_way_of(proxy.port, rabbitmq_server).replace("amqp:", "amqps:")
+        + f"?ssl_options={options}"
+    )
     broker = AmqpBroker(url, name="tls")
     await broker.start()
 
@@ -137,12 +154,16 @@ async def test_over_tls(rabbitmq_server: RabbitMQ, tmp_path: Path) -> None:
     await proxy.close()
 
 
-async def test_a_server_of_unknown_authority_is_told_nothing(rabbitmq_server: RabbitMQ, tmp_path: Path) -> None:
+async def test_a_server_of_unknown_authority_is_told_nothing(
+    rabbitmq_server: RabbitMQ, tmp_path: Path
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_certificate(tmp_path))
     proxy = Proxy(rabbitmq_server.port, context)
     await proxy.start()
-    broker = AmqpBroker(_by_way_of(proxy.port, rabbitmq_server).replace("amqp:", "amqps:"), name="tls")
+    broker = AmqpBroker(
+        _by_way_of(proxy.port, rabbitmq_server).replace("amqp:", "amqps:"), name="tls"
+    )
     await broker.start()
 
     await eventually(lambda: "cannot be used" in broker.problem)
@@ -170,5 +191,8 @@ def _certificate(folder: Path) -> Path:
     )
     pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     path = folder / "broker.pem"
-    path.write_bytes(key.private_bytes(pem, private, serialization.NoEncryption()) + certificate.public_bytes(pem))
+    path.write_bytes(
+        key.private_bytes(pem, private, serialization.NoEncryption())
+        + certificate.public_bytes(pem)
+    )
     return path

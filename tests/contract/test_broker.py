@@ -1,4 +1,6 @@
-"""What every broker promises (services/chassis/broker/port.py), held against RabbitMQ, the pull stream and the hub."""
+"""What every broker promises (services/chassis/broker/port.py), held against RabbitMQ, the pull
+stream and the hub.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ async def test_what_is_published_arrives_whole_and_once(place: Place) -> None:
     broker, queue, inbox = await place.open(), new_queue(), Inbox()
     await broker.consume(queue, inbox, prefetch=10)
     message = Message(
-        b"\x00body\xff", {"traceparent": "00-ab", "x-ä": "ü"}, reply_to="there", correlation_id="7", message_id="m-1"
+        b"\x00body\xff",
+        {"traceparent": "00-ab", "x-ä": "ü"},
+        reply_to="there",
+        correlation_id="7",
+        message_id="m-1",
     )
 
     await broker.publish(queue.name, message)
@@ -110,7 +116,9 @@ async def test_a_mandatory_message_without_a_queue_comes_back_as_unroutable(plac
     await broker.consume(queue, inbox, prefetch=100)
 
     names = [queue.name if number % 2 else "test.nowhere" for number in range(40)]
-    outcomes = await asyncio.gather(*(broker.publish(name, Message(b"x")) for name in names), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(broker.publish(name, Message(b"x")) for name in names), return_exceptions=True
+    )
 
     assert [type(outcome) for outcome in outcomes] == [Unroutable, type(None)] * 20
     await inbox.holds(20)
@@ -129,7 +137,8 @@ async def test_a_full_queue_refuses_and_keeps_what_it_has(place: Place) -> None:
     await broker.declare(queue)
 
     outcomes = await asyncio.gather(
-        *(broker.publish(queue.name, Message(str(number).encode())) for number in range(40)), return_exceptions=True
+        *(broker.publish(queue.name, Message(str(number).encode())) for number in range(40)),
+        return_exceptions=True,
     )
 
     # RabbitMQ's bound is soft: one message per publisher in flight may slip in.
@@ -183,7 +192,9 @@ async def test_work_is_shared_among_consumers(place: Place) -> None:
     await two.holds(5)
 
 
-async def test_a_handler_that_raises_rejects_its_delivery_and_the_rest_goes_on(place: Place) -> None:
+async def test_a_handler_that_raises_rejects_its_delivery_and_the_rest_goes_on(
+    place: Place,
+) -> None:
     broker, queue, inbox = await place.open(), new_queue(), Inbox(ack=False)
 
     async def handler(delivery: object) -> None:
@@ -221,7 +232,9 @@ async def test_an_answer_finds_its_way_by_the_reply_queue(place: Place) -> None:
 
     async def answer(delivery: object) -> None:
         question = delivery.message  # type: ignore[attr-defined]
-        await answering.publish(question.reply_to, Message(question.body * 2, correlation_id=question.correlation_id))
+        await answering.publish(
+            question.reply_to, Message(question.body * 2, correlation_id=question.correlation_id)
+        )
         delivery.ack()  # type: ignore[attr-defined]
 
     await answering.consume(queue, answer, prefetch=10)
@@ -229,7 +242,9 @@ async def test_an_answer_finds_its_way_by_the_reply_queue(place: Place) -> None:
 
     await asyncio.gather(
         *(
-            asking.publish(queue.name, Message(b"%d" % n, reply_to=replies.name, correlation_id=str(n)))
+            asking.publish(
+                queue.name, Message(b"%d" % n, reply_to=replies.name, correlation_id=str(n))
+            )
             for n in range(100)
         )
     )

@@ -13,7 +13,9 @@ from tests.contract.brokers import AtRabbit, AtRouter, Inbox, new_queue
 from tests.fakes.eventually import eventually
 
 
-async def test_a_lost_connection_is_told_and_consumers_come_back(remote: AtRabbit | AtRouter) -> None:
+async def test_a_lost_connection_is_told_and_consumers_come_back(
+    remote: AtRabbit | AtRouter,
+) -> None:
     broker, other, queue = await remote.open(), await remote.open(), new_queue()
     inbox, news, lost = Inbox(ack=False), Inbox(), list[str]()
     broker.on_lost(lost.append)
@@ -38,7 +40,9 @@ async def test_a_lost_connection_is_told_and_consumers_come_back(remote: AtRabbi
             await asyncio.sleep(0.05)
 
 
-async def test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time(remote: AtRabbit | AtRouter) -> None:
+async def test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time(
+    remote: AtRabbit | AtRouter,
+) -> None:
     broker, queue = await remote.open(), new_queue()
     await broker.declare(queue)
     remote.network_of(broker).freeze()
@@ -73,7 +77,9 @@ async def test_nothing_hangs_on_a_broker_that_does_not_answer(remote: AtRabbit |
     await broker.publish(queue.name, Message(b"x"))
 
 
-async def test_after_a_crash_of_the_broker_everything_comes_back(remote: AtRabbit | AtRouter) -> None:
+async def test_after_a_crash_of_the_broker_everything_comes_back(
+    remote: AtRabbit | AtRouter,
+) -> None:
     broker, queue, inbox, lost = await remote.open(), new_queue(), Inbox(), list[str]()
     spare = replace(new_queue(), durable=False)
     broker.on_lost(lost.append)
@@ -87,7 +93,9 @@ async def test_after_a_crash_of_the_broker_everything_comes_back(remote: AtRabbi
     with pytest.raises(BrokerDown):
         await broker.publish(queue.name, Message(b"x"), timeout=0.5)
     assert clock() - began < 1
-    await asyncio.sleep(2)  # as long as callers are asked to wait for a reconnect; from then on they are told at once
+    await asyncio.sleep(
+        2
+    )  # as long as callers are asked to wait for a reconnect; from then on they are told at once
     began = clock()
     with pytest.raises(BrokerDown):
         await broker.publish(queue.name, Message(b"x"), timeout=5)

@@ -1,4 +1,6 @@
-"""How deliveries reach their handlers and are settled, and how messages are sent without waiting, at every broker."""
+"""How deliveries reach their handlers and are settled, and how messages are sent without waiting,
+at every broker.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ async def test_a_plain_function_takes_deliveries_in_order(place: Place) -> None:
     assert inbox.bodies == bodies
 
 
-async def test_a_plain_function_that_raises_rejects_its_delivery_and_the_rest_goes_on(place: Place) -> None:
+async def test_a_plain_function_that_raises_rejects_its_delivery_and_the_rest_goes_on(
+    place: Place,
+) -> None:
     broker, queue, inbox = await place.open(), new_queue(), PlainInbox(ack=False)
 
     def handler(delivery: Delivery) -> None:
@@ -60,7 +64,9 @@ async def test_a_handler_may_send_from_where_it_is_called(place: Place) -> None:
     assert inbox.bodies == [b"%d" % n * 2 for n in range(50)]
 
 
-async def test_what_was_acknowledged_out_of_order_is_settled_and_the_rest_is_not(place: Place) -> None:
+async def test_what_was_acknowledged_out_of_order_is_settled_and_the_rest_is_not(
+    place: Place,
+) -> None:
     doomed, other, queue = await place.open(), await place.open(), new_queue()
     held, inbox = Inbox(ack=False), Inbox()
     await doomed.consume(queue, held, prefetch=10)

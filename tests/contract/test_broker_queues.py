@@ -72,7 +72,9 @@ async def test_an_unused_queue_expires(place: Place) -> None:
         ("a.b", "a.b"),
     ],
 )
-async def test_events_reach_those_whose_pattern_matches(place: Place, pattern: str, wanted: str) -> None:
+async def test_events_reach_those_whose_pattern_matches(
+    place: Place, pattern: str, wanted: str
+) -> None:
     broker, inbox = await place.open(), Inbox(ack=False)
     await broker.subscribe(pattern, inbox)
     await broker.subscribe("end", inbox)

@@ -32,7 +32,9 @@ def ours(case: Case) -> Outcome:
     try:
         match = TABLE.find(case.method, path)
         pairs = transcode.query_pairs(query)
-        return match.route.rpc_name, transcode.request_message(match.route, match.variables, pairs, case.body)
+        return match.route.rpc_name, transcode.request_message(
+            match.route, match.variables, pairs, case.body
+        )
     except ServiceError:
         return None
 
@@ -60,7 +62,12 @@ def intended(case: Case, mine: Outcome, theirs: Outcome) -> str:
         return "an unknown field of the body is an error"
     if case.kind == "twice" and mine is None:
         return "a second value for a singular field is an error"
-    if case.method == "PATCH" and mine is not None and theirs is not None and b"mask" not in case.target.lower():
+    if (
+        case.method == "PATCH"
+        and mine is not None
+        and theirs is not None
+        and b"mask" not in case.target.lower()
+    ):
         bare: Any = type(mine[1]).FromString(mine[1].SerializeToString())
         bare.ClearField("update_mask")
         if (mine[0], bare) == theirs:
@@ -74,7 +81,9 @@ async def running_envoy() -> AsyncIterator[tuple[httpx.AsyncClient, Recorder]]:
         yield started
 
 
-async def test_both_deliver_equal_messages_or_both_refuse(running_envoy: tuple[httpx.AsyncClient, Recorder]) -> None:
+async def test_both_deliver_equal_messages_or_both_refuse(
+    running_envoy: tuple[httpx.AsyncClient, Recorder],
+) -> None:
     generated = cases(UNARY, 14, seed=20)
     kinds: Counter[str] = Counter()
     on_purpose: Counter[str] = Counter()
@@ -88,11 +97,14 @@ async def test_both_deliver_equal_messages_or_both_refuse(running_envoy: tuple[h
             on_purpose[reason] += 1
         else:
             different.append(
-                f"{case.kind} {case.method} {case.target!r} {case.body!r}\n  ours {mine}\n  Envoy {theirs}"
+                f"{case.kind} {case.method} {case.target!r} {case.body!r}\n  ours {mine}\n  Envoy"
+                f" {theirs}"
             )
 
     assert len(generated) >= 200
-    assert not different, f"{len(different)} of {len(generated)} differ:\n" + "\n".join(different[:20])
+    assert not different, f"{len(different)} of {len(generated)} differ:\n" + "\n".join(
+        different[:20]
+    )
     # Most requests must have been right ones, and every intended difference must have been met.
     assert kinds["right: taken"] >= 200
     assert len(on_purpose) == 3

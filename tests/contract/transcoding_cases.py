@@ -17,7 +17,19 @@ from services.api_gateway.routes import Route
 from services.api_gateway.templates import ANY
 
 IDS = ["iris", "a.b", "x_1", "v-2", "ü", "a b", "a:b", "50%", "p+q", "a/b", "1"]
-TEXTS = ["", "plain", "with space", "a+b&c=d", "ümläut ✓", 'quote"d', "100%", "{}", "x" * 50, "[1]", "a/b?c#d"]
+TEXTS = [
+    "",
+    "plain",
+    "with space",
+    "a+b&c=d",
+    "ümläut ✓",
+    'quote"d',
+    "100%",
+    "{}",
+    "x" * 50,
+    "[1]",
+    "a/b?c#d",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +46,22 @@ class Case:
 def cases(routes: list[Route], count: int, seed: int) -> list[Case]:
     """`count` requests for each route, the same for the same seed."""
     dice = random.Random(seed)
-    return [case for route in routes for number in range(count) for case in [_case(dice, route, number)]]
+    return [
+        case for route in routes for number in range(count) for case in [_case(dice, route, number)]
+    ]
 
 
 def _case(dice: random.Random, route: Route, number: int) -> Case:
     path, query, body = _path(dice, route), _query(dice, route), _body(dice, route)
-    spoils = [_unknown_parameter, _bad_escape, _broken_json, _unknown_field, _wrong_type, _other_path, _twice]
+    spoils = [
+        _unknown_parameter,
+        _bad_escape,
+        _broken_json,
+        _unknown_field,
+        _wrong_type,
+        _other_path,
+        _twice,
+    ]
     kind = "right"
     # Every other request is right; the others are spoilt in turn.
     if number % 2:
@@ -65,7 +87,9 @@ def _query(dice: random.Random, route: Route) -> list[str]:
             continue
         name = dice.choice([field.name, str(field.json_name)])
         for _ in range(dice.randint(1, 3) if field.is_repeated else 1):
-            value = json_format.MessageToDict(_message(dice, route.rpc.input_type, 0, only=field)).get(field.json_name)
+            value = json_format.MessageToDict(
+                _message(dice, route.rpc.input_type, 0, only=field)
+            ).get(field.json_name)
             value = value[0] if isinstance(value, list) and value else value
             if value is not None and not isinstance(value, list | dict):
                 text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -84,7 +108,9 @@ def _body(dice: random.Random, route: Route) -> bytes:
         leaf = variable.field.split(".")[-1]
         if leaf in descriptor.fields_by_name:
             message.ClearField(leaf)
-    return orjson.dumps(json_format.MessageToDict(message, preserving_proto_field_name=dice.random() < 0.5))
+    return orjson.dumps(
+        json_format.MessageToDict(message, preserving_proto_field_name=dice.random() < 0.5)
+    )
 
 
 def _message(dice: random.Random, descriptor: Descriptor, depth: int, only: F | None = None) -> Any:
@@ -105,7 +131,9 @@ def _fill(dice: random.Random, message: Any, field: F, depth: int) -> None:
         getattr(message, field.name).extend(_scalar(dice, field) for _ in range(dice.randint(0, 3)))
     elif field.is_repeated and field.message_type is not None:
         inner: Any = field.message_type
-        getattr(message, field.name).extend(_message(dice, inner, depth + 1) for _ in range(dice.randint(0, 2)))
+        getattr(message, field.name).extend(
+            _message(dice, inner, depth + 1) for _ in range(dice.randint(0, 2))
+        )
     elif field.message_type is not None:
         _fill_message(dice, getattr(message, field.name), depth)
     else:
@@ -119,7 +147,9 @@ def _fill_message(dice: random.Random, target: Any, depth: int) -> None:
         case "google.protobuf.FieldMask":
             target.paths.extend(dice.sample(["roles", "disabled", "display_name"], 2))
         case "google.protobuf.ListValue":
-            json_format.ParseDict(dice.choice([[], [1, 2.5], [[1, "x"], [None, True]], [{"a": [1]}]]), target)
+            json_format.ParseDict(
+                dice.choice([[], [1, 2.5], [[1, "x"], [None, True]], [{"a": [1]}]]), target
+            )
         case _:
             target.CopyFrom(_message(dice, target.DESCRIPTOR, depth + 1))
 
@@ -142,7 +172,9 @@ def _scalar(dice: random.Random, field: F) -> Any:
             return dice.choice([0, 1, 1000, 2**31 - 1])
 
 
-def _unknown_parameter(_: Route, path: str, query: list[str], body: bytes) -> tuple[str, list[str], bytes]:
+def _unknown_parameter(
+    _: Route, path: str, query: list[str], body: bytes
+) -> tuple[str, list[str], bytes]:
     return path, [*query, "no_such_parameter=1"], body
 
 
@@ -150,17 +182,33 @@ def _bad_escape(_: Route, path: str, query: list[str], body: bytes) -> tuple[str
     return path.replace("v1/", "v1/%zz", 1), query, body
 
 
-def _broken_json(route: Route, path: str, query: list[str], body: bytes) -> tuple[str, list[str], bytes]:
+def _broken_json(
+    route: Route, path: str, query: list[str], body: bytes
+) -> tuple[str, list[str], bytes]:
     return path, query, (body or b"{}")[:-1] if route.body else b""
 
 
-def _unknown_field(route: Route, path: str, query: list[str], body: bytes) -> tuple[str, list[str], bytes]:
-    return path, query, orjson.dumps({**orjson.loads(body), "noSuchField": 1}) if route.body else b""
+def _unknown_field(
+    route: Route, path: str, query: list[str], body: bytes
+) -> tuple[str, list[str], bytes]:
+    return (
+        path,
+        query,
+        orjson.dumps({**orjson.loads(body), "noSuchField": 1}) if route.body else b"",
+    )
 
 
-def _wrong_type(route: Route, path: str, query: list[str], body: bytes) -> tuple[str, list[str], bytes]:
+def _wrong_type(
+    route: Route, path: str, query: list[str], body: bytes
+) -> tuple[str, list[str], bytes]:
     if not route.body:
-        return path, [*query, "page_size=many"] if "page_size" in route.rpc.input_type.fields_by_name else query, body
+        return (
+            path,
+            [*query, "page_size=many"]
+            if "page_size" in route.rpc.input_type.fields_by_name
+            else query,
+            body,
+        )
     return path, query, b'"a string"'
 
 

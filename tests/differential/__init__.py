@@ -1,4 +1,6 @@
-"""Stellwerk beside Triton and MLServer: the conformance suite on all three, and the same requests to two of them.
+"""Stellwerk beside Triton and MLServer: the conformance suite on all three, and the same requests
+to two of them.
 
-Not part of `make test`, because Triton's wheel is large; `make conformance` runs it and writes docs/conformance/.
+Not part of `make test`, because Triton's wheel is large; `make conformance` runs it and writes
+docs/conformance/.
 """

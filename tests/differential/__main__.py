@@ -1,4 +1,5 @@
-"""`make conformance`: the suite on Triton, MLServer and Stellwerk, and the differential test; writes docs/conformance/.
+"""`make conformance`: the suite on Triton, MLServer and Stellwerk, and the differential test;
+writes docs/conformance/.
 
 Exit code 1 if Stellwerk fails a case, or differs from Triton in a way that is not explained.
 """
@@ -29,9 +30,13 @@ _INVENTED = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="make conformance", description=__doc__)
-    parser.add_argument("--seed", type=int, default=SEED, help="where the requests of the comparison come from")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help="where the requests of the comparison come from"
+    )
     parser.add_argument("--count", type=int, default=COUNT, help="how many of them")
-    parser.add_argument("--skip", action="append", default=[], choices=["mlserver", "suite", "comparison"])
+    parser.add_argument(
+        "--skip", action="append", default=[], choices=["mlserver", "suite", "comparison"]
+    )
     given = parser.parse_args(arguments)
     DOCS.mkdir(parents=True, exist_ok=True)
     good = True

@@ -1,4 +1,6 @@
-"""The same requests to Triton and to Stellwerk: how often they agree, which differences are known, and all others."""
+"""The same requests to Triton and to Stellwerk: how often they agree, which differences are known,
+and all others.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,19 @@ class Comparison:
         lines = [
             "# The same requests to Triton and to Stellwerk",
             "",
-            f"{total} requests from seed {seed}, valid and damaged ones, over REST (JSON and binary) and gRPC (raw and "
-            "typed). Both must take or refuse a request alike and give equal outputs.",
+            (
+                f"{total} requests from seed {seed}, valid and damaged ones, over REST (JSON and"
+                " binary) and gRPC (raw and typed). Both must take or refuse a request alike and"
+                " give equal outputs."
+            ),
             "",
             "| | requests |",
             "| --- | --- |",
             *(f"| both: {kind} | {self.agreed[kind]} |" for kind in Kind if self.agreed[kind]),
-            *(f"| differ as known: {known.reason} | {self.explained[known.reason]} |" for known in EXCEPTIONS),
+            *(
+                f"| differ as known: {known.reason} | {self.explained[known.reason]} |"
+                for known in EXCEPTIONS
+            ),
             f"| **differ otherwise** | {len(self.unexplained)} |",
         ]
         for request, triton, ours in self.unexplained:

@@ -1,4 +1,6 @@
-"""Ways to make a valid request wrong. Each returns whether the request was one that it could damage."""
+"""Ways to make a valid request wrong. Each returns whether the request was one that it could
+damage.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ def _item(value: Any, *datatypes: str) -> RestDamage:
 
     def damage(dice: random.Random, body: dict[str, Any]) -> bool:
         tensor = _one(dice, body)
-        fits = tensor.get("datatype") in datatypes and isinstance(tensor.get("data"), list) and tensor["data"]
+        fits = (
+            tensor.get("datatype") in datatypes
+            and isinstance(tensor.get("data"), list)
+            and tensor["data"]
+        )
         if fits:
             tensor["data"][dice.randrange(len(tensor["data"]))] = value
         return bool(fits)
@@ -49,7 +55,11 @@ def _item(value: Any, *datatypes: str) -> RestDamage:
 
 def _fewer(dice: random.Random, body: dict[str, Any]) -> bool:
     tensor = _one(dice, body)
-    return bool(tensor.get("data")) and isinstance(tensor["data"], list) and tensor["data"].pop() is not None
+    return (
+        bool(tensor.get("data"))
+        and isinstance(tensor["data"], list)
+        and tensor["data"].pop() is not None
+    )
 
 
 def _more(dice: random.Random, body: dict[str, Any]) -> bool:

@@ -1,4 +1,5 @@
-"""Where Stellwerk and Triton 2.51 differ, and why ours is right or no harm is done. Nothing else may differ.
+"""Where Stellwerk and Triton 2.51 differ, and why ours is right or no harm is done. Nothing else
+may differ.
 
 Each has its row in the behaviour matrix of the protocol's notes, or says where it was seen.
 """
@@ -34,7 +35,8 @@ _takes_it = _kinds(Kind.OK, Kind.CLIENT_ERROR)
 
 EXCEPTIONS: tuple[Known, ...] = (
     Known(
-        "Triton answers 500 to JSON that it cannot parse or whose members are wrong: the caller erred, so ours is 400",
+        "Triton answers 500 to JSON that it cannot parse or whose members are wrong: the caller"
+        " erred, so ours is 400",
         lambda request, triton, ours: (
             request.transport is Transport.REST
             and bool(request.labels)
@@ -51,7 +53,8 @@ EXCEPTIONS: tuple[Known, ...] = (
         lambda request, triton, ours: "raw extra" in request.labels and _takes_it(triton, ours),
     ),
     Known(
-        "Triton refuses a typed tensor that holds nothing, as if it were missing; ours takes it, as Triton does raw",
+        "Triton refuses a typed tensor that holds nothing, as if it were missing; ours takes it, as"
+        " Triton does raw",
         lambda request, triton, ours: (
             request.transport is Transport.GRPC
             and "unable to find data for input tensor" in triton.text
@@ -60,7 +63,8 @@ EXCEPTIONS: tuple[Known, ...] = (
         ),
     ),
     Known(
-        "Triton does not look at the data of a JSON tensor that holds nothing; ours refuses data that is no list",
+        "Triton does not look at the data of a JSON tensor that holds nothing; ours refuses data"
+        " that is no list",
         lambda request, triton, ours: "data no list" in request.labels and _takes_it(triton, ours),
     ),
 )

@@ -36,7 +36,9 @@ class Outcome:
     outputs: tuple[Tensor, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.text or [(t.name, t.shape, list(t.items)[:8]) for t in self.outputs]}"[:400]
+        return f"{self.kind}: {self.text or [(t.name, t.shape, list(t.items)[:8]) for t in self.outputs]}"[
+            :400
+        ]
 
 
 def equal(one: Outcome, other: Outcome) -> bool:
@@ -48,7 +50,8 @@ def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     """In any order: that of the outputs is the conformance suite's business."""
     first, second = ({tensor.name: tensor for tensor in tensors} for tensors in (one, other))
     return first.keys() == second.keys() and all(
-        (a.datatype, tuple(a.shape)) == (b.datatype, tuple(b.shape)) and same(a.datatype, a.items, b.items)
+        (a.datatype, tuple(a.shape)) == (b.datatype, tuple(b.shape))
+        and same(a.datatype, a.items, b.items)
         for a, b in ((first[name], second[name]) for name in first)
     )
 
@@ -56,7 +59,11 @@ def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 def outcome(subject: Subject, request: Request) -> Outcome:
     """Sends the request."""
     try:
-        return _rest(subject, request) if request.transport is Transport.REST else _grpc(subject, request)
+        return (
+            _rest(subject, request)
+            if request.transport is Transport.REST
+            else _grpc(subject, request)
+        )
     except Mismatch as exc:
         return Outcome(Kind.BROKEN, str(exc))
 
@@ -64,7 +71,9 @@ def outcome(subject: Subject, request: Request) -> Outcome:
 def _rest(subject: Subject, request: Request) -> Outcome:
     reply = subject.http.post(request.path, request.body, request.headers)
     if reply.status >= 400:
-        return Outcome(Kind.CLIENT_ERROR if reply.status < 500 else Kind.SERVER_ERROR, reply.brief())
+        return Outcome(
+            Kind.CLIENT_ERROR if reply.status < 500 else Kind.SERVER_ERROR, reply.brief()
+        )
     return Outcome(Kind.OK, outputs=tuple(binary.outputs_of(reply).values()))
 
 
@@ -72,4 +81,6 @@ def _grpc(subject: Subject, request: Request) -> Outcome:
     answer = subject.grpc.outcome("ModelInfer", request.message)
     if not isinstance(answer, Refusal):
         return Outcome(Kind.OK, outputs=tuple(outputs_of(answer).values()))
-    return Outcome(Kind.CLIENT_ERROR if answer.code.name in _CLIENT else Kind.SERVER_ERROR, answer.brief())
+    return Outcome(
+        Kind.CLIENT_ERROR if answer.code.name in _CLIENT else Kind.SERVER_ERROR, answer.brief()
+    )

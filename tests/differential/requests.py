@@ -1,7 +1,7 @@
 """Requests from a seed: valid ones, and valid ones that were damaged in one or two known ways.
 
-What is known to end Triton (a shape that lies about gigabytes, two negative dimensions) is not among them; the
-conformance suite shows that, and starts it anew.
+What is known to end Triton (a shape that lies about gigabytes, two negative dimensions) is not
+among them; the conformance suite shows that, and starts it anew.
 """
 
 from __future__ import annotations
@@ -22,14 +22,20 @@ from stellwerk.conformance.values import FIELDS, FLOATS, Tensor
 from tests.differential.damage import MESSAGE_DAMAGES, REST_DAMAGES
 
 # Both have them, and both know each of their shapes.
-KEYS = [key for key, model in MODELS.items() if not model.decoupled and key not in ("scalar", "echo_bf16", "text")]
+KEYS = [
+    key
+    for key, model in MODELS.items()
+    if not model.decoupled and key not in ("scalar", "echo_bf16", "text")
+]
 _LETTERS = 'abcxyz ÄßÆ信号€"\\\n\t/'
 _BITS = {"8": 8, "16": 16, "32": 32, "64": 64}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, ready to send. `labels` name what was done to it; without a damage it is valid."""
+    """One request, ready to send. `labels` name what was done to it; without a damage it is
+    valid.
+    """
 
     number: int
     transport: Transport
@@ -41,7 +47,10 @@ class Request:
 
     def __str__(self) -> str:
         shown = str(self.message) if self.message else f"{self.path} {self.body[:300]!r}"
-        return f"#{self.number} {self.transport} [{', '.join(self.labels) or 'valid'}] {' '.join(shown.split())[:400]}"
+        return (
+            f"#{self.number} {self.transport} [{', '.join(self.labels) or 'valid'}]"
+            f" {' '.join(shown.split())[:400]}"
+        )
 
 
 def requests(seed: int, count: int) -> Iterator[Request]:
@@ -60,7 +69,12 @@ def _tensors(dice: random.Random, model: ConformanceModel) -> list[Tensor]:
         count *= size
     bound = 13 if model.behaviour is Behaviour.FAILS_ON_13 else 0
     return [
-        Tensor(spec.name, spec.datatype, shape, [_item(dice, spec.datatype, bound) for _ in range(count)])
+        Tensor(
+            spec.name,
+            spec.datatype,
+            shape,
+            [_item(dice, spec.datatype, bound) for _ in range(count)],
+        )
         for spec in model.inputs
     ]
 
@@ -75,7 +89,9 @@ def _item(dice: random.Random, datatype: str, bound: int) -> Any:
     if datatype in FLOATS:
         return float(dice.randrange(-2048, 2048)) / 2 ** dice.randrange(6)
     bits = _BITS[datatype.removeprefix("U").removeprefix("INT")]
-    low, high = (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    low, high = (
+        (0, 2**bits - 1) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    )
     # Sums must not overflow, where a model adds.
     return dice.choice((low, high, dice.randint(low, high), dice.randint(low // 4, high // 4)))
 
@@ -90,7 +106,9 @@ def _model(dice: random.Random, json_only: bool = False) -> ConformanceModel:
 def _inputs(dice: random.Random, model: ConformanceModel) -> list[Tensor]:
     tensors = _tensors(dice, model)
     if model.behaviour is Behaviour.ADD_SUB:
-        tensors = [Tensor(t.name, t.datatype, t.shape, [item // 4 for item in t.items]) for t in tensors]
+        tensors = [
+            Tensor(t.name, t.datatype, t.shape, [item // 4 for item in t.items]) for t in tensors
+        ]
     if dice.random() < 0.2:
         tensors.reverse()
     return tensors
@@ -122,14 +140,21 @@ def _rest(dice: random.Random, number: int) -> Request:
 
 
 def _rest_request(
-    dice: random.Random, number: int, model: ConformanceModel, labels: list[str], data: bytes, headers: dict[str, str]
+    dice: random.Random,
+    number: int,
+    model: ConformanceModel,
+    labels: list[str],
+    data: bytes,
+    headers: dict[str, str],
 ) -> Request:
     name, version = model.name, dice.choice(("", "", "1"))
     if dice.random() < 0.04:
         labels, name = [*labels, "unknown model"], "conformance_nobody"
     elif dice.random() < 0.04:
         labels, version = [*labels, "unknown version"], "999"
-    return Request(number, Transport.REST, tuple(labels), model_path(name, "infer", version), data, headers)
+    return Request(
+        number, Transport.REST, tuple(labels), model_path(name, "infer", version), data, headers
+    )
 
 
 def _rest_binary(dice: random.Random, number: int) -> Request:
@@ -141,7 +166,9 @@ def _rest_binary(dice: random.Random, number: int) -> Request:
     if packed and dice.random() < 0.1:
         labels, excess = [*labels, "bytes left over"], b"1234"
     # FP16 has no JSON form, so that all answers are asked for in binary.
-    body, headers = binary.encode(packed, plain, excess=excess, parameters={"binary_data_output": True})
+    body, headers = binary.encode(
+        packed, plain, excess=excess, parameters={"binary_data_output": True}
+    )
     if packed and dice.random() < 0.1 and len(packed[-1].raw()) > 0:
         labels, body = [*labels, "bytes missing"], body[:-1]
     return _rest_request(dice, number, model, labels, body, headers)
@@ -151,7 +178,9 @@ def _grpc(dice: random.Random, number: int) -> Request:
     typed = dice.random() < 0.5
     model = _model(dice, json_only=typed)
     wanted, labels = _wishes(dice, model)
-    message = infer_request(model.name, _inputs(dice, model), typed=typed, outputs=wanted, id=f"g{number}")
+    message = infer_request(
+        model.name, _inputs(dice, model), typed=typed, outputs=wanted, id=f"g{number}"
+    )
     if dice.random() < 0.2:
         labels.append("parameters")
         message.parameters["colour"].CopyFrom(parameter("red"))

@@ -1,4 +1,6 @@
-"""The three servers with the conformance models: started, started anew when a request has ended one, and stopped."""
+"""The three servers with the conformance models: started, started anew when a request has ended
+one, and stopped.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ class Running:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.server.stop()
 
@@ -70,7 +75,9 @@ class Triton:
         self.stop()
         self._starts += 1
         log = self._folder / f"log-{self._starts}"
-        self._server = start_triton(self._folder / "models", log, ("--model-control-mode=explicit", "--load-model=*"))
+        self._server = start_triton(
+            self._folder / "models", log, ("--model-control-mode=explicit", "--load-model=*")
+        )
 
     def stop(self) -> None:
         if self._server is not None:

@@ -1,4 +1,6 @@
-"""The conformance suite on one server; a server that a case has ended is started anew, so that all cases are tried."""
+"""The conformance suite on one server; a server that a case has ended is started anew, so that all
+cases are tried.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The parts of the comparison that need no server: its requests, what counts as equal, and what is explained."""
+"""The parts of the comparison that need no server: its requests, what counts as equal, and what is
+explained.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,15 @@ def test_a_request_without_damage_holds_what_its_shapes_say() -> None:
 def test_outcomes_are_equal_whatever_the_order_of_outputs_and_the_words_of_errors() -> None:
     other = Tensor("B", "INT8", (1,), [1])
 
-    assert equal(Outcome(Kind.OK, outputs=(sample("FP32"), other)), Outcome(Kind.OK, outputs=(other, sample("FP32"))))
+    assert equal(
+        Outcome(Kind.OK, outputs=(sample("FP32"), other)),
+        Outcome(Kind.OK, outputs=(other, sample("FP32"))),
+    )
     assert equal(CLIENT, Outcome(Kind.CLIENT_ERROR, "another word"))
     assert not equal(OK, Outcome(Kind.OK, outputs=(sample("FP32", "B"),)))
-    assert not equal(OK, Outcome(Kind.OK, outputs=(Tensor("INPUT0", "FP32", (3, 2), sample("FP32").items),)))
+    assert not equal(
+        OK, Outcome(Kind.OK, outputs=(Tensor("INPUT0", "FP32", (3, 2), sample("FP32").items),))
+    )
     assert not equal(OK, CLIENT)
 
 
@@ -64,7 +71,12 @@ def test_outcomes_are_equal_whatever_the_order_of_outputs_and_the_words_of_error
         (request("too few items"), UNREAD, CLIENT, True),
         (request(), UNREAD, CLIENT, False),  # a valid request must not be refused
         (request("too few items", transport=Transport.GRPC), UNREAD, CLIENT, False),
-        (request("too few items"), CLIENT, UNREAD, False),  # nor may ours be the one that blames itself
+        (
+            request("too few items"),
+            CLIENT,
+            UNREAD,
+            False,
+        ),  # nor may ours be the one that blames itself
         (request("too few items"), CLIENT, OK, False),
         (request("overflow"), OK, CLIENT, True),
         (request("overflow"), CLIENT, OK, False),
@@ -72,7 +84,9 @@ def test_outcomes_are_equal_whatever_the_order_of_outputs_and_the_words_of_error
         (request("raw missing", transport=Transport.GRPC), OK, CLIENT, False),
     ],
 )
-def test_only_known_differences_are_explained(sent: Request, triton: Outcome, ours: Outcome, explained: bool) -> None:
+def test_only_known_differences_are_explained(
+    sent: Request, triton: Outcome, ours: Outcome, explained: bool
+) -> None:
     assert (exception(sent, triton, ours) is not None) == explained
 
 

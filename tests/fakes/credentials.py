@@ -1,4 +1,6 @@
-"""Principals, keys and signing keys in memory, for what only reads them to issue tokens or to make an administrator."""
+"""Principals, keys and signing keys in memory, for what only reads them to issue tokens or to make
+an administrator.
+"""
 
 from __future__ import annotations
 
@@ -55,5 +57,8 @@ class FakeCredentials:
         return list(self.signing)
 
     async def add_signing_key(self, key: SigningKey) -> None:
-        retired = (old if old.retired_at else replace(old, retired_at=key.signs_from) for old in self.signing)
+        retired = (
+            old if old.retired_at else replace(old, retired_at=key.signs_from)
+            for old in self.signing
+        )
         self.signing = [*retired, key]

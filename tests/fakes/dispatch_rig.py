@@ -44,11 +44,21 @@ class Rig:
         return self
 
     def submit(
-        self, method: str = "m", *, seconds: float = 10.0, priority: int = 0, size: int = 0, **named: Any
+        self,
+        method: str = "m",
+        *,
+        seconds: float = 10.0,
+        priority: int = 0,
+        size: int = 0,
+        **named: Any,
     ) -> str:
-        item = work_pb2.WorkItem(method=method, priority=priority, outputs=["x" * size] if size else [])
+        item = work_pb2.WorkItem(
+            method=method, priority=priority, outputs=["x" * size] if size else []
+        )
         heard: list[Outcome] = []
-        id = self.dispatcher.submit(KEY, item, deadline=self.clock.now + seconds, answered=heard.append, **named)
+        id = self.dispatcher.submit(
+            KEY, item, deadline=self.clock.now + seconds, answered=heard.append, **named
+        )
         assert item.id == id
         self.heard[id] = heard
         return id

@@ -1,4 +1,6 @@
-"""A store of ledger entries in memory, with the faults a database has: it goes away, is slow, or loses a race."""
+"""A store of ledger entries in memory, with the faults a database has: it goes away, is slow, or
+loses a race.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The router's end of the stream that carries calls: every call goes to a script, its answers back on the stream."""
+"""The router's end of the stream that carries calls: every call goes to a script, its answers back
+on the stream.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from stellwerk.router.v1 import call_service_pb2 as messages
 METHOD = "/stellwerk.router.v1.CallService/Exchange"
 VERSION = "buckets/default/models/m/versions/3"
 
-# Takes a call and its caller's token; gives its answers as they are to be sent. The error that ends it may be one.
+# Takes a call and its caller's token; gives its answers as they are to be sent. The error that ends
+# it may be one.
 Serve = Callable[[messages.Call, str], AsyncGenerator[work_pb2.WorkReply | ServiceError, None]]
 
 
@@ -51,7 +54,9 @@ class _Stream:
         async for frame in frames:
             self._tokens |= {credential.id: credential.token for credential in frame.credentials}
             for call in frame.calls:
-                self.tasks[call.id] = asyncio.create_task(self._answer(call, self._tokens[call.credential]))
+                self.tasks[call.id] = asyncio.create_task(
+                    self._answer(call, self._tokens[call.credential])
+                )
             for id in frame.cancelled:
                 self.tasks[id].cancel()
         self.out.put_nowait(None)
@@ -64,6 +69,10 @@ class _Stream:
             self._tell(call, error)
 
     def _tell(self, call: messages.Call, item: work_pb2.WorkReply | ServiceError) -> None:
-        reply = work_pb2.WorkReply(error=to_work_error(item)) if isinstance(item, ServiceError) else item
+        reply = (
+            work_pb2.WorkReply(error=to_work_error(item))
+            if isinstance(item, ServiceError)
+            else item
+        )
         answer = messages.Answer(id=call.id, model_version=VERSION, reply=reply)
         self.out.put_nowait(messages.ExchangeResponse(answers=[answer]))

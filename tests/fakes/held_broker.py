@@ -1,4 +1,6 @@
-"""A broker in the hand of a test: it keeps what is published, and confirms and answers when it is told to."""
+"""A broker in the hand of a test: it keeps what is published, and confirms and answers when it is
+told to.
+"""
 
 from __future__ import annotations
 

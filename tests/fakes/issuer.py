@@ -1,4 +1,6 @@
-"""A token issuer in a few lines: signs what a test asks for, good or bad, and gives the trust bundle to verify it."""
+"""A token issuer in a few lines: signs what a test asks for, good or bad, and gives the trust
+bundle to verify it.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,19 @@ class FakeIssuer:
     def bundle(self, **revoked: Any) -> identity.GetTrustResponse:
         numbers = self.key.public_key().public_numbers()
         jwk = identity.Jwk(
-            kty="EC", kid=self.kid, use="sig", alg="ES256", crv="P-256", x=_b64(numbers.x), y=_b64(numbers.y)
+            kty="EC",
+            kid=self.kid,
+            use="sig",
+            alg="ES256",
+            crv="P-256",
+            x=_b64(numbers.x),
+            y=_b64(numbers.y),
         )
         return identity.GetTrustResponse(issuer=ISSUER, keys=[jwk], **revoked)
 
-    def claims(self, subject: str = "principals/ada", *grants: tuple[str, str], **changes: Any) -> dict[str, Any]:
+    def claims(
+        self, subject: str = "principals/ada", *grants: tuple[str, str], **changes: Any
+    ) -> dict[str, Any]:
         now = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -48,9 +58,15 @@ class FakeIssuer:
         claims.update(changes)
         return {key: value for key, value in claims.items() if value is not None}
 
-    def token(self, subject: str = "principals/ada", *grants: tuple[str, str], **changes: Any) -> str:
-        """A token for the subject with these (role, bucket) grants; `changes` overwrite claims, None removes one."""
+    def token(
+        self, subject: str = "principals/ada", *grants: tuple[str, str], **changes: Any
+    ) -> str:
+        """A token for the subject with these (role, bucket) grants; `changes` overwrite claims,
+        None removes one.
+        """
         return self.sign(self.claims(subject, *grants, **changes))
 
     def sign(self, claims: dict[str, Any], headers: dict[str, Any] | None = None) -> str:
-        return jwt.encode(claims, self.key, algorithm="ES256", headers={"kid": self.kid, **(headers or {})})
+        return jwt.encode(
+            claims, self.key, algorithm="ES256", headers={"kid": self.kid, **(headers or {})}
+        )

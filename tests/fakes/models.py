@@ -13,7 +13,9 @@ from stellwerk.type.v1 import tensor_pb2
 NAME = "buckets/default/models/iris/versions/1"
 
 
-def spec(name: str, datatype: str, *shape: int, columns: tuple[str, ...] = ()) -> tensor_pb2.TensorSpec:
+def spec(
+    name: str, datatype: str, *shape: int, columns: tuple[str, ...] = ()
+) -> tensor_pb2.TensorSpec:
     """A tensor's declaration."""
     return tensor_pb2.TensorSpec(name=name, datatype=datatype, shape=shape, columns=columns)
 
@@ -42,7 +44,11 @@ def iris_pipeline() -> tuple[Any, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     from sklearn.preprocessing import StandardScaler
 
     features, labels = load_iris(return_X_y=True)
-    return make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels), features, labels
+    return (
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels),
+        features,
+        labels,
+    )
 
 
 def save_skops(estimator: Any, path: Path) -> Path:

@@ -1,4 +1,6 @@
-"""A Process that runs inside a test: it trusts a FakeIssuer, writes to a FakeLedger and needs no other service."""
+"""A Process that runs inside a test: it trusts a FakeIssuer, writes to a FakeLedger and needs no
+other service.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,10 @@ async def standalone(
     running = asyncio.create_task(process.run())
     try:
         async with asyncio.timeout(10):
-            await asyncio.wait({running, asyncio.create_task(process.started.wait())}, return_when="FIRST_COMPLETED")
+            await asyncio.wait(
+                {running, asyncio.create_task(process.started.wait())},
+                return_when="FIRST_COMPLETED",
+            )
         if running.done():
             running.result()  # raises why it could not start
         yield Standalone(process, issuer, ledger)

@@ -1,4 +1,6 @@
-"""The real repository in this process, with a real gRPC server and database, a fake issuer, ledger and broker."""
+"""The real repository in this process, with a real gRPC server and database, a fake issuer, ledger
+and broker.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class FakePublisher:
         self.events: list[event_pb2.Event] = []
         self.away = False
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None:
         if self.away:
             raise BrokerDown("the broker is away")
         event = event_pb2.Event.FromString(message.body)
@@ -104,7 +108,10 @@ class RepositoryServer:
 
     def as_(self, *grants: tuple[str, str], subject: str = "principals/ada") -> Caller:
         """A caller with these grants, an editor everywhere if none is given."""
-        return Caller(self.bare(), self.issuer.token(subject, *(grants or (("editor", "*"), ("operator", "*")))))
+        return Caller(
+            self.bare(),
+            self.issuer.token(subject, *(grants or (("editor", "*"), ("operator", "*")))),
+        )
 
     async def process_idle(self) -> None:
         """Returns when no transfer and no upload is under way."""
@@ -139,7 +146,11 @@ class Caller:
         """Opens an upload for buckets/default/models/{model}; returns its name."""
         parent = model if "/" in model else f"buckets/default/models/{model}"
         version = pb.ModelVersion(**{"format": "skops", **spec})
-        return (await self.stub.CreateUpload(pb.CreateUploadRequest(parent=parent, model_version=version))).name
+        return (
+            await self.stub.CreateUpload(
+                pb.CreateUploadRequest(parent=parent, model_version=version)
+            )
+        ).name
 
     async def send(self, upload: str, data: bytes | Iterable[bytes]) -> pb.ModelVersion:
         """Streams the artifact of an upload."""
@@ -152,7 +163,10 @@ class Caller:
 
     async def fetch(self, version: str) -> bytes:
         """Downloads an artifact."""
-        parts = [part async for part in self.stub.DownloadArtifact(pb.DownloadArtifactRequest(name=version))]
+        parts = [
+            part
+            async for part in self.stub.DownloadArtifact(pb.DownloadArtifactRequest(name=version))
+        ]
         return b"".join(part.artifact.data for part in parts)
 
 
@@ -160,7 +174,9 @@ async def pieces(
     upload: str, data: bytes | Iterable[bytes], size: int = 1024 * 1024
 ) -> AsyncIterator[pb.UploadArtifactRequest]:
     """The messages of an upload."""
-    parts = (data[i : i + size] for i in range(0, len(data), size)) if isinstance(data, bytes) else data
+    parts = (
+        (data[i : i + size] for i in range(0, len(data), size)) if isinstance(data, bytes) else data
+    )
     for part in parts:
         message = pb.UploadArtifactRequest(name=upload)
         message.artifact.data = part
@@ -168,8 +184,12 @@ async def pieces(
         upload = ""
 
 
-async def held(upload: str, size: int, gate: asyncio.Event | None = None) -> AsyncIterator[pb.UploadArtifactRequest]:
-    """The messages of an upload that stops before its end until the gate opens, for ever without one."""
+async def held(
+    upload: str, size: int, gate: asyncio.Event | None = None
+) -> AsyncIterator[pb.UploadArtifactRequest]:
+    """The messages of an upload that stops before its end until the gate opens, for ever without
+    one.
+    """
     async for message in pieces(upload, skops_bytes(size)):
         yield message
     await (gate or asyncio.Event()).wait()

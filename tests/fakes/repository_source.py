@@ -22,7 +22,9 @@ class FakeRepository:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def add(self, version: repository_pb2.ModelVersion, artifact: bytes | Path) -> repository_pb2.ModelVersion:
+    def add(
+        self, version: repository_pb2.ModelVersion, artifact: bytes | Path
+    ) -> repository_pb2.ModelVersion:
         """Stores a version; digest and size are filled in."""
         data = artifact.read_bytes() if isinstance(artifact, Path) else artifact
         version.sha256 = hashlib.sha256(data).hexdigest()

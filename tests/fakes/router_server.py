@@ -1,4 +1,6 @@
-"""What a runtime talks to, on one real gRPC port: a fleet servicer that a test directs, the hub, a repository."""
+"""What a runtime talks to, on one real gRPC port: a fleet servicer that a test directs, the hub, a
+repository.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,15 @@ class FakeRouterServer(fleet_grpc.FleetServiceServicer, repository_grpc.Reposito
         await self._server.stop(0)
         await self.broker.close()
 
-    async def Attach(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[fleet_pb2.AttachResponse]:
+    async def Attach(
+        self, requests: AsyncIterator[Any], context: Any
+    ) -> AsyncIterator[fleet_pb2.AttachResponse]:
         self.metadata.append(dict(context.invocation_metadata()))
         reader = asyncio.create_task(self._read(requests))
         try:
-            yield fleet_pb2.AttachResponse(welcome=fleet_pb2.Welcome(router_instance="router-under-test"))
+            yield fleet_pb2.AttachResponse(
+                welcome=fleet_pb2.Welcome(router_instance="router-under-test")
+            )
             while True:
                 yield await self.orders.get()
         finally:
@@ -73,14 +79,20 @@ class FakeRouterServer(fleet_grpc.FleetServiceServicer, repository_grpc.Reposito
             else:
                 self.reports.append(request.report)
 
-    async def GetModelVersion(self, request: Any, context: Any) -> repository_pb2.GetModelVersionResponse:
-        return repository_pb2.GetModelVersionResponse(model_version=await self.repository.version(request.name))
+    async def GetModelVersion(
+        self, request: Any, context: Any
+    ) -> repository_pb2.GetModelVersionResponse:
+        return repository_pb2.GetModelVersionResponse(
+            model_version=await self.repository.version(request.name)
+        )
 
     async def DownloadArtifact(
         self, request: Any, context: Any
     ) -> AsyncIterator[repository_pb2.DownloadArtifactResponse]:
         async for piece in self.repository.download(request.name):
-            yield repository_pb2.DownloadArtifactResponse(artifact=httpbody_pb2.HttpBody(data=piece))
+            yield repository_pb2.DownloadArtifactResponse(
+                artifact=httpbody_pb2.HttpBody(data=piece)
+            )
 
     def serve(self, version: repository_pb2.ModelVersion) -> str:
         """Orders the runtime to serve the version; returns the key."""
@@ -91,20 +103,26 @@ class FakeRouterServer(fleet_grpc.FleetServiceServicer, repository_grpc.Reposito
 
     def stop_serving(self, key: str) -> None:
         """Orders the runtime to let the key go."""
-        self.orders.put_nowait(fleet_pb2.AttachResponse(stop_serving=fleet_pb2.StopServing(key=key)))
+        self.orders.put_nowait(
+            fleet_pb2.AttachResponse(stop_serving=fleet_pb2.StopServing(key=key))
+        )
 
     def states(self) -> dict[str, int]:
         """The last report's states by key."""
         return {model.key: model.state for model in self.reports[-1].models} if self.reports else {}
 
-    async def ask(self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem) -> list[work_pb2.WorkReply]:
+    async def ask(
+        self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem
+    ) -> list[work_pb2.WorkReply]:
         """Sends the items and waits for their replies."""
         for item in items:
             self.answers[item.id] = asyncio.get_running_loop().create_future()
         body = work_pb2.WorkEnvelope(items=items).SerializeToString()
         queue = inference_queue(serving_key(version.name, version.requires)).name
         await self.broker.publish(queue, Message(body, reply_to=REPLIES.name))
-        return await asyncio.wait_for(asyncio.gather(*(self.answers[item.id] for item in items)), 20)
+        return await asyncio.wait_for(
+            asyncio.gather(*(self.answers[item.id] for item in items)), 20
+        )
 
     async def _on_reply(self, delivery: Delivery) -> None:
         for reply in work_pb2.WorkReplyEnvelope.FromString(delivery.message.body).replies:

@@ -1,4 +1,6 @@
-"""A runtime's inside, from its queue to its replies, over a real broker hub; and a router's end of it."""
+"""A runtime's inside, from its queue to its replies, over a real broker hub; and a router's end of
+it.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,13 @@ class Rig:
     """A runtime's inside and a router's end of the broker."""
 
     def __init__(
-        self, folder: Path, *, slots: int = 2, capacity: int = GIB, model: Any = None, max_message_bytes: int = 1 << 26
+        self,
+        folder: Path,
+        *,
+        slots: int = 2,
+        capacity: int = GIB,
+        model: Any = None,
+        max_message_bytes: int = 1 << 26,
     ) -> None:
         loader = SkopsLoader() if model is None else GivenLoader(model)
         self.repository = FakeRepository()
@@ -89,7 +97,9 @@ class Rig:
         self.hub = Hub()
         self.router, self.broker = HubBroker(self.hub), HeldBroker(self.hub)
         self.metrics = RuntimeMetrics(self.registry)
-        self.artifacts = ArtifactCache(folder / "cache", GIB, self.repository.download, fetched=lambda: None)
+        self.artifacts = ArtifactCache(
+            folder / "cache", GIB, self.repository.download, fetched=lambda: None
+        )
         self.cache = ModelCache(capacity, self.artifacts, loader, self.metrics)
         self.executor = Executor(slots, max_batch_rows=64, batched=self.metrics.batched)
         self.consumer = WorkConsumer(
@@ -126,12 +136,16 @@ class Rig:
         """Stores a version whose artifact does not matter."""
         return self.repository.add(version, b"artifact")
 
-    async def ask(self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem) -> list[work_pb2.WorkReply]:
+    async def ask(
+        self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem
+    ) -> list[work_pb2.WorkReply]:
         """Sends the items as one message; the last reply to each."""
         for item in items:
             self.answers[item.id] = asyncio.get_running_loop().create_future()
         await self.send(version, work_pb2.WorkEnvelope(items=items).SerializeToString())
-        return await asyncio.wait_for(asyncio.gather(*(self.answers[item.id] for item in items)), 20)
+        return await asyncio.wait_for(
+            asyncio.gather(*(self.answers[item.id] for item in items)), 20
+        )
 
     async def send(self, version: repository_pb2.ModelVersion, body: bytes) -> None:
         queue = inference_queue(serving_key(version.name, version.requires)).name

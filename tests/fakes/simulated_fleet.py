@@ -1,5 +1,6 @@
-"""A runtime in simulated time behind a real dispatcher: callers that come when they like, slots that join what waits
-into calls, and what became of every request. The same seed gives the same story."""
+"""A runtime in simulated time behind a real dispatcher: callers that come when they like, slots
+that join what waits into calls, and what became of every request. The same seed gives the same
+story."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ _TICK_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Model:
-    """A call of n requests takes `fixed` + n · `each` seconds, a tenth more or less; at most `largest` are joined."""
+    """A call of n requests takes `fixed` + n · `each` seconds, a tenth more or less; at most
+    `largest` are joined.
+    """
 
     fixed: float
     each: float = 0.0
@@ -47,7 +50,8 @@ class Tenant:
     priority: int = 0
     start: float = 0.0
     stop: float = float("inf")
-    # When each came that was answered in time, counted from the beginning, and how long it waited for the answer.
+    # When each came that was answered in time, counted from the beginning, and how long it waited
+    # for the answer.
     answers: list[tuple[float, float]] = field(default_factory=list)
     # Requests by how they ended otherwise.
     failures: Counter[str] = field(default_factory=Counter)
@@ -66,7 +70,9 @@ class Tenant:
 class Fleet:
     """Runs the story."""
 
-    def __init__(self, model: Model, *, slots: int = 2, seed: int = 1, reports: bool = True, **rig: Any) -> None:
+    def __init__(
+        self, model: Model, *, slots: int = 2, seed: int = 1, reports: bool = True, **rig: Any
+    ) -> None:
         self.model, self.slots, self.reports = model, slots, reports
         self.rig = Rig(slots=slots, **rig)
         self._random = random.Random(seed)
@@ -99,7 +105,9 @@ class Fleet:
             act()
             await turns(4)
             for envelope in self.rig.broker.envelopes[self._seen :]:
-                self.at(self.now + _TRANSIT_SECONDS, lambda envelope=envelope: self._receive(envelope))  # type: ignore[misc]
+                self.at(
+                    self.now + _TRANSIT_SECONDS, lambda envelope=envelope: self._receive(envelope)
+                )  # type: ignore[misc]
             self._seen = len(self.rig.broker.envelopes)
 
     def _tick(self) -> None:
@@ -127,17 +135,23 @@ class Fleet:
         item = work_pb2.WorkItem(method="m", priority=tenant.priority)
         deadline = self.rig.clock.now + tenant.deadline
         try:
-            self.rig.dispatcher.submit(KEY, item, deadline=deadline, tenant=tenant.name, answered=answered)
+            self.rig.dispatcher.submit(
+                KEY, item, deadline=deadline, tenant=tenant.name, answered=answered
+            )
         except ServiceError as exc:
             tenant.failures[exc.metadata.get("reason_detail", exc.reason)] += 1
 
     def _receive(self, envelope: work_pb2.WorkEnvelope) -> None:
-        self._arrived.extend((item.id, self.now + item.timeout_ms / 1000) for item in envelope.items)
+        self._arrived.extend(
+            (item.id, self.now + item.timeout_ms / 1000) for item in envelope.items
+        )
         self._call()
 
     def _call(self) -> None:
         while self._free and self._arrived:
-            joined = [self._arrived.popleft() for _ in range(min(len(self._arrived), self.model.largest))]
+            joined = [
+                self._arrived.popleft() for _ in range(min(len(self._arrived), self.model.largest))
+            ]
             late = [id for id, deadline in joined if deadline <= self.now]
             error = to_work_error(DeadlinePassed("late"))
             self._reply([work_pb2.WorkReply(id=id, error=error) for id in late])
@@ -145,12 +159,18 @@ class Fleet:
             if live:
                 self._free -= 1
                 seconds = self.model.seconds(len(live)) * self._random.uniform(0.9, 1.1)
-                self.at(self.now + seconds, lambda live=live, seconds=seconds: self._done(live, seconds))  # type: ignore[misc]
+                self.at(
+                    self.now + seconds, lambda live=live, seconds=seconds: self._done(live, seconds)
+                )  # type: ignore[misc]
 
     def _done(self, live: list[tuple[str, float]], seconds: float) -> None:
         self._free += 1
         self.wasted += sum(deadline <= self.now for _, deadline in live)
-        facts = {"compute_ns": int(seconds * 1e9), "rows": 1, "batch_rows": len(live)} if self.reports else {}
+        facts = (
+            {"compute_ns": int(seconds * 1e9), "rows": 1, "batch_rows": len(live)}
+            if self.reports
+            else {}
+        )
         leads = {"leads": True} if self.reports else {}
         first, *others = [id for id, _ in live]
         replies = [work_pb2.WorkReply(id=first, **facts, **leads)]

@@ -1,5 +1,5 @@
-"""The platform behind a gateway, in one gRPC server: issues and vouches for tokens, records every other call and
-answers as a test says."""
+"""The platform behind a gateway, in one gRPC server: issues and vouches for tokens, records every
+other call and answers as a test says."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ API_KEY = "swk_k1_" + "a" * 43
 _IDENTITY = "/stellwerk.controlplane.v1.IdentityService/"
 _AUDIT = "/stellwerk.controlplane.v1.AuditService/"
 
-# Takes the request (for a streaming one, all of them) and the gRPC context; gives the answer or, for a stream, a list.
+# Takes the request (for a streaming one, all of them) and the gRPC context; gives the answer or,
+# for a stream, a list.
 Script = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -44,7 +45,9 @@ class Call:
 
 @dataclass(slots=True)
 class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Serves every RPC of the platform's public services, and calls of models under the name Call."""
+    """Serves every RPC of the platform's public services, and calls of models under the name
+    Call.
+    """
 
     issuer: FakeIssuer = field(default_factory=FakeIssuer)
     calls: list[Call] = field(default_factory=list)
@@ -72,7 +75,9 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
         await self.server.stop(None)
 
     def answer(self, rpc: str, script: Script | Any) -> None:
-        """From now on this RPC (its short name) is answered by a script, with a message, or by raising an error."""
+        """From now on this RPC (its short name) is answered by a script, with a message, or by
+        raising an error.
+        """
 
         async def fixed(_request: Any, _context: Any) -> Any:
             if isinstance(script, ServiceError):
@@ -123,7 +128,9 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
             _AUDIT + "AppendRecords": self._append,
             _IDENTITY + "IssueToken": self._issue,
         }.get(full)
-        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        metadata = {
+            key: value for key, value in context.invocation_metadata() if isinstance(value, str)
+        }
         call = Call(full, request, metadata, context.time_remaining())
         script = self.scripts.get(full.rpartition("/")[2])
         try:
@@ -138,7 +145,9 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise
 
     async def _call(self, message: call_service_pb2.Call, token: str) -> AsyncGenerator[Any, None]:
-        """A call of a model. Its script, under the name Call, gives its answer or yields all, `more` on all but one."""
+        """A call of a model. Its script, under the name Call, gives its answer or yields all,
+        `more` on all but one.
+        """
         metadata = {"authorization": f"Bearer {token}", "x-request-id": message.request_id}
         self.calls.append(Call("/Call", message, metadata, message.timeout_ms / 1000))
         script = self.scripts.get("Call")
@@ -159,7 +168,8 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
             async for message in requests:
                 messages.append(message)
                 self.pieces += 1
-            # grpc.aio shows a broken stream as one that ended; sending fails on a stream that is no more.
+            # grpc.aio shows a broken stream as one that ended; sending fails on a stream that is no
+            # more.
             await context.send_initial_metadata(())
         except BaseException:
             self.cancelled.append(full)
@@ -176,12 +186,18 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _issue(self, request: Any) -> Any:
         if request.api_key == API_KEY:
             self.exchanges += 1
-            return identity.IssueTokenResponse(access_token=self.issuer.token(), token_type="Bearer", expires_in=600)
+            return identity.IssueTokenResponse(
+                access_token=self.issuer.token(), token_type="Bearer", expires_in=600
+            )
         if request.api_key.startswith("sws_"):
             token = self.issuer.token("services/api_gateway", ("service.api_gateway", "*"))
-            return identity.IssueTokenResponse(access_token=token, token_type="Bearer", expires_in=600)
+            return identity.IssueTokenResponse(
+                access_token=token, token_type="Bearer", expires_in=600
+            )
         raise Unauthenticated("this key is not valid")
 
 
 async def _abort(context: Any, error: ServiceError) -> Any:
-    await context.abort(error.code, error.message, ((rpc_status.DETAILS, rpc_status.details(error)),))
+    await context.abort(
+        error.code, error.message, ((rpc_status.DETAILS, rpc_status.details(error)),)
+    )

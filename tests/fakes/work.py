@@ -22,7 +22,9 @@ from tests.fakes import models
 def item(name: str, *arrays: Any, method: str = "predict", **fields: Any) -> work_pb2.WorkItem:
     """An item with inputs x0, x1 and so on; a single one is called x."""
     names = ["x"] if len(arrays) == 1 else [f"x{index}" for index in range(len(arrays))]
-    inputs = [from_numpy(tensor, np.asarray(array)) for tensor, array in zip(names, arrays, strict=True)]
+    inputs = [
+        from_numpy(tensor, np.asarray(array)) for tensor, array in zip(names, arrays, strict=True)
+    ]
     return work_pb2.WorkItem(id=name, method=method, inputs=inputs, **fields)
 
 
@@ -49,7 +51,9 @@ class Inbox:
         moment = time.monotonic() if received is None else received
         return InHand(self.lane, "replies", moment, 1, lambda work: None, model=self.model)
 
-    def request(self, *arrays: Any, received: float | None = None, name: str = "r", **fields: Any) -> Request:
+    def request(
+        self, *arrays: Any, received: float | None = None, name: str = "r", **fields: Any
+    ) -> Request:
         """A request with these inputs."""
         work = self.message(received)
         request = self.forms.admit(item(name, *arrays, **fields), work)

@@ -47,7 +47,10 @@ class Caller:
 
     async def as_key(self, secret: str, lifetime: int = 0) -> Caller:
         """Another caller, with the token of this key."""
-        answer = await self(self.identity.IssueToken, pb.IssueTokenRequest(api_key=secret, lifetime_seconds=lifetime))
+        answer = await self(
+            self.identity.IssueToken,
+            pb.IssueTokenRequest(api_key=secret, lifetime_seconds=lifetime),
+        )
         return Caller(self.channel, answer.access_token)
 
     async def make(self, name: str, *roles: str) -> str:
@@ -55,7 +58,9 @@ class Caller:
         bindings = [pb.RoleBinding(role=role, bucket="*") for role in roles]
         principal = pb.Principal(name=f"principals/{name}", roles=bindings)
         await self(self.identity.CreatePrincipal, pb.CreatePrincipalRequest(principal=principal))
-        made = await self(self.identity.CreateApiKey, pb.CreateApiKeyRequest(parent=f"principals/{name}"))
+        made = await self(
+            self.identity.CreateApiKey, pb.CreateApiKeyRequest(parent=f"principals/{name}")
+        )
         return str(made.secret)
 
 
@@ -73,7 +78,9 @@ async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
 
 
 @asynccontextmanager
-async def running(settings: ControlPlaneSettings) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
+async def running(
+    settings: ControlPlaneSettings,
+) -> AsyncIterator[tuple[Process, grpc.aio.Channel]]:
     process = compose(settings)
     task = asyncio.create_task(process.run())
     while not process.bound_port:

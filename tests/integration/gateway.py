@@ -27,7 +27,11 @@ class Gateway:
     grpc_address: str
 
     def bearer(self, **changes: Any) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.upstreams.issuer.token('principals/ada', ('admin', '*'), **changes)}"}
+        return {
+            "authorization": (
+                f"Bearer {self.upstreams.issuer.token('principals/ada', ('admin', '*'), **changes)}"
+            )
+        }
 
 
 async def wait_for(condition: Any, seconds: float = 10.0) -> None:
@@ -60,8 +64,12 @@ async def running(**settings: Any) -> AsyncIterator[Gateway]:
         await wait_for(lambda: task.done() or (server.port and not process.readiness.reasons()))
         if task.done():
             task.result()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
-            yield Gateway(process, upstreams, client, server.port, f"127.0.0.1:{process.bound_port}")
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{server.port}", timeout=20
+        ) as client:
+            yield Gateway(
+                process, upstreams, client, server.port, f"127.0.0.1:{process.bound_port}"
+            )
     finally:
         process.stop()
         await task

@@ -1,4 +1,6 @@
-"""Calls between a gateway and a router over one stream: real gRPC, real tokens; only what answers is a fake."""
+"""Calls between a gateway and a router over one stream: real gRPC, real tokens; only what answers
+is a fake.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Model:
     def known(self, name: ModelName) -> Callee | None:
         if name.model == "new":
             return None
-        return Callee(repository.ModelVersion(name=f"buckets/{name.bucket}/models/{name.model}/versions/3"))
+        return Callee(
+            repository.ModelVersion(name=f"buckets/{name.bucket}/models/{name.model}/versions/3")
+        )
 
     async def find(self, name: ModelName) -> Callee:
         await asyncio.sleep(0)
@@ -65,7 +69,14 @@ class Model:
     def demand(self, callee: Callee) -> Any:
         return SimpleNamespace(key="k")
 
-    def send(self, callee: Callee, demand: Any, work: work_pb2.WorkItem, deadline: float, answered: Answered) -> str:
+    def send(
+        self,
+        callee: Callee,
+        demand: Any,
+        work: work_pb2.WorkItem,
+        deadline: float,
+        answered: Answered,
+    ) -> str:
         self.sent.append(work)
         if work.method == "refuse":
             raise InvalidInput("not like this")
@@ -73,10 +84,14 @@ class Model:
         if work.method == "break":
             raise RuntimeError("a fault of ours, with a secret")
         if work.method == "fail":
-            loop.call_soon(answered, work_pb2.WorkReply(error=to_work_error(ModelFailed("it broke"))))
+            loop.call_soon(
+                answered, work_pb2.WorkReply(error=to_work_error(ModelFailed("it broke")))
+            )
         elif work.method == "count":
             for number in range(3):
-                loop.call_soon(answered, work_pb2.WorkReply(outputs=work.inputs, queue_ns=number, more=True))
+                loop.call_soon(
+                    answered, work_pb2.WorkReply(outputs=work.inputs, queue_ns=number, more=True)
+                )
             loop.call_soon(answered, work_pb2.WorkReply())
         elif work.method == "silent":
             self.silent.append(answered)
@@ -91,20 +106,28 @@ class Model:
 class Rig:
     """A router with a fake inside and a gateway's half of the stream."""
 
-    def __init__(self, router: Standalone, model: Model, calls: Calls, servicer: CallServicer) -> None:
+    def __init__(
+        self, router: Standalone, model: Model, calls: Calls, servicer: CallServicer
+    ) -> None:
         self.router, self.model, self.calls, self.servicer = router, model, calls, servicer
         self.token = router.issuer.token("principals/ada", ("caller", "default"))
 
     def context(self, seconds: float = 5.0, token: str | None = None) -> CallContext:
         deadline = time.monotonic() + seconds
-        return CallContext("m", "r1", token=self.token if token is None else token, deadline=deadline)
+        return CallContext(
+            "m", "r1", token=self.token if token is None else token, deadline=deadline
+        )
 
-    async def call(self, method: str = "echo", data: bytes = b"1234", seconds: float = 5.0, **ask: Any) -> bytes:
+    async def call(
+        self, method: str = "echo", data: bytes = b"1234", seconds: float = 5.0, **ask: Any
+    ) -> bytes:
         answered = await self.calls.call(asks(method, data, **ask), self.context(seconds))
         return answered.outputs[0].data
 
 
-def asks(method: str = "echo", data: bytes = b"1234", model: str = "iris", version: str = "") -> Ask:
+def asks(
+    method: str = "echo", data: bytes = b"1234", model: str = "iris", version: str = ""
+) -> Ask:
     work = work_pb2.WorkItem(method=method)
     work.inputs.add(name="x", datatype="UINT8", shape=[len(data)], data=data)
     return Ask(model, version, "", work)
@@ -117,7 +140,11 @@ async def rigged() -> AsyncIterator[Rig]:
 
     def build(process: Process) -> None:
         journal = CallJournal(
-            process.call_metrics, Statistics(), process.tracing, process.journal.note, structlog.get_logger()
+            process.call_metrics,
+            Statistics(),
+            process.tracing,
+            process.journal.note,
+            structlog.get_logger(),
         )
         servicer = CallServicer(model, process.verifier, journal, structlog.get_logger())  # type: ignore[arg-type]
         built.append(servicer)
@@ -168,13 +195,19 @@ async def test_calls_of_any_size_come_through(rig: Rig) -> None:
 async def test_the_work_says_who_asked_and_under_which_request(rig: Rig) -> None:
     await rig.call()
 
-    assert dict(rig.model.sent[0].context) == {"x-request-id": "r1", "x-principal": "principals/ada"}
+    assert dict(rig.model.sent[0].context) == {
+        "x-request-id": "r1",
+        "x-principal": "principals/ada",
+    }
 
 
 async def test_an_answer_says_which_version_gave_it(rig: Rig) -> None:
     answered = await rig.calls.call(asks(), rig.context())
 
-    assert (answered.model_version, answered.final) == ("buckets/default/models/iris/versions/3", True)
+    assert (answered.model_version, answered.final) == (
+        "buckets/default/models/iris/versions/3",
+        True,
+    )
 
 
 @pytest.mark.parametrize(("method", "error"), [("refuse", InvalidInput), ("fail", ModelFailed)])
@@ -198,7 +231,9 @@ async def test_a_name_that_is_not_known_yet_is_asked_for(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "x.y.z"])
-async def test_a_call_without_a_good_token_is_refused_and_harms_no_other(rig: Rig, token: str) -> None:
+async def test_a_call_without_a_good_token_is_refused_and_harms_no_other(
+    rig: Rig, token: str
+) -> None:
     with pytest.raises(Unauthenticated):
         await rig.calls.call(asks(), rig.context(token=token))
 
@@ -210,7 +245,9 @@ async def test_a_token_that_lapses_is_refused_though_it_was_good_before(rig: Rig
     token = rig.router.issuer.token("principals/ada", ("caller", "*"))
     await rig.calls.call(asks(), rig.context(token=token))
 
-    rig.router.process.verifier._clock = lambda: time.time() + 631  # it lives for 600 s, the leeway is 30 s
+    rig.router.process.verifier._clock = lambda: (
+        time.time() + 631
+    )  # it lives for 600 s, the leeway is 30 s
 
     with pytest.raises(Unauthenticated):
         await rig.calls.call(asks(), rig.context(token=token))
@@ -230,7 +267,9 @@ async def test_a_grant_on_one_bucket_is_none_on_another(rig: Rig) -> None:
         await rig.call(model="secret:iris")
 
     assert await rig.call() == b"1234"
-    await eventually(lambda: any(record.outcome == "NOT_PERMITTED" for record in rig.router.ledger.records))
+    await eventually(
+        lambda: any(record.outcome == "NOT_PERMITTED" for record in rig.router.ledger.records)
+    )
 
 
 async def test_a_silent_model_costs_its_caller_no_more_than_the_deadline(rig: Rig) -> None:
@@ -268,7 +307,9 @@ async def test_who_goes_away_is_not_worked_for(rig: Rig) -> None:
 async def test_several_answers_come_in_their_order_and_end(rig: Rig) -> None:
     answers = [answer async for answer in rig.calls.stream(asks("count"), rig.context())]
 
-    assert [(len(answer.outputs), answer.final) for answer in answers] == [(1, False)] * 3 + [(0, True)]
+    assert [(len(answer.outputs), answer.final) for answer in answers] == [(1, False)] * 3 + [
+        (0, True)
+    ]
     assert rig.model.sent[0].stream
 
 

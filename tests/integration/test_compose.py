@@ -1,4 +1,6 @@
-"""compose/: valid for the real Compose, hardened in every service, and understood by those that it configures."""
+"""compose/: valid for the real Compose, hardened in every service, and understood by those that it
+configures.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def test_the_real_compose_would_refuse_a_mistake(tmp_path: Path) -> None:
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     done = subprocess.run(
-        [str(TOOLS / "hadolint"), str(ROOT / "compose" / "Dockerfile")], capture_output=True, text=True, timeout=60
+        [str(TOOLS / "hadolint"), str(ROOT / "compose" / "Dockerfile")],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
     assert (done.returncode, done.stdout) == (0, "")
@@ -79,7 +84,9 @@ def _weaknesses(service: dict[str, Any]) -> list[str]:
         "it has no health check": bool(service.get("healthcheck", {}).get("test")),
         "it has no limits": {"cpus", "memory", "pids"} <= set(limits),
         "its image floats": service.get("image", "").partition(":")[2] not in ("latest", ""),
-        "it mounts the host": all(volume["type"] != "bind" for volume in service.get("volumes", [])),
+        "it mounts the host": all(
+            volume["type"] != "bind" for volume in service.get("volumes", [])
+        ),
     }
     return [problem for problem, holds in rules.items() if not holds]
 
@@ -91,7 +98,14 @@ def test_every_service_is_hardened(resolved: dict[str, Any]) -> None:
 
 
 def test_a_bare_service_would_be_found_weak() -> None:
-    assert len(_weaknesses({"image": "x", "privileged": True, "volumes": [{"type": "bind"}], "pid": "host"})) == 10
+    assert (
+        len(
+            _weaknesses(
+                {"image": "x", "privileged": True, "volumes": [{"type": "bind"}], "pid": "host"}
+            )
+        )
+        == 10
+    )
 
 
 def test_only_the_gateway_is_published_and_only_on_the_loopback(resolved: dict[str, Any]) -> None:
@@ -105,15 +119,19 @@ def test_only_the_gateway_is_published_and_only_on_the_loopback(resolved: dict[s
 
 
 def test_only_the_gateway_has_a_network_that_leads_outside(resolved: dict[str, Any]) -> None:
-    outside = {name for name, network in resolved["networks"].items() if not network.get("internal")}
-
-    assert {name for name, service in resolved["services"].items() if outside & set(service["networks"])} == {
-        "api_gateway"
+    outside = {
+        name for name, network in resolved["networks"].items() if not network.get("internal")
     }
+
+    assert {
+        name for name, service in resolved["services"].items() if outside & set(service["networks"])
+    } == {"api_gateway"}
 
 
 def test_the_database_is_reached_by_its_two_owners_only(resolved: dict[str, Any]) -> None:
-    reach = {name for name, service in resolved["services"].items() if "database" in service["networks"]}
+    reach = {
+        name for name, service in resolved["services"].items() if "database" in service["networks"]
+    }
 
     assert reach == {"repository", "controlplane", "mongodb"}
 
@@ -123,13 +141,19 @@ def test_no_secret_stands_in_the_configuration(resolved: dict[str, Any]) -> None
     for service in resolved["services"].values():
         for variable, value in (service.get("environment") or {}).items():
             if any(word in variable.lower() for word in words):
-                assert variable.endswith(("_FILE", "_KEYS")) and value.startswith("/run/secrets/"), variable
+                assert variable.endswith(("_FILE", "_KEYS")) and value.startswith(
+                    "/run/secrets/"
+                ), variable
 
 
-def _as_mounted(service: dict[str, Any], definitions: dict[str, Any], secrets: Path, mounts: Path) -> None:
+def _as_mounted(
+    service: dict[str, Any], definitions: dict[str, Any], secrets: Path, mounts: Path
+) -> None:
     """Lays the service's secrets out under `mounts` as Compose would under /run/secrets."""
     for secret in service.get("secrets") or []:
-        source = Path(definitions[secret["source"]]["file"]).relative_to(ROOT / "compose" / "secrets")
+        source = Path(definitions[secret["source"]]["file"]).relative_to(
+            ROOT / "compose" / "secrets"
+        )
         target = mounts / (secret.get("target") or secret["source"]).removeprefix("/run/secrets/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((secrets / source).read_bytes())
@@ -140,7 +164,9 @@ def _settings_class(service: str) -> type[ServiceSettings]:
     found = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, ServiceSettings) and value is not ServiceSettings
+        if isinstance(value, type)
+        and issubclass(value, ServiceSettings)
+        and value is not ServiceSettings
     ]
     assert len(found) == 1
     return found[0]
@@ -152,7 +178,9 @@ def test_each_service_understands_the_environment_it_gets(
 ) -> None:
     Secrets(tmp_path / "secrets").create()
     container_secrets.create(tmp_path / "secrets")
-    _as_mounted(resolved["services"][service], resolved["secrets"], tmp_path / "secrets", tmp_path / "run")
+    _as_mounted(
+        resolved["services"][service], resolved["secrets"], tmp_path / "secrets", tmp_path / "run"
+    )
     environment = {
         name: value.replace("/run/secrets", str(tmp_path / "run"))
         for name, value in resolved["services"][service]["environment"].items()
@@ -164,12 +192,19 @@ def test_each_service_understands_the_environment_it_gets(
     assert settings.service_key is not None
     assert settings.service_key.get_secret_value().startswith(f"sws_{service}_")
     known = {PREFIX + field.upper() for field in cls.model_fields}
-    assert {name for name in environment if name not in known and name.removesuffix("_FILE") not in known} == set()
+    assert {
+        name
+        for name in environment
+        if name not in known and name.removesuffix("_FILE") not in known
+    } == set()
 
 
 def test_peers_are_addressed_where_they_listen(resolved: dict[str, Any]) -> None:
     services = resolved["services"]
-    listening = {name: services[name]["environment"]["STELLWERK_LISTEN"].replace("0.0.0.0", name) for name in SERVICES}
+    listening = {
+        name: services[name]["environment"]["STELLWERK_LISTEN"].replace("0.0.0.0", name)
+        for name in SERVICES
+    }
 
     for name in SERVICES:
         for peer in ("controlplane", "router", "repository"):
@@ -184,7 +219,9 @@ def test_the_control_plane_gets_every_services_key_where_it_looks(resolved: dict
     assert secrets >= {f"service-keys/{name}.key" for name in SERVICES}
 
 
-def test_container_secrets_can_be_read_by_any_user_but_only_through_the_owners_directory(tmp_path: Path) -> None:
+def test_container_secrets_can_be_read_by_any_user_but_only_through_the_owners_directory(
+    tmp_path: Path,
+) -> None:
     directory = tmp_path / "secrets"
     Secrets(directory).create()
 
@@ -194,5 +231,8 @@ def test_container_secrets_can_be_read_by_any_user_but_only_through_the_owners_d
     files = [path for path in directory.rglob("*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
     password = (directory / "rabbitmq-password").read_text()
-    assert password in (directory / "broker-url").read_text() and password in (directory / "rabbitmq.conf").read_text()
+    assert (
+        password in (directory / "broker-url").read_text()
+        and password in (directory / "rabbitmq.conf").read_text()
+    )
     assert container_secrets.create(directory) == [] != written

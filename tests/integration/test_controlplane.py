@@ -1,4 +1,6 @@
-"""The control plane as others meet it: over gRPC, behind its own guard, with a real MongoDB under it."""
+"""The control plane as others meet it: over gRPC, behind its own guard, with a real MongoDB under
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as platform
 from stellwerk.controlplane.v1 import controlplane_service_pb2_grpc as platform_grpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
-from tests.integration.controlplane_caller import ROUTER_KEY, Caller, code_of, running, settings_for, until
+from tests.integration.controlplane_caller import (
+    ROUTER_KEY,
+    Caller,
+    code_of,
+    running,
+    settings_for,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,9 @@ async def test_the_first_administrator_is_who_the_file_says(admin: Caller) -> No
     assert caller.expire_time.seconds == pytest.approx(time.time() + 3600, abs=5)
 
 
-@pytest.mark.parametrize("key", ["", "x", f"swk_{'0' * 16}_{'a' * 43}", new_service_key("router"), "é", "swk_" * 500])
+@pytest.mark.parametrize(
+    "key", ["", "x", f"swk_{'0' * 16}_{'a' * 43}", new_service_key("router"), "é", "swk_" * 500]
+)
 async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: Caller, key: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await anyone.as_key(key)
@@ -65,25 +76,39 @@ async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: Caller, key: s
     assert (code_of(failure), failure.value.details()) == ("UNAUTHENTICATED", REFUSAL)
 
 
-async def test_the_jwks_verifies_a_token_without_any_code_of_ours(anyone: Caller, admin: Caller) -> None:
+async def test_the_jwks_verifies_a_token_without_any_code_of_ours(
+    anyone: Caller, admin: Caller
+) -> None:
     jwks = await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())
     kid = jwt.get_unverified_header(admin.token)["kid"]
     (key,) = [key for key in jwks.keys if key.kid == kid]
     fields = {field.name: value for field, value in key.ListFields()}
 
     claims = jwt.decode(
-        admin.token, jwt.PyJWK(fields).key, algorithms=["ES256"], audience="stellwerk", issuer="stellwerk"
+        admin.token,
+        jwt.PyJWK(fields).key,
+        algorithms=["ES256"],
+        audience="stellwerk",
+        issuer="stellwerk",
     )
 
     assert claims["sub"] == "principals/admin" and claims["grants"] == [["admin", "*"]]
 
 
-async def test_every_role_meets_every_method_as_its_permissions_say(anyone: Caller, admin: Caller) -> None:
+async def test_every_role_meets_every_method_as_its_permissions_say(
+    anyone: Caller, admin: Caller
+) -> None:
     for role in [role for role in ROLES.values() if not role.service]:
         caller = await anyone.as_key(await admin.make(f"role-{role.name}", role.name))
         for permission, call in [
-            ("access.read", caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest(page_size=1))),
-            ("access.write", caller(caller.identity.RevokeApiKey, pb.RevokeApiKeyRequest(name="nonsense"))),
+            (
+                "access.read",
+                caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest(page_size=1)),
+            ),
+            (
+                "access.write",
+                caller(caller.identity.RevokeApiKey, pb.RevokeApiKeyRequest(name="nonsense")),
+            ),
             ("audit.read", caller(caller.audit.ListRecords, audit.ListRecordsRequest(page_size=1))),
             ("audit.write", caller(caller.audit.AppendRecords, audit.AppendRecordsRequest())),
         ]:
@@ -109,11 +134,15 @@ async def test_without_a_token_only_what_is_meant_for_anyone_answers(anyone: Cal
         assert code_of(failure) == "UNAUTHENTICATED"
 
 
-async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(anyone: Caller, admin: Caller) -> None:
+async def test_a_revoked_keys_token_is_refused_at_once_and_everyone_is_told(
+    anyone: Caller, admin: Caller
+) -> None:
     secret = await admin.make("revokee", "viewer")
     caller = await anyone.as_key(secret)
     await caller(caller.identity.GetCaller, pb.GetCallerRequest())
-    (key,) = (await admin(admin.identity.ListApiKeys, pb.ListApiKeysRequest(parent="principals/revokee"))).api_keys
+    (key,) = (
+        await admin(admin.identity.ListApiKeys, pb.ListApiKeysRequest(parent="principals/revokee"))
+    ).api_keys
 
     revoked = await admin(admin.identity.RevokeApiKey, pb.RevokeApiKeyRequest(name=key.name))
 
@@ -136,8 +165,13 @@ async def test_a_disabled_principals_token_is_refused_until_it_is_enabled_and_as
 
     async def set_disabled(disabled: bool) -> list[str]:
         principal = pb.Principal(name="principals/disablee", disabled=disabled)
-        await admin(admin.identity.UpdatePrincipal, pb.UpdatePrincipalRequest(principal=principal, update_mask=mask))
-        return list((await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())).revoked_principals)
+        await admin(
+            admin.identity.UpdatePrincipal,
+            pb.UpdatePrincipalRequest(principal=principal, update_mask=mask),
+        )
+        return list(
+            (await anyone(anyone.identity.GetTrust, pb.GetTrustRequest())).revoked_principals
+        )
 
     assert "principals/disablee" in await set_disabled(True)
     with pytest.raises(grpc.aio.AioRpcError):
@@ -147,14 +181,20 @@ async def test_a_disabled_principals_token_is_refused_until_it_is_enabled_and_as
 
     assert "principals/disablee" not in await set_disabled(False)
     again = await anyone.as_key(secret)
-    assert (await again(again.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/disablee"
+    assert (
+        await again(again.identity.GetCaller, pb.GetCallerRequest())
+    ).principal == "principals/disablee"
 
 
-async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(anyone: Caller, admin: Caller) -> None:
+async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(
+    anyone: Caller, admin: Caller
+) -> None:
     secret = await admin.make("demotee", "admin")
     caller = await anyone.as_key(secret, 24 * 3600)
     await caller(caller.identity.ListPrincipals, pb.ListPrincipalsRequest())
-    principal = pb.Principal(name="principals/demotee", roles=[pb.RoleBinding(role="viewer", bucket="*")])
+    principal = pb.Principal(
+        name="principals/demotee", roles=[pb.RoleBinding(role="viewer", bucket="*")]
+    )
 
     await admin(admin.identity.UpdatePrincipal, pb.UpdatePrincipalRequest(principal=principal))
 
@@ -170,7 +210,9 @@ async def test_roles_that_were_taken_away_are_gone_from_tokens_that_still_live(a
 async def test_a_deleted_principals_token_is_refused(anyone: Caller, admin: Caller) -> None:
     caller = await anyone.as_key(await admin.make("deletee", "viewer"))
 
-    await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/deletee"))
+    await admin(
+        admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/deletee")
+    )
 
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await caller(caller.identity.GetCaller, pb.GetCallerRequest())
@@ -180,27 +222,44 @@ async def test_a_deleted_principals_token_is_refused(anyone: Caller, admin: Call
     assert code_of(failure) == "NOT_FOUND"
 
 
-async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(anyone: Caller, admin: Caller) -> None:
+async def test_rotation_keeps_old_tokens_and_signs_with_the_new_key(
+    anyone: Caller, admin: Caller
+) -> None:
     secret = await admin.make("rotator", "admin")
     old = await anyone.as_key(secret)
 
     kid = (await old(old.identity.RotateSigningKey, pb.RotateSigningKeyRequest())).kid
 
     new = await anyone.as_key(secret)
-    assert jwt.get_unverified_header(new.token)["kid"] == kid != jwt.get_unverified_header(old.token)["kid"]
+    assert (
+        jwt.get_unverified_header(new.token)["kid"]
+        == kid
+        != jwt.get_unverified_header(old.token)["kid"]
+    )
     for caller in (old, new):
-        assert (await caller(caller.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/rotator"
-    assert kid in [key.kid for key in (await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())).keys]
+        assert (
+            await caller(caller.identity.GetCaller, pb.GetCallerRequest())
+        ).principal == "principals/rotator"
+    assert kid in [
+        key.kid for key in (await anyone(anyone.identity.GetJwks, pb.GetJwksRequest())).keys
+    ]
 
 
 async def test_the_last_administrator_cannot_be_removed(admin: Caller, anyone: Caller) -> None:
     found = await admin(admin.identity.ListPrincipals, pb.ListPrincipalsRequest(page_size=1000))
     for principal in found.principals:
-        if pb.RoleBinding(role="admin", bucket="*") in principal.roles and principal.name != "principals/admin":
-            await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name=principal.name))
+        if (
+            pb.RoleBinding(role="admin", bucket="*") in principal.roles
+            and principal.name != "principals/admin"
+        ):
+            await admin(
+                admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name=principal.name)
+            )
 
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await admin(admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/admin"))
+        await admin(
+            admin.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/admin")
+        )
 
     error = from_rpc(failure.value, "control plane")
     assert (code_of(failure), error.reason) == ("FAILED_PRECONDITION", "NOT_READY")
@@ -212,12 +271,20 @@ async def test_the_last_administrator_cannot_be_removed(admin: Caller, anyone: C
     [
         ("GetPrincipal", pb.GetPrincipalRequest(name="principals/../admin")),
         ("GetPrincipal", pb.GetPrincipalRequest(name="buckets/x")),
-        ("CreatePrincipal", pb.CreatePrincipalRequest(principal=pb.Principal(name="principals/" + "a" * 64))),
-        ("CreatePrincipal", pb.CreatePrincipalRequest(principal=pb.Principal(name="principals/$where"))),
+        (
+            "CreatePrincipal",
+            pb.CreatePrincipalRequest(principal=pb.Principal(name="principals/" + "a" * 64)),
+        ),
+        (
+            "CreatePrincipal",
+            pb.CreatePrincipalRequest(principal=pb.Principal(name="principals/$where")),
+        ),
         (
             "CreatePrincipal",
             pb.CreatePrincipalRequest(
-                principal=pb.Principal(name="principals/x", roles=[pb.RoleBinding(role="service.router", bucket="*")])
+                principal=pb.Principal(
+                    name="principals/x", roles=[pb.RoleBinding(role="service.router", bucket="*")]
+                )
             ),
         ),
         ("ListPrincipals", pb.ListPrincipalsRequest(page_size=-1)),
@@ -225,7 +292,8 @@ async def test_the_last_administrator_cannot_be_removed(admin: Caller, anyone: C
         (
             "CreateApiKey",
             pb.CreateApiKeyRequest(
-                parent="principals/admin", api_key=pb.ApiKey(expire_time=timestamp_pb2.Timestamp(seconds=1))
+                parent="principals/admin",
+                api_key=pb.ApiKey(expire_time=timestamp_pb2.Timestamp(seconds=1)),
             ),
         ),
         ("RevokeApiKey", pb.RevokeApiKeyRequest(name="principals/admin")),
@@ -242,7 +310,9 @@ async def test_bad_input_is_said_to_be_so(admin: Caller, method: str, request_me
 # --- the ledger
 
 
-async def test_a_services_records_carry_its_name_whatever_they_say(admin: Caller, router: Caller) -> None:
+async def test_a_services_records_carry_its_name_whatever_they_say(
+    admin: Caller, router: Caller
+) -> None:
     resource = f"buckets/{uuid.uuid4().hex}"
     record = audit.AuditRecord(
         kind=audit.AuditRecord.KIND_REFUSAL,
@@ -254,7 +324,9 @@ async def test_a_services_records_carry_its_name_whatever_they_say(admin: Caller
 
     answer = await router(router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record]))
 
-    (found,) = (await admin(admin.audit.ListRecords, audit.ListRecordsRequest(resource=resource))).records
+    (found,) = (
+        await admin(admin.audit.ListRecords, audit.ListRecordsRequest(resource=resource))
+    ).records
     assert (found.service, found.principal, found.count) == ("router", "principals/eve", 7)
     assert found.sequence == answer.last_sequence and found.hash and found.previous_hash
     assert found.time.seconds == pytest.approx(time.time(), abs=10)
@@ -267,28 +339,40 @@ async def test_two_hundred_concurrent_appends_are_listed_page_by_page_and_verifi
     record = audit.AuditRecord(kind=audit.AuditRecord.KIND_INTENT, principal=principal)
 
     answers = await asyncio.gather(
-        *(router(router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record])) for _ in range(200))
+        *(
+            router(router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record]))
+            for _ in range(200)
+        )
     )
 
     seen, token = [], ""
     while True:
         page = await admin(
-            admin.audit.ListRecords, audit.ListRecordsRequest(principal=principal, page_size=64, page_token=token)
+            admin.audit.ListRecords,
+            audit.ListRecordsRequest(principal=principal, page_size=64, page_token=token),
         )
         seen += [found.sequence for found in page.records]
         token = page.next_page_token
         if not token:
             break
-    assert seen == sorted((answer.last_sequence for answer in answers), reverse=True) and len(set(seen)) == 200
+    assert (
+        seen == sorted((answer.last_sequence for answer in answers), reverse=True)
+        and len(set(seen)) == 200
+    )
     finding = await admin(admin.audit.Verify, audit.VerifyRequest())
     assert finding.intact and finding.checked >= 200
-    kept = audit.VerifyRequest(expected_sequence=finding.last_sequence, expected_hash=finding.last_hash)
+    kept = audit.VerifyRequest(
+        expected_sequence=finding.last_sequence, expected_hash=finding.last_hash
+    )
     assert (await admin(admin.audit.Verify, kept)).intact
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await admin(admin.audit.Verify, audit.VerifyRequest(expected_sequence=3))
     assert code_of(failure) == "INVALID_ARGUMENT"
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        await admin(admin.audit.ListRecords, audit.ListRecordsRequest(page_token=paging.encode("principals", "ada")))
+        await admin(
+            admin.audit.ListRecords,
+            audit.ListRecordsRequest(page_token=paging.encode("principals", "ada")),
+        )
     assert code_of(failure) == "INVALID_ARGUMENT"
 
 
@@ -297,10 +381,14 @@ async def test_each_change_and_each_refusal_of_the_control_plane_itself_is_in_th
 ) -> None:
     viewer = await anyone.as_key(await admin.make("nosy", "viewer"))
     with pytest.raises(grpc.aio.AioRpcError):
-        await viewer(viewer.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/nosy"))
+        await viewer(
+            viewer.identity.DeletePrincipal, pb.DeletePrincipalRequest(name="principals/nosy")
+        )
 
     async def found() -> list[tuple[int, str, str, str]]:
-        answer = await admin(admin.audit.ListRecords, audit.ListRecordsRequest(resource="principals/nosy"))
+        answer = await admin(
+            admin.audit.ListRecords, audit.ListRecordsRequest(resource="principals/nosy")
+        )
         return [
             (record.kind, record.method.rpartition("/")[2], record.principal, record.outcome)
             for record in answer.records

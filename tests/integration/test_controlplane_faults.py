@@ -1,4 +1,6 @@
-"""The control plane's process killed, its database killed, its settings wrong: nothing acknowledged is lost."""
+"""The control plane's process killed, its database killed, its settings wrong: nothing acknowledged
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.local.child import Child, free_port
 from stellwerk.local.mongod import Mongod, executable
-from tests.integration.controlplane_caller import ROUTER_KEY, Caller, code_of, running, settings_for, until
+from tests.integration.controlplane_caller import (
+    ROUTER_KEY,
+    Caller,
+    code_of,
+    running,
+    settings_for,
+    until,
+)
 
 ROOT = Path(__file__).parents[2]
 ROOT_KEY = f"canary-{uuid.uuid4().hex}-{uuid.uuid4().hex}"
@@ -65,7 +74,13 @@ class _Server:
     async def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.controlplane", env=self.environment, cwd=ROOT, stdout=log, stderr=log
+                sys.executable,
+                "-m",
+                "services.controlplane",
+                env=self.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
             )
 
     async def kill(self) -> None:
@@ -146,7 +161,11 @@ async def test_killed_in_the_midst_of_changes_it_has_a_record_of_each_and_a_whol
 
         finding = await admin(admin.audit.Verify, audit.VerifyRequest())
         existing = await _names(admin)
-        intents = {record.resource for record in await _records(admin) if record.kind == audit.AuditRecord.KIND_INTENT}
+        intents = {
+            record.resource
+            for record in await _records(admin)
+            if record.kind == audit.AuditRecord.KIND_INTENT
+        }
     assert await server.end() == 0
 
     assert finding.intact and finding.checked == finding.last_sequence >= len(acknowledged)
@@ -164,7 +183,9 @@ async def _records(admin: Caller) -> list[audit.AuditRecord]:
     found: list[audit.AuditRecord] = []
     token = ""
     while True:
-        page = await admin(admin.audit.ListRecords, audit.ListRecordsRequest(page_size=1000, page_token=token))
+        page = await admin(
+            admin.audit.ListRecords, audit.ListRecordsRequest(page_size=1000, page_token=token)
+        )
         found += page.records
         token = page.next_page_token
         if not token:
@@ -175,7 +196,9 @@ async def _append(router: Caller, acknowledged: list[int]) -> bool:
     """Appends one record and notes its number; False if the control plane says that it cannot."""
     record = audit.AuditRecord(kind=audit.AuditRecord.KIND_REFUSAL, principal="principals/eve")
     try:
-        answer = await router(router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record]))
+        answer = await router(
+            router.audit.AppendRecords, audit.AppendRecordsRequest(records=[record])
+        )
     except grpc.aio.AioRpcError as exc:
         assert exc.code() is grpc.StatusCode.UNAVAILABLE
         return False
@@ -204,7 +227,9 @@ async def test_a_database_killed_and_started_again_loses_nothing_and_needs_no_re
         await asyncio.to_thread(database.kill)
         await asyncio.gather(*workers)
         # Verified from memory: it goes on saying who may do what, and issues services their tokens.
-        assert (await admin(admin.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/admin"
+        assert (
+            await admin(admin.identity.GetCaller, pb.GetCallerRequest())
+        ).principal == "principals/admin"
         assert (await anyone.as_key(key)).token
 
         await asyncio.to_thread(database.start)
@@ -257,7 +282,9 @@ async def test_wrong_settings_end_it_with_one_line_that_names_the_variable(
     tmp_path: Path, changes: dict[str, str | None], line: str
 ) -> None:
     environment = _Server(tmp_path, "mongodb://127.0.0.1:1", free_port()).environment
-    environment |= {f"STELLWERK_{name}": value for name, value in changes.items() if value is not None}
+    environment |= {
+        f"STELLWERK_{name}": value for name, value in changes.items() if value is not None
+    }
     for name in [name for name, value in changes.items() if value is None]:
         del environment[f"STELLWERK_{name}"]
 
@@ -290,7 +317,11 @@ async def _serving(channel: grpc.aio.Channel, service: str = "") -> bool:
 async def test_without_its_database_it_lives_says_why_and_is_not_ready(tmp_path: Path) -> None:
     nowhere = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
     async with running(settings_for(nowhere, tmp_path)) as (process, channel):
-        await until(lambda: any("database does not answer" in reason for reason in process.readiness.reasons()))
+        await until(
+            lambda: any(
+                "database does not answer" in reason for reason in process.readiness.reasons()
+            )
+        )
 
         assert not await _serving(channel) and await _serving(channel, "liveness")
         caller = Caller(channel)
@@ -306,7 +337,11 @@ async def test_without_its_database_it_lives_says_why_and_is_not_ready(tmp_path:
 
 async def test_without_a_place_for_the_first_key_it_says_so(mongod: str, tmp_path: Path) -> None:
     async with running(settings_for(mongod, tmp_path, admin_key_file=None)) as (process, _):
-        await until(lambda: any("STELLWERK_ADMIN_KEY_FILE" in reason for reason in process.readiness.reasons()))
+        await until(
+            lambda: any(
+                "STELLWERK_ADMIN_KEY_FILE" in reason for reason in process.readiness.reasons()
+            )
+        )
 
 
 async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_tokens_are_good(
@@ -320,12 +355,16 @@ async def test_with_another_root_key_it_says_so_and_with_the_right_one_old_token
 
     other = ControlPlaneSettings(**{**dict(settings), "root_key": "x" * 32})
     async with running(other) as (process, _):
-        await until(lambda: any("STELLWERK_ROOT_KEY" in reason for reason in process.readiness.reasons()))
+        await until(
+            lambda: any("STELLWERK_ROOT_KEY" in reason for reason in process.readiness.reasons())
+        )
 
     async with running(settings) as (process, channel):
         await until(lambda: not process.readiness.reasons())
         admin = Caller(channel, admin.token)
-        assert (await admin(admin.identity.GetCaller, pb.GetCallerRequest())).principal == "principals/admin"
+        assert (
+            await admin(admin.identity.GetCaller, pb.GetCallerRequest())
+        ).principal == "principals/admin"
 
 
 async def test_a_mongodb_without_transactions_is_named(tmp_path: Path) -> None:
@@ -349,6 +388,8 @@ async def test_a_mongodb_without_transactions_is_named(tmp_path: Path) -> None:
     try:
         settings = settings_for(f"mongodb://127.0.0.1:{port}/?directConnection=true", tmp_path)
         async with running(settings) as (process, _):
-            await until(lambda: any("replica set" in reason for reason in process.readiness.reasons()))
+            await until(
+                lambda: any("replica set" in reason for reason in process.readiness.reasons())
+            )
     finally:
         await asyncio.to_thread(child.stop)

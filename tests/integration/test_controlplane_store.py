@@ -1,4 +1,6 @@
-"""What the control plane keeps, in a real MongoDB: races, revocations, and a ledger somebody tampers with."""
+"""What the control plane keeps, in a real MongoDB: races, revocations, and a ledger somebody
+tampers with.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ async def _nothing() -> None:
 async def stores(mongod: str) -> AsyncIterator[_Stores]:
     client = connect(mongod, "test")
     name = f"cp_{uuid.uuid4().hex[:12]}"
-    stores = _Stores(client, name, IdentityStore(client, name, Sealer("r" * 32)), MongoEntries(client[name]))
+    stores = _Stores(
+        client, name, IdentityStore(client, name, Sealer("r" * 32)), MongoEntries(client[name])
+    )
     await stores.identity.prepare()
     await stores.identity.prepare()  # a second start finds everything there
     await stores.entries.prepare()
@@ -80,7 +84,9 @@ def _principal(name: str, *roles: Grant, disabled: bool = False) -> Principal:
 
 
 async def test_a_principal_is_read_as_it_was_written(stores: _Stores) -> None:
-    made = await stores.register().create(_wanted("ada", ("editor", "team-a"), ("viewer", "*"), display_name="Ada"))
+    made = await stores.register().create(
+        _wanted("ada", ("editor", "team-a"), ("viewer", "*"), display_name="Ada")
+    )
 
     assert await stores.identity.get("ada") == made
     assert made.roles == (Grant("editor", "team-a"), Grant("viewer"))
@@ -93,7 +99,9 @@ async def test_a_principal_is_read_as_it_was_written(stores: _Stores) -> None:
 async def test_a_stale_etag_is_a_conflict_and_changes_nothing(stores: _Stores) -> None:
     register = stores.register()
     first = await register.create(_wanted("ada"))
-    second = await register.update(_wanted("ada", display_name="Ada", etag=first.etag), ["display_name"])
+    second = await register.update(
+        _wanted("ada", display_name="Ada", etag=first.etag), ["display_name"]
+    )
 
     with pytest.raises(Conflict):
         await register.update(_wanted("ada", display_name="Eve", etag=first.etag), ["display_name"])
@@ -140,13 +148,17 @@ async def test_the_last_administrator_stays(stores: _Stores) -> None:
         await register.delete("principals/off")
 
 
-async def test_of_all_administrators_who_remove_each_other_at_once_one_stays(stores: _Stores) -> None:
+async def test_of_all_administrators_who_remove_each_other_at_once_one_stays(
+    stores: _Stores,
+) -> None:
     register = stores.register()
     names = [f"admin-{number}" for number in range(6)]
     for name in names:
         await register.create(_wanted(name, ("admin", "*")))
 
-    outcomes = await asyncio.gather(*(register.delete(f"principals/{name}") for name in names), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(register.delete(f"principals/{name}") for name in names), return_exceptions=True
+    )
 
     refused = [outcome for outcome in outcomes if outcome is not None]
     assert len(refused) == 1 and isinstance(refused[0], NotReady)
@@ -189,7 +201,9 @@ async def test_a_keys_secret_is_nowhere_in_the_database(stores: _Stores) -> None
     assert await register.keys_of("principals/ada") == [made.key]
 
 
-async def test_a_revoked_key_is_remembered_for_as_long_as_a_token_could_live(stores: _Stores) -> None:
+async def test_a_revoked_key_is_remembered_for_as_long_as_a_token_could_live(
+    stores: _Stores,
+) -> None:
     now = time.time()
     register = stores.register(lambda: now)
     await register.create(_wanted("ada"))
@@ -219,7 +233,9 @@ async def test_disabled_and_deleted_principals_are_revoked_and_return(stores: _S
     await register.update(_wanted("ada", disabled=True), ["disabled"])
     await register.delete("principals/bob")
     revoked = await stores.identity.revocations(now)
-    assert revoked.principals == ("principals/ada", "principals/bob") and revoked.key_ids == (key.id,)
+    assert revoked.principals == ("principals/ada", "principals/bob") and revoked.key_ids == (
+        key.id,
+    )
 
     await register.update(_wanted("ada"), ["disabled"])
     await register.create(_wanted("bob"))
@@ -236,7 +252,9 @@ async def test_what_is_gone_is_forgotten_in_time(stores: _Stores) -> None:
     await stores.identity.delete(principal, past)
 
     for _ in range(150):  # MongoDB looks for what is to go once a second
-        left = [await stores.database[name].count_documents({}) for name in ("departed", "api_keys")]
+        left = [
+            await stores.database[name].count_documents({}) for name in ("departed", "api_keys")
+        ]
         if left == [0, 0]:
             break
         await asyncio.sleep(0.2)
@@ -284,10 +302,14 @@ async def _fill(stores: _Stores, count: int) -> Ledger:
     return ledger
 
 
-async def test_two_hundred_concurrent_appends_of_two_writers_give_one_unbroken_chain(stores: _Stores) -> None:
+async def test_two_hundred_concurrent_appends_of_two_writers_give_one_unbroken_chain(
+    stores: _Stores,
+) -> None:
     ledgers = [stores.ledger() for _ in range(2)]
 
-    numbers = await asyncio.gather(*(ledgers[i % 2].append_counted([_record(i)]) for i in range(200)))
+    numbers = await asyncio.gather(
+        *(ledgers[i % 2].append_counted([_record(i)]) for i in range(200))
+    )
 
     assert sorted(numbers) == list(range(1, 201))
     await asyncio.gather(*(ledger.close() for ledger in ledgers))
@@ -345,7 +367,18 @@ async def _text_id(ledger: Any, heads: Any) -> None:
 
 @pytest.mark.parametrize(
     "tamper",
-    [_text_id, _edit, _add_field, _take_field, _change_type, _delete, _reorder, _insert, _truncate, _foreign_id],
+    [
+        _text_id,
+        _edit,
+        _add_field,
+        _take_field,
+        _change_type,
+        _delete,
+        _reorder,
+        _insert,
+        _truncate,
+        _foreign_id,
+    ],
 )
 async def test_tampering_in_the_database_is_named(stores: _Stores, tamper: Any) -> None:
     await _fill(stores, 8)
@@ -360,7 +393,9 @@ async def test_tampering_in_the_database_is_named(stores: _Stores, tamper: Any) 
     assert (await stores.ledger().verify()).first_bad_sequence == 4
 
 
-async def test_a_head_moved_back_with_the_end_cut_off_shows_against_a_kept_hash(stores: _Stores) -> None:
+async def test_a_head_moved_back_with_the_end_cut_off_shows_against_a_kept_hash(
+    stores: _Stores,
+) -> None:
     ledger = await _fill(stores, 8)
     kept = (await ledger.verify()).last
     await _truncate(stores.database["ledger"], None)
@@ -376,9 +411,20 @@ async def test_records_are_listed_newest_first_and_filtered_literally(stores: _S
 
     assert [entry.sequence for entry in await ledger.page(0, 4)] == [9, 8, 7, 6]
     assert [entry.sequence for entry in await ledger.page(6, 4)] == [5, 4, 3, 2]
-    assert [entry.sequence for entry in await ledger.page(0, 9, principal="principals/p0")] == [7, 4, 1]
-    assert [entry.sequence for entry in await ledger.page(0, 9, "principals/p0", "buckets/b0")] == [7, 1]
-    assert await ledger.page(0, 9, principal=".*") == [] == await ledger.page(0, 9, resource='{"$ne": ""}')
+    assert [entry.sequence for entry in await ledger.page(0, 9, principal="principals/p0")] == [
+        7,
+        4,
+        1,
+    ]
+    assert [entry.sequence for entry in await ledger.page(0, 9, "principals/p0", "buckets/b0")] == [
+        7,
+        1,
+    ]
+    assert (
+        await ledger.page(0, 9, principal=".*")
+        == []
+        == await ledger.page(0, 9, resource='{"$ne": ""}')
+    )
 
 
 async def test_an_interrupted_batch_leaves_a_chain_that_goes_on(stores: _Stores) -> None:
@@ -387,7 +433,9 @@ async def test_an_interrupted_batch_leaves_a_chain_that_goes_on(stores: _Stores)
     head = await stores.entries.head()
     await stores.database["ledger_head"].update_one({"_id": "head"}, {"$set": {"sequence": 1}})
     first = await stores.database["ledger"].find_one({"_id": 1})
-    await stores.database["ledger_head"].update_one({"_id": "head"}, {"$set": {"hash": first["hash"]}})
+    await stores.database["ledger_head"].update_one(
+        {"_id": "head"}, {"$set": {"hash": first["hash"]}}
+    )
 
     ledger = stores.ledger()
 

@@ -1,5 +1,5 @@
-"""The extensions of the Open Inference Protocol over REST, through a running gateway: what reaches the router, and what
-comes back as its OpenAPI document says."""
+"""The extensions of the Open Inference Protocol over REST, through a running gateway: what reaches
+the router, and what comes back as its OpenAPI document says."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ DOCUMENT = openapi.document(routes_of(public.SERVED_BY), "1")
 
 def promised(path: str, verb: str, data: Any) -> Any:
     """The data, after a check against the schema of the answer to this operation."""
-    schema = DOCUMENT["paths"][path][verb]["responses"]["200"]["content"]["application/json"]["schema"]
+    schema = DOCUMENT["paths"][path][verb]["responses"]["200"]["content"]["application/json"][
+        "schema"
+    ]
     Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(data)
     return data
 
 
 def statistics() -> inference.ModelStatisticsResponse:
     response = inference.ModelStatisticsResponse()
-    stats = response.model_stats.add(name="iris", version="2", last_inference=1 << 60, inference_count=1 << 60)
+    stats = response.model_stats.add(
+        name="iris", version="2", last_inference=1 << 60, inference_count=1 << 60
+    )
     for part in ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output"):
         getattr(stats.inference_stats, part).ns = 1 << 60
     stats.inference_stats.cache_hit.count = stats.inference_stats.cache_miss.count = 0
@@ -39,10 +43,16 @@ def statistics() -> inference.ModelStatisticsResponse:
     [
         ("/v2/models/stats", "/v2/models/stats", ("", "")),
         ("/v2/models/team%3Airis/stats", "/v2/models/{name}/stats", ("team:iris", "")),
-        ("/v2/models/iris/versions/2/stats", "/v2/models/{name}/versions/{version}/stats", ("iris", "2")),
+        (
+            "/v2/models/iris/versions/2/stats",
+            "/v2/models/{name}/versions/{version}/stats",
+            ("iris", "2"),
+        ),
     ],
 )
-async def test_statistics_are_numbers(gateway: Gateway, path: str, template: str, asked: tuple[str, str]) -> None:
+async def test_statistics_are_numbers(
+    gateway: Gateway, path: str, template: str, asked: tuple[str, str]
+) -> None:
     gateway.upstreams.answer("ModelStatistics", statistics())
 
     answer = await gateway.http.get(path, headers=gateway.bearer())
@@ -60,7 +70,9 @@ async def test_a_models_configuration(gateway: Gateway) -> None:
     response.config.dynamic_batching.priority_levels = 3
     gateway.upstreams.answer("ModelConfig", response)
 
-    answer = await gateway.http.get("/v2/models/iris/versions/prod/config", headers=gateway.bearer())
+    answer = await gateway.http.get(
+        "/v2/models/iris/versions/prod/config", headers=gateway.bearer()
+    )
 
     assert gateway.upstreams.last("ModelConfig").request.version == "prod"
     found = promised("/v2/models/{name}/versions/{version}/config", "get", answer.json())
@@ -116,15 +128,23 @@ async def test_settings_are_read_by_get_and_changed_by_post(gateway: Gateway) ->
     ]:
         read = await gateway.http.get(path, headers=headers)
         assert not gateway.upstreams.last("TraceSetting").request.settings
-        changed = await gateway.http.post(path, json={"trace_rate": "5", "trace_level": None}, headers=headers)
+        changed = await gateway.http.post(
+            path, json={"trace_rate": "5", "trace_level": None}, headers=headers
+        )
         request = gateway.upstreams.last("TraceSetting").request
         assert request.model_name == ("iris" if "iris" in path else "")
-        assert {name: list(s.value) for name, s in request.settings.items()} == {"trace_rate": ["5"], "trace_level": []}
+        assert {name: list(s.value) for name, s in request.settings.items()} == {
+            "trace_rate": ["5"],
+            "trace_level": [],
+        }
         assert promised(template, "get", read.json()) == changed.json() == {"trace_level": ["OFF"]}
     read = await gateway.http.get("/v2/logging", headers=headers)
     assert not gateway.upstreams.last("LogSettings").request.settings
     changed = await gateway.http.post("/v2/logging", json={"log_verbose_level": 1}, headers=headers)
-    assert gateway.upstreams.last("LogSettings").request.settings["log_verbose_level"].uint32_param == 1
+    assert (
+        gateway.upstreams.last("LogSettings").request.settings["log_verbose_level"].uint32_param
+        == 1
+    )
     assert promised("/v2/logging", "post", changed.json()) == read.json() == {"log_info": True}
 
 
@@ -139,16 +159,27 @@ async def test_settings_are_read_by_get_and_changed_by_post(gateway: Gateway) ->
         ("POST", "/v2/cudasharedmemory/region/r/unregister"),
     ],
 )
-async def test_shared_memory_is_not_offered_whatever_the_body(gateway: Gateway, method: str, path: str) -> None:
+async def test_shared_memory_is_not_offered_whatever_the_body(
+    gateway: Gateway, method: str, path: str
+) -> None:
     for kind in ("System", "Cuda"):
         for verb in ("Status", "Register", "Unregister"):
-            gateway.upstreams.answer(f"{kind}SharedMemory{verb}", NotImplementedHere("shared memory is not offered"))
-    bodies = [None] if method == "GET" else [None, {"key": "/k", "byte_size": 8}, {"raw_handle": {"b64": "AA=="}}]
+            gateway.upstreams.answer(
+                f"{kind}SharedMemory{verb}", NotImplementedHere("shared memory is not offered")
+            )
+    bodies = (
+        [None]
+        if method == "GET"
+        else [None, {"key": "/k", "byte_size": 8}, {"raw_handle": {"b64": "AA=="}}]
+    )
 
     for body in bodies:
         answer = await gateway.http.request(method, path, json=body, headers=gateway.bearer())
 
-        assert (answer.status_code, answer.json()) == (501, {"error": "shared memory is not offered"})
+        assert (answer.status_code, answer.json()) == (
+            501,
+            {"error": "shared memory is not offered"},
+        )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +192,9 @@ async def test_shared_memory_is_not_offered_whatever_the_body(gateway: Gateway, 
         ("/v2/logging", b'{"log_info": [1]}'),
     ],
 )
-async def test_a_wrong_body_is_the_callers_mistake(gateway: Gateway, path: str, body: bytes) -> None:
+async def test_a_wrong_body_is_the_callers_mistake(
+    gateway: Gateway, path: str, body: bytes
+) -> None:
     answer = await gateway.http.post(path, content=body, headers=gateway.bearer())
 
     assert answer.status_code == 400

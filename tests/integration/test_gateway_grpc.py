@@ -59,9 +59,15 @@ async def code_of(call: Any) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-async def test_every_public_method_passes_and_reaches_its_service(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_every_public_method_passes_and_reaches_its_service(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     gateway.upstreams.answer("IssueToken", identity.IssueTokenResponse())
-    unary = [n for n, m in public.public_methods().items() if not (m.client_streaming or m.server_streaming)]
+    unary = [
+        n
+        for n, m in public.public_methods().items()
+        if not (m.client_streaming or m.server_streaming)
+    ]
     sent = credentials(gateway)
 
     for name in unary:
@@ -92,24 +98,34 @@ async def test_every_public_method_passes_and_reaches_its_service(gateway: Gatew
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     ],
 )
-async def test_what_is_not_public_does_not_exist(gateway: Gateway, channel: grpc.aio.Channel, method: str) -> None:
+async def test_what_is_not_public_does_not_exist(
+    gateway: Gateway, channel: grpc.aio.Channel, method: str
+) -> None:
     code = await code_of(channel.unary_unary(method)(b"", metadata=credentials(gateway)))
 
     assert code is grpc.StatusCode.UNIMPLEMENTED
     assert not gateway.upstreams.calls
 
 
-async def test_without_a_token_nothing_is_called(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_without_a_token_nothing_is_called(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     anonymous = {
-        n for n, m in public.public_methods().items() if n.endswith(("IssueToken", "GetJwks", "Live", "Ready"))
+        n
+        for n, m in public.public_methods().items()
+        if n.endswith(("IssueToken", "GetJwks", "Live", "Ready"))
     }
     for name, method in public.public_methods().items():
         if name in anonymous and not name.endswith("ModelReady"):
             continue
         sides = (method.client_streaming, method.server_streaming)
-        call = getattr(channel, "_".join("stream" if streams else "unary" for streams in sides))(name)
+        call = getattr(channel, "_".join("stream" if streams else "unary" for streams in sides))(
+            name
+        )
         request: Any = iter([b""]) if method.client_streaming else b""
-        code = await (code_of(call(request)) if not method.server_streaming else _stream_code(call(request)))
+        code = await (
+            code_of(call(request)) if not method.server_streaming else _stream_code(call(request))
+        )
         assert code is grpc.StatusCode.UNAUTHENTICATED, name
     assert not gateway.upstreams.calls
 
@@ -119,7 +135,9 @@ async def _stream_code(call: Any) -> grpc.StatusCode:
     return code
 
 
-async def test_errors_keep_reason_metadata_and_retry(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_errors_keep_reason_metadata_and_retry(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     error = errors.NoRuntimeAvailable("no runtime has cuda", retry_after_ms=700, kind="cuda")
     gateway.upstreams.answer("GetModel", error)
     stub: Any = repository_stubs.RepositoryServiceStub(channel)
@@ -130,10 +148,16 @@ async def test_errors_keep_reason_metadata_and_retry(gateway: Gateway, channel: 
     exc = caught.value
     known: Any = rpc_status.parse(exc.code(), exc.details() or "", exc.trailing_metadata())  # type: ignore[arg-type]
     assert isinstance(known, errors.NoRuntimeAvailable)
-    assert (known.message, known.metadata, known.retry_after) == (error.message, {"kind": "cuda"}, 700)
+    assert (known.message, known.metadata, known.retry_after) == (
+        error.message,
+        {"kind": "cuda"},
+        700,
+    )
 
 
-async def test_an_api_key_deadline_and_request_id_are_handed_on(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_an_api_key_deadline_and_request_id_are_handed_on(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     stub: Any = repository_stubs.RepositoryServiceStub(channel)
     metadata = [("authorization", f"Bearer {API_KEY}"), ("x-request-id", "r-1"), ("x-secret", "s")]
 
@@ -146,7 +170,9 @@ async def test_an_api_key_deadline_and_request_id_are_handed_on(gateway: Gateway
     assert 2 < (call.time_remaining or 0) < 3
 
 
-async def test_a_call_without_deadline_gets_one(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_a_call_without_deadline_gets_one(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     stub: Any = repository_stubs.RepositoryServiceStub(channel)
 
     await stub.GetModel(repository.GetModelRequest(name="x"), metadata=credentials(gateway))
@@ -154,21 +180,29 @@ async def test_a_call_without_deadline_gets_one(gateway: Gateway, channel: grpc.
     assert 0 < (gateway.upstreams.last("GetModel").time_remaining or 0) <= 300
 
 
-async def test_uploads_and_downloads_are_streams(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_uploads_and_downloads_are_streams(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     stub: Any = repository_stubs.RepositoryServiceStub(channel)
     pieces = [
-        repository.UploadArtifactRequest(name="u", artifact=httpbody_pb2.HttpBody(data=bytes([n]) * 100_000))
+        repository.UploadArtifactRequest(
+            name="u", artifact=httpbody_pb2.HttpBody(data=bytes([n]) * 100_000)
+        )
         for n in range(5)
     ]
     gateway.upstreams.answer(
-        "UploadArtifact", repository.UploadArtifactResponse(model_version=repository.ModelVersion(version=1))
+        "UploadArtifact",
+        repository.UploadArtifactResponse(model_version=repository.ModelVersion(version=1)),
     )
     gateway.upstreams.answer(
-        "DownloadArtifact", [repository.DownloadArtifactResponse(artifact=piece.artifact) for piece in pieces]
+        "DownloadArtifact",
+        [repository.DownloadArtifactResponse(artifact=piece.artifact) for piece in pieces],
     )
 
     uploaded = await stub.UploadArtifact(iter(pieces), metadata=credentials(gateway))
-    call = stub.DownloadArtifact(repository.DownloadArtifactRequest(name="v"), metadata=credentials(gateway))
+    call = stub.DownloadArtifact(
+        repository.DownloadArtifactRequest(name="v"), metadata=credentials(gateway)
+    )
     downloaded = [message async for message in call]
 
     assert uploaded.model_version.version == 1
@@ -176,7 +210,9 @@ async def test_uploads_and_downloads_are_streams(gateway: Gateway, channel: grpc
     assert [message.artifact for message in downloaded] == [piece.artifact for piece in pieces]
 
 
-async def test_a_caller_that_goes_away_cancels_its_call(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_a_caller_that_goes_away_cancels_its_call(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     arrived = asyncio.Event()
 
     async def wait(_request: Any, _context: Any) -> None:
@@ -194,12 +230,16 @@ async def test_a_caller_that_goes_away_cancels_its_call(gateway: Gateway, channe
     await wait_for(lambda: gateway.upstreams.cancelled)
 
 
-async def test_an_upload_that_breaks_off_is_never_ended(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_an_upload_that_breaks_off_is_never_ended(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     gateway.upstreams.cancelled.clear()
     before = gateway.upstreams.pieces
     stub: Any = repository_stubs.RepositoryServiceStub(channel)
     call = stub.UploadArtifact(metadata=credentials(gateway))
-    await call.write(repository.UploadArtifactRequest(name="u", artifact=httpbody_pb2.HttpBody(data=b"x")))
+    await call.write(
+        repository.UploadArtifactRequest(name="u", artifact=httpbody_pb2.HttpBody(data=b"x"))
+    )
     await wait_for(lambda: gateway.upstreams.pieces > before)
 
     call.cancel()
@@ -208,7 +248,9 @@ async def test_an_upload_that_breaks_off_is_never_ended(gateway: Gateway, channe
     assert not gateway.upstreams.calls
 
 
-async def test_large_tensors_pass_in_both_directions(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_large_tensors_pass_in_both_directions(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     data = b"\x01" * (20 * 1024 * 1024)
     tensor = tensor_pb2.Tensor(name="x", datatype="UINT8", shape=[len(data)], data=data)
     gateway.upstreams.answer("Call", work_pb2.WorkReply(outputs=[tensor]))
@@ -222,24 +264,38 @@ async def test_large_tensors_pass_in_both_directions(gateway: Gateway, channel: 
     assert gateway.upstreams.last("Call").request.work.inputs[0] == tensor
 
 
-async def test_the_gateway_answers_for_itself_by_its_own_rules(gateway: Gateway, channel: grpc.aio.Channel) -> None:
+async def test_the_gateway_answers_for_itself_by_its_own_rules(
+    gateway: Gateway, channel: grpc.aio.Channel
+) -> None:
     stub: Any = own_stubs.GatewayServiceStub(channel)
     caller = gateway.upstreams.issuer.token("principals/bob", ("caller", "*"))
 
     upstreams = await stub.ListUpstreams(own.ListUpstreamsRequest(), metadata=credentials(gateway))
     refused = await code_of(
-        stub.ListUpstreams(own.ListUpstreamsRequest(), metadata=[("authorization", f"Bearer {caller}")])
+        stub.ListUpstreams(
+            own.ListUpstreamsRequest(), metadata=[("authorization", f"Bearer {caller}")]
+        )
     )
 
-    assert [upstream.service for upstream in upstreams.upstreams] == ["controlplane", "gateway", "repository", "router"]
+    assert [upstream.service for upstream in upstreams.upstreams] == [
+        "controlplane",
+        "gateway",
+        "repository",
+        "router",
+    ]
     assert refused is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_reflection_is_there_only_when_switched_on() -> None:
-    async with running(reflection=True) as other, grpc.aio.insecure_channel(other.grpc_address) as channel:
+    async with (
+        running(reflection=True) as other,
+        grpc.aio.insecure_channel(other.grpc_address) as channel,
+    ):
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        answers = [a async for a in stub.ServerReflectionInfo(iter([request]), metadata=credentials(other))]
+        answers = [
+            a async for a in stub.ServerReflectionInfo(iter([request]), metadata=credentials(other))
+        ]
         refused = await stub.ServerReflectionInfo(iter([request])).code()
 
     names = {service.name for service in answers[0].list_services_response.service}

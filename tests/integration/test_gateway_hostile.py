@@ -89,7 +89,9 @@ async def raw(gateway: Gateway, data: bytes) -> bytes:
         b"GET / HTTP/9.9\r\n\r\n",
         b"rubbish\r\n\r\n",
         b"GET http:// HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"".join(b"a%d: b\r\n" % n for n in range(1000)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n"
+        + b"".join(b"a%d: b\r\n" % n for n in range(1000))
+        + b"\r\n",
         b"POST /v1/buckets HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
         b"POST /v1/buckets HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
     ],
@@ -123,7 +125,9 @@ async def test_metrics_are_kept_by_template_and_never_by_path(gateway: Gateway) 
     await gateway.http.get("/wp-admin.php")
 
     def routes() -> set[str]:
-        samples = [sample for metric in gateway.process.metrics.collect() for sample in metric.samples]
+        samples = [
+            sample for metric in gateway.process.metrics.collect() for sample in metric.samples
+        ]
         return {s.labels["route"] for s in samples if s.name == "stellwerk_http_requests_total"}
 
     await wait_for(lambda: {"/v1/{name=buckets/*}", "(none)"} <= routes())
@@ -162,10 +166,15 @@ async def test_a_connection_is_kept_open_between_requests() -> None:
         writer.close()
 
 
-async def test_a_head_in_two_pieces_with_much_body_behind_it_is_no_offence(gateway: Gateway) -> None:
+async def test_a_head_in_two_pieces_with_much_body_behind_it_is_no_offence(
+    gateway: Gateway,
+) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
     token = gateway.bearer()["authorization"]
-    head = f"POST /v1/buckets HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length: 500000\r\n".encode()
+    head = (
+        f"POST /v1/buckets HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length:"
+        " 500000\r\n".encode()
+    )
     writer.write(head)
     await writer.drain()
     writer.write(b"\r\n{" + b" " * 499_998 + b"}")

@@ -16,8 +16,15 @@ from tests.integration.gateway import Gateway, running, wait_for
 
 
 async def test_a_call_goes_through_with_the_callers_token_and_request_id(gateway: Gateway) -> None:
-    gateway.upstreams.answer("GetBucket", repository.GetBucketResponse(bucket=repository.Bucket(name="buckets/b")))
-    headers = {**gateway.bearer(), "x-request-id": "abc-1", "cookie": "secret", "x-principal": "principals/root"}
+    gateway.upstreams.answer(
+        "GetBucket", repository.GetBucketResponse(bucket=repository.Bucket(name="buckets/b"))
+    )
+    headers = {
+        **gateway.bearer(),
+        "x-request-id": "abc-1",
+        "cookie": "secret",
+        "x-principal": "principals/root",
+    }
 
     answer = await gateway.http.get("/v1/buckets/b", headers=headers)
 
@@ -39,14 +46,24 @@ async def test_a_bad_request_id_is_replaced(gateway: Gateway) -> None:
         assert len(answer.headers["x-request-id"]) == 32
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer x y", "Basic abc", "Bearer eyJ.eyJ.x", "Bearer swk_no"])
-async def test_without_a_valid_credential_nothing_is_called(gateway: Gateway, header: str | None) -> None:
-    answer = await gateway.http.get("/v1/buckets", headers={} if header is None else {"authorization": header})
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer x y", "Basic abc", "Bearer eyJ.eyJ.x", "Bearer swk_no"]
+)
+async def test_without_a_valid_credential_nothing_is_called(
+    gateway: Gateway, header: str | None
+) -> None:
+    answer = await gateway.http.get(
+        "/v1/buckets", headers={} if header is None else {"authorization": header}
+    )
 
     body = answer.json()
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert (body["code"], body["status"], body["details"][0]["reason"]) == (16, "UNAUTHENTICATED", "UNAUTHENTICATED")
+    assert (body["code"], body["status"], body["details"][0]["reason"]) == (
+        16,
+        "UNAUTHENTICATED",
+        "UNAUTHENTICATED",
+    )
     assert body["details"][0]["domain"] == "stellwerk"
     assert not gateway.upstreams.calls
 
@@ -54,18 +71,24 @@ async def test_without_a_valid_credential_nothing_is_called(gateway: Gateway, he
 async def test_a_refusal_at_the_door_is_audited(gateway: Gateway) -> None:
     await gateway.http.get("/v1/runtimes", headers={"authorization": "Bearer nonsense"})
 
-    await wait_for(lambda: any(r.method.endswith("/ListRuntimes") for r in gateway.upstreams.records))
+    await wait_for(
+        lambda: any(r.method.endswith("/ListRuntimes") for r in gateway.upstreams.records)
+    )
 
 
 async def test_an_expired_token_is_refused(gateway: Gateway) -> None:
-    assert (await gateway.http.get("/v1/buckets", headers=gateway.bearer(exp=1000))).status_code == 401
+    assert (
+        await gateway.http.get("/v1/buckets", headers=gateway.bearer(exp=1000))
+    ).status_code == 401
 
 
 async def test_an_api_key_is_exchanged_once(gateway: Gateway) -> None:
     before = gateway.upstreams.exchanges
     headers = {"authorization": f"Bearer {API_KEY}"}
 
-    answers = await asyncio.gather(*(gateway.http.get("/v1/buckets", headers=headers) for _ in range(10)))
+    answers = await asyncio.gather(
+        *(gateway.http.get("/v1/buckets", headers=headers) for _ in range(10))
+    )
 
     assert {answer.status_code for answer in answers} == {200}
     assert gateway.upstreams.exchanges <= before + 1
@@ -74,7 +97,14 @@ async def test_an_api_key_is_exchanged_once(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v2/health/live", "/v2/health/ready", "/.well-known/jwks.json", "/openapi.json", "/v1/openapi.json", "/docs"],
+    [
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/.well-known/jwks.json",
+        "/openapi.json",
+        "/v1/openapi.json",
+        "/docs",
+    ],
 )
 async def test_open_paths_need_no_token(gateway: Gateway, path: str) -> None:
     answer = await gateway.http.get(path)
@@ -109,7 +139,9 @@ async def test_a_key_is_exchanged_without_a_token(gateway: Gateway) -> None:
         (errors.NotImplementedHere("x"), 501),
     ],
 )
-async def test_errors_of_upstreams_keep_their_reason(gateway: Gateway, error: errors.ServiceError, status: int) -> None:
+async def test_errors_of_upstreams_keep_their_reason(
+    gateway: Gateway, error: errors.ServiceError, status: int
+) -> None:
     gateway.upstreams.answer("GetModel", error)
 
     answer = await gateway.http.get("/v1/buckets/b/models/m", headers=gateway.bearer())
@@ -131,7 +163,12 @@ async def test_deadlines_are_passed_on_capped_and_checked(gateway: Gateway) -> N
     assert (gateway.upstreams.last("ListRoles").time_remaining or 9) < 2
     await ask(**{"grpc-timeout": "99999999H"})
     assert (gateway.upstreams.last("ListRoles").time_remaining or 999) < 300.5
-    for bad in ({"grpc-timeout": "0n"}, {"grpc-timeout": "-1S"}, {"x-request-timeout": "nan"}, {"grpc-timeout": "1"}):
+    for bad in (
+        {"grpc-timeout": "0n"},
+        {"grpc-timeout": "-1S"},
+        {"x-request-timeout": "nan"},
+        {"grpc-timeout": "1"},
+    ):
         assert (await ask(**bad)).status_code == 400
 
 
@@ -141,7 +178,9 @@ async def test_a_slow_upstream_is_a_gateway_timeout(gateway: Gateway) -> None:
 
     gateway.upstreams.answer("ListRoles", sleep)
 
-    answer = await gateway.http.get("/v1/roles", headers={**gateway.bearer(), "x-request-timeout": "0.2"})
+    answer = await gateway.http.get(
+        "/v1/roles", headers={**gateway.bearer(), "x-request-timeout": "0.2"}
+    )
 
     assert answer.status_code == 504
 
@@ -165,15 +204,24 @@ async def test_a_caller_that_goes_away_cancels_its_call(gateway: Gateway) -> Non
 
 async def test_what_the_gateway_says_of_itself(gateway: Gateway) -> None:
     routes = (await gateway.http.get("/v1/routes", headers=gateway.bearer())).json()["routes"]
-    upstreams = (await gateway.http.get("/v1/upstreams", headers=gateway.bearer())).json()["upstreams"]
+    upstreams = (await gateway.http.get("/v1/upstreams", headers=gateway.bearer())).json()[
+        "upstreams"
+    ]
 
     rpc = "/stellwerk.repository.v1.RepositoryService/ListBuckets"
-    assert {"httpMethod": "GET", "template": "/v1/buckets", "rpc": rpc, "permission": "authenticated"} in routes
+    assert {
+        "httpMethod": "GET",
+        "template": "/v1/buckets",
+        "rpc": rpc,
+        "permission": "authenticated",
+    } in routes
     assert {u["service"] for u in upstreams} == {"gateway", "router", "repository", "controlplane"}
     assert all(u["serving"] for u in upstreams)
 
 
-async def test_a_caller_without_the_permission_learns_nothing_of_upstreams(gateway: Gateway) -> None:
+async def test_a_caller_without_the_permission_learns_nothing_of_upstreams(
+    gateway: Gateway,
+) -> None:
     token = gateway.upstreams.issuer.token("principals/bob", ("caller", "default"))
 
     answer = await gateway.http.get("/v1/upstreams", headers={"authorization": f"Bearer {token}"})

@@ -1,4 +1,6 @@
-"""Predictions over REST through a running gateway: as JSON, as binary data, as plain objects and in parts."""
+"""Predictions over REST through a running gateway: as JSON, as binary data, as plain objects and in
+parts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ ROW = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2.5]}
 
 async def _double(call: call_service_pb2.Call, _: Any) -> work_pb2.WorkReply:
     """Every input, twice as much, as an output of the same shape."""
-    outputs = [tensors.from_numpy(f"{t.name}_out", tensors.to_numpy(t) * 2) for t in call.work.inputs]
+    outputs = [
+        tensors.from_numpy(f"{t.name}_out", tensors.to_numpy(t) * 2) for t in call.work.inputs
+    ]
     return work_pb2.WorkReply(outputs=outputs)
 
 
@@ -33,7 +37,9 @@ def texts(*words: str, end: errors.ServiceError | None = None) -> Any:
 
     async def script(_call: Any, _: Any) -> Any:
         for word in words:
-            yield work_pb2.WorkReply(outputs=[tensors.from_numpy("text_output", np.array([word]))], more=True)
+            yield work_pb2.WorkReply(
+                outputs=[tensors.from_numpy("text_output", np.array([word]))], more=True
+            )
         yield end or work_pb2.WorkReply()
 
     return script
@@ -54,23 +60,34 @@ def _metadata(*inputs: tuple[str, str, list[int]]) -> inference.ModelMetadataRes
 async def test_a_prediction_in_the_inference_protocol(gateway: Gateway) -> None:
     outputs = [tensors.from_numpy("y", np.array([[1.1, 0.5]], "<f4"))]
     gateway.upstreams.answer("Call", work_pb2.WorkReply(outputs=outputs))
-    body = {"id": "7", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [[1, 2.5]]}]}
+    body = {
+        "id": "7",
+        "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [[1, 2.5]]}],
+    }
 
-    answer = await gateway.http.post("/v2/models/team%3Airis/versions/2/infer", json=body, headers=gateway.bearer())
+    answer = await gateway.http.post(
+        "/v2/models/team%3Airis/versions/2/infer", json=body, headers=gateway.bearer()
+    )
 
     call = gateway.upstreams.last("Call")
-    assert (call.request.model, call.request.version, call.request.work.method) == ("team:iris", "2", "predict")
+    assert (call.request.model, call.request.version, call.request.work.method) == (
+        "team:iris",
+        "2",
+        "predict",
+    )
     assert np.frombuffer(call.request.work.inputs[0].data, "<f8").tolist() == [1.0, 2.5]
     assert call.metadata["x-request-id"] == answer.headers["x-request-id"]
-    assert answer.text == (
-        '{"model_name":"team:iris","model_version":"3","id":"7",'
+    assert (
+        answer.text == '{"model_name":"team:iris","model_version":"3","id":"7",'
         '"outputs":[{"name":"y","shape":[1,2],"datatype":"FP32","data":[1.1,0.5]}]}'
     )
 
 
 async def test_the_inference_protocols_descriptions(gateway: Gateway) -> None:
     gateway.upstreams.answer("ModelMetadata", _metadata(("x", "FP32", [-1, 4])))
-    gateway.upstreams.answer("ServerMetadata", inference.ServerMetadataResponse(name="stellwerk", version="1"))
+    gateway.upstreams.answer(
+        "ServerMetadata", inference.ServerMetadataResponse(name="stellwerk", version="1")
+    )
     gateway.upstreams.answer("ModelReady", inference.ModelReadyResponse(ready=True))
     headers = gateway.bearer()
 
@@ -89,7 +106,12 @@ async def test_the_inference_protocols_descriptions(gateway: Gateway) -> None:
 def binary(**request: Any) -> tuple[bytes, dict[str, str]]:
     """A request with one row as binary data, and its header."""
     data = np.array([[1.5, 2.25]], "<f4").tobytes()
-    one = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": len(data)}}
+    one = {
+        "name": "x",
+        "shape": [1, 2],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": len(data)},
+    }
     text = json.dumps({"inputs": [one], **request}).encode()
     return text + data, {"inference-header-content-length": str(len(text))}
 
@@ -109,7 +131,12 @@ async def test_binary_data_both_ways(gateway: Gateway, encoding: str) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/octet-stream"
     assert described["outputs"] == [
-        {"name": "x_out", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+        {
+            "name": "x_out",
+            "shape": [1, 2],
+            "datatype": "FP32",
+            "parameters": {"binary_data_size": 8},
+        }
     ]
     assert np.frombuffer(answer.content[size:], "<f4").tolist() == [3.0, 4.5]
 
@@ -130,7 +157,9 @@ async def test_a_body_that_is_all_data_is_the_only_input(gateway: Gateway) -> No
     gateway.upstreams.answer("ModelMetadata", _metadata(("x", "FP32", [-1, 2])))
     headers = {**gateway.bearer(), "inference-header-content-length": "0"}
 
-    answer = await gateway.http.post(INFER, content=np.array([1.5, 2.25], "<f4").tobytes(), headers=headers)
+    answer = await gateway.http.post(
+        INFER, content=np.array([1.5, 2.25], "<f4").tobytes(), headers=headers
+    )
 
     size = int(answer.headers["inference-header-content-length"])
     assert np.frombuffer(answer.content[size:], "<f4").tolist() == [3.0, 4.5]
@@ -149,7 +178,9 @@ async def test_a_body_that_is_all_data_needs_a_model_of_one_input(gateway: Gatew
 
 
 @pytest.mark.parametrize("header", ["-1", "x", "100000", ""])
-async def test_a_header_that_lies_about_the_json_is_a_bad_request(gateway: Gateway, header: str) -> None:
+async def test_a_header_that_lies_about_the_json_is_a_bad_request(
+    gateway: Gateway, header: str
+) -> None:
     body, _ = binary()
 
     answer = await gateway.http.post(
@@ -161,8 +192,12 @@ async def test_a_header_that_lies_about_the_json_is_a_bad_request(gateway: Gatew
     assert not gateway.upstreams.calls
 
 
-@pytest.mark.parametrize(("asked", "given"), [("gzip", "gzip"), ("deflate", "deflate"), ("br, deflate, gzip", "gzip")])
-async def test_large_answers_are_compressed_as_asked(gateway: Gateway, asked: str, given: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "given"), [("gzip", "gzip"), ("deflate", "deflate"), ("br, deflate, gzip", "gzip")]
+)
+async def test_large_answers_are_compressed_as_asked(
+    gateway: Gateway, asked: str, given: str
+) -> None:
     outputs = [tensors.from_numpy("y", np.zeros(5000, "<f4"))]
     gateway.upstreams.answer("Call", work_pb2.WorkReply(outputs=outputs))
     body, header = binary(parameters={"binary_data_output": True})
@@ -187,27 +222,46 @@ async def test_large_answers_are_compressed_as_asked(gateway: Gateway, asked: st
         (errors.DeadlinePassed("too late"), 504),
     ],
 )
-async def test_an_error_of_a_call_has_its_status(gateway: Gateway, error: errors.ServiceError, status: int) -> None:
+async def test_an_error_of_a_call_has_its_status(
+    gateway: Gateway, error: errors.ServiceError, status: int
+) -> None:
     gateway.upstreams.answer("Call", error)
     gateway.upstreams.answer("ModelMetadata", _metadata())
 
     for path in ("infer", "generate", "infer_stream", "generate_stream"):
         body = {"inputs": [ROW]} if "infer" in path else {}
-        answer = await gateway.http.post(f"/v2/models/m/{path}", json=body, headers=gateway.bearer())
+        answer = await gateway.http.post(
+            f"/v2/models/m/{path}", json=body, headers=gateway.bearer()
+        )
 
         assert (answer.status_code, answer.json()) == (status, {"error": error.message})
         assert answer.headers.get("retry-after") == ("2" if status == 429 else None)
 
 
 async def test_generate_is_plain_json_both_ways(gateway: Gateway) -> None:
-    gateway.upstreams.answer("ModelMetadata", _metadata(("text_input", "BYTES", [-1, 1]), ("n", "INT32", [-1, 1])))
+    gateway.upstreams.answer(
+        "ModelMetadata", _metadata(("text_input", "BYTES", [-1, 1]), ("n", "INT32", [-1, 1]))
+    )
     gateway.upstreams.answer("Call", texts("hello"))
-    body = {"id": "7", "text_input": "hi", "n": 3, "parameters": {"priority": 1}, "temperature": 0.5}
+    body = {
+        "id": "7",
+        "text_input": "hi",
+        "n": 3,
+        "parameters": {"priority": 1},
+        "temperature": 0.5,
+    }
 
-    answer = await gateway.http.post("/v2/models/llm/versions/3/generate", json=body, headers=gateway.bearer())
+    answer = await gateway.http.post(
+        "/v2/models/llm/versions/3/generate", json=body, headers=gateway.bearer()
+    )
 
     work = gateway.upstreams.last("Call").request.work
-    assert answer.json() == {"id": "7", "model_name": "llm", "model_version": "3", "text_output": "hello"}
+    assert answer.json() == {
+        "id": "7",
+        "model_name": "llm",
+        "model_version": "3",
+        "text_output": "hello",
+    }
     assert [(t.name, list(t.shape)) for t in work.inputs] == [("text_input", [1, 1]), ("n", [1, 1])]
     assert work.priority == 1
 
@@ -239,11 +293,19 @@ async def test_infer_stream_gives_an_answer_of_the_protocol_in_each_event(gatewa
     gateway.upstreams.answer("Call", texts("a", "b"))
     body = {"id": "7", "inputs": [ROW], "parameters": {"triton_enable_empty_final_response": True}}
 
-    told = await gateway.http.post("/v2/models/llm/infer_stream", json=body, headers=gateway.bearer())
-    untold = await gateway.http.post("/v2/models/llm/infer_stream", json={"inputs": [ROW]}, headers=gateway.bearer())
+    told = await gateway.http.post(
+        "/v2/models/llm/infer_stream", json=body, headers=gateway.bearer()
+    )
+    untold = await gateway.http.post(
+        "/v2/models/llm/infer_stream", json={"inputs": [ROW]}, headers=gateway.bearer()
+    )
 
     events = _events(told.text)
-    assert [event["parameters"]["triton_final_response"] for event in events] == [False, False, True]
+    assert [event["parameters"]["triton_final_response"] for event in events] == [
+        False,
+        False,
+        True,
+    ]
     assert [event["outputs"][0]["data"] for event in events[:2]] == [["a"], ["b"]]
     assert {event["id"] for event in events} == {"7"}
     assert len(_events(untold.text)) == 2
@@ -253,7 +315,9 @@ async def test_an_error_after_the_first_answer_is_an_event(gateway: Gateway) -> 
     gateway.upstreams.answer("ModelMetadata", _metadata())
     gateway.upstreams.answer("Call", texts("a", end=errors.ModelFailed("it broke")))
 
-    answer = await gateway.http.post("/v2/models/llm/generate_stream", json={}, headers=gateway.bearer())
+    answer = await gateway.http.post(
+        "/v2/models/llm/generate_stream", json={}, headers=gateway.bearer()
+    )
 
     events = _events(answer.text)
     assert answer.status_code == 200
@@ -273,7 +337,9 @@ async def test_a_caller_that_goes_away_cancels_its_prediction(gateway: Gateway, 
     gateway.upstreams.answer("Call", wait)
     gateway.upstreams.cancelled.clear()
     body = {"inputs": [ROW]} if "infer" in path else {}
-    asking = asyncio.create_task(gateway.http.post(f"/v2/models/m/{path}", json=body, headers=gateway.bearer()))
+    asking = asyncio.create_task(
+        gateway.http.post(f"/v2/models/m/{path}", json=body, headers=gateway.bearer())
+    )
     await asyncio.wait_for(arrived.wait(), 5)
 
     asking.cancel()
@@ -288,7 +354,9 @@ async def test_a_timeout_of_the_request_is_kept(gateway: Gateway) -> None:
     gateway.upstreams.answer("Call", wait)
     body = {"inputs": [ROW], "parameters": {"timeout": 100_000}}
 
-    answer = await asyncio.wait_for(gateway.http.post(INFER, json=body, headers=gateway.bearer()), 5)
+    answer = await asyncio.wait_for(
+        gateway.http.post(INFER, json=body, headers=gateway.bearer()), 5
+    )
 
     assert answer.status_code == 504
     assert (gateway.upstreams.last("Call").time_remaining or 9) <= 0.1
@@ -315,19 +383,26 @@ async def test_each_event_is_sent_at_once(gateway: Gateway) -> None:
     assert rest == []
 
 
-async def test_what_is_asked_at_once_on_one_connection_is_answered_in_order(gateway: Gateway) -> None:
+async def test_what_is_asked_at_once_on_one_connection_is_answered_in_order(
+    gateway: Gateway,
+) -> None:
     gateway.upstreams.answer("Call", _double)
     token = gateway.bearer()["authorization"]
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
     for number in range(3):
         body = json.dumps({"id": str(number), "inputs": [ROW]})
-        head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST {INFER} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length:"
+            f" {len(body)}\r\n\r\n"
+        )
         writer.write((head + body).encode())
 
     for number in range(3):
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length"))
-        assert json.loads(await reader.readexactly(int(length.partition(b":")[2])))["id"] == str(number)
+        assert json.loads(await reader.readexactly(int(length.partition(b":")[2])))["id"] == str(
+            number
+        )
     writer.close()
 
 
@@ -343,8 +418,13 @@ async def test_a_neighbour_that_goes_away_takes_nothing_from_others(gateway: Gat
     gateway.upstreams.cancelled.clear()
     body, headers = {"inputs": [ROW]}, gateway.bearer()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.http_port}") as other:
-        going = [asyncio.create_task(other.post(INFER, json=body, headers=headers)) for _ in range(5)]
-        staying = [asyncio.create_task(gateway.http.post(INFER, json=body, headers=headers)) for _ in range(20)]
+        going = [
+            asyncio.create_task(other.post(INFER, json=body, headers=headers)) for _ in range(5)
+        ]
+        staying = [
+            asyncio.create_task(gateway.http.post(INFER, json=body, headers=headers))
+            for _ in range(20)
+        ]
         await wait_for(lambda: len(arrived) == 25)
         for task in going:
             task.cancel()

@@ -30,8 +30,14 @@ async def test_bombs_are_found_by_counting(gateway: Gateway) -> None:
 async def test_compressed_bodies(gateway: Gateway) -> None:
     body, headers = b'{"name":"buckets/z"}', gateway.bearer()
 
-    for encoding, data in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):
-        answer = await gateway.http.post("/v1/buckets", content=data, headers={**headers, "content-encoding": encoding})
+    for encoding, data in (
+        ("gzip", gzip.compress(body)),
+        ("deflate", zlib.compress(body)),
+        ("identity", body),
+    ):
+        answer = await gateway.http.post(
+            "/v1/buckets", content=data, headers={**headers, "content-encoding": encoding}
+        )
         assert answer.status_code == 200
         assert gateway.upstreams.last("CreateBucket").request.bucket.name == "buckets/z"
     for encoding, data, status in (
@@ -41,7 +47,9 @@ async def test_compressed_bodies(gateway: Gateway) -> None:
         ("br", body, 415),
         ("gzip, gzip", body, 415),
     ):
-        answer = await gateway.http.post("/v1/buckets", content=data, headers={**headers, "content-encoding": encoding})
+        answer = await gateway.http.post(
+            "/v1/buckets", content=data, headers={**headers, "content-encoding": encoding}
+        )
         assert answer.status_code == status
 
 
@@ -49,8 +57,12 @@ async def test_large_answers_are_compressed_when_asked(gateway: Gateway) -> None
     models = [repository.Model(name=f"buckets/b/models/m{n}") for n in range(200)]
     gateway.upstreams.answer("ListModels", repository.ListModelsResponse(models=models))
 
-    plain = await gateway.http.get("/v1/buckets/b/models", headers={**gateway.bearer(), "accept-encoding": "gzip;q=0"})
-    packed = await gateway.http.get("/v1/buckets/b/models", headers={**gateway.bearer(), "accept-encoding": "gzip"})
+    plain = await gateway.http.get(
+        "/v1/buckets/b/models", headers={**gateway.bearer(), "accept-encoding": "gzip;q=0"}
+    )
+    packed = await gateway.http.get(
+        "/v1/buckets/b/models", headers={**gateway.bearer(), "accept-encoding": "gzip"}
+    )
 
     assert "content-encoding" not in plain.headers
     assert packed.headers["content-encoding"] == "gzip"
@@ -59,7 +71,9 @@ async def test_large_answers_are_compressed_when_asked(gateway: Gateway) -> None
 
 async def test_an_upload_is_streamed_in_pieces(gateway: Gateway) -> None:
     version = repository.ModelVersion(version=3)
-    gateway.upstreams.answer("UploadArtifact", repository.UploadArtifactResponse(model_version=version))
+    gateway.upstreams.answer(
+        "UploadArtifact", repository.UploadArtifactResponse(model_version=version)
+    )
     data = bytes(range(256)) * 12_000  # three times the limit of other bodies
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -74,7 +88,9 @@ async def test_an_upload_is_streamed_in_pieces(gateway: Gateway) -> None:
 
     messages = gateway.upstreams.last("UploadArtifact").request
     assert answer.json()["modelVersion"]["version"] == "3"
-    assert [m.name for m in messages] == ["buckets/b/models/m/uploads/u"] + [""] * (len(messages) - 1)
+    assert [m.name for m in messages] == ["buckets/b/models/m/uploads/u"] + [""] * (
+        len(messages) - 1
+    )
     assert messages[0].artifact.content_type == "application/x-skops"
     assert b"".join(m.artifact.data for m in messages) == data
     assert 3 <= len(messages) <= 7
@@ -90,15 +106,23 @@ async def test_an_empty_upload_is_one_message(gateway: Gateway) -> None:
 async def test_an_upload_that_breaks_off_is_never_ended(gateway: Gateway) -> None:
     gateway.upstreams.cancelled.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
-    head = "POST /v1/buckets/b/models/m/uploads/u:finish HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000\r\n"
+    head = (
+        "POST /v1/buckets/b/models/m/uploads/u:finish HTTP/1.1\r\nhost: x\r\ncontent-length:"
+        " 5000000\r\n"
+    )
     before = gateway.upstreams.pieces
-    writer.write(f"{head}authorization: {gateway.bearer()['authorization']}\r\n\r\n".encode() + b"x" * 1_000_000)
+    writer.write(
+        f"{head}authorization: {gateway.bearer()['authorization']}\r\n\r\n".encode()
+        + b"x" * 1_000_000
+    )
     await writer.drain()
     await wait_for(lambda: gateway.upstreams.pieces > before)
 
     writer.close()
 
-    await wait_for(lambda: any("UploadArtifact" in method for method in gateway.upstreams.cancelled))
+    await wait_for(
+        lambda: any("UploadArtifact" in method for method in gateway.upstreams.cancelled)
+    )
     assert not [call for call in gateway.upstreams.calls if call.method.endswith("/UploadArtifact")]
 
 
@@ -111,7 +135,9 @@ async def test_an_upload_refused_early_is_answered_with_the_reason(gateway: Gate
     url = "/v1/buckets/b/models/m/uploads/u:finish"
 
     # Which of the answer and the failed write is seen first is a matter of luck.
-    answers = [await gateway.http.post(url, content=pieces(), headers=gateway.bearer()) for _ in range(20)]
+    answers = [
+        await gateway.http.post(url, content=pieces(), headers=gateway.bearer()) for _ in range(20)
+    ]
 
     gateway.upstreams.early.clear()
     assert {answer.json()["details"][0]["reason"] for answer in answers} == {"UPLOAD_NOT_FOUND"}
@@ -130,7 +156,9 @@ async def test_a_download_is_streamed_as_it_is(gateway: Gateway) -> None:
         ],
     )
 
-    answer = await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
+    answer = await gateway.http.get(
+        "/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer()
+    )
 
     assert answer.headers["content-type"] == "application/x-skops"
     assert answer.content == b"".join(pieces)
@@ -139,7 +167,9 @@ async def test_a_download_is_streamed_as_it_is(gateway: Gateway) -> None:
 async def test_a_download_that_fails_at_once_has_its_status(gateway: Gateway) -> None:
     gateway.upstreams.answer("DownloadArtifact", errors.VersionNotFound("there is no such version"))
 
-    answer = await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
+    answer = await gateway.http.get(
+        "/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer()
+    )
 
     assert answer.status_code == 404
 
@@ -149,14 +179,19 @@ async def test_a_download_that_fails_midway_is_seen_to_break_off(gateway: Gatewa
     gateway.upstreams.answer("DownloadArtifact", [piece, errors.Corrupt("damaged")])
 
     with pytest.raises(httpx.RemoteProtocolError):
-        await gateway.http.get("/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer())
+        await gateway.http.get(
+            "/v1/buckets/b/models/m/versions/1:download", headers=gateway.bearer()
+        )
 
 
 @pytest.mark.parametrize("framing", ["content-length: 2000000", "transfer-encoding: chunked"])
 async def test_who_sends_too_much_can_still_read_the_answer(gateway: Gateway, framing: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
     token = gateway.bearer()["authorization"]
-    head = f"POST /v1/buckets HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\nconnection: close\r\n{framing}\r\n\r\n"
+    head = (
+        f"POST /v1/buckets HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\nconnection:"
+        f" close\r\n{framing}\r\n\r\n"
+    )
     writer.write(head.encode())
     data = b" " * 100_000
     for _ in range(20):
@@ -174,8 +209,14 @@ async def test_who_sends_too_much_can_still_read_the_answer(gateway: Gateway, fr
 
 async def test_who_asks_before_sending_is_told_at_once(gateway: Gateway) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
-    head = "POST /v1/buckets HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n"
+    head = (
+        "POST /v1/buckets HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length:"
+        " 99999999\r\n"
+    )
     writer.write(f"{head}authorization: {gateway.bearer()['authorization']}\r\n\r\n".encode())
 
-    assert await asyncio.wait_for(reader.readuntil(b"\r\n"), 2) == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+    assert (
+        await asyncio.wait_for(reader.readuntil(b"\r\n"), 2)
+        == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+    )
     writer.close()

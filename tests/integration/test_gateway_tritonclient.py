@@ -1,4 +1,6 @@
-"""The commonest client of the Open Inference Protocol, unchanged, through both doors of a gateway."""
+"""The commonest client of the Open Inference Protocol, unchanged, through both doors of a
+gateway.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,15 @@ async def _double(call: Any, _: Any) -> work_pb2.WorkReply:
     outputs = []
     for given in call.work.inputs:
         array = tensors.to_numpy(given)
-        outputs.append(tensors.from_numpy(f"{given.name}_out", array if array.dtype == object else array * 2))
+        outputs.append(
+            tensors.from_numpy(f"{given.name}_out", array if array.dtype == object else array * 2)
+        )
     return work_pb2.WorkReply(
-        outputs=[output for output in outputs if output.name in call.work.outputs or not call.work.outputs]
+        outputs=[
+            output
+            for output in outputs
+            if output.name in call.work.outputs or not call.work.outputs
+        ]
     )
 
 
@@ -33,7 +41,9 @@ async def _count(call: Any, context: Any) -> Any:
     """One answer to most models, three to the one that is named for it."""
     if call.model == "three":
         for number in range(3):
-            yield work_pb2.WorkReply(outputs=[tensors.from_numpy("y", np.array([number]))], more=True)
+            yield work_pb2.WorkReply(
+                outputs=[tensors.from_numpy("y", np.array([number]))], more=True
+            )
         yield work_pb2.WorkReply()
     else:
         yield await _double(call, context)
@@ -47,7 +57,9 @@ async def test_tritonclient_works_over_http_and_grpc() -> None:
         gateway.upstreams.answer("ServerLive", inference.ServerLiveResponse(live=True))
         gateway.upstreams.answer("ServerReady", inference.ServerReadyResponse(ready=True))
         gateway.upstreams.answer("ModelReady", inference.ModelReadyResponse(ready=True))
-        gateway.upstreams.answer("ServerMetadata", inference.ServerMetadataResponse(name="stellwerk", version="1"))
+        gateway.upstreams.answer(
+            "ServerMetadata", inference.ServerMetadataResponse(name="stellwerk", version="1")
+        )
         gateway.upstreams.answer("ModelMetadata", metadata)
         token = gateway.bearer()["authorization"].removeprefix("Bearer ")
 

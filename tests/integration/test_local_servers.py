@@ -1,4 +1,6 @@
-"""The private MongoDB and RabbitMQ of one machine: they start, keep what they were given, and leave nothing behind."""
+"""The private MongoDB and RabbitMQ of one machine: they start, keep what they were given, and leave
+nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def _start_elsewhere(module: str, cls: str, directory: Path) -> tuple[subprocess
 
 def _gone_within(pids: list[int], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+    while any(
+        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        for pid in pids
+    ):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
@@ -55,7 +60,11 @@ def _gone_within(pids: list[int], seconds: float) -> bool:
 
 
 def _epmds_under(directory: Path) -> list[int]:
-    return [p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "epmd" and p.cwd() == str(directory)]
+    return [
+        p.pid
+        for p in psutil.process_iter(["name"])
+        if p.info["name"] == "epmd" and p.cwd() == str(directory)
+    ]
 
 
 @needs_mongod
@@ -147,7 +156,10 @@ def test_rabbitmq_and_its_epmd_end_with_an_owner_that_was_killed(tmp_path: Path)
 
 @needs_rabbitmq
 def test_rabbitmq_knows_only_the_user_made_for_it(rabbitmq_server: RabbitMQ) -> None:
-    users = [line.split("\t")[0] for line in rabbitmq_server.ctl("list_users", "--no-table-headers").splitlines()]
+    users = [
+        line.split("\t")[0]
+        for line in rabbitmq_server.ctl("list_users", "--no-table-headers").splitlines()
+    ]
 
     assert users == ["stellwerk"]
     assert rabbitmq_server.version.count(".") == 2

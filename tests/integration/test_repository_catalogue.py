@@ -1,4 +1,6 @@
-"""Buckets, models, versions and aliases against a real mongod: what lists show, what races decide, what is refused."""
+"""Buckets, models, versions and aliases against a real mongod: what lists show, what races decide,
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ import pytest
 
 from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from tests.fakes.repository_server import Caller, RepositoryServer, pieces, repository, skops_bytes, until
+from tests.fakes.repository_server import (
+    Caller,
+    RepositoryServer,
+    pieces,
+    repository,
+    skops_bytes,
+    until,
+)
 
 DEFAULT = "buckets/default"
 
@@ -32,7 +41,9 @@ async def second(mongod: str, server: RepositoryServer) -> AsyncIterator[Reposit
 
 async def _bucket(caller: Caller, bucket: str) -> str:
     name = f"buckets/{bucket}"
-    await caller.stub.CreateBucket(pb.CreateBucketRequest(bucket=pb.Bucket(name=name, description="for a test")))
+    await caller.stub.CreateBucket(
+        pb.CreateBucketRequest(bucket=pb.Bucket(name=name, description="for a test"))
+    )
     return name
 
 
@@ -73,7 +84,9 @@ async def test_a_bucket_is_made_once_and_deleted_when_empty(server: RepositorySe
         await ada.stub.DeleteBucket(pb.DeleteBucketRequest(name=bucket))
 
 
-async def test_nothing_comes_to_be_in_a_bucket_that_does_not_exist(server: RepositoryServer) -> None:
+async def test_nothing_comes_to_be_in_a_bucket_that_does_not_exist(
+    server: RepositoryServer,
+) -> None:
     ada = server.as_()
     with pytest.raises(errors.BucketNotFound):
         await ada.put("buckets/nowhere/models/m")
@@ -88,7 +101,9 @@ async def test_nothing_comes_to_be_in_a_bucket_that_does_not_exist(server: Repos
     assert await server.counts() == before | {"uploads": before["uploads"] - 1}
 
 
-async def test_a_listing_of_buckets_shows_what_the_caller_may_read(server: RepositoryServer) -> None:
+async def test_a_listing_of_buckets_shows_what_the_caller_may_read(
+    server: RepositoryServer,
+) -> None:
     admin = server.as_()
     for bucket in ("red", "green", "green-house"):
         await _bucket(admin, bucket)
@@ -114,14 +129,18 @@ async def test_a_walk_of_pages_sees_everything_once(server: RepositoryServer) ->
 
     models, token, calls = [], "", 0
     while calls == 0 or token:
-        answer = await ada.stub.ListModels(pb.ListModelsRequest(parent=bucket, page_size=3, page_token=token))
+        answer = await ada.stub.ListModels(
+            pb.ListModelsRequest(parent=bucket, page_size=3, page_token=token)
+        )
         models += [model.name.rpartition("/")[2] for model in answer.models]
         token, calls = answer.next_page_token, calls + 1
     assert (models, calls) == (names, 3)
 
     versions, token = [], ""
     while not versions or token:
-        request = pb.ListModelVersionsRequest(parent=f"{bucket}/models/m00", page_size=2, page_token=token)
+        request = pb.ListModelVersionsRequest(
+            parent=f"{bucket}/models/m00", page_size=2, page_token=token
+        )
         page = await ada.stub.ListModelVersions(request)
         versions += [version.version for version in page.model_versions]
         token = page.next_page_token
@@ -133,7 +152,9 @@ async def test_a_page_token_of_another_listing_is_refused(server: RepositoryServ
     bucket = await _bucket(ada, "tokens")
     for name in ("a", "b"):
         await ada.put(f"{bucket}/models/{name}")
-    token = (await ada.stub.ListModels(pb.ListModelsRequest(parent=bucket, page_size=1))).next_page_token
+    token = (
+        await ada.stub.ListModels(pb.ListModelsRequest(parent=bucket, page_size=1))
+    ).next_page_token
 
     for request in (
         pb.ListModelsRequest(parent=DEFAULT, page_token=token),
@@ -168,12 +189,16 @@ async def test_filters_let_through_what_they_say(server: RepositoryServer) -> No
     bucket = await _bucket(ada, "filters")
     await ada.put(f"{bucket}/models/iris", labels={"team": "blue", "a.b/c": "x$"})
     await ada.put(f"{bucket}/models/iris.big", labels={"team": "blue"})
-    await ada.put(f"{bucket}/models/zoo", b"\x08\x07" + bytes(9), format="onnx", labels={"team": "*"})
+    await ada.put(
+        f"{bucket}/models/zoo", b"\x08\x07" + bytes(9), format="onnx", labels={"team": "*"}
+    )
 
     for text, expected in FILTERS.items():
         answer = await ada.stub.ListModels(pb.ListModelsRequest(parent=bucket, filter=text))
         assert [model.name.rpartition("/")[2] for model in answer.models] == expected, text
-    request = pb.ListModelVersionsRequest(parent=f"{bucket}/models/iris", filter='name = "1" AND labels.team = "b*"')
+    request = pb.ListModelVersionsRequest(
+        parent=f"{bucket}/models/iris", filter='name = "1" AND labels.team = "b*"'
+    )
     assert len((await ada.stub.ListModelVersions(request)).model_versions) == 1
     with pytest.raises(errors.InvalidInput):
         await ada.stub.ListModels(pb.ListModelsRequest(parent=bucket, filter='size > "3"'))
@@ -226,7 +251,9 @@ async def test_of_twenty_who_move_an_alias_at_once_one_wins(
     name = f"{DEFAULT}/models/{model}/aliases/production"
     given = (await _set(callers[0], name, 1, "")).etag if etag == "read" else ""
 
-    results = await asyncio.gather(*(_set(c, name, 1, given) for c in callers), return_exceptions=True)
+    results = await asyncio.gather(
+        *(_set(c, name, 1, given) for c in callers), return_exceptions=True
+    )
 
     winners = [result for result in results if isinstance(result, pb.Alias)]
     losers = [result for result in results if isinstance(result, errors.Conflict)]
@@ -234,7 +261,9 @@ async def test_of_twenty_who_move_an_alias_at_once_one_wins(
     assert (await callers[0].stub.GetAlias(pb.GetAliasRequest(name=name))).alias == winners[0]
 
 
-async def test_two_repositories_number_versions_together(server: RepositoryServer, second: RepositoryServer) -> None:
+async def test_two_repositories_number_versions_together(
+    server: RepositoryServer, second: RepositoryServer
+) -> None:
     callers = [(server if n % 2 else second).as_() for n in range(10)]
 
     versions = await asyncio.gather(*(c.put("shared") for c in callers))
@@ -256,8 +285,12 @@ async def test_no_alias_is_left_dangling_by_a_deletion_at_the_same_moment(
             return_exceptions=True,
         )
 
-    kept = (await ada.stub.ListAliases(pb.ListAliasesRequest(parent=f"{DEFAULT}/models/dangling"))).aliases
-    answer = await ada.stub.ListModelVersions(pb.ListModelVersionsRequest(parent=f"{DEFAULT}/models/dangling"))
+    kept = (
+        await ada.stub.ListAliases(pb.ListAliasesRequest(parent=f"{DEFAULT}/models/dangling"))
+    ).aliases
+    answer = await ada.stub.ListModelVersions(
+        pb.ListModelVersionsRequest(parent=f"{DEFAULT}/models/dangling")
+    )
     versions = {version.version for version in answer.model_versions}
     assert {alias.version for alias in kept} <= versions
     assert len(kept) + 1 == len(versions)
@@ -271,7 +304,11 @@ async def test_a_name_resolves_to_what_it_means_now(server: RepositoryServer) ->
     assert await _resolve(ada, model) == 3
     await _set(ada, f"{model}/aliases/default", 2, "")
     await _set(ada, f"{model}/aliases/canary", 1, "")
-    assert [await _resolve(ada, model + end) for end in ("", "/aliases/canary", "/versions/3")] == [2, 1, 3]
+    assert [await _resolve(ada, model + end) for end in ("", "/aliases/canary", "/versions/3")] == [
+        2,
+        1,
+        3,
+    ]
     with pytest.raises(errors.AliasNotFound):
         await _resolve(ada, f"{model}/aliases/none")
     with pytest.raises(errors.VersionNotFound):
@@ -280,7 +317,9 @@ async def test_a_name_resolves_to_what_it_means_now(server: RepositoryServer) ->
         await _resolve(ada, f"{DEFAULT}/models/none")
 
 
-async def test_a_version_is_deleted_only_when_no_alias_points_to_it(server: RepositoryServer) -> None:
+async def test_a_version_is_deleted_only_when_no_alias_points_to_it(
+    server: RepositoryServer,
+) -> None:
     ada, model = server.as_(), f"{DEFAULT}/models/pointed"
     for n in range(3):
         await ada.put("pointed", skops_bytes(100), labels={"n": str(n)})
@@ -299,7 +338,9 @@ async def test_a_version_is_deleted_only_when_no_alias_points_to_it(server: Repo
     assert (await ada.put("pointed")).version == 4
 
 
-async def test_a_deleted_model_is_gone_and_its_numbers_are_not_used_again(server: RepositoryServer) -> None:
+async def test_a_deleted_model_is_gone_and_its_numbers_are_not_used_again(
+    server: RepositoryServer,
+) -> None:
     ada, model = server.as_(), f"{DEFAULT}/models/reborn"
     before = await server.counts()
     for _ in range(2):
@@ -312,7 +353,10 @@ async def test_a_deleted_model_is_gone_and_its_numbers_are_not_used_again(server
     assert {k: after[k] for k in ("fs.chunks", "fs.files", "versions", "models")} == {
         k: before[k] for k in ("fs.chunks", "fs.files", "versions", "models")
     }
-    for call, request in ((ada.stub.GetModel, pb.GetModelRequest), (ada.stub.DeleteModel, pb.DeleteModelRequest)):
+    for call, request in (
+        (ada.stub.GetModel, pb.GetModelRequest),
+        (ada.stub.DeleteModel, pb.DeleteModelRequest),
+    ):
         with pytest.raises(errors.ModelNotFound):
             await call(request(name=model))
     await until(lambda: any(e.kind == "repository.model.deleted" for e in server.broker.events))
@@ -329,7 +373,11 @@ async def test_events_wait_for_the_broker_and_come_in_order(server: RepositorySe
     server.broker.away = False
 
     def told() -> list[str]:
-        return [e.attributes["version"] for e in server.broker.events if "/models/eventful/" in e.resource]
+        return [
+            e.attributes["version"]
+            for e in server.broker.events
+            if "/models/eventful/" in e.resource
+        ]
 
     await until(lambda: len(told()) >= 5)
 

@@ -1,4 +1,6 @@
-"""The repository when things around it break: a database that is away, processes that were killed, hostile input."""
+"""The repository when things around it break: a database that is away, processes that were killed,
+hostile input.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from services.repository.mongo import Database
 from services.wire import errors
 from stellwerk.local.mongod import Mongod
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from tests.fakes.repository_server import RepositoryServer, connect_as, held, pieces, repository, skops_bytes, until
+from tests.fakes.repository_server import (
+    RepositoryServer,
+    connect_as,
+    held,
+    pieces,
+    repository,
+    skops_bytes,
+    until,
+)
 
 MIB = 1024 * 1024
 
@@ -30,7 +40,13 @@ async def server(mongod: str) -> AsyncIterator[RepositoryServer]:
 async def _leave_dead_stream(server: RepositoryServer, state: str = "streaming") -> None:
     """What a repository leaves behind that was killed in the middle of an upload."""
     past = datetime.now(UTC) - timedelta(seconds=1)
-    record = {"_id": f"dead-{state}", "model": "default/dead", "creator": "principals/x", "spec": b"", "version": 0}
+    record = {
+        "_id": f"dead-{state}",
+        "model": "default/dead",
+        "creator": "principals/x",
+        "spec": b"",
+        "version": 0,
+    }
     await server.database.uploads.insert_one(
         {**record, "state": state, "file": f"file-{state}", "lease": past, "expires": past}
     )
@@ -47,7 +63,12 @@ async def test_the_sweeper_removes_what_a_killed_repository_left(server: Reposit
 
     await _leave_dead_stream(server)
     await server.database.uploads.insert_one(
-        {"_id": "lapsed", "state": "open", "file": "", "expires": datetime.now(UTC) - timedelta(seconds=1)}
+        {
+            "_id": "lapsed",
+            "state": "open",
+            "file": "",
+            "expires": datetime.now(UTC) - timedelta(seconds=1),
+        }
     )
     await server.database["fs.chunks"].insert_one({"files_id": "nobodys", "n": 0, "data": b"x"})
 
@@ -66,14 +87,20 @@ async def test_the_sweeper_leaves_a_living_stream_alone(server: RepositoryServer
 
     async def written() -> bool:
         record = await server.database.uploads.find_one({"state": "streaming"})
-        return bool(record and await server.database["fs.chunks"].count_documents({"files_id": record["file"]}))
+        return bool(
+            record
+            and await server.database["fs.chunks"].count_documents({"files_id": record["file"]})
+        )
 
     await until(written)
     swept = server.process.metrics.get_sample_value("stellwerk_repository_files_swept_total")
     await _leave_dead_stream(server, "committed")
     await server.database.uploads.delete_many({"_id": "dead-committed"})
     await until(
-        lambda: server.process.metrics.get_sample_value("stellwerk_repository_files_swept_total") == (swept or 0) + 1
+        lambda: (
+            server.process.metrics.get_sample_value("stellwerk_repository_files_swept_total")
+            == (swept or 0) + 1
+        )
     )
     gate.set()
 
@@ -120,7 +147,9 @@ asyncio.run(main())
 """
 
 
-async def test_what_a_repository_killed_in_the_middle_of_uploads_left_is_swept_by_the_next(mongod: str) -> None:
+async def test_what_a_repository_killed_in_the_middle_of_uploads_left_is_swept_by_the_next(
+    mongod: str,
+) -> None:
     database = "repository_killed"
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -136,7 +165,10 @@ async def test_what_a_repository_killed_in_the_middle_of_uploads_left_is_swept_b
     async with connect_as(address, token) as ada, connect(mongod, "test") as client:
         whole = await ada.put("whole", skops_bytes(3 * MIB))
         uploads = [await ada.open("broken") for _ in range(3)]
-        sending = [asyncio.create_task(ada.stub.UploadArtifact(held(upload, 9 * MIB))) for upload in uploads]
+        sending = [
+            asyncio.create_task(ada.stub.UploadArtifact(held(upload, 9 * MIB)))
+            for upload in uploads
+        ]
         chunks, records = client[database]["fs.chunks"], client[database].uploads
 
         async def are_written(files: int) -> bool:
@@ -148,12 +180,16 @@ async def test_what_a_repository_killed_in_the_middle_of_uploads_left_is_swept_b
         for outcome in await asyncio.gather(*sending, return_exceptions=True):
             assert isinstance(outcome, errors.Unavailable)
         past = datetime.now(UTC) - timedelta(seconds=1)
-        await records.update_many({"state": "streaming"}, {"$set": {"lease": past}})  # as after 30 seconds
+        await records.update_many(
+            {"state": "streaming"}, {"$set": {"lease": past}}
+        )  # as after 30 seconds
 
         async with repository(mongod, database) as server:
             await until(lambda: are_written(1))
             assert await server.as_().fetch(whole.name) == skops_bytes(3 * MIB)
-            assert await server.database.uploads.count_documents({"state": {"$ne": "committed"}}) == 0
+            assert (
+                await server.database.uploads.count_documents({"state": {"$ne": "committed"}}) == 0
+            )
 
 
 async def test_a_client_that_falls_silent_is_given_up(mongod: str) -> None:
@@ -168,7 +204,9 @@ async def test_a_client_that_falls_silent_is_given_up(mongod: str) -> None:
         assert await server.counts() == before
 
 
-async def test_without_its_database_the_repository_starts_says_so_and_recovers(tmp_path: Path) -> None:
+async def test_without_its_database_the_repository_starts_says_so_and_recovers(
+    tmp_path: Path,
+) -> None:
     mongod = Mongod(tmp_path)
     await asyncio.to_thread(mongod.start)
     late = RepositoryServer(mongod.url, "late")
@@ -177,7 +215,9 @@ async def test_without_its_database_the_repository_starts_says_so_and_recovers(t
         starting = asyncio.create_task(late.start())
         await until(lambda: hasattr(late, "process") and bool(late.process.bound_port))
         ada = late.as_()
-        await until(lambda: any("database" in reason for reason in late.process.readiness.reasons()))
+        await until(
+            lambda: any("database" in reason for reason in late.process.readiness.reasons())
+        )
         with pytest.raises(errors.Unavailable):
             await ada.stub.GetModel(pb.GetModelRequest(name="buckets/default/models/m"))
         assert not starting.done()
@@ -259,20 +299,30 @@ NAMED = {
     ),
     "GetModel": lambda name: pb.GetModelRequest(name=f"{MODELS}/{name}"),
     "ListAliases": lambda name: pb.ListAliasesRequest(parent=f"{MODELS}/{name}"),
-    "SetAlias": lambda name: pb.SetAliasRequest(alias=pb.Alias(name=f"{MODELS}/m/aliases/{name}", version=1)),
-    "ResolveModelVersion": lambda name: pb.ResolveModelVersionRequest(name=f"{MODELS}/m/aliases/{name}"),
+    "SetAlias": lambda name: pb.SetAliasRequest(
+        alias=pb.Alias(name=f"{MODELS}/m/aliases/{name}", version=1)
+    ),
+    "ResolveModelVersion": lambda name: pb.ResolveModelVersionRequest(
+        name=f"{MODELS}/m/aliases/{name}"
+    ),
     "GetModelVersion": lambda name: pb.GetModelVersionRequest(name=f"{MODELS}/m/versions/{name}"),
-    "DeleteModelVersion": lambda name: pb.DeleteModelVersionRequest(name=f"{MODELS}/m/versions/{name}"),
+    "DeleteModelVersion": lambda name: pb.DeleteModelVersionRequest(
+        name=f"{MODELS}/m/versions/{name}"
+    ),
     "UploadArtifact": lambda name: pieces(f"{MODELS}/m/uploads/{name}", b"x"),
 }
 
 
 @pytest.mark.parametrize("rpc", NAMED)
-async def test_hostile_names_are_refused_and_change_nothing(server: RepositoryServer, rpc: str) -> None:
+async def test_hostile_names_are_refused_and_change_nothing(
+    server: RepositoryServer, rpc: str
+) -> None:
     call = getattr(server.as_(("admin", "*")).stub, rpc)
     before = await server.counts()
 
-    outcomes = await asyncio.gather(*(call(NAMED[rpc](name)) for name in HOSTILE), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(call(NAMED[rpc](name)) for name in HOSTILE), return_exceptions=True
+    )
 
     for name, outcome in zip(HOSTILE, outcomes, strict=True):
         assert isinstance(outcome, errors.InvalidInput), (name, outcome)
@@ -284,12 +334,16 @@ async def test_names_like_those_of_the_database_stay_names(server: RepositorySer
     for label in ("$where", "a.$b"):
         with pytest.raises(errors.InvalidInput):
             await ada.open("m", labels={label: "x"})
-    version = await ada.put("valued", labels={"a.b": "$where"}, metadata={"k": "{$gt: 0}"}, description="$$ROOT")
+    version = await ada.put(
+        "valued", labels={"a.b": "$where"}, metadata={"k": "{$gt: 0}"}, description="$$ROOT"
+    )
     found = await ada.stub.GetModelVersion(pb.GetModelVersionRequest(name=version.name))
     assert found.model_version == version
 
 
-async def test_preparing_a_database_twice_changes_nothing(mongod: str, server: RepositoryServer) -> None:
+async def test_preparing_a_database_twice_changes_nothing(
+    mongod: str, server: RepositoryServer
+) -> None:
     client = connect(mongod, "test")
     before = await server.counts()
 

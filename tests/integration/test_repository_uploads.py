@@ -1,4 +1,6 @@
-"""Artifacts in and out of the repository against a real mongod: whole or not at all, and right or refused."""
+"""Artifacts in and out of the repository against a real mongod: whole or not at all, and right or
+refused.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ import pytest
 from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
-from tests.fakes.repository_server import RepositoryServer, held, pieces, repository, skops_bytes, until
+from tests.fakes.repository_server import (
+    RepositoryServer,
+    held,
+    pieces,
+    repository,
+    skops_bytes,
+    until,
+)
 
 MIB = 1024 * 1024
 
@@ -37,7 +46,9 @@ async def server(mongod: str) -> AsyncIterator[RepositoryServer]:
 async def test_an_artifact_comes_back_as_it_was_stored(server: RepositoryServer) -> None:
     ada, data = server.as_(), skops_bytes(5 * MIB + 17)
 
-    version = await ada.put("whole", data, labels={"team": "blue"}, metadata={"run.id": "7"}, description="a model")
+    version = await ada.put(
+        "whole", data, labels={"team": "blue"}, metadata={"run.id": "7"}, description="a model"
+    )
 
     assert await ada.fetch(version.name) == data
     assert version.version == 1 and version.size_bytes == len(data)
@@ -58,17 +69,24 @@ async def test_gridfs_tools_read_what_is_stored(server: RepositoryServer) -> Non
     assert await stream.read() == data
 
 
-async def test_only_the_first_message_of_a_download_has_a_content_type(server: RepositoryServer) -> None:
+async def test_only_the_first_message_of_a_download_has_a_content_type(
+    server: RepositoryServer,
+) -> None:
     ada = server.as_()
     version = await ada.put("typed", skops_bytes(3 * MIB))
 
-    messages = [part async for part in ada.stub.DownloadArtifact(pb.DownloadArtifactRequest(name=version.name))]
+    messages = [
+        part
+        async for part in ada.stub.DownloadArtifact(pb.DownloadArtifactRequest(name=version.name))
+    ]
 
     assert [m.artifact.content_type for m in messages] == ["application/octet-stream", "", ""]
 
 
 @pytest.mark.parametrize("size", [1, 7, 1024, 3 * MIB + 1])
-async def test_pieces_of_any_size_make_the_same_artifact(server: RepositoryServer, size: int) -> None:
+async def test_pieces_of_any_size_make_the_same_artifact(
+    server: RepositoryServer, size: int
+) -> None:
     ada, data = server.as_(), skops_bytes(size * 3 if size > 1 else 64)
     upload = await ada.open("sliced", sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
@@ -79,13 +97,29 @@ async def test_pieces_of_any_size_make_the_same_artifact(server: RepositoryServe
 
 WRONG = {
     "another digest": ({"sha256": "0" * 64}, skops_bytes(2 * MIB), errors.InvalidInput),
-    "fewer bytes than declared": ({"size_bytes": 3 * MIB}, skops_bytes(2 * MIB), errors.InvalidInput),
+    "fewer bytes than declared": (
+        {"size_bytes": 3 * MIB},
+        skops_bytes(2 * MIB),
+        errors.InvalidInput,
+    ),
     "more bytes than declared": ({"size_bytes": MIB}, skops_bytes(9 * MIB), errors.InvalidInput),
     "no bytes": ({}, b"", errors.InvalidInput),
     "a pickle that says skops": ({}, b"\x80\x04" + bytes(3 * MIB), errors.InvalidInput),
-    "a pickle that says onnx": ({"format": "onnx"}, b"\x80\x05" + bytes(3 * MIB), errors.InvalidInput),
-    "a pickle of a format nobody knows": ({"format": "mine"}, b"\x80\x02" + bytes(9), errors.InvalidInput),
-    "an npy that says safetensors": ({"format": "torch_safetensors"}, b"\x93NUMPY" + bytes(99), errors.InvalidInput),
+    "a pickle that says onnx": (
+        {"format": "onnx"},
+        b"\x80\x05" + bytes(3 * MIB),
+        errors.InvalidInput,
+    ),
+    "a pickle of a format nobody knows": (
+        {"format": "mine"},
+        b"\x80\x02" + bytes(9),
+        errors.InvalidInput,
+    ),
+    "an npy that says safetensors": (
+        {"format": "torch_safetensors"},
+        b"\x93NUMPY" + bytes(99),
+        errors.InvalidInput,
+    ),
 }
 
 
@@ -132,7 +166,9 @@ async def test_an_upload_that_is_cancelled_leaves_nothing(server: RepositoryServ
         await ada.stub.GetModel(pb.GetModelRequest(name="buckets/default/models/broken"))
 
 
-async def test_uploads_cancelled_before_they_are_received_make_no_version(server: RepositoryServer) -> None:
+async def test_uploads_cancelled_before_they_are_received_make_no_version(
+    server: RepositoryServer,
+) -> None:
     ada = server.as_()
     before = await server.counts()
     stub = repository_service_pb2_grpc.RepositoryServiceStub(server.bare())
@@ -200,7 +236,9 @@ async def test_a_client_that_is_killed_leaves_nothing(server: RepositoryServer) 
     await until(lambda: _holds(server, before))
 
 
-async def test_a_finished_upload_repeated_answers_the_same_version(server: RepositoryServer) -> None:
+async def test_a_finished_upload_repeated_answers_the_same_version(
+    server: RepositoryServer,
+) -> None:
     ada, data = server.as_(), skops_bytes(3 * MIB)
     upload = await ada.open("again")
     first = await ada.send(upload, data)
@@ -229,13 +267,19 @@ async def test_of_two_streams_of_one_upload_one_wins(server: RepositoryServer) -
 async def test_twenty_uploads_at_once_become_versions_1_to_20(server: RepositoryServer) -> None:
     callers = [server.as_(subject=f"principals/p{n}") for n in range(20)]
 
-    versions = await asyncio.gather(*(c.put("busy", skops_bytes(50_000, b"%d" % n)) for n, c in enumerate(callers)))
+    versions = await asyncio.gather(
+        *(c.put("busy", skops_bytes(50_000, b"%d" % n)) for n, c in enumerate(callers))
+    )
 
     assert sorted(v.version for v in versions) == list(range(1, 21))
     for n, version in enumerate(versions):
         assert await callers[n].fetch(version.name) == skops_bytes(50_000, b"%d" % n)
-    await until(lambda: len([e for e in server.broker.events if "/models/busy/" in e.resource]) == 20)
-    events = [e.attributes["version"] for e in server.broker.events if "/models/busy/" in e.resource]
+    await until(
+        lambda: len([e for e in server.broker.events if "/models/busy/" in e.resource]) == 20
+    )
+    events = [
+        e.attributes["version"] for e in server.broker.events if "/models/busy/" in e.resource
+    ]
     assert events == [str(n) for n in range(1, 21)]
 
 
@@ -250,7 +294,9 @@ async def test_an_upload_that_fails_takes_no_number(server: RepositoryServer) ->
 
 
 @pytest.mark.parametrize("damage", ["changed", "shortened", "missing"])
-async def test_a_damaged_artifact_ends_in_data_loss_before_its_last_byte(server: RepositoryServer, damage: str) -> None:
+async def test_a_damaged_artifact_ends_in_data_loss_before_its_last_byte(
+    server: RepositoryServer, damage: str
+) -> None:
     ada, data = server.as_(), skops_bytes(3 * MIB)
     version = await ada.put(f"damaged-{damage}", data)
     file = (await server.database.versions.find_one({"model": f"default/damaged-{damage}"}))["file"]
@@ -280,7 +326,9 @@ async def test_formats_that_run_code_need_their_permission(server: RepositorySer
         await server.as_(("editor", "*"), ("publisher", "other")).put("code", data, format="pickle")
     assert await server.counts() == before
 
-    assert (await server.as_(("publisher", "default")).put("code", data, format="pickle")).version == 1
+    assert (
+        await server.as_(("publisher", "default")).put("code", data, format="pickle")
+    ).version == 1
 
 
 async def test_an_upload_belongs_to_who_opened_it(server: RepositoryServer) -> None:
@@ -350,7 +398,8 @@ async def test_what_happens_is_counted(mongod: str) -> None:
             return server.process.metrics.get_sample_value(f"stellwerk_repository_{name}")
 
         counted = [
-            value(f"{name}_total") for name in ("bytes_in", "bytes_out", "versions_committed", "uploads_aborted")
+            value(f"{name}_total")
+            for name in ("bytes_in", "bytes_out", "versions_committed", "uploads_aborted")
         ]
         assert counted == [3 * MIB + 100, 3 * MIB, 1, 1]
         assert value("transfers") == 0

@@ -7,7 +7,8 @@ import pytest
 from soak.large_models import MB
 from soak.model_memory import evictions, loads_and_unloads
 
-# The kinds that grew by 250 % and 60 % of the start, and kept a second copy, before anything was done about it.
+# The kinds that grew by 250 % and 60 % of the start, and kept a second copy, before anything was
+# done about it.
 KINDS = ["skops-forest", "torch-export", "onnx"]
 ROUNDS = 4
 SIZE = 100 * MB

@@ -1,4 +1,6 @@
-"""A runtime process with everything real but its peers: gRPC, broker frames, model libraries, disk."""
+"""A runtime process with everything real but its peers: gRPC, broker frames, model libraries,
+disk.
+"""
 
 from __future__ import annotations
 
@@ -72,25 +74,37 @@ async def runtime(folder: Path, port: int, **settings: Any) -> AsyncIterator[Sta
         yield running
 
 
-def iris(repository: FakeRepository, folder: Path) -> tuple[repository_pb2.ModelVersion, Any, np.ndarray[Any, Any]]:
+def iris(
+    repository: FakeRepository, folder: Path
+) -> tuple[repository_pb2.ModelVersion, Any, np.ndarray[Any, Any]]:
     pipeline, features, _ = models.iris_pipeline()
-    signature = models.method("predict", [models.spec("X", "FP64", -1, 4)], [models.spec("predict", "INT64", -1)])
+    signature = models.method(
+        "predict", [models.spec("X", "FP64", -1, 4)], [models.spec("predict", "INT64", -1)]
+    )
     path = models.save_skops(pipeline, folder / "iris.skops")
     return repository.add(models.version("skops", signature), path), pipeline, features
 
 
 def item(name: str, array: np.ndarray[Any, Any]) -> work_pb2.WorkItem:
-    return work_pb2.WorkItem(id=name, method="predict", inputs=[from_numpy("X", array)], timeout_ms=15_000)
+    return work_pb2.WorkItem(
+        id=name, method="predict", inputs=[from_numpy("X", array)], timeout_ms=15_000
+    )
 
 
-async def test_it_attaches_with_what_it_has_serves_what_it_is_told_and_answers(tmp_path: Path) -> None:
+async def test_it_attaches_with_what_it_has_serves_what_it_is_told_and_answers(
+    tmp_path: Path,
+) -> None:
     repository = FakeRepository()
     version, pipeline, features = iris(repository, tmp_path)
     async with peers(repository) as router, runtime(tmp_path, router.port) as process:
         await eventually(lambda: bool(router.advertisements), within=30)
         advertised = router.advertisements[0]
         assert advertised.name == "runtimes/r1"
-        assert advertised.cpu_cores >= 1 and advertised.memory_bytes > 1 << 28 and advertised.slots == 2
+        assert (
+            advertised.cpu_cores >= 1
+            and advertised.memory_bytes > 1 << 28
+            and advertised.slots == 2
+        )
         assert list(advertised.formats) == ["onnx", "skops", "torch_export", "torch_safetensors"]
         assert set(advertised.frameworks) >= {"scikit-learn", "onnxruntime", "torch"}
         assert dict(advertised.labels) == {"zone": "west"}
@@ -98,15 +112,23 @@ async def test_it_attaches_with_what_it_has_serves_what_it_is_told_and_answers(t
 
         key = router.serve(version)
         await eventually(lambda: router.states().get(key) == READY, within=30)
-        replies = await router.ask(version, *(item(str(row), features[row : row + 1]) for row in range(20)))
+        replies = await router.ask(
+            version, *(item(str(row), features[row : row + 1]) for row in range(20))
+        )
 
-        assert [int(to_numpy(reply.outputs[0])[0]) for reply in replies] == pipeline.predict(features[:20]).tolist()
+        assert [int(to_numpy(reply.outputs[0])[0]) for reply in replies] == pipeline.predict(
+            features[:20]
+        ).tolist()
         assert {reply.runtime for reply in replies} == {"runtimes/r1"}
         async with process.channel() as channel:
             stub: Any = runtime_grpc.RuntimeServiceStub(channel)
             token = process.bearer(("viewer", "*"))
-            described = await stub.DescribeRuntime(runtime_pb2.DescribeRuntimeRequest(), metadata=token)
-            cached = await stub.ListCachedModels(runtime_pb2.ListCachedModelsRequest(), metadata=token)
+            described = await stub.DescribeRuntime(
+                runtime_pb2.DescribeRuntimeRequest(), metadata=token
+            )
+            cached = await stub.ListCachedModels(
+                runtime_pb2.ListCachedModelsRequest(), metadata=token
+            )
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.DescribeRuntime(runtime_pb2.DescribeRuntimeRequest())
         assert described.runtime.models[0].state == READY
@@ -117,12 +139,16 @@ async def test_it_attaches_with_what_it_has_serves_what_it_is_told_and_answers(t
 
 async def test_a_model_that_cannot_be_loaded_is_reported_with_the_reason(tmp_path: Path) -> None:
     repository = FakeRepository()
-    pickled = repository.add(models.version("pickle", name="buckets/b/models/p/versions/1"), b"\x80\x05.")
+    pickled = repository.add(
+        models.version("pickle", name="buckets/b/models/p/versions/1"), b"\x80\x05."
+    )
     wrong, _, _ = iris(repository, tmp_path)
     repository.artifacts[wrong.name] = b"x" * wrong.size_bytes
     async with peers(repository) as router, runtime(tmp_path, router.port):
         keys = [router.serve(version) for version in (pickled, wrong)]
-        await eventually(lambda: [router.states().get(key) for key in keys] == [FAILED, FAILED], within=30)
+        await eventually(
+            lambda: [router.states().get(key) for key in keys] == [FAILED, FAILED], within=30
+        )
 
         reasons = {model.key: model.error_reason for model in router.reports[-1].models}
         assert [reasons[key] for key in keys] == ["UNSAFE_FORMAT", "CORRUPT"]
@@ -148,14 +174,18 @@ async def test_a_router_that_restarts_learns_what_is_served_and_is_answered(tmp_
             assert repository.downloads == [version.name]
 
 
-async def test_a_runtime_that_is_told_to_stop_answers_what_it_has_and_takes_nothing_new(tmp_path: Path) -> None:
+async def test_a_runtime_that_is_told_to_stop_answers_what_it_has_and_takes_nothing_new(
+    tmp_path: Path,
+) -> None:
     repository = FakeRepository()
     version, _, features = iris(repository, tmp_path)
     async with peers(repository) as router:
         async with runtime(tmp_path, router.port, memory_bytes=1 << 30) as process:
             key = router.serve(version)
             await eventually(lambda: router.states().get(key) == READY, within=30)
-            asked = asyncio.create_task(router.ask(version, *(item(f"{n}", features) for n in range(300))))
+            asked = asyncio.create_task(
+                router.ask(version, *(item(f"{n}", features) for n in range(300)))
+            )
             await eventually(lambda: any(answer.done() for answer in router.answers.values()))
             process.process.stop()
 
@@ -166,7 +196,9 @@ async def test_a_runtime_that_is_told_to_stop_answers_what_it_has_and_takes_noth
         assert (await router.broker.inspect(f"stellwerk.infer.{key}")).consumers == 0
 
 
-async def test_a_new_version_takes_over_from_the_old_one_without_a_failed_call(tmp_path: Path) -> None:
+async def test_a_new_version_takes_over_from_the_old_one_without_a_failed_call(
+    tmp_path: Path,
+) -> None:
     repository = FakeRepository()
     old, _, features = iris(repository, tmp_path)
     forest = large_models.forest(tmp_path, "forest", 50 * large_models.MB)
@@ -195,7 +227,8 @@ async def test_a_new_version_takes_over_from_the_old_one_without_a_failed_call(t
         asked.append(new)
         router.stop_serving(old_key)
         await eventually(lambda: old_key not in router.states())
-        # As a router does: what came too late for the old version's consumer has it served once more.
+        # As a router does: what came too late for the old version's consumer has it served once
+        # more.
         router.serve(old)
         await eventually(lambda: answered[new.name] > 50)
         asked.clear()
@@ -221,10 +254,17 @@ async def test_a_version_whose_warm_up_fails_is_not_served(tmp_path: Path) -> No
 
 def environment(**settings: str) -> dict[str, str]:
     paths = os.pathsep.join(str(Path(part).resolve()) for part in (".", "generated", "sdk"))
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": paths, **settings}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "PYTHONPATH": paths,
+        **settings,
+    }
 
 
-async def test_alone_in_the_world_it_lives_says_what_is_missing_and_stops_cleanly(tmp_path: Path) -> None:
+async def test_alone_in_the_world_it_lives_says_what_is_missing_and_stops_cleanly(
+    tmp_path: Path,
+) -> None:
     port = free_port()
     nowhere = f"127.0.0.1:{free_port()}"
     settings = environment(
@@ -241,7 +281,9 @@ async def test_alone_in_the_world_it_lives_says_what_is_missing_and_stops_cleanl
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30)
+            answer = await stub.Check(
+                health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30
+            )
         process.send_signal(signal.SIGTERM)
         _, errors = await asyncio.wait_for(process.communicate(), 30)
     finally:

@@ -1,4 +1,6 @@
-"""`stellwerk up` with the database and the broker that it starts itself; the five services are stand-ins."""
+"""`stellwerk up` with the database and the broker that it starts itself; the five services are
+stand-ins.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ import pytest
 from stellwerk.local import mongod, rabbitmq
 from tests.fakes.platform.up import Start, Up, starter, until
 
-needs_mongod = pytest.mark.skipif(not mongod.installed(), reason="there is no mongod on this machine")
-needs_rabbitmq = pytest.mark.skipif(not rabbitmq.installed(), reason="RabbitMQ is not installed on this machine")
+needs_mongod = pytest.mark.skipif(
+    not mongod.installed(), reason="there is no mongod on this machine"
+)
+needs_rabbitmq = pytest.mark.skipif(
+    not rabbitmq.installed(), reason="RabbitMQ is not installed on this machine"
+)
 
 
 @pytest.fixture
@@ -68,7 +74,9 @@ async def test_a_rabbitmq_that_does_not_start_is_replaced_by_the_built_in_dispat
 
 
 @needs_mongod
-async def test_a_database_that_cannot_start_ends_everything_with_one_sentence(start: Start, tmp_path: Path) -> None:
+async def test_a_database_that_cannot_start_ends_everything_with_one_sentence(
+    start: Start, tmp_path: Path
+) -> None:
     data = tmp_path / "data" / "mongod" / "data"
     data.mkdir(parents=True)
     (data / "storage.bson").write_text("this is no database")

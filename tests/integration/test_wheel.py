@@ -29,7 +29,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with nothing but the wheel's contents."""
     wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, ROOT], check=True)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, ROOT], check=True
+    )
     (wheel,) = wheels.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", target, wheel], check=True)
     return target
@@ -38,7 +40,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(installed: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     command = [sys.executable, "-P", *arguments]
-    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd="/", env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,7 +54,9 @@ def test_every_service_and_the_client_are_imported_from_it(installed: Path) -> N
 
 
 def test_the_document_keeps_the_comments_of_the_protos(installed: Path) -> None:
-    assert (installed / "stellwerk.binpb").stat().st_size == (ROOT / "generated" / "stellwerk.binpb").stat().st_size
+    assert (installed / "stellwerk.binpb").stat().st_size == (
+        ROOT / "generated" / "stellwerk.binpb"
+    ).stat().st_size
     assert list(installed.glob("services/api_gateway/*.html"))
 
 

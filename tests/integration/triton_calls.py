@@ -1,6 +1,8 @@
-"""What a user of tritonclient does, as a program of its own: `python triton_calls.py HTTP GRPC TOKEN`.
+"""What a user of tritonclient does, as a program of its own: `python triton_calls.py HTTP GRPC
+TOKEN`.
 
-It cannot share a process with our stubs: both bring the protocol's messages, and protobuf takes them only once.
+It cannot share a process with our stubs: both bring the protocol's messages, and protobuf takes
+them only once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def ask(module: Any, client: Any, headers: dict[str, str], **form: bool) -> None
     assert client.is_model_ready("m", headers=dict(headers))
     row = given(module, "x", ROW, **form)
     wanted = module.InferRequestedOutput("x_out", **form)
-    result = client.infer("team:m", [row], "prod", outputs=[wanted], request_id="7", headers=dict(headers))
+    result = client.infer(
+        "team:m", [row], "prod", outputs=[wanted], request_id="7", headers=dict(headers)
+    )
     assert result.as_numpy("x_out").tolist() == [[3.0, 4.5]]
     try:
         client.infer("nope", [row], outputs=[wanted], headers=dict(headers))
@@ -47,18 +51,25 @@ def ask(module: Any, client: Any, headers: dict[str, str], **form: bool) -> None
 def ask_as_clients_do_by_default(client: Any, headers: dict[str, str]) -> None:
     """Binary data both ways, without a word of outputs; mixed with JSON; compressed either way."""
     module = tritonclient.http
-    inputs = [given(module, "x", ROW), given(module, "w", WORDS, "BYTES"), given(module, "j", ROW, binary_data=False)]
+    inputs = [
+        given(module, "x", ROW),
+        given(module, "w", WORDS, "BYTES"),
+        given(module, "j", ROW, binary_data=False),
+    ]
     result = client.infer("team:m", inputs, headers=dict(headers), priority=1, timeout=5_000_000)
     assert result.as_numpy("x_out").tolist() == [[3.0, 4.5]]
     assert result.as_numpy("w_out").tolist() == WORDS.tolist()
     assert result.get_output("j_out")["parameters"]["binary_data_size"] == 8
-    outputs = [module.InferRequestedOutput("x_out"), module.InferRequestedOutput("j_out", binary_data=False)]
+    outputs = [
+        module.InferRequestedOutput("x_out"),
+        module.InferRequestedOutput("j_out", binary_data=False),
+    ]
     mixed = client.infer("team:m", inputs, outputs=outputs, headers=dict(headers))
     assert [mixed.as_numpy(name).tolist() for name in ("x_out", "j_out")] == [[[3.0, 4.5]]] * 2
     classes = module.InferRequestedOutput("x_out", class_count=1)
-    assert client.infer("team:m", inputs, outputs=[classes], headers=dict(headers)).as_numpy("x_out").tolist() == [
-        [b"4.500000:1"]
-    ]
+    assert client.infer("team:m", inputs, outputs=[classes], headers=dict(headers)).as_numpy(
+        "x_out"
+    ).tolist() == [[b"4.500000:1"]]
     for packing in ("gzip", "deflate"):
         result = client.infer(
             "team:m",
@@ -84,19 +95,29 @@ def stream(client: Any, headers: dict[str, str]) -> None:
     got = [answers.get(timeout=10) for _ in range(4)]
     client.stop_stream()
     assert [result.as_numpy("y").tolist() for result in got[:3]] == [[0], [1], [2]]
-    finals = [result.get_response().parameters["triton_final_response"].bool_param for result in got]
+    finals = [
+        result.get_response().parameters["triton_final_response"].bool_param for result in got
+    ]
     assert finals == [False, False, False, True]
 
 
 async def ask_at_once(http: str, grpc: str, headers: dict[str, str]) -> None:
     async with tritonclient.http.aio.InferenceServerClient(http) as client:
         rows = [given(tritonclient.http, "x", ROW * n) for n in range(20)]
-        results = await asyncio.gather(*(client.infer("team:m", [row], headers=dict(headers)) for row in rows))
-        assert [result.as_numpy("x_out").tolist() for result in results] == [(ROW * 2 * n).tolist() for n in range(20)]
+        results = await asyncio.gather(
+            *(client.infer("team:m", [row], headers=dict(headers)) for row in rows)
+        )
+        assert [result.as_numpy("x_out").tolist() for result in results] == [
+            (ROW * 2 * n).tolist() for n in range(20)
+        ]
     async with tritonclient.grpc.aio.InferenceServerClient(grpc) as client:
         rows = [given(tritonclient.grpc, "x", ROW * n) for n in range(20)]
-        results = await asyncio.gather(*(client.infer("team:m", [row], headers=dict(headers)) for row in rows))
-        assert [result.as_numpy("x_out").tolist() for result in results] == [(ROW * 2 * n).tolist() for n in range(20)]
+        results = await asyncio.gather(
+            *(client.infer("team:m", [row], headers=dict(headers)) for row in rows)
+        )
+        assert [result.as_numpy("x_out").tolist() for result in results] == [
+            (ROW * 2 * n).tolist() for n in range(20)
+        ]
 
 
 def main(http: str, grpc: str, token: str) -> None:
@@ -104,7 +125,10 @@ def main(http: str, grpc: str, token: str) -> None:
     headers = {"authorization": f"Bearer {token}"}
     with tritonclient.http.InferenceServerClient(http) as client:
         assert client.get_server_metadata(headers=dict(headers))["name"] == "stellwerk"
-        assert client.get_model_metadata("m", headers=dict(headers))["inputs"][0]["shape"] == [-1, 2]
+        assert client.get_model_metadata("m", headers=dict(headers))["inputs"][0]["shape"] == [
+            -1,
+            2,
+        ]
         ask(tritonclient.http, client, headers, binary_data=False)
         ask(tritonclient.http, client, headers)
         ask_as_clients_do_by_default(client, headers)

@@ -1,5 +1,6 @@
-"""What a user of tritonclient does beside predicting, as a program: `triton_extensions.py HTTP GRPC MODEL`, with the
-token in TOKEN; prints one JSON object. Its messages cannot live beside ours in one process.
+"""What a user of tritonclient does beside predicting, as a program: `triton_extensions.py HTTP GRPC
+MODEL`, with the token in TOKEN; prints one JSON object. Its messages cannot live beside ours in one
+process.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ def seen(client: Any, model: str, headers: dict[str, str], **form: bool) -> dict
     found["all_statistics"] = client.get_inference_statistics(**common)
     found["config"] = client.get_model_config(model, **common)
     found["logs"] = client.get_log_settings(**common)
-    found["logs_changed"] = client.update_log_settings({"log_verbose_level": 1, "log_warning": False}, **common)
-    found["logs_back"] = client.update_log_settings(dict.fromkeys(["log_verbose_level", "log_warning"]), **common)
+    found["logs_changed"] = client.update_log_settings(
+        {"log_verbose_level": 1, "log_warning": False}, **common
+    )
+    found["logs_back"] = client.update_log_settings(
+        dict.fromkeys(["log_verbose_level", "log_warning"]), **common
+    )
     found["traces"] = client.get_trace_settings(**common)
     found["traces_of_model"] = client.get_trace_settings(model, **common)
     found["traces_changed"] = client.update_trace_settings(None, {"trace_rate": "5"}, **common)
@@ -57,6 +62,8 @@ def refusal(call: Any, *arguments: Any, **named: Any) -> str:
 if __name__ == "__main__":
     http, grpc, model = sys.argv[1:]
     headers = {"authorization": "Bearer " + os.environ["TOKEN"]}
-    over_http = seen(tritonclient.http.InferenceServerClient(http, network_timeout=120), model, headers)
+    over_http = seen(
+        tritonclient.http.InferenceServerClient(http, network_timeout=120), model, headers
+    )
     over_grpc = seen(tritonclient.grpc.InferenceServerClient(grpc), model, headers, as_json=True)
     print(json.dumps({"http": over_http, "grpc": over_grpc}))

@@ -20,8 +20,12 @@ from tests.journey.stack import Platform
 
 
 @pytest.fixture(scope="session", params=["amqp", "pull"])
-def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with two runtimes and a MongoDB of its own: over RabbitMQ, then over the embedded broker."""
+def platform(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform with two runtimes and a MongoDB of its own: over RabbitMQ, then over the embedded
+    broker.
+    """
     broker = request.getfixturevalue("rabbitmq") if request.param == "amqp" else "pull"
     running = Platform(tmp_path_factory.mktemp(request.param), broker=broker)
     yield running
@@ -30,12 +34,18 @@ def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session", params=["amqp", "pull"])
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform whose one runtime has two slots and loads pickles, for the models of `probe`; its log tells all."""
+def lab(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform whose one runtime has two slots and loads pickles, for the models of `probe`; its
+    log tells all.
+    """
     broker = request.getfixturevalue("rabbitmq") if request.param == "amqp" else "pull"
     settings = {"STELLWERK_ALLOW_UNSAFE_FORMATS": "true", "STELLWERK_SLOTS": "2"}
     folder = tmp_path_factory.mktemp(f"lab-{request.param}")
-    running = Platform(folder, broker=broker, runtimes=1, options=["--log-level", "debug"], settings=settings)
+    running = Platform(
+        folder, broker=broker, runtimes=1, options=["--log-level", "debug"], settings=settings
+    )
     yield running
     code = running.stop()
     assert code == 0, running.log_path.read_text()[-4000:]

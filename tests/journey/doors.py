@@ -1,7 +1,8 @@
-"""The two doors as clients that cost little and see everything: status, values, version, seconds, when to come again.
+"""The two doors as clients that cost little and see everything: status, values, version, seconds,
+when to come again.
 
-Statuses are those of HTTP; what gRPC answers is translated by the gateway's own table, so that tests can say the same
-of both doors.
+Statuses are those of HTTP; what gRPC answers is translated by the gateway's own table, so that
+tests can say the same of both doors.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class GrpcDoor:
 
     def __init__(self, platform: Platform) -> None:
         self._token = platform.token
-        self.channel = grpc.aio.insecure_channel(platform.grpc, options=[("grpc.max_send_message_length", -1)])
+        self.channel = grpc.aio.insecure_channel(
+            platform.grpc, options=[("grpc.max_send_message_length", -1)]
+        )
         self._stub = oip_stubs.GRPCInferenceServiceStub(self.channel)
 
     async def infer(
@@ -92,7 +95,9 @@ class GrpcDoor:
         **parameters: Any,
     ) -> Answer:
         data = np.asarray(rows, "<f8")
-        request = oip.ModelInferRequest(model_name=model, model_version=version, raw_input_contents=[data.tobytes()])
+        request = oip.ModelInferRequest(
+            model_name=model, model_version=version, raw_input_contents=[data.tobytes()]
+        )
         request.inputs.add(name="X", datatype="FP64", shape=data.shape)
         for name, value in parameters.items():
             kind = {bool: "bool_param", int: "int64_param", str: "string_param"}[type(value)]
@@ -100,17 +105,28 @@ class GrpcDoor:
         return await self.ask(request, deadline=deadline, token=token, request_id=request_id)
 
     async def ask(
-        self, request: oip.ModelInferRequest, *, deadline: float | None = None, token: str = "", request_id: str = ""
+        self,
+        request: oip.ModelInferRequest,
+        *,
+        deadline: float | None = None,
+        token: str = "",
+        request_id: str = "",
     ) -> Answer:
         """Any request, as it is."""
-        metadata = (("authorization", f"Bearer {token or self._token}"), ("x-request-id", request_id))
+        metadata = (
+            ("authorization", f"Bearer {token or self._token}"),
+            ("x-request-id", request_id),
+        )
         began = time.perf_counter()
         try:
             answer = await self._stub.ModelInfer(request, metadata=metadata, timeout=deadline)
         except grpc.aio.AioRpcError as exc:
             status = HTTP_STATUS[exc.code()]
             return Answer(
-                status, time.perf_counter() - began, message=exc.details() or "", retry_after=_retry_after(exc)
+                status,
+                time.perf_counter() - began,
+                message=exc.details() or "",
+                retry_after=_retry_after(exc),
             )
         took = time.perf_counter() - began
         values = np.frombuffer(answer.raw_output_contents[0], "<f8").tolist()
@@ -139,7 +155,9 @@ class RestDoor:
 
     async def connect(self, count: int) -> None:
         """Opens so many connections, for requests to come."""
-        opened = [asyncio.open_connection(self._host, self._port, limit=1 << 24) for _ in range(count)]
+        opened = [
+            asyncio.open_connection(self._host, self._port, limit=1 << 24) for _ in range(count)
+        ]
         self._idle += await asyncio.gather(*opened)
 
     async def infer(
@@ -154,18 +172,32 @@ class RestDoor:
         **parameters: Any,
     ) -> Answer:
         shape = [len(rows), len(rows[0])]
-        tensor = {"name": "X", "shape": shape, "datatype": "FP64", "data": [list(each) for each in rows]}
+        tensor = {
+            "name": "X",
+            "shape": shape,
+            "datatype": "FP64",
+            "data": [list(each) for each in rows],
+        }
         body = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
         headers = {"X-Request-Id": request_id}
         if deadline is not None:
             headers["X-Request-Timeout"] = f"{deadline:.9f}"
         began = time.perf_counter()
-        path = f"/v2/models/{model}/versions/{version}/infer" if version else f"/v2/models/{model}/infer"
+        path = (
+            f"/v2/models/{model}/versions/{version}/infer"
+            if version
+            else f"/v2/models/{model}/infer"
+        )
         status, given, data = await self.post(path, body, token, headers)
         took = time.perf_counter() - began
         answer = json.loads(data)
         if status != 200:
-            return Answer(status, took, message=answer["error"], retry_after=float(given.get("retry-after", 0)))
+            return Answer(
+                status,
+                took,
+                message=answer["error"],
+                retry_after=float(given.get("retry-after", 0)),
+            )
         return Answer(200, took, answer["outputs"][0]["data"], answer["model_version"])
 
     async def post(
@@ -181,8 +213,15 @@ class RestDoor:
     async def _send(
         self, method: str, path: str, body: bytes, token: str, headers: dict[str, str] | None
     ) -> tuple[int, dict[str, str], bytes]:
-        lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token or self._token}"]
-        lines += [f"Content-Length: {len(body)}", *(f"{name}: {value}" for name, value in (headers or {}).items())]
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: x",
+            f"Authorization: Bearer {token or self._token}",
+        ]
+        lines += [
+            f"Content-Length: {len(body)}",
+            *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        ]
         if not self._idle:
             await self.connect(1)
         reader, writer = self._idle.pop()
@@ -204,4 +243,8 @@ class RestDoor:
 async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+    return (
+        int(head[0].split()[1]),
+        headers,
+        await reader.readexactly(int(headers["content-length"])),
+    )

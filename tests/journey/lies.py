@@ -1,4 +1,6 @@
-"""Requests that lie about their tensors. The model has the inputs `numbers`, INT32 [-1, 2], and `words`, BYTES [-1]."""
+"""Requests that lie about their tensors. The model has the inputs `numbers`, INT32 [-1, 2], and
+`words`, BYTES [-1].
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,20 @@ SHAPES: dict[str, list[int]] = {
     "scalar": [],
     "flat": [2],
 }
-NAMES = {"empty": "", "unknown": "letters", "a megabyte": "n" * 1024 * 1024, "NUL": "numbers\0", "the other's": "words"}
-DATATYPES = {"unknown": "INT31", "empty": "", "a megabyte": "I" * 1024 * 1024, "other width": "INT64", "BYTES": "BYTES"}
+NAMES = {
+    "empty": "",
+    "unknown": "letters",
+    "a megabyte": "n" * 1024 * 1024,
+    "NUL": "numbers\0",
+    "the other's": "words",
+}
+DATATYPES = {
+    "unknown": "INT31",
+    "empty": "",
+    "a megabyte": "I" * 1024 * 1024,
+    "other width": "INT64",
+    "BYTES": "BYTES",
+}
 _ONE_WORD = b"\x01\0\0\0a"
 # Data of `words`, which has one element.
 WORDS = {
@@ -50,8 +64,12 @@ Request = oip.ModelInferRequest
 def typed() -> Request:
     """An honest request, its data in fields by type."""
     request = Request(model_name=MODEL)
-    request.inputs.add(name="numbers", datatype="INT32", shape=[1, 2]).contents.int_contents.extend([1, 2])
-    request.inputs.add(name="words", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
+    request.inputs.add(name="numbers", datatype="INT32", shape=[1, 2]).contents.int_contents.extend(
+        [1, 2]
+    )
+    request.inputs.add(name="words", datatype="BYTES", shape=[1]).contents.bytes_contents.append(
+        b"a"
+    )
     return request
 
 
@@ -88,14 +106,22 @@ def over_grpc() -> dict[str, Request]:
         for name, given in NAMES.items():
             lies[f"{way}, name: {name}"] = _told(make, lambda r, given=given: _set(r, name=given))
         for name, given in DATATYPES.items():
-            lies[f"{way}, datatype: {name}"] = _told(make, lambda r, given=given: _set(r, datatype=given))
+            lies[f"{way}, datatype: {name}"] = _told(
+                make, lambda r, given=given: _set(r, datatype=given)
+            )
         lies[f"{way}, twice"] = _told(make, lambda r: r.inputs.append(r.inputs[0]))
         lies[f"{way}, missing"] = _told(make, lambda r: r.inputs.pop())
-        lies[f"{way}, output twice"] = _told(make, lambda r: [r.outputs.add(name="same numbers") for _ in range(2)])
+        lies[f"{way}, output twice"] = _told(
+            make, lambda r: [r.outputs.add(name="same numbers") for _ in range(2)]
+        )
         lies[f"{way}, output unknown"] = _told(make, lambda r: r.outputs.add(name="o" * 100_000))
     for name, data in WORDS.items():
         lies[f"raw, words: {name}"] = _told(raw, lambda r, data=data: _put(r, 1, data))
-    for name, data in {"short": b"\1\0\0\0\2\0\0", "long": b"\1\0\0\0\2\0\0\0\0", "nothing": b""}.items():
+    for name, data in {
+        "short": b"\1\0\0\0\2\0\0",
+        "long": b"\1\0\0\0\2\0\0\0\0",
+        "nothing": b"",
+    }.items():
         lies[f"raw, data: {name}"] = _told(raw, lambda r, data=data: _put(r, 0, data))
     lies["raw, entry twice"] = _told(raw, lambda r: r.raw_input_contents.append(_ONE_WORD))
     lies["raw, given twice"] = _told(
@@ -105,8 +131,12 @@ def over_grpc() -> dict[str, Request]:
     lies["typed, data: short"] = _told(typed, lambda r: r.inputs[0].contents.int_contents.pop())
     lies["typed, data: long"] = _told(typed, lambda r: r.inputs[0].contents.int_contents.append(3))
     lies["typed, data: nothing"] = _told(typed, lambda r: r.inputs[0].ClearField("contents"))
-    lies["typed, data: other field"] = _told(typed, lambda r: r.inputs[0].contents.fp32_contents.append(1.0))
-    lies["typed, words: two"] = _told(typed, lambda r: r.inputs[1].contents.bytes_contents.append(b"b"))
+    lies["typed, data: other field"] = _told(
+        typed, lambda r: r.inputs[0].contents.fp32_contents.append(1.0)
+    )
+    lies["typed, words: two"] = _told(
+        typed, lambda r: r.inputs[1].contents.bytes_contents.append(b"b")
+    )
     return lies
 
 
@@ -116,8 +146,12 @@ def _put(request: Request, index: int, data: bytes) -> None:
 
 def as_work(request: Request) -> work_pb2.WorkItem:
     """A request with raw data as a router that checks nothing would pass it on."""
-    item = work_pb2.WorkItem(method="predict", outputs=[output.name for output in request.outputs], timeout_ms=20_000)
-    for given, data in itertools.zip_longest(request.inputs, request.raw_input_contents, fillvalue=b""):
+    item = work_pb2.WorkItem(
+        method="predict", outputs=[output.name for output in request.outputs], timeout_ms=20_000
+    )
+    for given, data in itertools.zip_longest(
+        request.inputs, request.raw_input_contents, fillvalue=b""
+    ):
         if given:
             item.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape, data=data)
     return item
@@ -138,8 +172,15 @@ def over_rest() -> dict[str, bytes]:
     changes: dict[str, dict[str, Any]] = {
         **{f"shape: {name}": {"shape": shape} for name, shape in SHAPES.items()},
         **{f"name: {name}": {"name": given} for name, given in NAMES.items()},
-        **{f"datatype: {name}": {"datatype": given} for name, given in DATATYPES.items() if name != "other width"},
-        **{f"shape of {type(part).__name__}": {"shape": [1, part]} for part in (2.0, "2", True, None, [2])},
+        **{
+            f"datatype: {name}": {"datatype": given}
+            for name, given in DATATYPES.items()
+            if name != "other width"
+        },
+        **{
+            f"shape of {type(part).__name__}": {"shape": [1, part]}
+            for part in (2.0, "2", True, None, [2])
+        },
         "shape: beyond 64 bits": {"shape": [2**63, 2]},
         "shape: beyond all bits": {"shape": [10**400, 2]},
         "shape: no list": {"shape": "12"},
@@ -155,7 +196,8 @@ def over_rest() -> dict[str, bytes]:
         "data: nested otherwise": {"data": [[1], [2]]},
         "data: nested for ever": {"data": json.loads("[" * 200 + "1" + "]" * 200)},
         **{
-            f"data: {part!r}"[:40]: {"data": [1, part]} for part in (1.5, "2", True, None, 2**31, -(2**31) - 1, 10**400)
+            f"data: {part!r}"[:40]: {"data": [1, part]}
+            for part in (1.5, "2", True, None, 2**31, -(2**31) - 1, 10**400)
         },
         "data: both": {"parameters": {"binary_data_size": 8}},
     }
@@ -172,16 +214,32 @@ def over_rest() -> dict[str, bytes]:
     return lies
 
 
-def binary(size: object = 8, numbers: bytes = b"\1\0\0\0\2\0\0\0", words: bytes = _ONE_WORD, **given: Any) -> bytes:
-    """A request of the binary extension, its JSON and then its data; `size` is what it says of `numbers`."""
-    description = {"name": "numbers", "datatype": "INT32", "shape": [1, 2], "parameters": {"binary_data_size": size}}
-    other = {"name": "words", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(words)}}
+def binary(
+    size: object = 8, numbers: bytes = b"\1\0\0\0\2\0\0\0", words: bytes = _ONE_WORD, **given: Any
+) -> bytes:
+    """A request of the binary extension, its JSON and then its data; `size` is what it says of
+    `numbers`.
+    """
+    description = {
+        "name": "numbers",
+        "datatype": "INT32",
+        "shape": [1, 2],
+        "parameters": {"binary_data_size": size},
+    }
+    other = {
+        "name": "words",
+        "datatype": "BYTES",
+        "shape": [1],
+        "parameters": {"binary_data_size": len(words)},
+    }
     head = json.dumps({"inputs": [{**description, **given}, other]}).encode()
     return len(head).to_bytes(8, "big") + head + numbers + words
 
 
 def over_binary() -> dict[str, bytes]:
-    """Lies of the binary extension; the first eight bytes are the length of the JSON, to be told in the header."""
+    """Lies of the binary extension; the first eight bytes are the length of the JSON, to be told in
+    the header.
+    """
     return {
         **{f"shape: {name}": binary(shape=shape) for name, shape in SHAPES.items()},
         **{f"words: {name}": binary(words=data) for name, data in WORDS.items()},

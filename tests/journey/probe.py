@@ -1,8 +1,8 @@
 """A model that does what its input says and takes notes, for tests of what happens around a call.
 
-A row is (value, gate, seconds). A call waits until the gates of its rows are open, then sleeps for the longest of their
-seconds; it answers twice each value and raises if one is negative. Neither waiting nor sleeping takes a core from those
-who are measured.
+A row is (value, gate, seconds). A call waits until the gates of its rows are open, then sleeps for
+the longest of their seconds; it answers twice each value and raises if one is negative. Neither
+waiting nor sleeping takes a core from those who are measured.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Probe:
         with connect(platform.http, platform.token) as client:
             example = np.array([row(1.0)])
             model = _estimator(str(folder), PATIENCE)
-            version = client.models.put(model, name, format="pickle", unsafe=True, example=example, **stored)
+            version = client.models.put(
+                model, name, format="pickle", unsafe=True, example=example, **stored
+            )
             client.runtime.model(name).predict(example)
         # What the router's metrics call its queue.
         self.key = f"default/{name}/{version.version}/any"
@@ -88,7 +90,9 @@ class Probe:
 
     @asynccontextmanager
     async def busy(self, door: Door, slots: int = SLOTS) -> AsyncIterator[None]:
-        """Keeps so many slots occupied, each by one call; whoever comes waits until the end of the block."""
+        """Keeps so many slots occupied, each by one call; whoever comes waits until the end of the
+        block.
+        """
         gate, holders = self.new_gate(), []
         try:
             for value in itertools.islice(self._holders, slots):

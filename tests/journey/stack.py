@@ -1,4 +1,6 @@
-"""The platform as a user starts it: `stellwerk up` in a process of its own, on free ports, in a folder of its own."""
+"""The platform as a user starts it: `stellwerk up` in a process of its own, on free ports, in a
+folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,14 @@ class Platform:
         command += ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
         command += ["--runtimes", str(runtimes), "--broker", broker]
         command += options
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")
+        }
         environment.update(settings or {})
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment)
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"stellwerk up ended:\n{self.log_path.read_text()[-4000:]}"
@@ -82,13 +88,24 @@ class Platform:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
-        """A REST call with the administrator's token (or `token`, "" for none): status and parsed JSON."""
-        status, _, data = self.raw(method, path, None if body is None else json.dumps(body).encode(), token)
+    def call(
+        self, method: str, path: str, body: Any = None, token: str | None = None
+    ) -> tuple[int, Any]:
+        """A REST call with the administrator's token (or `token`, "" for none): status and parsed
+        JSON.
+        """
+        status, _, data = self.raw(
+            method, path, None if body is None else json.dumps(body).encode(), token
+        )
         return status, json.loads(data) if data else None
 
     def raw(
-        self, method: str, path: str, body: bytes | None = None, token: str | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        token: str | None = None,
+        **headers: str,
     ) -> tuple[int, dict[str, str], bytes]:
         """A REST call: status, headers with lower-case names, body."""
         request = urllib.request.Request(self.http + path, data=body, method=method)
@@ -101,7 +118,11 @@ class Platform:
             request.add_header(name.replace("_", "-"), value)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
+                return (
+                    answer.status,
+                    {k.lower(): v for k, v in answer.headers.items()},
+                    answer.read(),
+                )
         except urllib.error.HTTPError as exc:
             return exc.code, {k.lower(): v for k, v in exc.headers.items()}, exc.read()
 
@@ -123,7 +144,9 @@ class Platform:
         for address in self.ready["metrics"].values():
             with urllib.request.urlopen(address, timeout=5) as answer:
                 for line in answer.read().decode().splitlines():
-                    if line.startswith((name + "{", name + " ")) and (not label or f'="{label}"' in line):
+                    if line.startswith((name + "{", name + " ")) and (
+                        not label or f'="{label}"' in line
+                    ):
                         total += float(line.rsplit(" ", 1)[1])
         return total
 

@@ -1,4 +1,6 @@
-"""Who may do what, over the whole surface: every public RPC and every REST route, without a token and as a viewer."""
+"""Who may do what, over the whole surface: every public RPC and every REST route, without a token
+and as a viewer.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from inference import grpc_service_pb2
 from services.wire.permissions import ANONYMOUS, AUTHENTICATED, INFERENCE_SERVICE, ROLES, rule_of
-from stellwerk.controlplane.v1 import audit_service_pb2, controlplane_service_pb2, identity_service_pb2
+from stellwerk.controlplane.v1 import (
+    audit_service_pb2,
+    controlplane_service_pb2,
+    identity_service_pb2,
+)
 from stellwerk.gateway.v1 import gateway_service_pb2
 from stellwerk.job.v1 import pull_service_pb2
 from stellwerk.repository.v1 import repository_service_pb2
@@ -32,7 +38,9 @@ FILES = [
 STREAM_INFER = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
 # Served by saying that it is not offered.
 NOT_OFFERED = "SharedMemory"
-WELL_FORMED = b'{"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP64", "data": [1, 2, 3, 4]}]}'
+WELL_FORMED = (
+    b'{"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP64", "data": [1, 2, 3, 4]}]}'
+)
 
 
 def methods() -> Iterator[MethodDescriptor]:
@@ -47,7 +55,9 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def is_public(method: MethodDescriptor) -> bool:
-    return any(field.full_name == "google.api.http" for field, _ in method.GetOptions().ListFields())
+    return any(
+        field.full_name == "google.api.http" for field, _ in method.GetOptions().ListFields()
+    )
 
 
 def message_for(method: MethodDescriptor) -> bytes:
@@ -65,7 +75,9 @@ def message_for(method: MethodDescriptor) -> bytes:
     return bytes(message.SerializeToString())
 
 
-async def status_of(channel: grpc.aio.Channel, method: MethodDescriptor, token: str) -> grpc.StatusCode:
+async def status_of(
+    channel: grpc.aio.Channel, method: MethodDescriptor, token: str
+) -> grpc.StatusCode:
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     body = message_for(method)
 
@@ -74,11 +86,19 @@ async def status_of(channel: grpc.aio.Channel, method: MethodDescriptor, token: 
 
     try:
         if method.client_streaming and method.server_streaming:
-            await anext(aiter(channel.stream_stream(path_of(method))(bodies(), metadata=metadata, timeout=10)), None)
+            await anext(
+                aiter(
+                    channel.stream_stream(path_of(method))(bodies(), metadata=metadata, timeout=10)
+                ),
+                None,
+            )
         elif method.client_streaming:
             await channel.stream_unary(path_of(method))(bodies(), metadata=metadata, timeout=10)
         elif method.server_streaming:
-            await anext(aiter(channel.unary_stream(path_of(method))(body, metadata=metadata, timeout=10)), None)
+            await anext(
+                aiter(channel.unary_stream(path_of(method))(body, metadata=metadata, timeout=10)),
+                None,
+            )
         else:
             await channel.unary_unary(path_of(method))(body, metadata=metadata, timeout=10)
     except grpc.aio.AioRpcError as exc:
@@ -106,8 +126,14 @@ async def test_a_viewer_may_do_what_a_viewer_may_and_nothing_else(platform: Plat
             if rule.permission == ANONYMOUS:
                 continue
             if rule.permission == AUTHENTICATED or rule.permission in ROLES["viewer"].permissions:
-                assert got not in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED), rule
-                assert (got is grpc.StatusCode.UNIMPLEMENTED) is (NOT_OFFERED in method.name), (rule, got)
+                assert got not in (
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    grpc.StatusCode.UNAUTHENTICATED,
+                ), rule
+                assert (got is grpc.StatusCode.UNIMPLEMENTED) is (NOT_OFFERED in method.name), (
+                    rule,
+                    got,
+                )
             else:
                 refused += 1
                 assert got is grpc.StatusCode.PERMISSION_DENIED, rule
@@ -133,7 +159,9 @@ def concrete(template: str) -> str:
 
 def test_every_rest_route_without_a_token_is_refused(platform: Platform) -> None:
     for route in routes(platform):
-        status, _, _ = platform.raw(route["httpMethod"], concrete(route["template"]), b"{}", token="")
+        status, _, _ = platform.raw(
+            route["httpMethod"], concrete(route["template"]), b"{}", token=""
+        )
         if route["permission"] != ANONYMOUS:
             assert status == 401, route
 
@@ -144,7 +172,9 @@ def test_a_viewers_writes_are_refused_on_every_rest_route(platform: Platform) ->
     for route in routes(platform):
         without = route["httpMethod"] in ("GET", "DELETE")
         body = None if without else WELL_FORMED if "/infer" in route["template"] else b"{}"
-        status, _, data = platform.raw(route["httpMethod"], concrete(route["template"]), body, token=token)
+        status, _, data = platform.raw(
+            route["httpMethod"], concrete(route["template"]), body, token=token
+        )
         if route["permission"] == ANONYMOUS:
             continue
         assert (status == 501) is (NOT_OFFERED in route["rpc"]), (route, data)
@@ -166,14 +196,22 @@ def test_foreign_tokens_have_one_answer(platform: Platform, bearer: str) -> None
 def test_an_api_key_works_until_it_is_revoked(platform: Platform) -> None:
     from tests.journey.stack import eventually
 
-    platform.call("POST", "/v1/principals", {"name": "principals/app", "roles": [{"role": "viewer", "bucket": "*"}]})
+    platform.call(
+        "POST",
+        "/v1/principals",
+        {"name": "principals/app", "roles": [{"role": "viewer", "bucket": "*"}]},
+    )
     _, key = platform.call("POST", "/v1/principals/app/keys", {"displayName": "app"})
     assert platform.call("GET", "/v1/buckets", token=key["secret"])[0] == 200
 
     status, _ = platform.call("POST", f"/v1/{key['apiKey']['name']}:revoke", {})
 
     assert status == 200
-    eventually(lambda: platform.call("GET", "/v1/buckets", token=key["secret"])[0] == 401, 8, "the key is refused")
+    eventually(
+        lambda: platform.call("GET", "/v1/buckets", token=key["secret"])[0] == 401,
+        8,
+        "the key is refused",
+    )
 
 
 def test_a_role_on_one_bucket_does_not_reach_another(platform: Platform) -> None:

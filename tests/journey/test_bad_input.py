@@ -23,7 +23,13 @@ from tests.journey.stack import Platform, eventually
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
-    return {"name": "X", "shape": [1, 4], "datatype": "FP64", "data": [1.0, 2.0, 3.0, 4.0], **changes}
+    return {
+        "name": "X",
+        "shape": [1, 4],
+        "datatype": "FP64",
+        "data": [1.0, 2.0, 3.0, 4.0],
+        **changes,
+    }
 
 
 CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
@@ -50,18 +56,28 @@ CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
 }
 
 
-def over_rest(platform: Platform, model: str, version: str, inputs: list[dict[str, Any]]) -> tuple[int, str]:
+def over_rest(
+    platform: Platform, model: str, version: str, inputs: list[dict[str, Any]]
+) -> tuple[int, str]:
     from urllib.parse import quote
 
-    path = f"/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "") + "/infer"
+    path = (
+        f"/v2/models/{quote(model, safe='')}"
+        + (f"/versions/{version}" if version else "")
+        + "/infer"
+    )
     status, _, data = platform.raw("POST", path, json.dumps({"inputs": inputs}).encode())
     return status, json.loads(data).get("error", "")
 
 
-def over_grpc(platform: Platform, model: str, version: str, inputs: list[dict[str, Any]]) -> grpc.StatusCode:
+def over_grpc(
+    platform: Platform, model: str, version: str, inputs: list[dict[str, Any]]
+) -> grpc.StatusCode:
     request = oip.ModelInferRequest(model_name=model, model_version=version)
     for given in inputs:
-        added = request.inputs.add(name=given["name"], datatype=given["datatype"], shape=given["shape"])
+        added = request.inputs.add(
+            name=given["name"], datatype=given["datatype"], shape=given["shape"]
+        )
         added.contents.fp64_contents.extend(given["data"])
         if given["datatype"] == "FP32":
             added.ClearField("contents")
@@ -69,7 +85,9 @@ def over_grpc(platform: Platform, model: str, version: str, inputs: list[dict[st
     metadata = (("authorization", f"Bearer {platform.token}"),)
     with grpc.insecure_channel(platform.grpc) as channel:
         try:
-            oip_stubs.GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=metadata, timeout=20)
+            oip_stubs.GRPCInferenceServiceStub(channel).ModelInfer(
+                request, metadata=metadata, timeout=20
+            )
         except grpc.RpcError as exc:
             code: grpc.StatusCode = exc.code()
             return code
@@ -77,7 +95,9 @@ def over_grpc(platform: Platform, model: str, version: str, inputs: list[dict[st
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_wrong_request_is_the_callers_error_on_both_doors(platform: Platform, iris_stored: str, case: str) -> None:
+def test_a_wrong_request_is_the_callers_error_on_both_doors(
+    platform: Platform, iris_stored: str, case: str
+) -> None:
     code = over_grpc(platform, *CASES[case])
     status, message = over_rest(platform, *CASES[case])
 
@@ -102,11 +122,16 @@ def test_a_wrong_request_is_the_callers_error_on_both_doors(platform: Platform, 
         (b'{"instances": [[1, 2]]}', "/v1/buckets/default/models/iris:predict"),
         (b'{"instances": [[1, 2], [3]]}', "/v1/buckets/default/models/iris:predict"),
         (b'{"instances": [["a", "b", "c", "d"]]}', "/v1/buckets/default/models/iris:predict"),
-        (b'{"method": "fly", "instances": [[1, 2, 3, 4]]}', "/v1/buckets/default/models/iris:predict"),
+        (
+            b'{"method": "fly", "instances": [[1, 2, 3, 4]]}',
+            "/v1/buckets/default/models/iris:predict",
+        ),
         (b'{"name": "buckets/../x"}', "/v1/buckets"),
     ],
 )
-def test_a_malformed_body_is_a_400(platform: Platform, iris_stored: str, body: bytes, path: str) -> None:
+def test_a_malformed_body_is_a_400(
+    platform: Platform, iris_stored: str, body: bytes, path: str
+) -> None:
     status, _, data = platform.raw("POST", path, body)
 
     assert status == 400, data
@@ -114,7 +139,9 @@ def test_a_malformed_body_is_a_400(platform: Platform, iris_stored: str, body: b
 
 
 def test_a_body_over_the_limit_is_refused_early(platform: Platform) -> None:
-    status, _, data = platform.raw("POST", "/v1/buckets/default/models/iris:predict", b" " * (65 * 1024 * 1024))
+    status, _, data = platform.raw(
+        "POST", "/v1/buckets/default/models/iris:predict", b" " * (65 * 1024 * 1024)
+    )
 
     assert status == 413
     assert json.loads(data)["details"][0]["reason"] == "TOO_LARGE"
@@ -124,12 +151,16 @@ def test_a_compression_bomb_is_refused(platform: Platform) -> None:
     import gzip
 
     bomb = gzip.compress(b" " * (200 * 1024 * 1024))
-    status, _, _ = platform.raw("POST", "/v1/buckets/default/models/iris:predict", bomb, Content_Encoding="gzip")
+    status, _, _ = platform.raw(
+        "POST", "/v1/buckets/default/models/iris:predict", bomb, Content_Encoding="gzip"
+    )
 
     assert status == 413
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "a b", ".hidden", "x" * 64, "a..b", "ü", "-a", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["..", "a/b", "a b", ".hidden", "x" * 64, "a..b", "ü", "-a", "a\n"]
+)
 def test_hostile_model_names_store_nothing(sw: Client, tmp_path: Path, name: str) -> None:
     with pytest.raises(errors.InvalidInput):
         names.check_id(name, "model")
@@ -149,11 +180,15 @@ def upload(platform: Platform, data: bytes, **described: Any) -> repository.Mode
         version = repository.ModelVersion(**described)
         parent = "buckets/default/models/bad"
         opened = stub.CreateUpload(
-            repository.CreateUploadRequest(parent=parent, model_version=version), metadata=metadata, timeout=10
+            repository.CreateUploadRequest(parent=parent, model_version=version),
+            metadata=metadata,
+            timeout=10,
         )
         pieces = [repository.UploadArtifactRequest(name=opened.name)]
         pieces[0].artifact.data = data
-        answer: repository.ModelVersion = stub.UploadArtifact(iter(pieces), metadata=metadata, timeout=20).model_version
+        answer: repository.ModelVersion = stub.UploadArtifact(
+            iter(pieces), metadata=metadata, timeout=20
+        ).model_version
         return answer
 
 
@@ -174,7 +209,9 @@ class Payload:
         return (Path.touch, (self.path,))
 
 
-def test_a_pickle_that_pretends_to_be_skops_is_refused_and_never_run(platform: Platform, tmp_path: Path) -> None:
+def test_a_pickle_that_pretends_to_be_skops_is_refused_and_never_run(
+    platform: Platform, tmp_path: Path
+) -> None:
     canary = tmp_path / "canary"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(grpc.RpcError) as caught:
@@ -192,10 +229,15 @@ def test_an_artifact_with_another_digest_is_refused_and_leaves_nothing(platform:
     assert platform.call("GET", "/v1/buckets/default/models/bad")[0] == 404
 
 
-def test_code_formats_need_their_own_permission_and_a_runtime_that_allows_them(platform: Platform) -> None:
+def test_code_formats_need_their_own_permission_and_a_runtime_that_allows_them(
+    platform: Platform,
+) -> None:
     from stellwerk.client import connect
 
-    with connect(platform.http, platform.token_for("editor")) as editor, pytest.raises(errors.NotPermitted):
+    with (
+        connect(platform.http, platform.token_for("editor")) as editor,
+        pytest.raises(errors.NotPermitted),
+    ):
         editor.models.put({"any": "object"}, "pickled", format="pickle", unsafe=True)
     with connect(platform.http, platform.token) as admin:
         admin.models.put({"any": "object"}, "pickled", format="pickle", unsafe=True)
@@ -211,5 +253,7 @@ def test_after_all_of_it_the_platform_is_well(platform: Platform, iris_stored: s
         return status == 200 and bool(answer["ready"])
 
     eventually(well, 20, "every service is ready")
-    status, _ = platform.call("POST", "/v1/buckets/default/models/iris:predict", {"instances": [[1, 2, 3, 4]]})
+    status, _ = platform.call(
+        "POST", "/v1/buckets/default/models/iris:predict", {"instances": [[1, 2, 3, 4]]}
+    )
     assert status == 200

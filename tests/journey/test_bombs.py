@@ -1,4 +1,6 @@
-"""Requests made to be expensive are refused quickly, in little memory, and their neighbours hardly notice."""
+"""Requests made to be expensive are refused quickly, in little memory, and their neighbours hardly
+notice.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Ending:
-    """How a request ended: its status, what gRPC says being told as HTTP says it, and after how many seconds."""
+    """How a request ended: its status, what gRPC says being told as HTTP says it, and after how
+    many seconds.
+    """
 
     status: int
     seconds: float
@@ -57,7 +61,9 @@ async def posted(rest: RestDoor, path: str, body: bytes, **headers: str) -> Endi
     return Ending(status, time.perf_counter() - began)
 
 
-async def called(platform: Platform, wire: GrpcDoor, method: str, body: bytes, **options: Any) -> Ending:
+async def called(
+    platform: Platform, wire: GrpcDoor, method: str, body: bytes, **options: Any
+) -> Ending:
     metadata = (("authorization", f"Bearer {platform.token}"), *options.pop("metadata", ()))
     began = time.perf_counter()
     try:
@@ -67,8 +73,12 @@ async def called(platform: Platform, wire: GrpcDoor, method: str, body: bytes, *
     return Ending(200, time.perf_counter() - began)
 
 
-async def refused(send: Callable[[], Awaitable[Ending]], statuses: set[int], seconds: float) -> None:
-    """Fails unless every try is refused with one of these statuses, and one of them in so many seconds."""
+async def refused(
+    send: Callable[[], Awaitable[Ending]], statuses: set[int], seconds: float
+) -> None:
+    """Fails unless every try is refused with one of these statuses, and one of them in so many
+    seconds.
+    """
     took: list[float] = []
     while not took or took[-1] > seconds:
         assert len(took) < TRIES, f"never refused in {seconds} s: {took}"
@@ -89,20 +99,27 @@ SQUEEZED = {
 }
 
 
-async def test_what_is_too_large_leaves_nothing_behind(platform: Platform, rest: RestDoor, wire: GrpcDoor) -> None:
-    # As large as may be, and of no use: a process keeps some of the memory that a message took, for the next one.
+async def test_what_is_too_large_leaves_nothing_behind(
+    platform: Platform, rest: RestDoor, wire: GrpcDoor
+) -> None:
+    # As large as may be, and of no use: a process keeps some of the memory that a message took, for
+    # the next one.
     await posted(rest, ROUTES[0], bytes(60 * MIB))
     await called(platform, wire, INFER, bytes(60 * MIB))
     await called(platform, wire, CREATE_BUCKET, bytes(60 * MIB))
     before = resident(platform)
     for path in ROUTES:
         for encoding, bomb in SQUEEZED.items():
-            await refused(lambda p=path, e=encoding, b=bomb: posted(rest, p, b, Content_Encoding=e), {413}, 2)
+            await refused(
+                lambda p=path, e=encoding, b=bomb: posted(rest, p, b, Content_Encoding=e), {413}, 2
+            )
         await refused(lambda p=path: posted(rest, p, bytes(66 * MIB)), {413}, 2)
     for method in (INFER, CREATE_BUCKET):
         zeros = bytes(100 * MIB)
         squeezed = {"compression": grpc.Compression.Gzip}
-        await refused(lambda m=method, z=zeros, s=squeezed: called(platform, wire, m, z, **s), {429}, 2)
+        await refused(
+            lambda m=method, z=zeros, s=squeezed: called(platform, wire, m, z, **s), {429}, 2
+        )
         await refused(lambda m=method: called(platform, wire, m, bytes(66 * MIB)), {429}, 2)
 
     assert resident(platform) - before < 50_000_000
@@ -134,13 +151,17 @@ JSON_BOMBS = {
     "deep": b"[" * 100_000,
     "deep objects": b'{"inputs":' * 100_000,
     "deep and closed": b"[" * 1000 + b"]" * 1000,
-    "millions of keys": b"{" + b",".join(b'"k%07d":0' % number for number in range(3_000_000)) + b"}",
+    "millions of keys": b"{"
+    + b",".join(b'"k%07d":0' % number for number in range(3_000_000))
+    + b"}",
     "millions of lists": b'{"inputs":[' + b"[]," * 20 * MIB + b"1]}",
     "millions of objects": b'{"inputs":[' + b"{}," * 20 * MIB + b"1]}",
     "millions of numbers": b'{"inputs":[' + b"1," * 30 * MIB + b"1]}",
     "a number of a million digits": b'{"inputs":' + b"9" * 1_000_000 + b"}",
     "a key of a megabyte": b'{"' + b"k" * MIB + b'":1}',
-    "a million dimensions": b'{"inputs":[{"name":"X","datatype":"FP64","shape":[' + b"9," * MIB + b'1],"data":[]}]}',
+    "a million dimensions": b'{"inputs":[{"name":"X","datatype":"FP64","shape":['
+    + b"9," * MIB
+    + b'1],"data":[]}]}',
 }
 
 
@@ -175,7 +196,9 @@ async def test_metadata_bombs(platform: Platform, rest: RestDoor, wire: GrpcDoor
     assert (await posted(rest, ROUTES[0], b"{}", X_Long="v" * 25_000)).status == 400
 
 
-async def test_neighbours_hardly_notice(platform: Platform, iris_stored: str, rest: RestDoor, wire: GrpcDoor) -> None:
+async def test_neighbours_hardly_notice(
+    platform: Platform, iris_stored: str, rest: RestDoor, wire: GrpcDoor
+) -> None:
     """Bombs of every kind one after another, and a caller beside them that asks all the time."""
 
     async def asks(count: int) -> float:

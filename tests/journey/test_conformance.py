@@ -8,7 +8,8 @@ from stellwerk.conformance import Options, Verdict, check
 from stellwerk.conformance.prepare import prepare
 from tests.journey.stack import Platform
 
-# What this platform does not have: numpy knows no BF16, and pickles, of which the decoupled one is, are not allowed.
+# What this platform does not have: numpy knows no BF16, and pickles, of which the decoupled one is,
+# are not allowed.
 ABSENT = {"conformance_echo_bf16", "conformance_count_up"}
 
 
@@ -18,7 +19,11 @@ def test_the_platform_conforms(platform: Platform) -> None:
 
     report = check(Options(platform.http, platform.grpc, platform.token))
 
-    failed = [f"{r.case.name}: {r.expected} <- {r.got}" for r in report.results if r.verdict is Verdict.FAIL]
+    failed = [
+        f"{r.case.name}: {r.expected} <- {r.got}"
+        for r in report.results
+        if r.verdict is Verdict.FAIL
+    ]
     assert failed == []
     reasons = {r.reason for r in report.results if r.verdict is Verdict.SKIP}
     assert reasons == {f"the server has no model {name}" for name in ABSENT}

@@ -1,4 +1,6 @@
-"""A caller's time is its own: it hears when it is over, whatever the model does, and nothing is begun for it then."""
+"""A caller's time is its own: it hears when it is over, whatever the model does, and nothing is
+begun for it then.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from tests.journey.stack import Platform, soon
 
 # A stall of the machine is not the platform's: what is promised must be seen once in so many tries.
 TRIES = 3
-# How a caller says that it waits for so many seconds: the call's deadline, or the protocol's parameter in microseconds.
+# How a caller says that it waits for so many seconds: the call's deadline, or the protocol's
+# parameter in microseconds.
 WAYS: dict[str, Callable[[float], dict[str, Any]]] = {
     "deadline": lambda seconds: {"deadline": seconds},
     "parameter": lambda seconds: {"timeout": round(seconds * 1e6)},
@@ -37,7 +40,9 @@ async def seen_once(measure: Callable[[], Awaitable[float]], least: float, most:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_timeout_of_200_ms_behind_a_busy_model_fires_within_250(door: Door, probe: Probe, way: str) -> None:
+async def test_a_timeout_of_200_ms_behind_a_busy_model_fires_within_250(
+    door: Door, probe: Probe, way: str
+) -> None:
     async def slowest_of_ten() -> float:
         asked = [door.infer(probe.name, [row(float(n))], **WAYS[way](0.2)) for n in range(10)]
         answers = await asyncio.gather(*asked)
@@ -50,10 +55,14 @@ async def test_a_timeout_of_200_ms_behind_a_busy_model_fires_within_250(door: Do
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_second_for_a_call_of_ten_ends_after_a_second(door: Door, probe: Probe, way: str) -> None:
+async def test_a_second_for_a_call_of_ten_ends_after_a_second(
+    door: Door, probe: Probe, way: str
+) -> None:
     async def told_after() -> float:
         gate, value = probe.new_gate(), 500.0
-        asked = asyncio.create_task(door.infer(probe.name, [row(value, gate=gate)], **WAYS[way](1.0)))
+        asked = asyncio.create_task(
+            door.infer(probe.name, [row(value, gate=gate)], **WAYS[way](1.0))
+        )
         await probe.reached(value)
         answer = await asked
         probe.open(gate)
@@ -65,7 +74,9 @@ async def test_a_second_for_a_call_of_ten_ends_after_a_second(door: Door, probe:
     await seen_once(told_after, 0.9, 1.25)
 
 
-async def test_whose_time_was_over_in_the_queue_is_never_worked_on(door: Door, probe: Probe) -> None:
+async def test_whose_time_was_over_in_the_queue_is_never_worked_on(
+    door: Door, probe: Probe
+) -> None:
     values = [700.0 + number for number in range(20)]
     async with probe.busy(door):
         late = [door.infer(probe.name, [row(value)], deadline=0.15) for value in values]
@@ -79,18 +90,30 @@ async def test_whose_time_was_over_in_the_queue_is_never_worked_on(door: Door, p
 
 def lines_of(platform: Platform, request_id: str) -> list[Mapping[str, Any]]:
     """What the services' logs say of a request."""
-    found = [line for line in platform.log_path.read_text().splitlines() if request_id in line and line.endswith("}")]
+    found = [
+        line
+        for line in platform.log_path.read_text().splitlines()
+        if request_id in line and line.endswith("}")
+    ]
     return [json.loads(line) for line in found]
 
 
-async def timeouts(platform: Platform, door: Door, probe: Probe, **given: Any) -> tuple[float, float]:
-    """The milliseconds that the router was given for a call, and those that the runtime was given."""
+async def timeouts(
+    platform: Platform, door: Door, probe: Probe, **given: Any
+) -> tuple[float, float]:
+    """The milliseconds that the router was given for a call, and those that the runtime was
+    given.
+    """
     request_id = f"hops-{uuid.uuid4().hex}"
     answer = await door.infer(probe.name, [row(1.0)], request_id=request_id, **given)
     assert answer.status == 200, answer.message
 
     def told() -> dict[str, float]:
-        return {line["event"]: line["timeout_ms"] for line in lines_of(platform, request_id) if "timeout_ms" in line}
+        return {
+            line["event"]: line["timeout_ms"]
+            for line in lines_of(platform, request_id)
+            if "timeout_ms" in line
+        }
 
     await soon(lambda: set(told()) == {"call", "model_called"}, 10, "both have logged it")
     return told()["call"], told()["model_called"]
@@ -106,7 +129,9 @@ async def test_less_is_left_at_every_hop(lab: Platform, door: Door, probe: Probe
     assert runtime > 4000
 
 
-async def test_a_call_that_names_no_deadline_has_one(lab: Platform, door: Door, probe: Probe) -> None:
+async def test_a_call_that_names_no_deadline_has_one(
+    lab: Platform, door: Door, probe: Probe
+) -> None:
     default = 30_000 if type(door).__name__ == "RestDoor" else 300_000
 
     router, runtime = await timeouts(lab, door, probe)

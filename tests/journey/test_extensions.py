@@ -1,4 +1,6 @@
-"""The extensions of the Open Inference Protocol on the running platform, as NVIDIA's client uses them, unmodified."""
+"""The extensions of the Open Inference Protocol on the running platform, as NVIDIA's client uses
+them, unmodified.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,13 @@ def seen(platform: Platform, stored: str) -> dict[str, Any]:
     """What the client got over HTTP and gRPC."""
     with connect(platform.http, platform.token) as client:
         client.runtime.model(MODEL).predict(ROWS)
-    command = [sys.executable, str(PROGRAM), platform.http.removeprefix("http://"), platform.grpc, MODEL]
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        platform.http.removeprefix("http://"),
+        platform.grpc,
+        MODEL,
+    ]
     environment = {**os.environ, "TOKEN": platform.token}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -85,7 +93,11 @@ def test_the_configuration_says_what_the_model_takes(seen: dict[str, Any], trans
     assert (config["name"], config["backend"]) == (MODEL, "skops")
     assert config["max_batch_size"] > 0
     (given,) = config["input"]
-    assert (given["name"], given["data_type"], [int(size) for size in given["dims"]]) == ("X", "TYPE_FP64", [4])
+    assert (given["name"], given["data_type"], [int(size) for size in given["dims"]]) == (
+        "X",
+        "TYPE_FP64",
+        [4],
+    )
 
 
 def test_settings_are_changed_and_come_back(seen: dict[str, Any]) -> None:
@@ -108,10 +120,14 @@ def test_refusals_say_what_is_wrong(seen: dict[str, Any]) -> None:
     codes["grpc"] = [f"StatusCode.{words[code]}" for code in codes["http"]]
 
     for transport, expected in codes.items():
-        assert [text.partition(": ")[0] for text in seen[transport]["refused"]] == expected, seen[transport]["refused"]
+        assert [text.partition(": ")[0] for text in seen[transport]["refused"]] == expected, seen[
+            transport
+        ]["refused"]
 
 
-def test_no_request_fails_while_its_model_is_let_go_again_and_again(platform: Platform, stored: str) -> None:
+def test_no_request_fails_while_its_model_is_let_go_again_and_again(
+    platform: Platform, stored: str
+) -> None:
     failed: list[str] = []
     stop = threading.Event()
 
@@ -167,6 +183,8 @@ def test_changes_of_settings_are_in_the_ledger(platform: Platform) -> None:
 
     def recorded() -> bool:
         _, answer = platform.call("GET", "/v1/audit/records?pageSize=200")
-        return any(r["method"].endswith("/LogSettings") and r["outcome"] == "OK" for r in answer["records"])
+        return any(
+            r["method"].endswith("/LogSettings") and r["outcome"] == "OK" for r in answer["records"]
+        )
 
     eventually(recorded, 10, "the change is recorded")

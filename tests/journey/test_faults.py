@@ -23,7 +23,9 @@ SERVICES = ["api_gateway", "router", "runtime-1", "repository", "controlplane"]
 
 def predicts(platform: Platform) -> bool:
     try:
-        status, answer = platform.call("POST", "/v1/buckets/default/models/iris:predict", {"instances": ROW})
+        status, answer = platform.call(
+            "POST", "/v1/buckets/default/models/iris:predict", {"instances": ROW}
+        )
     except OSError:
         return False
     return status == 200 and len(answer["predictions"]) == 1
@@ -43,7 +45,9 @@ def test_a_killed_service_comes_back_alone(platform: Platform, iris_stored: str,
     started = time.monotonic()
 
     eventually(lambda: platform.pids()[name] != killed, 10, f"{name} has a new process")
-    eventually(lambda: predicts(platform), 10 - (time.monotonic() - started), "predictions flow again")
+    eventually(
+        lambda: predicts(platform), 10 - (time.monotonic() - started), "predictions flow again"
+    )
     after = platform.pids()
     assert {key for key in before if before[key] != after[key]} == {name}
     eventually(lambda: ready(platform), 40, "everything is ready again")
@@ -57,7 +61,9 @@ def ready(platform: Platform) -> bool:
     return status == 200 and bool(answer["ready"]) and len(answer["runtimes"]) == 2
 
 
-async def test_no_call_hangs_when_a_runtime_is_killed_in_flight(platform: Platform, slow_model: str) -> None:
+async def test_no_call_hangs_when_a_runtime_is_killed_in_flight(
+    platform: Platform, slow_model: str
+) -> None:
     calls, deadline = 200, 20.0
     async with connect_async(f"grpc://{platform.grpc}", platform.token, timeout=deadline) as client:
         model = client.runtime.model(slow_model)
@@ -97,7 +103,9 @@ def serving_runtime(platform: Platform, model: str) -> str:
 
 @pytest.fixture(scope="session")
 def slow_model(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Doubles its input after forty useless matrix products: enough work that 200 calls are in flight for a while."""
+    """Doubles its input after forty useless matrix products: enough work that 200 calls are in
+    flight for a while.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -130,7 +138,9 @@ def slow_model(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> 
     return "slow"
 
 
-def test_a_frozen_runtime_is_left_out_and_comes_back(platform: Platform, sw: Client, iris_stored: str) -> None:
+def test_a_frozen_runtime_is_left_out_and_comes_back(
+    platform: Platform, sw: Client, iris_stored: str
+) -> None:
     sw.runtime.model("iris").predict(ROW)
     frozen = serving_runtime(platform, "iris")
     pid = platform.pids()[frozen]
@@ -155,7 +165,10 @@ def names(platform: Platform) -> list[str]:
 
 
 def usable(platform: Platform, name: str) -> bool:
-    return any(r["name"] == f"runtimes/{name}" and not r["stale"] and not r["draining"] for r in runtimes(platform))
+    return any(
+        r["name"] == f"runtimes/{name}" and not r["stale"] and not r["draining"]
+        for r in runtimes(platform)
+    )
 
 
 def test_a_crashed_runtime_leaves_the_fleet_within_five_seconds(platform: Platform) -> None:
@@ -169,7 +182,11 @@ def test_a_crashed_runtime_leaves_the_fleet_within_five_seconds(platform: Platfo
 
 def test_no_secret_is_in_the_logs(platform: Platform) -> None:
     log = platform.log_path.read_text()
-    secrets = [path.read_text().strip() for path in Path(platform.data_dir / "secrets").rglob("*") if path.is_file()]
+    secrets = [
+        path.read_text().strip()
+        for path in Path(platform.data_dir / "secrets").rglob("*")
+        if path.is_file()
+    ]
 
     secrets = [secret for secret in secrets if len(secret) >= 32]
     assert secrets

@@ -1,4 +1,6 @@
-"""Tensors that lie are their sender's mistake: refused with INVALID_ARGUMENT, and the runtime has not felt a thing."""
+"""Tensors that lie are their sender's mistake: refused with INVALID_ARGUMENT, and the runtime has
+not felt a thing.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,15 @@ def unmoved(platform: Platform, carrier: str, stub: Any) -> Iterator[None]:
     before = platform.pids()
     yield
     status, answer = platform.call("POST", PATH, lies.plain())
-    assert (status, answer["outputs"][0]["data"], answer["outputs"][1]["data"]) == (200, [1, 2], ["a"])
-    assert stub.ModelInfer(lies.raw(), metadata=bearer(platform), timeout=20).raw_output_contents[1] == b"\1\0\0\0a"
+    assert (status, answer["outputs"][0]["data"], answer["outputs"][1]["data"]) == (
+        200,
+        [1, 2],
+        ["a"],
+    )
+    assert (
+        stub.ModelInfer(lies.raw(), metadata=bearer(platform), timeout=20).raw_output_contents[1]
+        == b"\1\0\0\0a"
+    )
     assert platform.pids() == before
 
 
@@ -79,6 +88,8 @@ def test_the_truth_is_answered(platform: Platform, carrier: str, stub: Any, make
 @pytest.mark.usefixtures("unmoved")
 def test_what_is_no_message_at_all(platform: Platform, data: bytes) -> None:
     with grpc.insecure_channel(platform.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(data, metadata=bearer(platform), timeout=20)
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(
+            data, metadata=bearer(platform), timeout=20
+        )
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

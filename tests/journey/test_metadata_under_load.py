@@ -1,4 +1,6 @@
-"""Metadata is answered while every slot works as hard as it can: models compute beside the services, never in them."""
+"""Metadata is answered while every slot works as hard as it can: models compute beside the
+services, never in them.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,18 @@ TRIES = 3
 
 
 def burner() -> Any:
-    """A model that multiplies matrices for as many seconds as its input says; its class travels with it."""
+    """A model that multiplies matrices for as many seconds as its input says; its class travels
+    with it.
+    """
 
     class Burner(BaseEstimator):  # type: ignore[misc]
         n_features_in_ = 1
 
         def predict(self, X: Any) -> Any:
-            until, matrix = time.monotonic() + float(X[0, 0]), np.random.default_rng(1).random((400, 400))
+            until, matrix = (
+                time.monotonic() + float(X[0, 0]),
+                np.random.default_rng(1).random((400, 400)),
+            )
             while time.monotonic() < until:
                 matrix = matrix @ matrix
                 matrix /= matrix.max()
@@ -42,14 +49,21 @@ def burner() -> Any:
 def burning(lab: Platform) -> str:
     with connect(lab.http, lab.token) as client:
         client.models.put(
-            burner(), MODEL, format="pickle", unsafe=True, example=np.array([[0.01]]), options={"batching": "off"}
+            burner(),
+            MODEL,
+            format="pickle",
+            unsafe=True,
+            example=np.array([[0.01]]),
+            options={"batching": "off"},
         )
         client.runtime.model(MODEL).predict(np.array([[0.01]]))
     return MODEL
 
 
 async def slow_ones(rest: RestDoor) -> float:
-    """Asks so many times a second, answered or not; the seconds within which 99 of 100 were answered."""
+    """Asks so many times a second, answered or not; the seconds within which 99 of 100 were
+    answered.
+    """
 
     loop = asyncio.get_running_loop()
 
@@ -75,7 +89,11 @@ async def test_metadata_hardly_waits_for_models(lab: Platform, burning: str) -> 
             assert len(found) < TRIES, f"seconds quiet and under load: {found}"
             quiet = await slow_ones(rest)
             busy = [asyncio.create_task(rest.infer(MODEL, [[BUSY_SECONDS]])) for _ in range(SLOTS)]
-            await soon(lambda: lab.metric("stellwerk_in_flight", f"default/{MODEL}/1/any") == SLOTS, 5, "it computes")
+            await soon(
+                lambda: lab.metric("stellwerk_in_flight", f"default/{MODEL}/1/any") == SLOTS,
+                5,
+                "it computes",
+            )
             loaded = await slow_ones(rest)
             assert not any(task.done() for task in busy), "the slots were busy all the time"
             assert {answer.status for answer in await asyncio.gather(*busy)} == {200}

@@ -1,4 +1,6 @@
-"""Store, call and manage models of each format, through the SDK over REST and gRPC, over both brokers."""
+"""Store, call and manage models of each format, through the SDK over REST and gRPC, over both
+brokers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from stellwerk.client import Client, errors
 from tests.journey.stack import eventually
 
 
-def test_a_pipeline_answers_as_it_does_at_home(sw: Client, iris: tuple[Any, Any, Any], iris_stored: str) -> None:
+def test_a_pipeline_answers_as_it_does_at_home(
+    sw: Client, iris: tuple[Any, Any, Any], iris_stored: str
+) -> None:
     model, X, y = iris
     remote = sw.runtime.model("iris")
 
@@ -29,7 +33,9 @@ def test_a_transformer_keeps_its_shape(sw: Client, iris: tuple[Any, Any, Any]) -
     scaler = model[0]
     sw.models.put(scaler, "scaler", example=X[:2])
 
-    np.testing.assert_allclose(sw.runtime.model("scaler").transform(X[:7]), scaler.transform(X[:7]), atol=1e-9)
+    np.testing.assert_allclose(
+        sw.runtime.model("scaler").transform(X[:7]), scaler.transform(X[:7]), atol=1e-9
+    )
 
 
 def test_frames_with_text_and_numbers_are_understood(sw: Client) -> None:
@@ -47,7 +53,9 @@ def test_frames_with_text_and_numbers_are_understood(sw: Client) -> None:
 
     answer = sw.runtime.model("cities").predict(frame)
 
-    assert [text.decode() if isinstance(text, bytes) else text for text in answer] == list(model.predict(frame))
+    assert [text.decode() if isinstance(text, bytes) else text for text in answer] == list(
+        model.predict(frame)
+    )
 
 
 def test_a_torch_module_answers_as_it_does_at_home(sw: Client) -> None:
@@ -78,7 +86,9 @@ def test_an_onnx_model_answers_as_it_does_at_home(sw: Client, iris: tuple[Any, A
     np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-5)
 
 
-def test_versions_are_numbered_and_aliases_move_by_compare_and_set(sw: Client, iris: tuple[Any, Any, Any]) -> None:
+def test_versions_are_numbered_and_aliases_move_by_compare_and_set(
+    sw: Client, iris: tuple[Any, Any, Any]
+) -> None:
     model, X, _ = iris
     name = f"numbered-{id(sw)}"
     first, second = (sw.models.put(model, name, example=X[:2]) for _ in range(2))
@@ -89,7 +99,11 @@ def test_versions_are_numbered_and_aliases_move_by_compare_and_set(sw: Client, i
     assert sw.runtime.model(name).call(X[:1]).model_version == second.name
     sw.models.promote(name, 2, alias="production")
     moved = sw.runtime.model(name, alias="production")
-    eventually(lambda: moved.call(X[:1]).model_version == second.name, 1, "the alias answers with its new version")
+    eventually(
+        lambda: moved.call(X[:1]).model_version == second.name,
+        1,
+        "the alias answers with its new version",
+    )
 
     assert [version.version for version in sw.models.versions(name)] == [2, 1]
     with pytest.raises(errors.NotReady):
@@ -99,7 +113,9 @@ def test_versions_are_numbered_and_aliases_move_by_compare_and_set(sw: Client, i
         sw.models.info(name)
 
 
-def test_an_artifact_comes_back_byte_for_byte(sw: Client, tmp_path: Path, iris: tuple[Any, Any, Any]) -> None:
+def test_an_artifact_comes_back_byte_for_byte(
+    sw: Client, tmp_path: Path, iris: tuple[Any, Any, Any]
+) -> None:
     import hashlib
 
     model, X, _ = iris

@@ -1,4 +1,6 @@
-"""A new version takes over while callers predict: nobody's call fails, and every answer says which version gave it."""
+"""A new version takes over while callers predict: nobody's call fails, and every answer says which
+version gave it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Callers:
 
     def __init__(self, doors: list[Door], model: str, deadline: float = 20.0) -> None:
         self._asking, self.heard, self._deadline = True, list[Heard](), deadline
-        self._tasks = [asyncio.create_task(self._ask(door, model)) for door in doors for _ in range(CALLERS)]
+        self._tasks = [
+            asyncio.create_task(self._ask(door, model)) for door in doors for _ in range(CALLERS)
+        ]
 
     async def _ask(self, door: Door, model: str) -> None:
         while self._asking:
@@ -93,11 +97,15 @@ async def test_a_new_version_takes_over_without_a_failed_call(platform: Platform
     for version in ("2", "3"):
         first = min(one.heard for one in heard if one.answer.version == version)
         after = {one.answer.version for one in heard if one.sent > first}
-        assert min(after) >= version, "who asks after the first answer of a version gets no older one"
+        assert min(after) >= version, (
+            "who asks after the first answer of a version gets no older one"
+        )
 
 
 def slow_to_load(constant: float, seconds: float) -> Any:
-    """A model that answers nothing but this and takes so long to load; its class travels with it."""
+    """A model that answers nothing but this and takes so long to load; its class travels with
+    it.
+    """
 
     class Slow(BaseEstimator):  # type: ignore[misc]
         n_features_in_ = 1
@@ -119,7 +127,9 @@ async def test_a_version_that_loads_slowly_keeps_nobody_waiting(lab: Platform) -
 
     def store_slow(constant: float, seconds: float) -> None:
         with connect(lab.http, lab.token) as client:
-            client.models.put(slow_to_load(constant, seconds), name, format="pickle", unsafe=True, example=example)
+            client.models.put(
+                slow_to_load(constant, seconds), name, format="pickle", unsafe=True, example=example
+            )
 
     await asyncio.to_thread(store_slow, 1.0, 0.0)
     async with door_of(lab, "rest") as rest, door_of(lab, "grpc") as wire:

@@ -1,4 +1,6 @@
-"""More is asked than can be done: what waits is bounded and in order, the rest is told at once when to come again."""
+"""More is asked than can be done: what waits is bounded and in order, the rest is told at once when
+to come again.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ async def test_three_times_the_bound_at_once(door: Door, lab: Platform, bounded:
         assert counted == len(told)
     answers = await asyncio.gather(*asked)
 
-    finished = {value for value, answer in zip(values, answers, strict=True) if answer.values == [2 * value]}
+    finished = {
+        value for value, answer in zip(values, answers, strict=True) if answer.values == [2 * value]
+    }
     assert len(finished) == accepted
     assert finished == set(values) & set(bounded.seen()), "what was refused is not worked on"
 
@@ -78,7 +82,11 @@ async def test_a_refusal_is_heard_at_once(door: Door, bounded: Probe) -> None:
         tries: list[float] = []
         while not tries or tries[-1] > 0.05:
             assert len(tries) < TRIES, f"99 of 100 refusals took up to {tries} seconds"
-            answers = [answer for some in await asyncio.gather(*[refused(50) for _ in range(4)]) for answer in some]
+            answers = [
+                answer
+                for some in await asyncio.gather(*[refused(50) for _ in range(4)])
+                for answer in some
+            ]
             assert {answer.status for answer in answers} == {429}
             tries.append(percentile(answers, 0.99))
     assert {answer.status for answer in await asyncio.gather(*full)} == {200, 429}
@@ -86,14 +94,18 @@ async def test_a_refusal_is_heard_at_once(door: Door, bounded: Probe) -> None:
 
 async def test_the_urgent_go_before_the_others(door: Door, lab: Platform, tmp_path: Path) -> None:
     name = f"urgent-{type(door).__name__.lower()}"
-    probe = Probe(lab, tmp_path, name, options=ALONE, serving={"priority_levels": 2, "default_priority": 2})
+    probe = Probe(
+        lab, tmp_path, name, options=ALONE, serving={"priority_levels": 2, "default_priority": 2}
+    )
     urgent, backlog = 1.0, [100.0 + number for number in range(40)]
     async with probe.busy(door):
         held = waiting(lab, probe)
         asked = [asyncio.create_task(door.infer(probe.name, [row(value)])) for value in backlog]
         await soon(lambda: waiting(lab, probe) == held + len(backlog), 10, "the backlog waits")
         asked.append(asyncio.create_task(door.infer(probe.name, [row(urgent)], priority=1)))
-        await soon(lambda: waiting(lab, probe) == held + len(backlog) + 1, 10, "the urgent call waits too")
+        await soon(
+            lambda: waiting(lab, probe) == held + len(backlog) + 1, 10, "the urgent call waits too"
+        )
     answers = await asyncio.gather(*asked)
 
     assert {answer.status for answer in answers} == {200}
@@ -112,14 +124,19 @@ async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, 
     crowd, own = GrpcDoor(lab), RestDoor(lab) if kind == "rest" else GrpcDoor(lab)
 
     async def one_by_one() -> float:
-        asked = [await own.infer(probe.name, [row(1.0, seconds=WORK)], token=modest) for _ in range(PROBES)]
+        asked = [
+            await own.infer(probe.name, [row(1.0, seconds=WORK)], token=modest)
+            for _ in range(PROBES)
+        ]
         assert {answer.status for answer in asked} == {200}, asked
         return percentile(asked, 0.95)
 
     alone = await one_by_one()
     async with probe.busy(own):
         asked = [
-            asyncio.create_task(crowd.infer(probe.name, [row(2.0, seconds=WORK)], token=greedy, deadline=90))
+            asyncio.create_task(
+                crowd.infer(probe.name, [row(2.0, seconds=WORK)], token=greedy, deadline=90)
+            )
             for _ in range(BACKLOG)
         ]
         await soon(lambda: waiting(lab, probe) >= BACKLOG, 20, "the backlog waits")
@@ -128,7 +145,9 @@ async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, 
         while not beside or beside[-1] > 2 * alone + WORK:
             assert len(beside) < TRIES, f"{beside} beside a backlog, {alone} alone"
             beside.append(await one_by_one())
-        assert lab.metric("stellwerk_queued", probe.key) > BACKLOG / 4, "the backlog was there all the time"
+        assert lab.metric("stellwerk_queued", probe.key) > BACKLOG / 4, (
+            "the backlog was there all the time"
+        )
     finally:
         for task in asked:
             task.cancel()

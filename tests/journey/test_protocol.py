@@ -22,9 +22,19 @@ ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 def seen_by_triton(platform: Platform, iris_stored: str) -> dict[str, Any]:
     """What NVIDIA's client, unmodified, got over HTTP and gRPC."""
     program = Path(__file__).with_name("triton_client.py")
-    command = [sys.executable, str(program), platform.http.removeprefix("http://"), platform.grpc, "iris"]
+    command = [
+        sys.executable,
+        str(program),
+        platform.http.removeprefix("http://"),
+        platform.grpc,
+        "iris",
+    ]
     done = subprocess.run(
-        command, env={**os.environ, "TOKEN": platform.token}, capture_output=True, text=True, timeout=90
+        command,
+        env={**os.environ, "TOKEN": platform.token},
+        capture_output=True,
+        text=True,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -37,7 +47,12 @@ def test_tritonclient_works_unchanged(
 ) -> None:
     seen = seen_by_triton[transport]
 
-    assert (seen["live"], seen["ready"], seen["model_ready"], seen["unknown_ready"]) == (True, True, True, False)
+    assert (seen["live"], seen["ready"], seen["model_ready"], seen["unknown_ready"]) == (
+        True,
+        True,
+        True,
+        False,
+    )
     assert seen["server"] == "stellwerk"
     assert seen["model"]["name"] == "iris"
     assert seen["model"]["inputs"][0]["name"] == "X"
@@ -48,7 +63,9 @@ def test_tritonclient_works_unchanged(
     assert int(seen["version"]) >= 1
 
 
-def test_tritonclients_own_defaults_work(seen_by_triton: dict[str, Any], iris: tuple[Any, Any, Any]) -> None:
+def test_tritonclients_own_defaults_work(
+    seen_by_triton: dict[str, Any], iris: tuple[Any, Any, Any]
+) -> None:
     expected = iris[0].predict(np.array(ROWS)).tolist()
 
     seen = seen_by_triton["http_defaults"]
@@ -85,7 +102,9 @@ def curl(platform: Platform, path: str, *arguments: str) -> tuple[int, Any]:
     return int(code), json.loads(body)
 
 
-def test_curl_does_the_same(platform: Platform, iris_stored: str, iris: tuple[Any, Any, Any]) -> None:
+def test_curl_does_the_same(
+    platform: Platform, iris_stored: str, iris: tuple[Any, Any, Any]
+) -> None:
     expected = iris[0].predict(np.array(ROWS)).tolist()
 
     assert curl(platform, "/v2")[1]["name"] == "stellwerk"
@@ -93,15 +112,23 @@ def test_curl_does_the_same(platform: Platform, iris_stored: str, iris: tuple[An
     assert curl(platform, "/v2/models/iris")[1]["inputs"][0]["shape"] == [-1, 4]
     assert curl(platform, "/v2/models/iris/ready")[0] == 200
     tensor = {"name": "X", "shape": [2, 4], "datatype": "FP64", "data": ROWS}
-    for path in ("/v2/models/iris/infer", "/v2/models/iris/versions/1/infer", "/v2/models/default:iris/infer"):
+    for path in (
+        "/v2/models/iris/infer",
+        "/v2/models/iris/versions/1/infer",
+        "/v2/models/default:iris/infer",
+    ):
         status, answer = curl(platform, path, "-d", json.dumps({"inputs": [tensor]}))
         assert status == 200, answer
         assert answer["outputs"][0]["data"] == expected
-    status, answer = curl(platform, "/v1/buckets/default/models/iris:predict", "-d", json.dumps({"instances": ROWS}))
+    status, answer = curl(
+        platform, "/v1/buckets/default/models/iris:predict", "-d", json.dumps({"instances": ROWS})
+    )
     assert (status, answer["predictions"]) == (200, expected)
 
 
-def test_other_methods_keep_their_shape(platform: Platform, iris_stored: str, iris: tuple[Any, Any, Any]) -> None:
+def test_other_methods_keep_their_shape(
+    platform: Platform, iris_stored: str, iris: tuple[Any, Any, Any]
+) -> None:
     tensor = {"name": "X", "shape": [2, 4], "datatype": "FP64", "data": ROWS}
     body = {"parameters": {"method": "predict_proba"}, "inputs": [tensor]}
 
@@ -118,14 +145,20 @@ def test_a_compressed_request_and_answer(platform: Platform, iris_stored: str) -
 
     body = gzip.compress(json.dumps({"instances": ROWS * 500}).encode())
     status, headers, data = platform.raw(
-        "POST", "/v1/buckets/default/models/iris:predict", body, Content_Encoding="gzip", Accept_Encoding="gzip"
+        "POST",
+        "/v1/buckets/default/models/iris:predict",
+        body,
+        Content_Encoding="gzip",
+        Accept_Encoding="gzip",
     )
 
     assert (status, headers["content-encoding"]) == (200, "gzip")
     assert len(json.loads(gzip.decompress(data))["predictions"]) == 1000
 
 
-def test_a_request_id_is_kept_and_found_in_every_services_log(platform: Platform, iris_stored: str) -> None:
+def test_a_request_id_is_kept_and_found_in_every_services_log(
+    platform: Platform, iris_stored: str
+) -> None:
     body = json.dumps({"instances": ROWS}).encode()
     _, headers, _ = platform.raw(
         "POST", "/v1/buckets/default/models/iris:predict", body, X_Request_Id="find-me-again-17"
@@ -133,13 +166,23 @@ def test_a_request_id_is_kept_and_found_in_every_services_log(platform: Platform
 
     assert headers["x-request-id"] == "find-me-again-17"
     everyone = {"api_gateway", "router", "runtime"}
-    eventually(lambda: everyone <= services_that_say(platform, "find-me-again-17"), 5, "each logged it")
+    eventually(
+        lambda: everyone <= services_that_say(platform, "find-me-again-17"), 5, "each logged it"
+    )
 
 
 def services_that_say(platform: Platform, text: str) -> set[str]:
-    lines = [line for line in platform.log_path.read_text().splitlines() if text in line and line.endswith("}")]
+    lines = [
+        line
+        for line in platform.log_path.read_text().splitlines()
+        if text in line and line.endswith("}")
+    ]
     events = [json.loads(line) for line in lines]
-    return {event["service"] for event in events if text in (event.get("request_id"), *event.get("requests", ()))}
+    return {
+        event["service"]
+        for event in events
+        if text in (event.get("request_id"), *event.get("requests", ()))
+    }
 
 
 def test_the_openapi_document_is_served_and_names_every_route(platform: Platform) -> None:

@@ -1,4 +1,6 @@
-"""One trace follows a prediction from the gateway over the broker to the runtime, when a collector is configured."""
+"""One trace follows a prediction from the gateway over the broker to the runtime, when a collector
+is configured.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mi
 
     def Export(self, request: Any, _: Any) -> Any:
         for resource in request.resource_spans:
-            service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+            service = next(
+                a.value.string_value
+                for a in resource.resource.attributes
+                if a.key == "service.name"
+            )
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
@@ -53,13 +59,17 @@ def test_a_trace_crosses_the_broker(
 ) -> None:
     kept, endpoint = collector
     options = ["--otel-endpoint", endpoint]
-    platform = Platform(tmp_path_factory.mktemp("traced"), broker=rabbitmq, runtimes=1, options=options)
+    platform = Platform(
+        tmp_path_factory.mktemp("traced"), broker=rabbitmq, runtimes=1, options=options
+    )
     try:
         with connect(platform.http, platform.token) as client:
             client.models.put(iris[0], "iris", example=iris[1][:2])
         body = json.dumps({"instances": [[5.1, 3.5, 1.4, 0.2]]}).encode()
         parent = f"00-{TRACE}-b7ad6b7169203331-01"
-        status, _, data = platform.raw("POST", "/v1/buckets/default/models/iris:predict", body, Traceparent=parent)
+        status, _, data = platform.raw(
+            "POST", "/v1/buckets/default/models/iris:predict", body, Traceparent=parent
+        )
         assert status == 200, data
 
         def ours() -> dict[str, tuple[str, str]]:

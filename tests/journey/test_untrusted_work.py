@@ -73,13 +73,17 @@ class Intruder:
 
     async def send(self, body: bytes) -> None:
         queue = topology.inference_queue(self._key).name
-        await self._broker.publish(queue, Message(body, reply_to=self._replies.name, expiration_ms=20_000))
+        await self._broker.publish(
+            queue, Message(body, reply_to=self._replies.name, expiration_ms=20_000)
+        )
 
     async def ask(self, **items: work_pb2.WorkItem) -> dict[str, work_pb2.WorkReply]:
         """The replies to items that travel together, by id."""
         for name, item in items.items():
             item.id = name
-        await self.send(work_pb2.WorkEnvelope(key=self._key, items=items.values()).SerializeToString())
+        await self.send(
+            work_pb2.WorkEnvelope(key=self._key, items=items.values()).SerializeToString()
+        )
         await eventually(lambda: items.keys() <= self.heard.keys())
         return {name: self.heard[name] for name in items}
 
@@ -89,19 +93,28 @@ def honest() -> work_pb2.WorkItem:
 
 
 def is_right(reply: work_pb2.WorkReply) -> bool:
-    return [output.data for output in reply.outputs] == [honest().inputs[0].data, honest().inputs[1].data]
+    return [output.data for output in reply.outputs] == [
+        honest().inputs[0].data,
+        honest().inputs[1].data,
+    ]
 
 
 @pytest.fixture
 def key(platform: Platform, carrier: str) -> str:
     """What the model's queue is named after; it is served."""
     with connect(platform.http, platform.token) as client:
-        client.runtime.model(carrier).call({"numbers": np.array([[1, 2]], np.int32), "words": np.array(["a"])})
+        client.runtime.model(carrier).call(
+            {"numbers": np.array([[1, 2]], np.int32), "words": np.array(["a"])}
+        )
         return topology.serving_key(client.models.describe(carrier).name, Requirements())
 
 
 async def test_lies_in_one_message_with_honest_work(platform: Platform, key: str) -> None:
-    wrong = {name: lies.as_work(request) for name, request in lies.over_grpc().items() if name.startswith("raw, ")}
+    wrong = {
+        name: lies.as_work(request)
+        for name, request in lies.over_grpc().items()
+        if name.startswith("raw, ")
+    }
     # To ask twice for an output is no lie about a tensor; the runtime answers it.
     for name in ("raw, entry twice", "raw, output twice"):
         del wrong[name]

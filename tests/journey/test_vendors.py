@@ -1,4 +1,6 @@
-"""Clients of other vendors, unmodified and in their own environments, against the running platform."""
+"""Clients of other vendors, unmodified and in their own environments, against the running
+platform.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ def run(vendor: str, command: str, *arguments: str, token: str) -> str:
     program = VENVS / vendor / "bin" / command
     assert program.exists(), f"there is no {program}; run tools/install_vendors.sh"
     done = subprocess.run(
-        [str(program), *arguments], env={**os.environ, "TOKEN": token}, capture_output=True, text=True, timeout=90
+        [str(program), *arguments],
+        env={**os.environ, "TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=90,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
@@ -33,7 +39,9 @@ def run(vendor: str, command: str, *arguments: str, token: str) -> str:
 @pytest.fixture(scope="module")
 def seen_by_kserve(platform: Platform, iris_stored: str) -> dict[str, Any]:
     program = str(PROGRAMS / "kserve_client.py")
-    output = run("kserve", "python", program, platform.http, platform.grpc, "iris", token=platform.token)
+    output = run(
+        "kserve", "python", program, platform.http, platform.grpc, "iris", token=platform.token
+    )
     seen: dict[str, Any] = json.loads(output.splitlines()[-1])
     return seen
 
@@ -53,12 +61,20 @@ def test_kserve_clients_work_unchanged(
 
 @pytest.mark.parametrize("form", [[], ["--binary-data"]], ids=["json", "binary"])
 def test_mlserver_infer_works_unchanged(
-    platform: Platform, iris_stored: str, iris: tuple[Any, Any, Any], tmp_path: Path, form: list[str]
+    platform: Platform,
+    iris_stored: str,
+    iris: tuple[Any, Any, Any],
+    tmp_path: Path,
+    form: list[str],
 ) -> None:
     asked, answered = tmp_path / "asked.jsonl", tmp_path / "answered.jsonl"
     rows = np.array(ROWS * 5)
-    tensors = [{"name": "X", "shape": [1, 4], "datatype": "FP64", "data": row.tolist()} for row in rows]
-    asked.write_text("".join(json.dumps({"id": str(n), "inputs": [t]}) + "\n" for n, t in enumerate(tensors)))
+    tensors = [
+        {"name": "X", "shape": [1, 4], "datatype": "FP64", "data": row.tolist()} for row in rows
+    ]
+    asked.write_text(
+        "".join(json.dumps({"id": str(n), "inputs": [t]}) + "\n" for n, t in enumerate(tensors))
+    )
     address = platform.http.removeprefix("http://")
 
     run(
@@ -67,5 +83,7 @@ def test_mlserver_infer_works_unchanged(
     )  # fmt: skip
 
     answers = [json.loads(line) for line in answered.read_text().splitlines()]
-    by_index = {answer["parameters"]["batch_index"]: answer["outputs"][0]["data"] for answer in answers}
+    by_index = {
+        answer["parameters"]["batch_index"]: answer["outputs"][0]["data"] for answer in answers
+    }
     assert [by_index[n] for n in range(10)] == [[label] for label in iris[0].predict(rows).tolist()]

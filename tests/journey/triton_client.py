@@ -1,6 +1,8 @@
-"""What a user of NVIDIA's client does, run as a program: its messages cannot live beside ours in one process.
+"""What a user of NVIDIA's client does, run as a program: its messages cannot live beside ours in
+one process.
 
-Usage: triton_client.py HTTP_ADDRESS GRPC_ADDRESS MODEL, with the token in TOKEN; prints one JSON object.
+Usage: triton_client.py HTTP_ADDRESS GRPC_ADDRESS MODEL, with the token in TOKEN; prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def over_grpc(address: str, model: str, headers: dict[str, str]) -> dict[str, An
 
 
 def binary_over_http(address: str, model: str, headers: dict[str, str]) -> dict[str, Any]:
-    """The client's own defaults: inputs and outputs in binary; and its way of asking in the background."""
+    """The client's own defaults: inputs and outputs in binary; and its way of asking in the
+    background.
+    """
     import tritonclient.http as http
 
     client = http.InferenceServerClient(address, concurrency=4)
@@ -87,19 +91,28 @@ def many_over_grpc(address: str, model: str, headers: dict[str, str]) -> dict[st
     given = grpc.InferInput("X", [2, 4], "FP64").set_data_from_numpy(ROWS)
     arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
     for _ in range(8):
-        client.async_infer(model, [given], lambda result, error: arrived.put((result, error)), headers=headers)
+        client.async_infer(
+            model, [given], lambda result, error: arrived.put((result, error)), headers=headers
+        )
     in_background = [arrived.get(timeout=30) for _ in range(8)]
 
     client.start_stream(lambda result, error: arrived.put((result, error)), headers=headers)
     for number in range(6):
-        client.async_stream_infer("nobody" if number == 2 else model, [given], request_id=str(number))
+        client.async_stream_infer(
+            "nobody" if number == 2 else model, [given], request_id=str(number)
+        )
     on_stream = [arrived.get(timeout=30) for _ in range(6)]
     client.stop_stream()
     answered = [result for result, error in on_stream if error is None]
     return {
         "async": [result.as_numpy("predict").tolist() for result, _ in in_background],
-        "stream": {result.get_response().id: result.as_numpy("predict").tolist() for result in answered},
-        "final": [result.get_response().parameters["triton_final_response"].bool_param for result in answered],
+        "stream": {
+            result.get_response().id: result.as_numpy("predict").tolist() for result in answered
+        },
+        "final": [
+            result.get_response().parameters["triton_final_response"].bool_param
+            for result in answered
+        ],
         "stream_errors": [str(error) for _, error in on_stream if error is not None],
     }
 
@@ -109,7 +122,10 @@ def without_token(http_address: str, grpc_address: str, model: str) -> list[str]
     import tritonclient.http as http
 
     seen = []
-    for client in (http.InferenceServerClient(http_address), grpc.InferenceServerClient(grpc_address)):
+    for client in (
+        http.InferenceServerClient(http_address),
+        grpc.InferenceServerClient(grpc_address),
+    ):
         try:
             client.get_model_metadata(model)
         except Exception as exc:

@@ -1,6 +1,7 @@
 """What a user of KServe's client does, run in its own environment.
 
-Usage: kserve_client.py HTTP_URL GRPC_ADDRESS MODEL, with the token in TOKEN; prints one JSON object.
+Usage: kserve_client.py HTTP_URL GRPC_ADDRESS MODEL, with the token in TOKEN; prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ async def over_grpc(address: str, model: str, token: str) -> dict[str, Any]:
 
 async def main(url: str, address: str, model: str) -> None:
     token = os.environ["TOKEN"]
-    seen = {"rest": await over_rest(url, model, token), "grpc": await over_grpc(address, model, token)}
+    seen = {
+        "rest": await over_rest(url, model, token),
+        "grpc": await over_grpc(address, model, token),
+    }
     print(json.dumps(seen))
 
 

@@ -1,4 +1,6 @@
-"""The error vocabulary: each class is told apart by code and reason, and crosses the broker as itself."""
+"""The error vocabulary: each class is told apart by code and reason, and crosses the broker as
+itself.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ def test_every_error_crosses_the_broker_as_itself(cls: type[ServiceError]) -> No
     back = errors.from_work_error(carried)
 
     assert type(back) is cls
-    assert (back.message, back.metadata, back.retry_after) == ("say what to do", {"model": "m", "count": "3"}, 1234)
+    assert (back.message, back.metadata, back.retry_after) == (
+        "say what to do",
+        {"model": "m", "count": "3"},
+        1234,
+    )
 
 
 def test_no_two_classes_share_a_reason() -> None:
@@ -30,7 +36,9 @@ def test_no_two_classes_share_a_reason() -> None:
     assert len(set(reasons)) == len(reasons)
 
 
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+)
 def test_every_status_has_a_class_of_its_own_code(code: grpc.StatusCode) -> None:
     error = errors.rebuild(code, "", "message")
 

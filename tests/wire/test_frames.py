@@ -23,7 +23,9 @@ def test_everything_comes_out_once_in_its_order_and_within_the_bounds(
     bodies: list[bytes], most: int, most_bytes: int
 ) -> None:
     gathering = Gathering(ITEMS, most, most_bytes)
-    items = [work_pb2.WorkItem(id=str(number), method=body.hex()) for number, body in enumerate(bodies)]
+    items = [
+        work_pb2.WorkItem(id=str(number), method=body.hex()) for number, body in enumerate(bodies)
+    ]
     for item in items:
         data = item.SerializeToString()
         gathering.put(len(data), data[:1], data[1:])
@@ -36,4 +38,7 @@ def test_everything_comes_out_once_in_its_order_and_within_the_bounds(
     assert not gathering
     for frame in frames:
         assert 1 <= len(frame.items) <= most
-        assert len(frame.items) == 1 or sum(len(item.SerializeToString()) for item in frame.items) <= most_bytes
+        assert (
+            len(frame.items) == 1
+            or sum(len(item.SerializeToString()) for item in frame.items) <= most_bytes
+        )

@@ -10,7 +10,9 @@ from services.wire import names
 from services.wire.errors import InvalidInput
 from services.wire.names import ModelName
 
-_IDS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", fullmatch=True).filter(lambda i: ".." not in i)
+_IDS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", fullmatch=True).filter(
+    lambda i: ".." not in i
+)
 _ALIASES = st.from_regex(r"[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", fullmatch=True)
 _VERSIONS = st.integers(1, 10**18 - 1)
 
@@ -48,7 +50,9 @@ HOSTILE = [
 
 
 @given(_IDS, _IDS, _VERSIONS, _ALIASES)
-def test_a_name_that_was_written_is_read_again(bucket: str, model: str, version: int, alias: str) -> None:
+def test_a_name_that_was_written_is_read_again(
+    bucket: str, model: str, version: int, alias: str
+) -> None:
     for name in (
         ModelName(bucket, model),
         ModelName(bucket, model, version=version),
@@ -79,7 +83,10 @@ def test_hostile_ids_are_refused_wherever_they_stand(bad: str) -> None:
     ):
         with pytest.raises(InvalidInput):
             names.parse_model(name)
-    for refuse in (names.bucket_name, lambda value: names.parse_single(f"runtimes/{value}", "runtimes", "runtime")):
+    for refuse in (
+        names.bucket_name,
+        lambda value: names.parse_single(f"runtimes/{value}", "runtimes", "runtime"),
+    ):
         with pytest.raises(InvalidInput):
             refuse(bad)
     with pytest.raises(InvalidInput) as refused:
@@ -130,7 +137,9 @@ def test_an_alias_begins_with_a_letter_and_is_never_a_version(alias: str) -> Non
         ("team:iris", "stable", ModelName("team", "iris", alias="stable")),
     ],
 )
-def test_inference_names_default_to_the_default_bucket(name: str, version: str, expected: ModelName) -> None:
+def test_inference_names_default_to_the_default_bucket(
+    name: str, version: str, expected: ModelName
+) -> None:
     assert names.parse_inference_name(name, version) == expected
 
 
@@ -140,7 +149,9 @@ def test_a_model_is_named_to_clients_as_they_name_it(name: str) -> None:
     assert names.inference_name(names.parse_inference_name("default:iris")) == "iris"
 
 
-@pytest.mark.parametrize(("name", "version"), [(":iris", ""), ("a:b:c", ""), ("a:", ""), ("iris", "0"), ("x/y", "1")])
+@pytest.mark.parametrize(
+    ("name", "version"), [(":iris", ""), ("a:b:c", ""), ("a:", ""), ("iris", "0"), ("x/y", "1")]
+)
 def test_hostile_inference_names_are_refused(name: str, version: str) -> None:
     with pytest.raises(InvalidInput):
         names.parse_inference_name(name, version)

@@ -29,7 +29,9 @@ def parameter(value: bool | int | float | str) -> oip.InferParameter:
     if isinstance(value, int):
         return oip.InferParameter(int64_param=value)
     return (
-        oip.InferParameter(double_param=value) if isinstance(value, float) else oip.InferParameter(string_param=value)
+        oip.InferParameter(double_param=value)
+        if isinstance(value, float)
+        else oip.InferParameter(string_param=value)
     )
 
 
@@ -39,16 +41,21 @@ def typed_input(array: np.ndarray[Any, Any], datatype: str) -> InferInput:
     return given
 
 
-@pytest.mark.parametrize("datatype", [name for name in CONTENTS if name not in ("BYTES", "FP32", "FP64")])
+@pytest.mark.parametrize(
+    "datatype", [name for name in CONTENTS if name not in ("BYTES", "FP32", "FP64")]
+)
 @given(data=st.data())
 def test_typed_and_raw_integers_are_the_same(datatype: str, data: st.DataObject) -> None:
     dtype = tensors.DTYPES[datatype]
-    array = data.draw(hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)))
+    array = data.draw(
+        hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4))
+    )
 
     typed = inputs_of(oip.ModelInferRequest(inputs=[typed_input(array, datatype)]))
     raw = inputs_of(
         oip.ModelInferRequest(
-            inputs=[InferInput(name="x", datatype=datatype, shape=array.shape)], raw_input_contents=[array.tobytes()]
+            inputs=[InferInput(name="x", datatype=datatype, shape=array.shape)],
+            raw_input_contents=[array.tobytes()],
         )
     )
 
@@ -67,21 +74,31 @@ def test_bytes_elements_come_through() -> None:
     "request_",
     [
         oip.ModelInferRequest(
-            inputs=[InferInput(name="x", datatype="FP32", shape=[1], contents={"fp32_contents": [1]})],  # type: ignore[arg-type]
+            inputs=[
+                InferInput(name="x", datatype="FP32", shape=[1], contents={"fp32_contents": [1]})
+            ],  # type: ignore[arg-type]
             raw_input_contents=[b"1234"],
         ),
-        oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FP32", shape=[1])], raw_input_contents=[b"", b""]),
         oip.ModelInferRequest(
-            inputs=[InferInput(name="x", datatype="FP32", shape=[1], contents={"int_contents": [1]})]  # type: ignore[arg-type]
+            inputs=[InferInput(name="x", datatype="FP32", shape=[1])], raw_input_contents=[b"", b""]
+        ),
+        oip.ModelInferRequest(
+            inputs=[
+                InferInput(name="x", datatype="FP32", shape=[1], contents={"int_contents": [1]})
+            ]  # type: ignore[arg-type]
         ),
         oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FP16", shape=[0])]),
         oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FLOAT", shape=[0])]),
         oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FP32", shape=[2])]),
         oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FP32", shape=[-1])]),
-        oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FP32", shape=[2**40, 2**40, 0])]),
+        oip.ModelInferRequest(
+            inputs=[InferInput(name="x", datatype="FP32", shape=[2**40, 2**40, 0])]
+        ),
         oip.ModelInferRequest(inputs=[InferInput(name="x", datatype="FP32", shape=[1] * 65)]),
         oip.ModelInferRequest(
-            inputs=[InferInput(name="x", datatype="INT8", shape=[1], contents={"int_contents": [300]})]  # type: ignore[arg-type]
+            inputs=[
+                InferInput(name="x", datatype="INT8", shape=[1], contents={"int_contents": [300]})
+            ]  # type: ignore[arg-type]
         ),
     ],
 )
@@ -91,7 +108,8 @@ def test_requests_that_lie_are_refused(request_: oip.ModelInferRequest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("datatype", "most"), [("INT64", open_inference.MAX_TYPED), ("FP32", open_inference.MAX_TYPED), ("BYTES", 1 << 20)]
+    ("datatype", "most"),
+    [("INT64", open_inference.MAX_TYPED), ("FP32", open_inference.MAX_TYPED), ("BYTES", 1 << 20)],
 )
 def test_more_elements_than_are_read_one_by_one_are_refused(datatype: str, most: int) -> None:
     given = InferInput(name="x", datatype=datatype, shape=[most + 1])
@@ -118,7 +136,12 @@ def test_parameters_go_where_they_belong() -> None:
 
     ask = open_inference.read(request)
 
-    assert (ask.work.method, ask.work.priority, ask.timeout_us, ask.empty_final) == ("transform", 2, 200_000, True)
+    assert (ask.work.method, ask.work.priority, ask.timeout_us, ask.empty_final) == (
+        "transform",
+        2,
+        200_000,
+        True,
+    )
     assert (ask.id, list(ask.work.outputs), dict(ask.classes)) == ("7", ["y"], {"y": 3})
     assert open_inference.read(oip.ModelInferRequest()).work.method == "predict"
 
@@ -138,7 +161,9 @@ def test_parameters_go_where_they_belong() -> None:
         ("triton_secret", 1),
     ],
 )
-def test_parameters_of_the_wrong_kind_are_refused(name: str, value: bool | int | float | str) -> None:
+def test_parameters_of_the_wrong_kind_are_refused(
+    name: str, value: bool | int | float | str
+) -> None:
     with pytest.raises(InvalidInput):
         open_inference.read(oip.ModelInferRequest(parameters={name: parameter(value)}))
 

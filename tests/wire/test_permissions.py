@@ -21,7 +21,9 @@ INFERENCE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 AUDIT = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]
 
 roles = st.sampled_from(sorted(permissions.ROLES))
-words = st.sampled_from(sorted({word for role in permissions.ROLES.values() for word in role.permissions}))
+words = st.sampled_from(
+    sorted({word for role in permissions.ROLES.values() for word in role.permissions})
+)
 buckets = st.sampled_from(["", "default", "team-a", "team-b"])
 
 
@@ -52,10 +54,15 @@ def test_an_unknown_role_permits_nothing() -> None:
     assert not permits([Grant("emperor")], "models.read", "team-a")
 
 
-@given(st.lists(st.builds(Grant, roles, st.sampled_from(["*", "team-a", "team-b"]))), words, buckets)
-def test_permission_comes_from_exactly_the_grants_in_scope(grants: list[Grant], word: str, bucket: str) -> None:
+@given(
+    st.lists(st.builds(Grant, roles, st.sampled_from(["*", "team-a", "team-b"]))), words, buckets
+)
+def test_permission_comes_from_exactly_the_grants_in_scope(
+    grants: list[Grant], word: str, bucket: str
+) -> None:
     expected = any(
-        word in permissions.ROLES[grant.role].permissions and grant.bucket in ({"*", bucket} if bucket else {"*"})
+        word in permissions.ROLES[grant.role].permissions
+        and grant.bucket in ({"*", bucket} if bucket else {"*"})
         for grant in grants
     )
 
@@ -63,7 +70,9 @@ def test_permission_comes_from_exactly_the_grants_in_scope(grants: list[Grant], 
 
 
 @given(st.builds(Grant, roles), words, buckets)
-def test_a_further_grant_never_takes_a_permission_away(grant: Grant, word: str, bucket: str) -> None:
+def test_a_further_grant_never_takes_a_permission_away(
+    grant: Grant, word: str, bucket: str
+) -> None:
     assert not permits([grant], word, bucket) or permits([Grant("viewer"), grant], word, bucket)
 
 
@@ -82,7 +91,11 @@ def test_each_role_permits_what_the_smaller_one_does(smaller: str, larger: str) 
 
 
 def test_only_publishers_and_administrators_may_store_formats_that_run_code() -> None:
-    holders = {name for name, role in permissions.ROLES.items() if "models.write_unsafe" in role.permissions}
+    holders = {
+        name
+        for name, role in permissions.ROLES.items()
+        if "models.write_unsafe" in role.permissions
+    }
 
     assert holders == {"publisher", "admin"}
 
@@ -95,13 +108,20 @@ def test_no_person_holds_a_permission_of_the_platform_itself(word: str) -> None:
 def test_no_service_may_change_models_or_access() -> None:
     for role in permissions.ROLES.values():
         if role.service:
-            assert not role.permissions & {"models.write", "models.write_unsafe", "buckets.write", "access.write"}
+            assert not role.permissions & {
+                "models.write",
+                "models.write_unsafe",
+                "buckets.write",
+                "access.write",
+            }
 
 
 def test_the_map_holds_every_rpc_and_the_health_check() -> None:
     rules = rules_of([REPOSITORY, ROUTER])
 
-    assert len(rules) == len(REPOSITORY.methods) + len(ROUTER.methods) + len(permissions.LIBRARY_RULES)
+    assert len(rules) == len(REPOSITORY.methods) + len(ROUTER.methods) + len(
+        permissions.LIBRARY_RULES
+    )
     assert rules["/stellwerk.router.v1.RouterService/Predict"] == Rule(
         "/stellwerk.router.v1.RouterService/Predict", "infer", "name", changes=False, internal=False
     )
@@ -116,7 +136,9 @@ def test_housekeeping_between_services_is_marked_internal() -> None:
 
 def test_the_resource_is_read_from_a_nested_field() -> None:
     rule = rules_of([REPOSITORY])["/stellwerk.repository.v1.RepositoryService/CreateBucket"]
-    request = repository_service_pb2.CreateBucketRequest(bucket=repository_service_pb2.Bucket(name="buckets/team-a"))
+    request = repository_service_pb2.CreateBucketRequest(
+        bucket=repository_service_pb2.Bucket(name="buckets/team-a")
+    )
 
     assert rule.resource_of(request) == "buckets/team-a"
 
@@ -148,9 +170,13 @@ def test_a_stream_that_has_not_begun_has_no_resource() -> None:
 
 
 def test_an_rpc_without_access_rule_is_refused() -> None:
-    file = descriptor_pb2.FileDescriptorProto(name="planted.proto", package="planted", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="planted.proto", package="planted", syntax="proto3"
+    )
     file.message_type.add(name="Nothing")
-    file.service.add(name="Open").method.add(name="Door", input_type=".planted.Nothing", output_type=".planted.Nothing")
+    file.service.add(name="Open").method.add(
+        name="Door", input_type=".planted.Nothing", output_type=".planted.Nothing"
+    )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
 

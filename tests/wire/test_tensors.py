@@ -40,7 +40,9 @@ def test_memory_order_and_byte_order_of_an_array_do_not_show(array: np.ndarray) 
     swapped = array.astype(array.dtype.newbyteorder(">"))
     assert tensors.from_numpy("x", swapped) == plain
     if array.ndim:
-        assert tensors.from_numpy("x", array[::-1]).data == np.ascontiguousarray(array[::-1]).tobytes()
+        assert (
+            tensors.from_numpy("x", array[::-1]).data == np.ascontiguousarray(array[::-1]).tobytes()
+        )
 
 
 @given(st.lists(st.binary(max_size=20), max_size=12))
@@ -61,7 +63,9 @@ def test_text_becomes_utf8_bytes(items: list[str]) -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, 6))
-def test_bytes_that_do_not_hold_the_elements_are_refused_and_never_misread(data: bytes, count: int) -> None:
+def test_bytes_that_do_not_hold_the_elements_are_refused_and_never_misread(
+    data: bytes, count: int
+) -> None:
     try:
         items = tensors.split_bytes(data, count)
     except InvalidInput:
@@ -71,7 +75,9 @@ def test_bytes_that_do_not_hold_the_elements_are_refused_and_never_misread(data:
 
 
 @given(st.lists(st.binary(max_size=3), max_size=4), st.binary(max_size=3), st.integers(-1, 1))
-def test_elements_are_counted_as_they_are_taken_out(items: list[bytes], behind: bytes, more: int) -> None:
+def test_elements_are_counted_as_they_are_taken_out(
+    items: list[bytes], behind: bytes, more: int
+) -> None:
     data, count = tensors.join_bytes(items) + behind, max(0, len(items) + more)
     try:
         tensors.split_bytes(data, count)
@@ -101,9 +107,13 @@ def test_bf16_is_widened_exactly() -> None:
 
 
 @given(
-    st.sampled_from([*_FIXED, "BF16"]), st.lists(st.integers(0, 4), max_size=4), st.integers(-9, 9).filter(lambda n: n)
+    st.sampled_from([*_FIXED, "BF16"]),
+    st.lists(st.integers(0, 4), max_size=4),
+    st.integers(-9, 9).filter(lambda n: n),
 )
-def test_data_of_another_length_than_the_shape_asks_for_is_refused(datatype: str, shape: list[int], off: int) -> None:
+def test_data_of_another_length_than_the_shape_asks_for_is_refused(
+    datatype: str, shape: list[int], off: int
+) -> None:
     right = int(np.prod(shape)) * tensors.ITEM_SIZES[datatype]
     tensor = Tensor(name="x", datatype=datatype, shape=shape, data=bytes(max(right + off, 0)))
 
@@ -112,12 +122,24 @@ def test_data_of_another_length_than_the_shape_asks_for_is_refused(datatype: str
     else:
         with pytest.raises(InvalidInput) as refused:
             tensors.check(tensor)
-        assert refused.value.metadata == {"tensor": "x", "expected": str(right), "got": str(len(tensor.data))}
+        assert refused.value.metadata == {
+            "tensor": "x",
+            "expected": str(right),
+            "got": str(len(tensor.data)),
+        }
 
 
 @pytest.mark.parametrize(
     "shape",
-    [[-1], [2, -1], [2**63 - 1, 2**63 - 1], [2**40, 2**40, 0], [0, 2**62], [2**32, 2**32], [1] * 33],
+    [
+        [-1],
+        [2, -1],
+        [2**63 - 1, 2**63 - 1],
+        [2**40, 2**40, 0],
+        [0, 2**62],
+        [2**32, 2**32],
+        [1] * 33,
+    ],
 )
 def test_shapes_that_lie_are_refused_even_without_data(shape: list[int]) -> None:
     for datatype in ("FP32", "BYTES"):
@@ -171,15 +193,32 @@ def test_inputs_of_the_signature_are_accepted_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [
-        (_inputs(threshold=None), "input 'threshold' is missing; the model takes 'rows', 'threshold'"),
+        (
+            _inputs(threshold=None),
+            "input 'threshold' is missing; the model takes 'rows', 'threshold'",
+        ),
         (_inputs(extra=tensors.from_numpy("extra", [1.0])), "the model has no input 'extra'"),
         ([*_inputs(), _inputs()[0]], "given twice"),
-        (_inputs(rows=tensors.from_numpy("rows", np.zeros((5, 3), "f4"))), "must be FP64, got FP32"),
-        (_inputs(rows=tensors.from_numpy("rows", np.zeros((5, 4)))), r"must have the shape \[-1, 3\], got \[5, 4\]"),
-        (_inputs(rows=tensors.from_numpy("rows", np.zeros(3))), r"must have the shape \[-1, 3\], got \[3\]"),
-        (_inputs(rows=Tensor(name="rows", datatype="FP64", shape=[5, 3])), "needs 120 bytes of data, got 0"),
+        (
+            _inputs(rows=tensors.from_numpy("rows", np.zeros((5, 3), "f4"))),
+            "must be FP64, got FP32",
+        ),
+        (
+            _inputs(rows=tensors.from_numpy("rows", np.zeros((5, 4)))),
+            r"must have the shape \[-1, 3\], got \[5, 4\]",
+        ),
+        (
+            _inputs(rows=tensors.from_numpy("rows", np.zeros(3))),
+            r"must have the shape \[-1, 3\], got \[3\]",
+        ),
+        (
+            _inputs(rows=Tensor(name="rows", datatype="FP64", shape=[5, 3])),
+            "needs 120 bytes of data, got 0",
+        ),
     ],
 )
-def test_inputs_that_miss_the_signature_are_refused_with_what_is_wrong(inputs: list[Tensor], sentence: str) -> None:
+def test_inputs_that_miss_the_signature_are_refused_with_what_is_wrong(
+    inputs: list[Tensor], sentence: str
+) -> None:
     with pytest.raises(InvalidInput, match=sentence):
         tensors.check_against(inputs, _SIGNATURE)

@@ -1,4 +1,6 @@
-"""Names of queues: the same for the same thing, different for different things, and never longer than AMQP allows."""
+"""Names of queues: the same for the same thing, different for different things, and never longer
+than AMQP allows.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ def test_what_requires_nothing_shares_one_queue() -> None:
     version = "buckets/default/models/iris/versions/3"
 
     assert topology.serving_key(version, Requirements()) == "default/iris/3/any"
-    assert topology.inference_queue("default/iris/3/any").name == "stellwerk.infer.default/iris/3/any"
+    assert (
+        topology.inference_queue("default/iris/3/any").name == "stellwerk.infer.default/iris/3/any"
+    )
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=6), st.randoms())
-def test_the_order_in_which_labels_were_given_does_not_show(labels: dict[str, str], random: st.Random) -> None:
+def test_the_order_in_which_labels_were_given_does_not_show(
+    labels: dict[str, str], random: st.Random
+) -> None:
     shuffled = list(labels.items())
     random.shuffle(shuffled)
 
@@ -32,7 +38,8 @@ def test_the_order_in_which_labels_were_given_does_not_show(labels: dict[str, st
 
 def test_other_requirements_are_another_queue() -> None:
     digests = {
-        topology.requirements_digest(Requirements(labels=labels)) for labels in ({}, {"a": "b"}, {"a": "c"}, {"b": "a"})
+        topology.requirements_digest(Requirements(labels=labels))
+        for labels in ({}, {"a": "b"}, {"a": "c"}, {"b": "a"})
     }
 
     assert len(digests) == 4

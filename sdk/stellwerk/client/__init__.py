@@ -28,9 +28,10 @@ def connect(
 ) -> Client:
     """A client of the platform at `url`, "http(s)://host:port" or "grpc(s)://host:port".
 
-    `token` is an access token or an API key. What is not given comes from STELLWERK_URL, STELLWERK_TOKEN,
-    STELLWERK_TOKEN_FILE and STELLWERK_CA, or else from a platform that `stellwerk up` runs on this machine.
-    `timeout` is in seconds for each call, its retries included. Nothing is sent yet.
+    `token` is an access token or an API key. What is not given comes from STELLWERK_URL,
+    STELLWERK_TOKEN, STELLWERK_TOKEN_FILE and STELLWERK_CA, or else from a platform that `stellwerk
+    up` runs on this machine. `timeout` is in seconds for each call, its retries included. Nothing
+    is sent yet.
     """
     target = settings.resolve(url, token, ca, settings.environment())
     state = State(timeout, bucket)

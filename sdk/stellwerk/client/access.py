@@ -35,7 +35,9 @@ class Access(Noun[S]):
         return list((yield from call(pb.ListRolesRequest(), pb.ListRolesResponse)).roles)
 
     @operation
-    def issue_token(self, api_key: str, *, lifetime_seconds: int = 0) -> Plan[pb.IssueTokenResponse]:
+    def issue_token(
+        self, api_key: str, *, lifetime_seconds: int = 0
+    ) -> Plan[pb.IssueTokenResponse]:
         """A short-lived token for an API key."""
         request = pb.IssueTokenRequest(api_key=api_key, lifetime_seconds=lifetime_seconds)
         return (yield from call(request, pb.IssueTokenResponse))
@@ -45,8 +47,14 @@ class Access(Noun[S]):
         self, principal: str, roles: Sequence[str] = (), *, display_name: str = ""
     ) -> Plan[pb.Principal]:
         """Registers a person or an application with roles such as "caller" or "editor@team"."""
-        described = pb.Principal(name=principal_name(principal), display_name=display_name, roles=role_bindings(roles))
-        return (yield from call(pb.CreatePrincipalRequest(principal=described), pb.CreatePrincipalResponse)).principal
+        described = pb.Principal(
+            name=principal_name(principal), display_name=display_name, roles=role_bindings(roles)
+        )
+        return (
+            yield from call(
+                pb.CreatePrincipalRequest(principal=described), pb.CreatePrincipalResponse
+            )
+        ).principal
 
     @operation
     def principals(self) -> Plan[builtins.list[pb.Principal]]:
@@ -58,7 +66,9 @@ class Access(Noun[S]):
     def update_principal(
         self, principal: str, *, roles: Sequence[str] | None = None, disabled: bool | None = None
     ) -> Plan[pb.Principal]:
-        """Replaces a principal's roles, or closes and opens its access. Raises Conflict if it changed meanwhile."""
+        """Replaces a principal's roles, or closes and opens its access. Raises Conflict if it
+        changed meanwhile.
+        """
         name = principal_name(principal)
         read = yield from call(pb.GetPrincipalRequest(name=name), pb.GetPrincipalResponse)
         changed = pb.Principal(name=name, etag=read.principal.etag)
@@ -77,7 +87,9 @@ class Access(Noun[S]):
     @operation
     def drop_principal(self, principal: str) -> Plan[None]:
         """Deletes a principal and its keys; its tokens are refused from then on."""
-        yield from call(pb.DeletePrincipalRequest(name=principal_name(principal)), pb.DeletePrincipalResponse)
+        yield from call(
+            pb.DeletePrincipalRequest(name=principal_name(principal)), pb.DeletePrincipalResponse
+        )
 
     @operation
     def create_key(
@@ -85,7 +97,8 @@ class Access(Noun[S]):
     ) -> Plan[pb.CreateApiKeyResponse]:
         """Makes an API key. Its secret is in the answer and is never shown again."""
         request = pb.CreateApiKeyRequest(
-            parent=principal_name(principal), api_key=pb.ApiKey(display_name=display_name, expire_time=expires)
+            parent=principal_name(principal),
+            api_key=pb.ApiKey(display_name=display_name, expire_time=expires),
         )
         return (yield from call(request, pb.CreateApiKeyResponse))
 

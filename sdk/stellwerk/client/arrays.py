@@ -1,6 +1,8 @@
-"""What people hold in their hands (numpy, pandas, lists) to tensors of a model's signature, and answers back to numpy.
+"""What people hold in their hands (numpy, pandas, lists) to tensors of a model's signature, and
+answers back to numpy.
 
-Values are never changed on the way: a cast that could lose them is refused with a sentence that says what to do.
+Values are never changed on the way: a cast that could lose them is refused with a sentence that
+says what to do.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ def is_frame(value: object) -> TypeGuard[Any]:
 
 
 def to_tensors(data: Any, signature: MethodSignature | None, target: Any = None) -> list[Tensor]:
-    """The tensors of one call. `data` is an array, DataFrame or list for a model with one input, else a mapping by
-    input name or a DataFrame with these columns; `target` is what `score` compares with.
+    """The tensors of one call. `data` is an array, DataFrame or list for a model with one input,
+    else a mapping by input name or a DataFrame with these columns; `target` is what `score`
+    compares with.
 
     Raises InvalidInput where data and signature do not fit.
     """
@@ -42,10 +45,15 @@ def to_tensors(data: Any, signature: MethodSignature | None, target: Any = None)
     if by_name is None:
         if len(specs) != 1:
             names = ", ".join(spec.name for spec in specs)
-            raise InvalidInput(f"the model takes {len(specs)} inputs ({names}); give a DataFrame or a dict with these")
+            raise InvalidInput(
+                f"the model takes {len(specs)} inputs ({names}); give a DataFrame or a dict with"
+                " these"
+            )
         return [to_tensor(data, specs[0]), *found]
     if not signature:
-        return [tensors.from_numpy(str(name), np.asarray(value)) for name, value in by_name.items()] + found
+        return [
+            tensors.from_numpy(str(name), np.asarray(value)) for name, value in by_name.items()
+        ] + found
     _check_names([str(name) for name in by_name], [spec.name for spec in specs], "input")
     return [to_tensor(by_name[spec.name], spec) for spec in specs] + found
 
@@ -101,7 +109,9 @@ def _as_array(data: Any, name: str) -> Array:
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as exc:
-        raise InvalidInput(f"input '{name}' is no array: its rows must all have the same length", tensor=name) from exc
+        raise InvalidInput(
+            f"input '{name}' is no array: its rows must all have the same length", tensor=name
+        ) from exc
     if array.dtype.kind == "O" and array.size and not isinstance(array.flat[0], str | bytes):
         array = np.asarray(array.tolist())
     return array
@@ -139,5 +149,7 @@ def _cast(array: Array, spec: TensorSpec) -> Array:
         )
     cast = array.astype(wanted)
     if array.dtype.kind in "iu" and wanted.kind in "iu" and not np.array_equal(cast, array):
-        raise InvalidInput(f"input '{spec.name}' holds numbers beyond {spec.datatype}", tensor=spec.name)
+        raise InvalidInput(
+            f"input '{spec.name}' holds numbers beyond {spec.datatype}", tensor=spec.name
+        )
     return cast

@@ -1,4 +1,6 @@
-"""The audit ledger: who did what and who was refused, in a chain that shows when it was tampered with."""
+"""The audit ledger: who did what and who was refused, in a chain that shows when it was tampered
+with.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ class Audit(Noun[S]):
         return (yield from pages(request, pb.ListRecordsResponse, lambda page: page.records, limit))
 
     @operation
-    def verify(self, *, expected_sequence: int = 0, expected_hash: str = "") -> Plan[pb.VerifyResponse]:
-        """Recomputes the chain. With a number and hash kept from earlier, it shows whether records were cut off."""
+    def verify(
+        self, *, expected_sequence: int = 0, expected_hash: str = ""
+    ) -> Plan[pb.VerifyResponse]:
+        """Recomputes the chain. With a number and hash kept from earlier, it shows whether records
+        were cut off.
+        """
         request = pb.VerifyRequest(expected_sequence=expected_sequence, expected_hash=expected_hash)
         return (yield from call(request, pb.VerifyResponse))

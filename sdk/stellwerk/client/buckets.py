@@ -16,13 +16,19 @@ class Buckets(Noun[S]):
     @operation
     def create(self, bucket: str, *, description: str = "") -> Plan[pb.Bucket]:
         """Creates a bucket. Raises AlreadyExists if there is one of that name."""
-        request = pb.CreateBucketRequest(bucket=pb.Bucket(name=bucket_name(bucket), description=description))
+        request = pb.CreateBucketRequest(
+            bucket=pb.Bucket(name=bucket_name(bucket), description=description)
+        )
         return (yield from call(request, pb.CreateBucketResponse)).bucket
 
     @operation
     def list(self, *, limit: int | None = None) -> Plan[builtins.list[pb.Bucket]]:
         """The buckets by name."""
-        return (yield from pages(pb.ListBucketsRequest(), pb.ListBucketsResponse, lambda page: page.buckets, limit))
+        return (
+            yield from pages(
+                pb.ListBucketsRequest(), pb.ListBucketsResponse, lambda page: page.buckets, limit
+            )
+        )
 
     @operation
     def drop(self, bucket: str) -> Plan[None]:

@@ -1,4 +1,5 @@
-"""The platform's errors as a caller meets them: the classes of the one vocabulary, rebuilt from what a peer sent.
+"""The platform's errors as a caller meets them: the classes of the one vocabulary, rebuilt from
+what a peer sent.
 
 Both transports end in `_rebuild`, so the same failure is the same exception over HTTP and gRPC.
 """
@@ -28,7 +29,8 @@ from services.wire.errors import (
 )
 
 _STATUS_KEY = "grpc-status-details-bin"
-# Of an answer that did not come from the platform, such as a proxy's error page: what its status most likely means.
+# Of an answer that did not come from the platform, such as a proxy's error page: what its status
+# most likely means.
 _CODE_BY_HTTP = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -48,23 +50,33 @@ _CODE_BY_HTTP = {
 def unreachable(address: str) -> Unavailable:
     """Nothing answers at the address."""
     return Unavailable(
-        f"nothing answers at {address}; is the platform up, and is this its address?", retry_after_ms=0, address=address
+        f"nothing answers at {address}; is the platform up, and is this its address?",
+        retry_after_ms=0,
+        address=address,
     )
 
 
 def late(address: str, seconds: float) -> DeadlinePassed:
     """No answer came in time."""
     return DeadlinePassed(
-        f"no answer from {address} within {seconds:.3g} s; give a longer timeout", address=address, seconds=seconds
+        f"no answer from {address} within {seconds:.3g} s; give a longer timeout",
+        address=address,
+        seconds=seconds,
     )
 
 
 def _too_large(address: str) -> TooLarge:
-    return TooLarge(f"this is more than {address} takes or gives in one message; send fewer rows at a time")
+    return TooLarge(
+        f"this is more than {address} takes or gives in one message; send fewer rows at a time"
+    )
 
 
-def from_grpc(error: grpc.RpcError | grpc.aio.AioRpcError, address: str, seconds: float) -> ServiceError:
-    """The error of a call, from the rich status that came with it or, if the channel itself failed, from its code."""
+def from_grpc(
+    error: grpc.RpcError | grpc.aio.AioRpcError, address: str, seconds: float
+) -> ServiceError:
+    """The error of a call, from the rich status that came with it or, if the channel itself failed,
+    from its code.
+    """
     trailers: Any = error.trailing_metadata() or ()  # type: ignore[union-attr]
     status = _rich_status(trailers)
     code: grpc.StatusCode = error.code()  # type: ignore[union-attr]
@@ -74,13 +86,19 @@ def from_grpc(error: grpc.RpcError | grpc.aio.AioRpcError, address: str, seconds
         return unreachable(address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return late(address, seconds)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # without details it is gRPC's own limit on messages
+    if (
+        code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    ):  # without details it is gRPC's own limit on messages
         return _too_large(address)
     return rebuild(code, "", error.details() or f"{address} answered {code.name}")  # type: ignore[union-attr]
 
 
-def from_http(http_status: int, headers: Mapping[str, str], body: bytes, address: str) -> ServiceError:
-    """The error in an answer's JSON, or one that stands for its status where the body is not the platform's."""
+def from_http(
+    http_status: int, headers: Mapping[str, str], body: bytes, address: str
+) -> ServiceError:
+    """The error in an answer's JSON, or one that stands for its status where the body is not the
+    platform's.
+    """
     wait = headers.get("retry-after", "")
     retry_after_ms = int(float(wait) * 1000) if wait.replace(".", "", 1).isdigit() else 0
     try:
@@ -92,9 +110,18 @@ def from_http(http_status: int, headers: Mapping[str, str], body: bytes, address
             return _too_large(address)
         code = _CODE_BY_HTTP.get(http_status, grpc.StatusCode.INTERNAL)
         return rebuild(code, "", f"{address} answered HTTP {http_status}", {}, retry_after_ms)
-    info = next((d for d in details if isinstance(d, dict) and str(d.get("@type", "")).endswith("ErrorInfo")), {})
+    info = next(
+        (
+            d
+            for d in details
+            if isinstance(d, dict) and str(d.get("@type", "")).endswith("ErrorInfo")
+        ),
+        {},
+    )
     metadata = {str(key): str(value) for key, value in (info.get("metadata") or {}).items()}
-    return _rebuild(code, message, str(info.get("reason", "")), metadata, retry_after_ms or _json_delay(details))
+    return _rebuild(
+        code, message, str(info.get("reason", "")), metadata, retry_after_ms or _json_delay(details)
+    )
 
 
 def _rebuild(

@@ -29,7 +29,9 @@ _HASH_BYTES = 1 << 20
 
 
 class Models(Noun[S]):
-    """The models that the caller may see. A name is "iris" in the client's bucket, or "bucket/iris"."""
+    """The models that the caller may see. A name is "iris" in the client's bucket, or
+    "bucket/iris".
+    """
 
     @operation
     def put(
@@ -53,16 +55,19 @@ class Models(Noun[S]):
     ) -> Plan[pb.ModelVersion]:
         """Stores a model as the next version of `name` and returns that version.
 
-        `model` is a scikit-learn estimator, a torch module (with `example`), an ONNX model, or the path of a file.
-        `example` is a few rows of input; with it dtypes and shapes are exact. `requires` is what `runtime.require`
-        takes, as a dict. `serving` says how it is served, such as `{"max_batch_size": 32, "response_cache": True}`;
-        `warmup` is a few rows that are predicted right after loading. `alias` is pointed at the new version.
-        Raises InvalidInput for what cannot be stored safely; nothing is visible before the whole artifact is stored.
+        `model` is a scikit-learn estimator, a torch module (with `example`), an ONNX model, or the
+        path of a file. `example` is a few rows of input; with it dtypes and shapes are exact.
+        `requires` is what `runtime.require` takes, as a dict. `serving` says how it is served, such
+        as `{"max_batch_size": 32, "response_cache": True}`; `warmup` is a few rows that are
+        predicted right after loading. `alias` is pointed at the new version. Raises InvalidInput
+        for what cannot be stored safely; nothing is visible before the whole artifact is stored.
         """
         target = model_name(name, self._bucket)
         with tempfile.TemporaryDirectory(prefix="stellwerk-") as folder:
             packed: Package = yield from work(
-                lambda: packaging.package(model, Path(folder), example=example, format=format, unsafe=unsafe)
+                lambda: packaging.package(
+                    model, Path(folder), example=example, format=format, unsafe=unsafe
+                )
             )
             digest = yield from work(lambda: _sha256(packed.path))
             declared = packed.signature if signature is None else signature
@@ -71,7 +76,9 @@ class Models(Noun[S]):
                 sha256=digest,
                 size_bytes=packed.path.stat().st_size,
                 signature=declared,
-                requires=requires if isinstance(requires, Requirements) else requirements(**(requires or {})),
+                requires=requires
+                if isinstance(requires, Requirements)
+                else requirements(**(requires or {})),
                 labels=labels,
                 metadata={**packed.metadata, **(metadata or {})},
                 description=description,
@@ -79,7 +86,8 @@ class Models(Noun[S]):
                 serving=serving_policy(serving, warmup, declared),
             )
             opened = yield from call(
-                pb.CreateUploadRequest(parent=target.parent, model_version=described), pb.CreateUploadResponse
+                pb.CreateUploadRequest(parent=target.parent, model_version=described),
+                pb.CreateUploadResponse,
             )
             request = pb.UploadArtifactRequest(name=opened.name)
             done = yield from upload(request, packed.path, pb.UploadArtifactResponse, progress)
@@ -99,8 +107,9 @@ class Models(Noun[S]):
     ) -> Plan[Any]:
         """The model itself: an estimator, an onnx.ModelProto or a torch ExportedProgram.
 
-        torch's loader can be made to run code by a hostile file, so a program is loaded only with `unsafe=True`,
-        which says that whoever stored it is trusted. Pickles are never loaded: `download` them.
+        torch's loader can be made to run code by a hostile file, so a program is loaded only with
+        `unsafe=True`, which says that whoever stored it is trusted. Pickles are never loaded:
+        `download` them.
         """
         found = yield from self._resolve(name, version, alias)
         with tempfile.TemporaryDirectory(prefix="stellwerk-") as folder:
@@ -118,7 +127,9 @@ class Models(Noun[S]):
         alias: str | None = None,
         progress: Progress | None = None,
     ) -> Plan[Path]:
-        """Writes the model's artifact to `path`, checked against its digest; the file appears when it is whole."""
+        """Writes the model's artifact to `path`, checked against its digest; the file appears when
+        it is whole.
+        """
         found = yield from self._resolve(name, version, alias)
         target = Path(path)
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -133,7 +144,9 @@ class Models(Noun[S]):
     def list(
         self, filter: str = "", *, bucket: str | None = None, limit: int | None = None
     ) -> Plan[builtins.list[pb.Model]]:
-        """The models of a bucket by name. `filter` is like `name = "ir*" AND labels.stage = "test"`."""
+        """The models of a bucket by name. `filter` is like `name = "ir*" AND labels.stage =
+        "test"`.
+        """
         request = pb.ListModelsRequest(parent=bucket_name(bucket or self._bucket), filter=filter)
         return (yield from pages(request, pb.ListModelsResponse, lambda page: page.models, limit))
 
@@ -144,28 +157,44 @@ class Models(Noun[S]):
         return (yield from call(request, pb.GetModelResponse)).model
 
     @operation
-    def describe(self, name: str, *, version: int | None = None, alias: str | None = None) -> Plan[pb.ModelVersion]:
-        """A version with its signature, requirements and digest: the one given, or the one that `name` means now."""
+    def describe(
+        self, name: str, *, version: int | None = None, alias: str | None = None
+    ) -> Plan[pb.ModelVersion]:
+        """A version with its signature, requirements and digest: the one given, or the one that
+        `name` means now.
+        """
         return (yield from self._resolve(name, version, alias))
 
     @operation
-    def versions(self, name: str, *, limit: int | None = None) -> Plan[builtins.list[pb.ModelVersion]]:
+    def versions(
+        self, name: str, *, limit: int | None = None
+    ) -> Plan[builtins.list[pb.ModelVersion]]:
         """The versions of a model, newest first."""
         request = pb.ListModelVersionsRequest(parent=model_name(name, self._bucket).parent)
-        return (yield from pages(request, pb.ListModelVersionsResponse, lambda page: page.model_versions, limit))
+        return (
+            yield from pages(
+                request, pb.ListModelVersionsResponse, lambda page: page.model_versions, limit
+            )
+        )
 
     @operation
     def drop(self, name: str, *, version: int | None = None) -> Plan[None]:
         """Deletes one version that no alias points to, or the model with all its versions."""
         target = model_name(name, self._bucket, version)
         if target.version is not None:
-            yield from call(pb.DeleteModelVersionRequest(name=str(target)), pb.DeleteModelVersionResponse)
+            yield from call(
+                pb.DeleteModelVersionRequest(name=str(target)), pb.DeleteModelVersionResponse
+            )
         else:
             yield from call(pb.DeleteModelRequest(name=target.parent), pb.DeleteModelResponse)
 
     @operation
-    def promote(self, name: str, version: int, alias: str = "production", *, etag: str | None = None) -> Plan[pb.Alias]:
-        """Points an alias at a version. Raises Conflict if it was moved meanwhile, or since `etag` was read."""
+    def promote(
+        self, name: str, version: int, alias: str = "production", *, etag: str | None = None
+    ) -> Plan[pb.Alias]:
+        """Points an alias at a version. Raises Conflict if it was moved meanwhile, or since `etag`
+        was read.
+        """
         target = model_name(name, self._bucket, version)
         return (yield from self._point(target.parent, int(version), alias, etag))
 
@@ -183,10 +212,14 @@ class Models(Noun[S]):
 
     def _resolve(self, name: str, version: int | None, alias: str | None) -> Plan[pb.ModelVersion]:
         target = str(model_name(name, self._bucket, version, alias))
-        found = yield from call(pb.ResolveModelVersionRequest(name=target), pb.ResolveModelVersionResponse)
+        found = yield from call(
+            pb.ResolveModelVersionRequest(name=target), pb.ResolveModelVersionResponse
+        )
         return found.model_version
 
-    def _point(self, model: str, version: int, alias: str, etag: str | None = None) -> Plan[pb.Alias]:
+    def _point(
+        self, model: str, version: int, alias: str, etag: str | None = None
+    ) -> Plan[pb.Alias]:
         name = str(model_name(model, self._bucket, alias=alias))
         if etag is None:
             try:
@@ -201,7 +234,9 @@ class Models(Noun[S]):
 def _fetch(version: pb.ModelVersion, path: Path, progress: Progress | None) -> Plan[None]:
     if not path.parent.is_dir():
         raise InvalidInput(f"there is no folder {path.parent}", path=str(path.parent))
-    yield Download(pb.DownloadArtifactRequest(name=version.name), path, version.size_bytes, progress)
+    yield Download(
+        pb.DownloadArtifactRequest(name=version.name), path, version.size_bytes, progress
+    )
     digest = yield from work(lambda: _sha256(path))
     if digest != version.sha256:
         raise Corrupt(

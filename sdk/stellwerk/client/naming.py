@@ -6,15 +6,21 @@ from services.wire import names
 from stellwerk.client.errors import InvalidInput
 
 
-def model_name(text: str, bucket: str, version: int | str | None = None, alias: str | None = None) -> names.ModelName:
-    """The model that "iris", "bucket/iris" or a full resource name stands for; InvalidInput for anything else."""
+def model_name(
+    text: str, bucket: str, version: int | str | None = None, alias: str | None = None
+) -> names.ModelName:
+    """The model that "iris", "bucket/iris" or a full resource name stands for; InvalidInput for
+    anything else.
+    """
     if version is not None and alias is not None:
         raise InvalidInput("give a version or an alias, not both", field="version")
     if text.startswith("buckets/"):
         named = names.parse_model(text)
     else:
         parent, slash, model = text.rpartition("/")
-        named = names.ModelName(names.check_id(parent if slash else bucket, "bucket"), names.check_id(model, "model"))
+        named = names.ModelName(
+            names.check_id(parent if slash else bucket, "bucket"), names.check_id(model, "model")
+        )
     if version is not None:
         return names.ModelName(named.bucket, named.model, version=names.check_version(str(version)))
     if alias is not None:

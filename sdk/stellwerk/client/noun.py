@@ -1,4 +1,6 @@
-"""What every noun of the SDK is: a part of the platform, bound to the session that carries out its operations."""
+"""What every noun of the SDK is: a part of the platform, bound to the session that carries out its
+operations.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ PAGE_SIZE = 1000
 
 
 class Noun(Generic[S]):
-    """Operations of a `Noun[SyncSession]` block, those of a `Noun[AsyncSession]` are awaited; they are written once."""
+    """Operations of a `Noun[SyncSession]` block, those of a `Noun[AsyncSession]` are awaited; they
+    are written once.
+    """
 
     def __init__(self, session: S) -> None:
         self.session: S = session
@@ -26,7 +30,9 @@ class Noun(Generic[S]):
         return self.session.state.bucket
 
 
-def pages(request: Any, response: type[R], items: Callable[[R], Any], limit: int | None = None) -> Plan[list[Any]]:
+def pages(
+    request: Any, response: type[R], items: Callable[[R], Any], limit: int | None = None
+) -> Plan[list[Any]]:
     """All items of a listing (AIP-158), or the first `limit` of them."""
     found: list[Any] = []
     token = ""

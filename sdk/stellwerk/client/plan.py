@@ -1,7 +1,8 @@
-"""An operation is a plan: a generator that yields steps and is sent their results. It does no I/O itself.
+"""An operation is a plan: a generator that yields steps and is sent their results. It does no I/O
+itself.
 
-Each operation is therefore written once. `operation` lets a session carry the plan out: a blocking session at once,
-an asynchronous one when awaited.
+Each operation is therefore written once. `operation` lets a session carry the plan out: a blocking
+session at once, an asynchronous one when awaited.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ class operation(Generic[P, T]):
     @overload
     def __get__(self, noun: HasSession[SyncSession], owner: type) -> Callable[P, T]: ...
     @overload
-    def __get__(self, noun: HasSession[AsyncSession], owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(
+        self, noun: HasSession[AsyncSession], owner: type
+    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, noun: Any, owner: type) -> Any:
         if noun is None:
             return self

@@ -1,4 +1,6 @@
-"""The platform as a client sees it: `Client` blocks, `AsyncClient` is awaited, both have the same nouns."""
+"""The platform as a client sees it: `Client` blocks, `AsyncClient` is awaited, both have the same
+nouns.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,21 @@ class Platform(Noun[S]):
 
     @operation
     def status(self) -> Plan[controlplane_pb.GetStatusResponse]:
-        """The state of every service, the fleet and the queues, with the reason where something is not ready."""
-        return (yield from call(controlplane_pb.GetStatusRequest(), controlplane_pb.GetStatusResponse))
+        """The state of every service, the fleet and the queues, with the reason where something is
+        not ready.
+        """
+        return (
+            yield from call(controlplane_pb.GetStatusRequest(), controlplane_pb.GetStatusResponse)
+        )
 
     @operation
     def runtimes(self) -> Plan[list[router_pb.Runtime]]:
         """The runtimes attached now, with what they have and what they serve."""
-        return list((yield from call(router_pb.ListRuntimesRequest(), router_pb.ListRuntimesResponse)).runtimes)
+        return list(
+            (
+                yield from call(router_pb.ListRuntimesRequest(), router_pb.ListRuntimesResponse)
+            ).runtimes
+        )
 
 
 class Client(Platform[SyncSession]):
@@ -49,7 +59,10 @@ class Client(Platform[SyncSession]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -64,6 +77,9 @@ class AsyncClient(Platform[AsyncSession]):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()

@@ -25,7 +25,9 @@ def byte_size(text: int | str) -> int:
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
-def parse_pairs(texts: Mapping[str, str] | list[str] | tuple[str, ...] | str | None) -> dict[str, str]:
+def parse_pairs(
+    texts: Mapping[str, str] | list[str] | tuple[str, ...] | str | None,
+) -> dict[str, str]:
     """{"zone": "west"} as it is; "zone=west" the same; a bare word "west" as {"west": "true"}."""
     if texts is None:
         return {}
@@ -47,7 +49,9 @@ def requirements(
     labels: Mapping[str, str] | None = None,
     frameworks: Mapping[str, str] | list[str] | None = None,
 ) -> Requirements:
-    """The requirements as the platform takes them. Raises InvalidInput for a size or count that is none."""
+    """The requirements as the platform takes them. Raises InvalidInput for a size or count that is
+    none.
+    """
     if gpu < 0 or cpu < 0:
         raise InvalidInput("a runtime cannot be asked for less than no processors", field="gpu")
     if isinstance(frameworks, list):

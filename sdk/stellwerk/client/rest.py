@@ -1,7 +1,9 @@
-"""Client-side transcoding: a request message as an HTTP request, by the google.api.http rules of its RPC. Pure.
+"""Client-side transcoding: a request message as an HTTP request, by the google.api.http rules of
+its RPC. Pure.
 
-A path variable takes the field's value, the body takes the named field or all that is left ("*"), the query takes the
-rest; names and values are those of the proto3 JSON mapping. Rules: google/api/http.proto.
+A path variable takes the field's value, the body takes the named field or all that is left ("*"),
+the query takes the rest; names and values are those of the proto3 JSON mapping. Rules:
+google/api/http.proto.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ RAW_BODY = "google.api.HttpBody"
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """An HTTP request without its address: path and query are encoded; body None means that there is none."""
+    """An HTTP request without its address: path and query are encoded; body None means that there
+    is none.
+    """
 
     method: str
     target: str
@@ -33,7 +37,8 @@ class HttpCall:
 
 
 def to_http(request: Message) -> HttpCall:
-    """The request as its RPC's first route whose path fits the names in it; InvalidInput if none does.
+    """The request as its RPC's first route whose path fits the names in it; InvalidInput if none
+    does.
 
     A body that is raw bytes (HttpBody) is left out: it is streamed.
     """
@@ -43,8 +48,12 @@ def to_http(request: Message) -> HttpCall:
         if path is not None:
             return _fill(route, path, request)
     if not rpc.routes:
-        raise InvalidInput(f"{rpc.path} is not offered over HTTP; connect with a grpc:// address", rpc=rpc.path)
-    shapes = " or ".join(shape for route in rpc.routes for _, shape in _VARIABLE.findall(route.template))
+        raise InvalidInput(
+            f"{rpc.path} is not offered over HTTP; connect with a grpc:// address", rpc=rpc.path
+        )
+    shapes = " or ".join(
+        shape for route in rpc.routes for _, shape in _VARIABLE.findall(route.template)
+    )
     raise InvalidInput(f"the name in this call must look like {shapes}", rpc=rpc.path)
 
 
@@ -57,7 +66,9 @@ def from_http(rpc: Rpc, body: bytes) -> Message:
             fields = {rpc.response_body: fields}
         return json_format.ParseDict(fields, response, ignore_unknown_fields=True)
     except (ValueError, json_format.ParseError) as exc:
-        raise Internal("the platform's answer is not the JSON that this call gives; is the address right?") from exc
+        raise Internal(
+            "the platform's answer is not the JSON that this call gives; is the address right?"
+        ) from exc
 
 
 def _expand(route: Route, request: Message) -> str | None:
@@ -68,8 +79,12 @@ def _expand(route: Route, request: Message) -> str | None:
         value = str(_field(request, match[1]))
         if not re.fullmatch(_shape_regex(shape), value):
             return None
-        # A variable of one segment is decoded wholly by the server, one of several keeps its slashes.
-        parts += [route.template[end : match.start()], quote(value, safe="/" if "/" in shape or "**" in shape else "")]
+        # A variable of one segment is decoded wholly by the server, one of several keeps its
+        # slashes.
+        parts += [
+            route.template[end : match.start()],
+            quote(value, safe="/" if "/" in shape or "**" in shape else ""),
+        ]
         end = match.end()
     return "".join([*parts, route.template[end:]])
 

@@ -1,7 +1,9 @@
-"""When a failed call is tried again: at most three attempts, within the caller's time, within a budget. Pure.
+"""When a failed call is tried again: at most three attempts, within the caller's time, within a
+budget. Pure.
 
-Only UNAVAILABLE of calls that change nothing; a wait that the platform asks for is honoured. The budget (a tenth of the
-calls, and a few to start with) keeps many clients from doubling the load on a platform in trouble.
+Only UNAVAILABLE of calls that change nothing; a wait that the platform asks for is honoured. The
+budget (a tenth of the calls, and a few to start with) keeps many clients from doubling the load on
+a platform in trouble.
 """
 
 from __future__ import annotations
@@ -32,8 +34,12 @@ class RetryBudget:
         return True
 
 
-def pause_before_retry(error: ServiceError, attempt: int, remaining: float, jitter: float) -> float | None:
-    """Seconds to wait after this attempt (1, 2, …), or None to give up. `jitter` is a random number from 0 to 1."""
+def pause_before_retry(
+    error: ServiceError, attempt: int, remaining: float, jitter: float
+) -> float | None:
+    """Seconds to wait after this attempt (1, 2, …), or None to give up. `jitter` is a random number
+    from 0 to 1.
+    """
     if not isinstance(error, Unavailable) or attempt >= MAX_ATTEMPTS:
         return None
     pause = max(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + jitter), error.retry_after / 1000)

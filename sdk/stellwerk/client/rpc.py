@@ -1,6 +1,8 @@
-"""Which RPC a request message belongs to, read from the descriptors; nothing here knows any RPC by name.
+"""Which RPC a request message belongs to, read from the descriptors; nothing here knows any RPC by
+name.
 
-Every RPC has a request message of its own, so the message is the whole call: path, answer and routes follow from it.
+Every RPC has a request message of its own, so the message is the whole call: path, answer and
+routes follow from it.
 """
 
 from __future__ import annotations
@@ -65,7 +67,11 @@ def _describe(method: MethodDescriptor, request: type[Message]) -> Rpc:
         path=access.method,
         request=request,
         response=message_factory.GetMessageClass(method.output_type),
-        routes=tuple(_route(binding) for binding in (rule, *rule.additional_bindings) if binding.WhichOneof("pattern")),
+        routes=tuple(
+            _route(binding)
+            for binding in (rule, *rule.additional_bindings)
+            if binding.WhichOneof("pattern")
+        ),
         response_body=rule.response_body,
         repeatable=not access.changes and not access.internal,
     )

@@ -1,4 +1,6 @@
-"""Calling models: `runtime.model("iris").predict(X)`. Arrays go out and come back as the model's signature says."""
+"""Calling models: `runtime.model("iris").predict(X)`. Arrays go out and come back as the model's
+signature says.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from stellwerk.router.v1 import router_service_pb2 as pb
 from stellwerk.type.v1.requirements_pb2 import Requirements
 from stellwerk.type.v1.tensor_pb2 import MethodSignature
 
-# A name may come to mean another version at any time; the platform checks every call against the version it calls.
+# A name may come to mean another version at any time; the platform checks every call against the
+# version it calls.
 BELIEVE_SECONDS = 60.0
 
 
@@ -43,8 +46,9 @@ class Runtime(Noun[S]):
     ) -> Runtime[S]:
         """The runtimes that have all of this, beside what was required before.
 
-        `gpu=1` asks for a CUDA device, `memory="2GiB"` for the runtime's memory, `label="west"` for a runtime started
-        with that label, `frameworks={"torch": ">=2.4"}` for versions. Sizes are bytes, or text such as "500MB".
+        `gpu=1` asks for a CUDA device, `memory="2GiB"` for the runtime's memory, `label="west"` for
+        a runtime started with that label, `frameworks={"torch": ">=2.4"}` for versions. Sizes are
+        bytes, or text such as "500MB".
         """
         asked = requirements(
             gpu=gpu,
@@ -61,9 +65,15 @@ class Runtime(Noun[S]):
         merged.MergeFrom(asked)
         return Runtime(self.session, merged)
 
-    def model(self, name: str, *, version: int | None = None, alias: str | None = None) -> RuntimeModel[S]:
-        """A model to call: the version or alias given, else what its alias "default" points to, else the newest."""
-        return RuntimeModel(self.session, model_name(name, self._bucket, version, alias), self._requires)
+    def model(
+        self, name: str, *, version: int | None = None, alias: str | None = None
+    ) -> RuntimeModel[S]:
+        """A model to call: the version or alias given, else what its alias "default" points to,
+        else the newest.
+        """
+        return RuntimeModel(
+            self.session, model_name(name, self._bucket, version, alias), self._requires
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,7 +96,9 @@ class RuntimeModel(Noun[S]):
 
     @operation
     def predict(self, X: Any, *, timeout: float | None = None) -> Plan[Any]:
-        """Predictions, one per row of X: numpy, pandas, a list, or a dict of these for a model with several inputs."""
+        """Predictions, one per row of X: numpy, pandas, a list, or a dict of these for a model with
+        several inputs.
+        """
         return (yield from self._call("predict", X, timeout=timeout)).value
 
     @operation
@@ -112,7 +124,12 @@ class RuntimeModel(Noun[S]):
 
     @operation
     def call(
-        self, X: Any, *, method: str = "predict", outputs: Sequence[str] = (), timeout: float | None = None
+        self,
+        X: Any,
+        *,
+        method: str = "predict",
+        outputs: Sequence[str] = (),
+        timeout: float | None = None,
     ) -> Plan[Answer]:
         """Any method by name, with the version and the runtime that answered."""
         return (yield from self._call(method, X, outputs=outputs, timeout=timeout))
@@ -123,7 +140,13 @@ class RuntimeModel(Noun[S]):
         return (yield from self._resolve(fresh=True))
 
     def _call(
-        self, method: str, data: Any, target: Any = None, *, outputs: Sequence[str] = (), timeout: float | None = None
+        self,
+        method: str,
+        data: Any,
+        target: Any = None,
+        *,
+        outputs: Sequence[str] = (),
+        timeout: float | None = None,
     ) -> Plan[Answer]:
         known = str(self.name) in self.session.state.versions
         version = yield from self._resolve()

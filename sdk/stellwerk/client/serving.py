@@ -14,9 +14,12 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def serving_policy(
-    wishes: ServingPolicy | Mapping[str, Any] | None, warmup: Any, signature: Sequence[MethodSignature]
+    wishes: ServingPolicy | Mapping[str, Any] | None,
+    warmup: Any,
+    signature: Sequence[MethodSignature],
 ) -> ServingPolicy | None:
-    """The policy as the platform takes it, None if nothing is wished. `warmup` is a few rows for "predict".
+    """The policy as the platform takes it, None if nothing is wished. `warmup` is a few rows for
+    "predict".
 
     Raises InvalidInput for words that name nothing and for values of the wrong kind.
     """
@@ -39,7 +42,9 @@ def _set(policy: ServingPolicy, name: str, value: Any) -> None:
         raise InvalidInput(f"serving knows no '{name}'; it knows {', '.join(_FIELDS)}", field=name)
     try:
         if name == "response_cache":
-            policy.response_cache = _TRUTHS[value.lower()] if isinstance(value, str) else bool(value)
+            policy.response_cache = (
+                _TRUTHS[value.lower()] if isinstance(value, str) else bool(value)
+            )
         elif name == "preferred_batch_sizes":
             sizes = value.split("+") if isinstance(value, str) else value
             policy.preferred_batch_sizes.extend(int(size) for size in sizes)

@@ -1,6 +1,7 @@
 """Carries plans out over a transport: `SyncSession` at once, `AsyncSession` when awaited.
 
-The rules (retries, time left, progress, caching) live in plans and functions shared by both; the two differ in `await`.
+The rules (retries, time left, progress, caching) live in plans and functions shared by both; the
+two differ in `await`.
 """
 
 from __future__ import annotations
@@ -111,14 +112,18 @@ class SyncSession:
                 return run()
             case Upload(request, path, progress):
                 size = path.stat().st_size
-                return self.transport.upload(request, _pieces(path, progress), size, _transfer_time(self.state, size))
+                return self.transport.upload(
+                    request, _pieces(path, progress), size, _transfer_time(self.state, size)
+                )
             case Download():
                 return self._download(step)
 
     def _download(self, step: Download) -> None:
         done = 0
         with step.path.open("wb") as file:
-            for piece in self.transport.download(step.request, _transfer_time(self.state, step.size)):
+            for piece in self.transport.download(
+                step.request, _transfer_time(self.state, step.size)
+            ):
                 file.write(piece)
                 done += len(piece)
                 if step.progress:
@@ -158,14 +163,18 @@ class AsyncSession:
             case Upload(request, path, progress):
                 size = path.stat().st_size
                 pieces = _in_thread(_pieces(path, progress))
-                return await self.transport.upload(request, pieces, size, _transfer_time(self.state, size))
+                return await self.transport.upload(
+                    request, pieces, size, _transfer_time(self.state, size)
+                )
             case Download():
                 return await self._download(step)
 
     async def _download(self, step: Download) -> None:
         done = 0
         with step.path.open("wb") as file:
-            async for piece in self.transport.download(step.request, _transfer_time(self.state, step.size)):
+            async for piece in self.transport.download(
+                step.request, _transfer_time(self.state, step.size)
+            ):
                 await asyncio.to_thread(file.write, piece)
                 done += len(piece)
                 if step.progress:

@@ -1,8 +1,8 @@
 """A conformance suite for servers of the Open Inference Protocol, over REST and gRPC.
 
-`check(Options("http://host:8000", "host:8001"))` gives a Report; `stellwerk conformance` is the same as a command. Each
-case is a sentence, a function, and a basis: specified by the protocol's text, a convention of its clients, or our
-sensible reading where the text is silent.
+`check(Options("http://host:8000", "host:8001"))` gives a Report; `stellwerk conformance` is the
+same as a command. Each case is a sentence, a function, and a basis: specified by the protocol's
+text, a convention of its clients, or our sensible reading where the text is silent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from stellwerk.conformance.subject import Subject, Unreachable
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The server and what to try on it; `names` maps keys of models to the server's names for them."""
+    """The server and what to try on it; `names` maps keys of models to the server's names for
+    them.
+    """
 
     url: str | None
     grpc: str | None = None
@@ -51,7 +53,9 @@ def check(
     progress: Callable[[int, int, str], None] | None = None,
     revive: Revive = lambda subject: False,
 ) -> Report:
-    """Tries all cases that are asked for. `progress` hears how many are done, of how many, and which was last."""
+    """Tries all cases that are asked for. `progress` hears how many are done, of how many, and
+    which was last.
+    """
     subject = connect(options)
     cases = chosen(all_cases(), options.only)
     results: list[Result] = []
@@ -60,7 +64,10 @@ def check(
         if progress is not None:
             progress(len(results), len(cases), result.case.name)
     about = {
-        "server": " ".join(str(subject.metadata.get(key, "")) for key in ("name", "version")).strip() or "unknown",
+        "server": " ".join(
+            str(subject.metadata.get(key, "")) for key in ("name", "version")
+        ).strip()
+        or "unknown",
         "extensions": ", ".join(sorted(subject.advertised)) or "none advertised",
     }
     subject.close()

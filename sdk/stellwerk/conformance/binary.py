@@ -17,16 +17,19 @@ def encode(
     binary: Sequence[Tensor], plain: Sequence[Tensor] = (), *, excess: bytes = b"", **members: Any
 ) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a request with these inputs, the binary ones first."""
-    inputs = [tensor.json(data=None, parameters={"binary_data_size": len(tensor.raw())}) for tensor in binary] + [
-        tensor.json() for tensor in plain
-    ]
+    inputs = [
+        tensor.json(data=None, parameters={"binary_data_size": len(tensor.raw())})
+        for tensor in binary
+    ] + [tensor.json() for tensor in plain]
     head = json.dumps({"inputs": inputs, **members}).encode()
     body = head + b"".join(tensor.raw() for tensor in binary) + excess
     return body, {HEADER: str(len(head)), "content-type": "application/octet-stream"}
 
 
 def outputs_of(reply: Reply) -> dict[str, Tensor]:
-    """The outputs in order by name, from JSON or binary data; Mismatch if the reply is not well formed."""
+    """The outputs in order by name, from JSON or binary data; Mismatch if the reply is not well
+    formed.
+    """
     that(reply.status == 200, "status 200", reply.brief())
     head, rest = _split(reply)
     that(isinstance(head.get("outputs"), list), "a list of outputs", head)
@@ -42,7 +45,9 @@ def outputs_of(reply: Reply) -> dict[str, Tensor]:
             that(len(rest) >= size, f"{size} bytes for {output['name']}", f"{len(rest)} bytes left")
             items, rest = unpack(output["datatype"], rest[:size]), rest[size:]
         parameters = output.get("parameters") or {}
-        found[output["name"]] = Tensor(output["name"], output["datatype"], tuple(output["shape"]), items, parameters)
+        found[output["name"]] = Tensor(
+            output["name"], output["datatype"], tuple(output["shape"]), items, parameters
+        )
     that(not rest, "nothing after the last tensor", f"{len(rest)} bytes more")
     return found
 
@@ -67,7 +72,9 @@ def _split(reply: Reply) -> tuple[dict[str, Any], bytes]:
 
 def _well_formed(output: Any) -> None:
     expected = "name, datatype and shape in each output"
-    that(isinstance(output, dict) and {"name", "datatype", "shape"} <= set(output), expected, output)
+    that(
+        isinstance(output, dict) and {"name", "datatype", "shape"} <= set(output), expected, output
+    )
     shape = output["shape"]
     whole = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
     that(whole, "a shape of whole numbers", shape)

@@ -1,4 +1,6 @@
-"""A case of the suite: one sentence about what a server does, why we may expect it, and the function that looks."""
+"""A case of the suite: one sentence about what a server does, why we may expect it, and the
+function that looks.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ class Case:
     area: Area
     title: str
     basis: Basis
-    # Where it is written, or where the clients are that rely on it; "" for a sensible reading of nothing.
+    # Where it is written, or where the clients are that rely on it; "" for a sensible reading of
+    # nothing.
     place: str
     transport: Transport
     # The extension that it belongs to; "" for the core of the protocol.
@@ -83,18 +86,42 @@ class Cases:
     """Collects the cases of one area as their functions are defined."""
 
     def __init__(
-        self, area: Area, transport: Transport, place: str = "", extension: str = "", hostile: bool = False
+        self,
+        area: Area,
+        transport: Transport,
+        place: str = "",
+        extension: str = "",
+        hostile: bool = False,
     ) -> None:
         self.area, self.transport, self.place, self.extension = area, transport, place, extension
         self.hostile = hostile
         self.all: list[Case] = []
 
-    def add(self, name: str, title: str, basis: Basis, check: Check, place: str = "", *, hostile: bool = False) -> None:
+    def add(
+        self,
+        name: str,
+        title: str,
+        basis: Basis,
+        check: Check,
+        place: str = "",
+        *,
+        hostile: bool = False,
+    ) -> None:
         """Adds a case; its name is `transport.area.name`."""
         parts = [str(self.transport), *_AREA_NAMES.get(self.area, [self.area.name.lower()]), name]
         place = place or ("" if basis is Basis.SENSIBLE else self.place)
         hostile = hostile or self.hostile
-        known = Case(".".join(parts), self.area, title, basis, place, self.transport, self.extension, check, hostile)
+        known = Case(
+            ".".join(parts),
+            self.area,
+            title,
+            basis,
+            place,
+            self.transport,
+            self.extension,
+            check,
+            hostile,
+        )
         self.all.append(known)
 
     def specified(self, title: str, place: str = "") -> Callable[[Check], Check]:

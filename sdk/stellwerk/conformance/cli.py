@@ -1,4 +1,6 @@
-"""`stellwerk conformance`: checks any server of the Open Inference Protocol, case by case, and prints a report."""
+"""`stellwerk conformance`: checks any server of the Open Inference Protocol, case by case, and
+prints a report.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,9 @@ def conformance(
 ) -> None:  # fmt: skip
     """Check a server against the Open Inference Protocol.
 
-    The server is called with models of known behaviour, whose names begin with conformance_; cases whose model it
-    lacks are skipped. Store them with --prepare, or write them out with --write-models.
+    The server is called with models of known behaviour, whose names begin with conformance_; cases
+    whose model it lacks are skipped. Store them with --prepare, or write them out with
+    --write-models.
 
     Exit code 0 if nothing failed, 1 if something did, 2 if the server cannot be reached.
     """
@@ -115,13 +118,21 @@ def _stored(name: str, new: bool) -> None:
 
 
 def _check(
-    url: str | None, grpc: str | None, token: str | None, model: str | None, only: str, extensions: bool, timeout: float
+    url: str | None,
+    grpc: str | None,
+    token: str | None,
+    model: str | None,
+    only: str,
+    extensions: bool,
+    timeout: float,
 ) -> Any:
     from stellwerk.conformance import Options, check
     from stellwerk.conformance.subject import Unreachable
 
     names = {"echo_fp32": model} if model else {}
-    options = Options(url, grpc, token, names=names, only=only, extensions=extensions, timeout=timeout)
+    options = Options(
+        url, grpc, token, names=names, only=only, extensions=extensions, timeout=timeout
+    )
     try:
         return check(options, progress=_progress if sys.stderr.isatty() else None)
     except Unreachable as exc:
@@ -139,7 +150,9 @@ def _show(report: Any, format: Format, output: Path | None) -> None:
     from stellwerk.conformance.report import as_json, as_text, sentence
     from stellwerk.conformance.report_markdown import as_markdown
 
-    text = {Format.TEXT: as_text, Format.JSON: as_json, Format.MARKDOWN: as_markdown}[format](report)
+    text = {Format.TEXT: as_text, Format.JSON: as_json, Format.MARKDOWN: as_markdown}[format](
+        report
+    )
     if output is None:
         sys.stdout.write(text)
     else:

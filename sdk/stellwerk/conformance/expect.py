@@ -1,4 +1,6 @@
-"""What a check says when a server behaves differently, and the comparisons that checks are made of."""
+"""What a check says when a server behaves differently, and the comparisons that checks are made
+of.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +66,17 @@ def failed(reply: Reply) -> None:
         body = reply.json()
     except Mismatch:
         body = None
-    that(isinstance(body, dict) and isinstance(body.get("error"), str) and body["error"], expected, reply.brief())
+    that(
+        isinstance(body, dict) and isinstance(body.get("error"), str) and body["error"],
+        expected,
+        reply.brief(),
+    )
 
 
 def client_error(reply: Reply) -> None:
-    """The caller is told that the request was wrong. What the body of an error holds is for cases of its own."""
+    """The caller is told that the request was wrong. What the body of an error holds is for cases
+    of its own.
+    """
     that(400 <= reply.status < 500, "status 400, or another of 4xx", reply.brief())
 
 
@@ -80,4 +88,8 @@ def no_server_error(reply: Reply) -> None:
 def code(refusal: Refusal | None, *allowed: grpc.StatusCode) -> None:
     """The call failed with one of these codes."""
     expected = " or ".join(wanted.name for wanted in allowed)
-    that(refusal is not None and refusal.code in allowed, expected, refusal.brief() if refusal else "OK")
+    that(
+        refusal is not None and refusal.code in allowed,
+        expected,
+        refusal.brief() if refusal else "OK",
+    )

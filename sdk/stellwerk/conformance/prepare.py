@@ -11,11 +11,14 @@ from stellwerk.conformance.models import MODELS, counting, onnx_graphs
 Told = Callable[[str, bool], None]
 
 
-def prepare(url: str, token: str | None, told: Told = lambda name, stored: None, *, pickles: bool = False) -> None:
+def prepare(
+    url: str, token: str | None, told: Told = lambda name, stored: None, *, pickles: bool = False
+) -> None:
     """Stores each model that is not there yet; `told` hears of each, and whether it was stored now.
 
-    The token needs the permission models.write. The decoupled model is stored with `pickles` only: it is one, so the
-    token then needs models.write_unsafe, and the runtimes must allow unsafe formats. Raises the platform's errors.
+    The token needs the permission models.write. The decoupled model is stored with `pickles` only:
+    it is one, so the token then needs models.write_unsafe, and the runtimes must allow unsafe
+    formats. Raises the platform's errors.
     """
     with connect(url, token, timeout=60) as client:
         graphs = {MODELS[key].name: graph for key, graph in onnx_graphs.graphs().items()}
@@ -26,7 +29,13 @@ def prepare(url: str, token: str | None, told: Told = lambda name, stored: None,
             told(name, new)
         name = MODELS["count_up"].name
         if pickles and not _there(client, name):
-            client.models.put(counting.CountUp(), name, format="pickle", unsafe=True, signature=[counting.signature()])
+            client.models.put(
+                counting.CountUp(),
+                name,
+                format="pickle",
+                unsafe=True,
+                signature=[counting.signature()],
+            )
             told(name, True)
 
 

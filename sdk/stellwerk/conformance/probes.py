@@ -40,7 +40,9 @@ def _there(reply: Reply) -> bool:
     return reply.status not in _ABSENT
 
 
-def _either(rest: Callable[[Subject], Reply], method: str, request: Callable[[Subject], object]) -> Probe:
+def _either(
+    rest: Callable[[Subject], Reply], method: str, request: Callable[[Subject], object]
+) -> Probe:
     """A probe that asks over the way in question."""
 
     def probe(s: Subject, transport: Transport) -> bool:
@@ -68,6 +70,8 @@ PROBES: dict[str, Probe] = {
         lambda s: pb.ModelConfigRequest(name=s.echo()),
     ),
     "model_repository": _either(
-        lambda s: s.http.post("/v2/repository/index", {}), "RepositoryIndex", lambda s: pb.RepositoryIndexRequest()
+        lambda s: s.http.post("/v2/repository/index", {}),
+        "RepositoryIndex",
+        lambda s: pb.RepositoryIndexRequest(),
     ),
 }

@@ -16,7 +16,9 @@ _MARKS = {Verdict.PASS: "PASS", Verdict.FAIL: "FAIL", Verdict.SKIP: "SKIP"}
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was tested, and what came of it. `about` are facts such as the server's name, in order."""
+    """What was tested, and what came of it. `about` are facts such as the server's name, in
+    order.
+    """
 
     about: dict[str, str]
     results: Sequence[Result]
@@ -36,7 +38,9 @@ class Report:
 
     def areas(self) -> dict[Area, list[Result]]:
         """The results of each area that has any, in the order of the areas."""
-        found = {area: [result for result in self.results if result.case.area is area] for area in Area}
+        found = {
+            area: [result for result in self.results if result.case.area is area] for area in Area
+        }
         return {area: results for area, results in found.items() if results}
 
     def skips(self) -> dict[str, list[Result]]:
@@ -50,14 +54,21 @@ class Report:
 
 def sentence(counts: Counter[Verdict]) -> str:
     """Such as "12 passed, 3 failed, 1 skipped"."""
-    return f"{counts[Verdict.PASS]} passed, {counts[Verdict.FAIL]} failed, {counts[Verdict.SKIP]} skipped"
+    return (
+        f"{counts[Verdict.PASS]} passed, {counts[Verdict.FAIL]} failed, {counts[Verdict.SKIP]}"
+        " skipped"
+    )
 
 
 def as_json(report: Report) -> str:
     """The whole report as one JSON document."""
     summary = {str(basis): _numbers(report.counts(basis=basis)) for basis in Basis}
     results = [_entry(result) for result in report.results]
-    whole = {"about": report.about, "summary": {"all": _numbers(report.counts()), **summary}, "results": results}
+    whole = {
+        "about": report.about,
+        "summary": {"all": _numbers(report.counts()), **summary},
+        "results": results,
+    }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -83,7 +94,9 @@ def _entry(result: Result) -> dict[str, Any]:
 
 
 def as_text(report: Report) -> str:
-    """Tables by area for a terminal: each case on a line, failures with what was expected and what came."""
+    """Tables by area for a terminal: each case on a line, failures with what was expected and what
+    came.
+    """
     lines = [f"{name}: {value}" for name, value in report.about.items()]
     for area, results in report.areas().items():
         lines += ["", f"{area} ({sentence(report.counts(area))})"]

@@ -17,8 +17,11 @@ def as_markdown(report: Report) -> str:
     parts = [
         f"# Open Inference Protocol: {name}",
         "\n".join(f"- {key}: {value}" for key, value in report.about.items()),
-        "*Specified*: the text of the protocol or of the extension says so. *Convention*: the common clients rely on "
-        "it. *Sensible*: the text is silent, and this is our reading; a failure there breaks no promise.",
+        (
+            "*Specified*: the text of the protocol or of the extension says so. *Convention*: the"
+            " common clients rely on it. *Sensible*: the text is silent, and this is our reading; a"
+            " failure there breaks no promise."
+        ),
         _summary(report),
         _failures(report),
         _skips(report),
@@ -50,7 +53,9 @@ def _failures(report: Report) -> str:
     for basis in Basis:
         failed = [r for r in report.results if r.verdict is Verdict.FAIL and r.case.basis is basis]
         if failed:
-            rows = [(r.case.title, r.expected, r.got, r.case.place, f"`{r.case.name}`") for r in failed]
+            rows = [
+                (r.case.title, r.expected, r.got, r.case.place, f"`{r.case.name}`") for r in failed
+            ]
             table = _table(("case", "expected", "got", "see", "name"), rows)
             sections.append(f"### {str(basis).capitalize()} ({len(failed)})\n\n{table}")
     return "\n\n".join(["## Failures", *sections]) if sections else ""
@@ -62,7 +67,9 @@ def _skips(report: Report) -> str:
 
 
 def _area(title: str, results: Sequence[Result]) -> str:
-    rows = [(r.verdict.upper(), r.case.title, str(r.case.basis), f"`{r.case.name}`") for r in results]
+    rows = [
+        (r.verdict.upper(), r.case.title, str(r.case.basis), f"`{r.case.name}`") for r in results
+    ]
     return f"### {title[0].upper()}{title[1:]}\n\n" + _table(("", "case", "basis", "name"), rows)
 
 

@@ -1,4 +1,6 @@
-"""Plain HTTP to the server under test: bytes as they are wanted, replies as they come, nothing repaired."""
+"""Plain HTTP to the server under test: bytes as they are wanted, replies as they come, nothing
+repaired.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Reply:
         """Status and the beginning of the body."""
         text = self.body[:400].decode("utf-8", "replace")
         kind = self.headers.get("content-type", "no content type")
-        return shown(f"{self.status} {kind}: {text}" if self.body else f"{self.status} with an empty body")
+        return shown(
+            f"{self.status} {kind}: {text}" if self.body else f"{self.status} with an empty body"
+        )
 
 
 class Rest:
@@ -44,7 +48,10 @@ class Rest:
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         self.url = url.rstrip("/")
-        headers = {"accept-encoding": "identity", **({"authorization": f"Bearer {token}"} if token else {})}
+        headers = {
+            "accept-encoding": "identity",
+            **({"authorization": f"Bearer {token}"} if token else {}),
+        }
         self._client = httpx.Client(timeout=timeout, headers=headers, trust_env=False)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
@@ -53,7 +60,9 @@ class Rest:
     def post(self, path: str, body: Body = None, headers: Mapping[str, str] | None = None) -> Reply:
         return self.send("POST", path, body, headers)
 
-    def send(self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None) -> Reply:
+    def send(
+        self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
         """One request. Mappings and lists go as JSON; Mismatch if no HTTP answer comes."""
         given = dict(headers or {})
         if isinstance(body, Mapping | list):
@@ -62,14 +71,21 @@ class Rest:
             try:
                 answer = self._request(method, path, body, given)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # A server may close a connection that is kept open at any moment (RFC 9112, 9.3.1): once more.
+                # A server may close a connection that is kept open at any moment (RFC 9112, 9.3.1):
+                # once more.
                 answer = self._request(method, path, body, given)
         except (httpx.TransportError, httpx.DecodingError) as exc:
             raise Mismatch("an HTTP answer", f"{type(exc).__name__}: {exc}") from exc
         names = {name.lower(): value for name, value in answer.headers.items()}
         return Reply(answer.status_code, names, answer.content)
 
-    def _request(self, method: str, path: str, body: bytes | tuple[bytes, ...] | None, headers: dict[str, str]) -> Any:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | tuple[bytes, ...] | None,
+        headers: dict[str, str],
+    ) -> Any:
         content = iter(body) if isinstance(body, tuple) else body
         return self._client.request(method, self.url + path, content=content, headers=headers)
 

@@ -47,7 +47,9 @@ class Rpc:
     def outcome(self, method: str, request: Any, **options: Any) -> Any:
         """The response, or how the call failed."""
         try:
-            return getattr(self._stub, method)(request, metadata=self._metadata, timeout=self.timeout, **options)
+            return getattr(self._stub, method)(
+                request, metadata=self._metadata, timeout=self.timeout, **options
+            )
         except grpc.RpcError as exc:
             return _refusal(exc)
 
@@ -63,17 +65,23 @@ class Rpc:
         found = self.outcome(method, request)
         return found if isinstance(found, Refusal) else None
 
-    def stream(self, requests: Iterable[pb.ModelInferRequest], metadata: Metadata = ()) -> list[Any]:
+    def stream(
+        self, requests: Iterable[pb.ModelInferRequest], metadata: Metadata = ()
+    ) -> list[Any]:
         """All responses of a ModelStreamInfer with these requests; Mismatch if the stream fails."""
         given = [*self._metadata, *metadata]
         try:
-            return list(self._stub.ModelStreamInfer(iter(requests), metadata=given, timeout=self.timeout))
+            return list(
+                self._stub.ModelStreamInfer(iter(requests), metadata=given, timeout=self.timeout)
+            )
         except grpc.RpcError as exc:
             raise stream_failed(exc) from exc
 
     def open_stream(self, requests: Iterable[pb.ModelInferRequest]) -> Any:
         """A running ModelStreamInfer; its errors are the caller's."""
-        return self._stub.ModelStreamInfer(iter(requests), metadata=self._metadata, timeout=self.timeout)
+        return self._stub.ModelStreamInfer(
+            iter(requests), metadata=self._metadata, timeout=self.timeout
+        )
 
     def unary(self, path: str, request: bytes) -> bytes:
         """A call by path with bytes as they are; raises grpc.RpcError."""
@@ -106,11 +114,20 @@ def _refusal(exc: Any) -> Refusal:
 
 
 def infer_request(
-    model: str, inputs: Sequence[Tensor], *, typed: bool = False, outputs: Sequence[str] = (), **fields: Any
+    model: str,
+    inputs: Sequence[Tensor],
+    *,
+    typed: bool = False,
+    outputs: Sequence[str] = (),
+    **fields: Any,
 ) -> pb.ModelInferRequest:
     """A ModelInferRequest, raw unless `typed`."""
-    request = pb.ModelInferRequest(model_name=model, inputs=[tensor.message(typed) for tensor in inputs], **fields)
-    request.outputs.extend(pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs)
+    request = pb.ModelInferRequest(
+        model_name=model, inputs=[tensor.message(typed) for tensor in inputs], **fields
+    )
+    request.outputs.extend(
+        pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs
+    )
     if not typed:
         request.raw_input_contents.extend(tensor.raw() for tensor in inputs)
     return request
@@ -127,9 +144,15 @@ def outputs_of(response: Any) -> dict[str, Tensor]:
         if raw:
             items = unpack(output.datatype, raw[index])
         else:
-            that(output.datatype in FIELDS, "raw contents, as this datatype has no typed ones", output.datatype)
+            that(
+                output.datatype in FIELDS,
+                "raw contents, as this datatype has no typed ones",
+                output.datatype,
+            )
             items = list(getattr(output.contents, FIELDS[output.datatype]))
-        found[output.name] = Tensor(output.name, output.datatype, tuple(output.shape), items, output.parameters)
+        found[output.name] = Tensor(
+            output.name, output.datatype, tuple(output.shape), items, output.parameters
+        )
     return found
 
 
@@ -147,5 +170,6 @@ def parameter(value: bool | int | str | float) -> pb.InferParameter:
 def plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
     """Parameters as plain values."""
     return {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+        for name, value in parameters.items()
     }

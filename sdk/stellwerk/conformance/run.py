@@ -36,9 +36,15 @@ class Result:
 
 
 def chosen(cases: Iterable[Case], pattern: str) -> list[Case]:
-    """The cases whose name or area fits the pattern, in which * and ? stand for letters; hostile ones last."""
+    """The cases whose name or area fits the pattern, in which * and ? stand for letters; hostile
+    ones last.
+    """
     loose = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
-    found = [case for case in cases if any(fnmatchcase(text, loose) for text in (case.name, str(case.area)))]
+    found = [
+        case
+        for case in cases
+        if any(fnmatchcase(text, loose) for text in (case.name, str(case.area)))
+    ]
     return sorted(found, key=lambda case: case.hostile)
 
 
@@ -50,13 +56,15 @@ def run(
 ) -> Iterator[Result]:
     """The result of each case, as soon as it is there.
 
-    After a failure the server is asked whether it still serves. If not, `revive` may start it again, or point the
-    subject to another one; if it does not, the cases that are left are skipped.
+    After a failure the server is asked whether it still serves. If not, `revive` may start it
+    again, or point the subject to another one; if it does not, the cases that are left are skipped.
     """
     culprit = ""
     for case in cases:
         if culprit:
-            yield Result(case, Verdict.SKIP, 0.0, reason=f"the server has served nobody since {culprit}")
+            yield Result(
+                case, Verdict.SKIP, 0.0, reason=f"the server has served nobody since {culprit}"
+            )
             continue
         result = _try(subject, case, clock)
         if result.verdict is Verdict.FAIL and not subject.serves():
@@ -76,5 +84,11 @@ def _try(subject: Subject, case: Case, clock: Callable[[], float]) -> Result:
         return Result(case, Verdict.FAIL, clock() - begun, expected=exc.expected, got=exc.got)
     except Exception as exc:  # whatever a check stumbles over, the server has sent
         got = f"something that the check stumbles over: {type(exc).__name__}: {exc}"
-        return Result(case, Verdict.FAIL, clock() - begun, expected="an answer of the protocol's form", got=got)
+        return Result(
+            case,
+            Verdict.FAIL,
+            clock() - begun,
+            expected="an answer of the protocol's form",
+            got=got,
+        )
     return Result(case, Verdict.PASS, clock() - begun)

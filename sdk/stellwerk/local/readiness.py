@@ -1,4 +1,6 @@
-"""Asks the running platform, over gRPC: is each process serving, are runtimes attached, and a token please."""
+"""Asks the running platform, over gRPC: is each process serving, are runtimes attached, and a token
+please.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ async def unhealthy(address: str) -> str:
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as exc:
-            return "does not answer" if exc.code() == grpc.StatusCode.UNAVAILABLE else exc.code().name.lower()
+            return (
+                "does not answer"
+                if exc.code() == grpc.StatusCode.UNAVAILABLE
+                else exc.code().name.lower()
+            )
     return "" if answer.status == _SERVING else "is not ready"
 
 

@@ -1,4 +1,6 @@
-"""What a ready platform says of itself: one line of JSON on standard output, and the same in a file while it runs."""
+"""What a ready platform says of itself: one line of JSON on standard output, and the same in a file
+while it runs.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The secrets the platform needs before it runs, as files that only their owner can read. What exists is kept.
+"""The secrets the platform needs before it runs, as files that only their owner can read. What
+exists is kept.
 
-A service's key is its identity: the service shows it to the control plane, which knows all of them from the directory.
+A service's key is its identity: the service shows it to the control plane, which knows all of them
+from the directory.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Secrets:
         for directory in (self.directory, self.service_keys):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             directory.chmod(0o700)
-        wanted = {self.service_key(name): f"sws_{name}_{secrets.token_urlsafe(32)}" for name in SERVICES}
+        wanted = {
+            self.service_key(name): f"sws_{name}_{secrets.token_urlsafe(32)}" for name in SERVICES
+        }
         wanted[self.root_key] = secrets.token_urlsafe(48)
         wanted[self.admin_key] = f"swk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         return [path for path, text in wanted.items() if write_new(path, text)]
@@ -56,7 +60,9 @@ def write_new(path: Path, text: str) -> bool:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file with mode 0600 at once: a reader sees the old text or the new one, never half of it."""
+    """Writes a file with mode 0600 at once: a reader sees the old text or the new one, never half
+    of it.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,6 +1,8 @@
-"""One service process kept alive: started, its log passed on line by line, started again when it ends.
+"""One service process kept alive: started, its log passed on line by line, started again when it
+ends.
 
-The wait before a restart doubles from 0.2 s to 10 s and begins anew once a process has stayed up for 30 s.
+The wait before a restart doubles from 0.2 s to 10 s and begins anew once a process has stayed up
+for 30 s.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ FIRST_DELAY, LONGEST_DELAY, STEADY_SECONDS = 0.2, 10.0, 30.0
 _READ_BYTES = 65_536
 # A line longer than this is passed on in pieces.
 _LONGEST_LINE = 1_048_576
-# 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. Whoever lost its parent before that goes at once.
+# 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. Whoever lost its parent before
+# that goes at once.
 _STARTER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -31,7 +34,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def restart_delay(previous: float, uptime: float) -> float:
-    """Seconds to wait before the next start, from the wait before the last one (0 for none) and how long it ran."""
+    """Seconds to wait before the next start, from the wait before the last one (0 for none) and how
+    long it ran.
+    """
     if previous == 0 or uptime >= STEADY_SECONDS:
         return FIRST_DELAY
     return min(previous * 2, LONGEST_DELAY)
@@ -40,7 +45,9 @@ def restart_delay(previous: float, uptime: float) -> float:
 class Supervised:
     """A process of the platform. `run` keeps it alive until `stop` or `kill`."""
 
-    def __init__(self, service: Service, directory: Path, logs: LogStream, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, service: Service, directory: Path, logs: LogStream, changed: Callable[[], None]
+    ) -> None:
         self.service = service
         self.restarts = 0
         self.last_exit: int | None = None
@@ -58,7 +65,11 @@ class Supervised:
     @property
     def pid(self) -> int | None:
         """The process id, None while it does not run."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return (
+            self._process.pid
+            if self._process is not None and self._process.returncode is None
+            else None
+        )
 
     async def run(self) -> None:
         """Starts the process again and again until told to stop."""
@@ -71,7 +82,9 @@ class Supervised:
                     return
                 delay = restart_delay(delay, time.monotonic() - began)
                 how = _how_it_ended(self.last_exit)
-                self._logs.say("process_ended", process=self.name, how=how, restart_in_seconds=delay)
+                self._logs.say(
+                    "process_ended", process=self.name, how=how, restart_in_seconds=delay
+                )
                 self.restarts += 1
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
@@ -118,7 +131,8 @@ class Supervised:
         if self._stopping.is_set():
             self._signal(signal.SIGTERM)
         assert self._process.stdout is not None
-        # Read to the end of the pipe but not beyond the process: something it left behind may hold the pipe open.
+        # Read to the end of the pipe but not beyond the process: something it left behind may hold
+        # the pipe open.
         reader = asyncio.create_task(self._pass_on(self._process.stdout))
         code = await self._process.wait()
         with contextlib.suppress(TimeoutError):
@@ -154,9 +168,11 @@ def _how_it_ended(code: int) -> str:
 
 
 def dying_with_us(command: Sequence[str]) -> list[str]:
-    """The command behind a starter that asks the kernel to kill it when we are gone, however we went. Linux only.
+    """The command behind a starter that asks the kernel to kill it when we are gone, however we
+    went. Linux only.
 
-    A starter, because code between fork and exec (preexec_fn) is not safe beside threads, gRPC's least of all.
+    A starter, because code between fork and exec (preexec_fn) is not safe beside threads, gRPC's
+    least of all.
     """
     if not sys.platform.startswith("linux"):
         return list(command)

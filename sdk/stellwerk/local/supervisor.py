@@ -1,7 +1,8 @@
 """Brings the platform up, keeps it up, and takes it down in order.
 
-Up: everything starts at the same time and finds its peers by itself. Down: the gateway first, so that nothing new comes
-in, then runtimes, router, repository and control plane, at last the broker and the database.
+Up: everything starts at the same time and finds its peers by itself. Down: the gateway first, so
+that nothing new comes in, then runtimes, router, repository and control plane, at last the broker
+and the database.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from stellwerk.local.backing import Backing, choose_broker, choose_mongo, pull
 from stellwerk.local.child import StartFailed
 from stellwerk.local.lock import DataDirectoryLock
 from stellwerk.local.logs import LogStream
-from stellwerk.local.plan import BROKER_USERS, Options, Ports, Service, process_names, reachable, services
+from stellwerk.local.plan import (
+    BROKER_USERS,
+    Options,
+    Ports,
+    Service,
+    process_names,
+    reachable,
+    services,
+)
 from stellwerk.local.ready import ReadyFile, Report
 from stellwerk.local.secrets import write
 from stellwerk.local.supervised import Supervised
@@ -27,9 +36,11 @@ from stellwerk.local.supervised import Supervised
 STOP_SECONDS = 30.0
 READY_SECONDS = 180.0
 _POLL_SECONDS, _COMPLAIN_SECONDS = 0.1, 10.0
-# The token lives a day and is renewed every hour, so the file always holds one that is good for long.
+# The token lives a day and is renewed every hour, so the file always holds one that is good for
+# long.
 TOKEN_LIFETIME, TOKEN_RENEWAL = 24 * 3600, 3600.0
-# A process gets at most this much of the time for stopping, so that one that hangs leaves some to the others.
+# A process gets at most this much of the time for stopping, so that one that hangs leaves some to
+# the others.
 _STOP_EACH = 10.0
 _STOP_ORDER = ("api_gateway", "runtime", "router", "repository", "controlplane")
 
@@ -71,8 +82,12 @@ class Supervisor:
         mongo = choose_mongo(options.mongo_url, options.data_dir)
         self._broker = choose_broker(options.broker, options.data_dir)
         self._backings = [mongo, self._broker]
-        # Nobody waits for anybody here: whoever is up first looks for the others until they are there.
-        self._opening = [asyncio.create_task(mongo.start()), asyncio.create_task(self._start_broker())]
+        # Nobody waits for anybody here: whoever is up first looks for the others until they are
+        # there.
+        self._opening = [
+            asyncio.create_task(mongo.start()),
+            asyncio.create_task(self._start_broker()),
+        ]
         self._launch(self._plan(internal, mongo))
         opened, _ = await asyncio.wait(self._opening, return_when=asyncio.FIRST_EXCEPTION)
         for opening in opened:
@@ -87,7 +102,9 @@ class Supervisor:
             token_file=token_file,
             broker=self._broker.description,
             mongo=mongo.description,
-            metrics={name: f"http://127.0.0.1:{port}/metrics" for name, port in internal.metrics.items()},
+            metrics={
+                name: f"http://127.0.0.1:{port}/metrics" for name, port in internal.metrics.items()
+            },
         )
         self._logs.say("ready", seconds=round(time.monotonic() - began, 1), http=self._report.http)
         announce(self._write_ready() or "")
@@ -106,7 +123,9 @@ class Supervisor:
             if task.get_name() != "process":
                 task.cancel()
         for kind in _STOP_ORDER:
-            stage = [process for process in self._processes if process.name.partition("-")[0] == kind]
+            stage = [
+                process for process in self._processes if process.name.partition("-")[0] == kind
+            ]
             grace = max(min(_STOP_EACH, deadline - time.monotonic() - 3.0), 0.2)
             await asyncio.gather(*(process.stop(grace) for process in stage))
         await asyncio.gather(*keepers, return_exceptions=True)
@@ -147,7 +166,11 @@ class Supervisor:
         write(self._broker_file, self._broker.url)
         write(mongo_file, mongo.url)
         return services(
-            self._options, internal, broker_file=self._broker_file, mongo_file=mongo_file, inherited=self._environ
+            self._options,
+            internal,
+            broker_file=self._broker_file,
+            mongo_file=mongo_file,
+            inherited=self._environ,
         )
 
     def _launch(self, planned: list[Service]) -> None:
@@ -160,7 +183,9 @@ class Supervisor:
 
     def _keep_backings(self) -> None:
         for backing in self._backings:
-            self._tasks.append(asyncio.create_task(backing.keep(self._logs, self._changed), name="backing"))
+            self._tasks.append(
+                asyncio.create_task(backing.keep(self._logs, self._changed), name="backing")
+            )
 
     async def _wait_until_ready(self, token_file: Path, began: float) -> None:
         addresses = {process.name: process.service.address for process in self._processes}
@@ -186,8 +211,9 @@ class Supervisor:
             if exc.code() == grpc.StatusCode.UNAUTHENTICATED:
                 key = self._options.secrets.admin_key
                 raise NeverReady(
-                    f"this database knows another administrator's key than {key}; put the right one there, "
-                    "or start once with STELLWERK_NEW_ADMIN_KEY=true to make the new one good"
+                    f"this database knows another administrator's key than {key}; put the right one"
+                    " there, or start once with STELLWERK_NEW_ADMIN_KEY=true to make the new one"
+                    " good"
                 ) from None
             return [f"controlplane gives no token ({exc.code().name})"]
         try:
@@ -198,7 +224,9 @@ class Supervisor:
         return [] if attached else ["no runtime has attached to the router"]
 
     async def _fetch_token(self) -> str:
-        address = next(process.service.address for process in self._processes if process.name == "controlplane")
+        address = next(
+            process.service.address for process in self._processes if process.name == "controlplane"
+        )
         key = self._options.secrets.admin_key.read_text().strip()
         return (await readiness.issue_token(address, key, TOKEN_LIFETIME)).text
 
@@ -228,10 +256,16 @@ def choose_ports(options: Options) -> Ports:
     internal = ports.reserve(len(names) - 1 + len(names))
     controlplane, repository, router = internal[:3]
     runtimes, free = internal[3 : len(names) - 1], internal[len(names) - 1 :]
-    wanted = [options.metrics_port + offset for offset in range(len(names))] if options.metrics_port else free
+    wanted = (
+        [options.metrics_port + offset for offset in range(len(names))]
+        if options.metrics_port
+        else free
+    )
     for port in wanted:
         ports.require("127.0.0.1", port, "--metrics-port")
-    return Ports(controlplane, repository, router, tuple(runtimes), dict(zip(names, wanted, strict=True)))
+    return Ports(
+        controlplane, repository, router, tuple(runtimes), dict(zip(names, wanted, strict=True))
+    )
 
 
 def _url(scheme: str, host: str, port: int) -> str:

@@ -1,1 +1,3 @@
-"""The broker port and its two adapters: RabbitMQ (`amqp`) and the embedded one over gRPC (`pull`)."""
+"""The broker port and its two adapters: RabbitMQ (`amqp`) and the embedded one over gRPC
+(`pull`).
+"""

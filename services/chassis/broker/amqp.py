@@ -1,4 +1,5 @@
-"""pika made awaitable, on the event loop's own transport: a connection and how it opens. The only file that knows pika.
+"""pika made awaitable, on the event loop's own transport: a connection and how it opens. The only
+file that knows pika.
 
 Nothing here reconnects or retries: a closed connection says so, once, to whoever uses it.
 """
@@ -29,7 +30,9 @@ class ConnectFailed(Exception):
 
 
 class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
-    """The loop as pika uses it, but with transports of the loop's own: pika's cost five system calls for each send."""
+    """The loop as pika uses it, but with transports of the loop's own: pika's cost five system
+    calls for each send.
+    """
 
     stream: Stream
 
@@ -59,9 +62,13 @@ class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]
-    """Counts all that is received. pika counts its own share, and would take a busy consumer's broker for silent."""
+    """Counts all that is received. pika counts its own share, and would take a busy consumer's
+    broker for silent.
+    """
 
-    def __init__(self, services: _Services, parameters: URLParameters, **callbacks: Callable[..., None]) -> None:
+    def __init__(
+        self, services: _Services, parameters: URLParameters, **callbacks: Callable[..., None]
+    ) -> None:
         self._services = services
         super().__init__(parameters, custom_ioloop=services, **callbacks)
 
@@ -77,7 +84,9 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]
 class Connection:
     """An open connection. `closed` is done, with the reason, when it is no more."""
 
-    def __init__(self, connection: AsyncioConnection, stream: Stream, closed: asyncio.Future[str]) -> None:
+    def __init__(
+        self, connection: AsyncioConnection, stream: Stream, closed: asyncio.Future[str]
+    ) -> None:
         self._connection, self._stream = connection, stream
         self.closed = closed
         self.blocked = ""
@@ -93,7 +102,8 @@ class Connection:
         parameters.heartbeat = HEARTBEAT_SECONDS
         parameters.connection_attempts = 1
         parameters.socket_timeout = parameters.stack_timeout = _CONNECT_SECONDS
-        # Publishers wait no longer than their own timeouts while the broker blocks us; the connection itself stays.
+        # Publishers wait no longer than their own timeouts while the broker blocks us; the
+        # connection itself stays.
         parameters.blocked_connection_timeout = None
         parameters.client_properties = {"connection_name": name}
         loop = asyncio.get_running_loop()
@@ -110,7 +120,8 @@ class Connection:
         try:
             failed = await asyncio.shield(opened)
         except asyncio.CancelledError:
-            # pika cannot be stopped half-way into a handshake; what it opens, if anything, is closed at once.
+            # pika cannot be stopped half-way into a handshake; what it opens, if anything, is
+            # closed at once.
             opened.add_done_callback(lambda done: done.result() or raw.close())
             raise
         if failed is not None:

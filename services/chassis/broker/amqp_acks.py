@@ -1,4 +1,6 @@
-"""Acknowledgements of one channel, gathered: one frame speaks for all that were given within a turn of the loop."""
+"""Acknowledgements of one channel, gathered: one frame speaks for all that were given within a turn
+of the loop.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Acks:
         self._acknowledged.add(tag)
 
     def flush(self) -> None:
-        """Sends what has gathered: one frame for all from the oldest on that are done, one for each that overtook."""
+        """Sends what has gathered: one frame for all from the oldest on that are done, one for each
+        that overtook.
+        """
         done, self._acknowledged = self._acknowledged, set()
         if not done:
             return

@@ -1,6 +1,8 @@
-"""The broker port on RabbitMQ: one connection publishes, another consumes, and everything declared comes back.
+"""The broker port on RabbitMQ: one connection publishes, another consumes, and everything declared
+comes back.
 
-Queues are durable and classic, messages transient: what may not be lost is in a ledger, the message only wakes.
+Queues are durable and classic, messages transient: what may not be lost is in a ledger, the message
+only wakes.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class AmqpBroker:
         await self._ask(self._declaring, lambda channel: channel.declare_queue(queue))
         self._declared[queue.name] = queue
 
-    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
+    async def publish(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> None:
         await self._publisher.post("", queue, message, mandatory=mandatory, timeout=timeout)
 
     def post(
@@ -83,16 +87,24 @@ class AmqpBroker:
     ) -> asyncio.Future[None]:
         return self._publisher.post("", queue, message, mandatory=mandatory, timeout=timeout)
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
-        await self._publisher.post(EVENTS_EXCHANGE, routing_key, message, mandatory=False, timeout=timeout)
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None:
+        await self._publisher.post(
+            EVENTS_EXCHANGE, routing_key, message, mandatory=False, timeout=timeout
+        )
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
+    async def consume(
+        self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True
+    ) -> Consumer:
         async def declare(channel: Channel) -> str:
             await channel.declare_queue(queue)
             return queue.name
 
         bound = prefetch if acks else None
-        return await self._started(AmqpConsumer(self._consuming, self._handling, declare, handler, bound))
+        return await self._started(
+            AmqpConsumer(self._consuming, self._handling, declare, handler, bound)
+        )
 
     async def subscribe(self, pattern: str, handler: Handler) -> Consumer:
         async def declare(channel: Channel) -> str:
@@ -101,11 +113,15 @@ class AmqpBroker:
             await channel.bind(name, EVENTS_EXCHANGE, pattern)
             return name
 
-        return await self._started(AmqpConsumer(self._consuming, self._handling, declare, handler, None))
+        return await self._started(
+            AmqpConsumer(self._consuming, self._handling, declare, handler, None)
+        )
 
     async def inspect(self, queue: str) -> Depth:
         try:
-            return Depth(*await self._ask(self._inspecting, lambda channel: channel.inspect_queue(queue)))
+            return Depth(
+                *await self._ask(self._inspecting, lambda channel: channel.inspect_queue(queue))
+            )
         except _NoQueue:
             return Depth(0, 0)
 
@@ -126,7 +142,9 @@ class AmqpBroker:
         return consumer
 
     async def _ask(self, kept: KeptChannel, question: Callable[[Channel], Awaitable[T]]) -> T:
-        """Asks on a kept channel, one question at a time: a refusal closes the channel, with every question on it."""
+        """Asks on a kept channel, one question at a time: a refusal closes the channel, with every
+        question on it.
+        """
         try:
             async with asyncio.timeout(_CALL_SECONDS), self._asking:
                 channel = await kept.ready(self._consuming.patience(_CALL_SECONDS))

@@ -1,4 +1,5 @@
-"""A channel of pika's made awaitable; what every message costs passes it by, on the channel's own frames.
+"""A channel of pika's made awaitable; what every message costs passes it by, on the channel's own
+frames.
 
 Nothing here reopens or retries: a closed channel says so, once, to whoever uses it.
 """
@@ -46,14 +47,20 @@ class Channel:
         return bool(self._raw.is_open)
 
     async def declare_queue(self, spec: QueueSpec) -> None:
-        """Declares a queue; ChannelGone 406 if it exists with other arguments, 405 if it is another connection's."""
+        """Declares a queue; ChannelGone 406 if it exists with other arguments, 405 if it is another
+        connection's.
+        """
         arguments: dict[str, object] = {}
         if spec.max_length:
             arguments |= {"x-max-length": spec.max_length, "x-overflow": "reject-publish"}
         if spec.expires_ms:
             arguments["x-expires"] = spec.expires_ms
         await self._call(
-            self._raw.queue_declare, spec.name, durable=spec.durable, exclusive=spec.exclusive, arguments=arguments
+            self._raw.queue_declare,
+            spec.name,
+            durable=spec.durable,
+            exclusive=spec.exclusive,
+            arguments=arguments,
         )
 
     async def declare_own_queue(self) -> str:
@@ -72,8 +79,12 @@ class Channel:
     async def bind(self, queue: str, exchange: str, pattern: str) -> None:
         await self._call(self._raw.queue_bind, queue, exchange, routing_key=pattern)
 
-    async def consume(self, queue: str, on_delivery: OnDelivery, *, prefetch: int, acks: bool = True) -> None:
-        """Starts deliveries, to be settled unless without `acks`. When the broker ends them, the channel closes."""
+    async def consume(
+        self, queue: str, on_delivery: OnDelivery, *, prefetch: int, acks: bool = True
+    ) -> None:
+        """Starts deliveries, to be settled unless without `acks`. When the broker ends them, the
+        channel closes.
+        """
 
         def deliver(tag: int, redelivered: bool, routing_key: str, message: Message) -> None:
             if acks and self._cancelled:
@@ -96,14 +107,22 @@ class Channel:
             await self._call(self._raw.basic_cancel, tag)
 
     async def confirms(self, on_confirm: OnConfirm, on_return: Callable[[str], None]) -> None:
-        """Switches confirms on: on_confirm(tag, multiple, accepted); on_return(mark) precedes its confirm."""
+        """Switches confirms on: on_confirm(tag, multiple, accepted); on_return(mark) precedes its
+        confirm.
+        """
 
-        self._raw.add_on_return_callback(lambda _, __, properties, ___: on_return(properties.app_id or ""))
+        self._raw.add_on_return_callback(
+            lambda _, __, properties, ___: on_return(properties.app_id or "")
+        )
         self._stream.inlet.confirm(self._number, on_confirm)
         await self._call(self._raw.confirm_delivery, _unexpected)
 
-    def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool, mark: str) -> None:
-        """Sends without waiting. `mark` comes back with the message if nothing takes it. Raises ChannelGone."""
+    def publish(
+        self, exchange: str, routing_key: str, message: Message, *, mandatory: bool, mark: str
+    ) -> None:
+        """Sends without waiting. `mark` comes back with the message if nothing takes it. Raises
+        ChannelGone.
+        """
         if not self._raw.is_open:
             raise ChannelGone(0, "the channel is closed")
         pieces = amqp_frames.publish(
@@ -159,7 +178,9 @@ class Channel:
 
     def _on_closed(self, _: object, reason: Any) -> None:
         self._stream.inlet.forget(self._number)
-        gone = ChannelGone(getattr(reason, "reply_code", 0), getattr(reason, "reply_text", type(reason).__name__))
+        gone = ChannelGone(
+            getattr(reason, "reply_code", 0), getattr(reason, "reply_text", type(reason).__name__)
+        )
         for answer in self._calls:
             if not answer.done():
                 answer.set_exception(gone)
@@ -174,5 +195,7 @@ def fulfil(future: asyncio.Future[Any], result: object) -> None:
 
 
 def _unexpected(*_: object) -> None:
-    """What pika would call with a delivery or a confirm, all of which the inlet takes before pika sees them."""
+    """What pika would call with a delivery or a confirm, all of which the inlet takes before pika
+    sees them.
+    """
     raise AssertionError("a message went by way of pika")

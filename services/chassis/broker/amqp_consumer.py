@@ -1,4 +1,6 @@
-"""One consumer on RabbitMQ: a channel of its own, so that its prefetch and its mishaps concern nobody else."""
+"""One consumer on RabbitMQ: a channel of its own, so that its prefetch and its mishaps concern
+nobody else.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ class _Delivery:
     __slots__ = ("_channel", "_consumer", "_tag", "message", "redelivered", "routing_key")
 
     def __init__(
-        self, message: Message, redelivered: bool, routing_key: str, consumer: AmqpConsumer, on: Channel, tag: int
+        self,
+        message: Message,
+        redelivered: bool,
+        routing_key: str,
+        consumer: AmqpConsumer,
+        on: Channel,
+        tag: int,
     ) -> None:
         self.message, self.redelivered, self.routing_key = message, redelivered, routing_key
         self._consumer, self._tag = consumer, tag
@@ -37,7 +45,9 @@ class _Delivery:
 
 
 class AmqpConsumer:
-    """See `port.Consumer`. `declare` makes the queue anew on each channel and says its name; prefetch None: no acks."""
+    """See `port.Consumer`. `declare` makes the queue anew on each channel and says its name;
+    prefetch None: no acks.
+    """
 
     def __init__(
         self,
@@ -53,7 +63,9 @@ class AmqpConsumer:
         self._leaving: Channel | None = None
 
     async def start(self, timeout: float) -> None:
-        """Raises BrokerDown if it does not consume within the timeout, Conflict if the queue is a different one."""
+        """Raises BrokerDown if it does not consume within the timeout, Conflict if the queue is a
+        different one.
+        """
         self._kept.start()
         await self._kept.ready(timeout)
 
@@ -76,13 +88,17 @@ class AmqpConsumer:
             self._leaving.close()
 
     def settled(self, channel: Channel) -> None:
-        """A delivery of this channel was settled; the last one of a cancelled consumer closes it."""
+        """A delivery of this channel was settled; the last one of a cancelled consumer closes
+        it.
+        """
         if channel is self._leaving:
             channel.close_when_settled()
 
     async def _set_up(self, channel: Channel) -> None:
         def on_delivery(tag: int, redelivered: bool, routing_key: str, message: Message) -> None:
-            self._handling.run(self._handler, _Delivery(message, redelivered, routing_key, self, channel, tag))
+            self._handling.run(
+                self._handler, _Delivery(message, redelivered, routing_key, self, channel, tag)
+            )
 
         def on_settled(_: int, redelivered: bool, routing_key: str, message: Message) -> None:
             self._handling.run(self._handler, Received(message, redelivered, routing_key, None))

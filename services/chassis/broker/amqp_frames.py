@@ -1,4 +1,5 @@
-"""The frames that every message costs, packed in one step: AMQP 0-9-1's publish with its content, and acknowledge.
+"""The frames that every message costs, packed in one step: AMQP 0-9-1's publish with its content,
+and acknowledge.
 
 Pure. pika makes the same bytes from an object for each frame, method and set of properties.
 """
@@ -32,14 +33,24 @@ _JOINED_BYTES = 64 * 1024
 
 
 def publish(
-    channel: int, exchange: str, key: str, message: Message, *, mandatory: bool, mark: str, frame_max: int
+    channel: int,
+    exchange: str,
+    key: str,
+    message: Message,
+    *,
+    mandatory: bool,
+    mark: str,
+    frame_max: int,
 ) -> bytes | list[bytes | memoryview]:
     """A publish with its content; that of a large body in pieces, to be sent one after the other.
 
-    `mark` travels as the application's id. Raises ValueError for a name, mark or property of more than 255 bytes.
+    `mark` travels as the application's id. Raises ValueError for a name, mark or property of more
+    than 255 bytes.
     """
     body = message.body
-    head = _publish_method(channel, exchange, key, mandatory) + _content_header(channel, message, mark)
+    head = _publish_method(channel, exchange, key, mandatory) + _content_header(
+        channel, message, mark
+    )
     if not body:
         return head
     if len(body) <= min(frame_max - OVERHEAD, _JOINED_BYTES):
@@ -60,7 +71,9 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
 # The same few queues again and again.
 @lru_cache(maxsize=1024)
 def _publish_method(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:
-    payload = b"".join((METHOD_ID.pack(PUBLISH), bytes(2), _short(exchange), _short(key), bytes((mandatory,))))
+    payload = b"".join(
+        (METHOD_ID.pack(PUBLISH), bytes(2), _short(exchange), _short(key), bytes((mandatory,)))
+    )
     return FRAME.pack(METHOD, channel, len(payload)) + payload + END
 
 

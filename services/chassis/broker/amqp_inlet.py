@@ -1,7 +1,9 @@
-"""What comes in on an AMQP connection: deliveries and confirms go straight to their channels, the rest to pika.
+"""What comes in on an AMQP connection: deliveries and confirms go straight to their channels, the
+rest to pika.
 
-Pure. A frame is looked at once; whatever is not a delivery or a confirm of a channel that asked for them is passed on
-untouched, whole and in its order, as if there had been nothing else in the stream.
+Pure. A frame is looked at once; whatever is not a delivery or a confirm of a channel that asked for
+them is passed on untouched, whole and in its order, as if there had been nothing else in the
+stream.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class FrameError(Exception):
 
 
 class Inlet:
-    """Splits one connection's stream; `pass_on` takes pika's share. `taken` counts the bytes of ours."""
+    """Splits one connection's stream; `pass_on` takes pika's share. `taken` counts the bytes of
+    ours.
+    """
 
     def __init__(self, pass_on: Callable[[bytes], None]) -> None:
         self._pass_on = pass_on
@@ -49,7 +53,9 @@ class Inlet:
         self.taken = 0
 
     def deliver(self, channel: int, on_delivery: OnDelivery, unpack: Unpack) -> None:
-        """From now on the channel's deliveries go there; `unpack` reads properties that are unusual here."""
+        """From now on the channel's deliveries go there; `unpack` reads properties that are unusual
+        here.
+        """
         content = _Content(on_delivery, unpack)
         self._port(channel).content = content
         self._port(channel).methods[amqp.DELIVER] = content.begin
@@ -68,7 +74,9 @@ class Inlet:
         self._ports.pop(channel, None)
 
     def feed(self, data: bytes) -> None:
-        """Takes what was read. Raises FrameError for what is no AMQP, and whatever `pass_on` and callbacks raise."""
+        """Takes what was read. Raises FrameError for what is no AMQP, and whatever `pass_on` and
+        callbacks raise.
+        """
         if self._incomplete:
             data = self._incomplete + data
         at = passed = 0
@@ -76,7 +84,8 @@ class Inlet:
         while end - at >= amqp.OVERHEAD:
             kind, channel, size = amqp.FRAME.unpack_from(data, at)
             if kind > amqp.HEARTBEAT:
-                # No frame: the greeting of a server that speaks another version. pika knows what to make of it.
+                # No frame: the greeting of a server that speaks another version. pika knows what to
+                # make of it.
                 at = end
                 break
             after = at + amqp.OVERHEAD + size
@@ -93,7 +102,8 @@ class Inlet:
                     raise FrameError("a frame has no end")
                 take(data, at + amqp.FRAME.size, after - 1)
             at = after
-        # Kept before pika is called: it may end the connection, which says so to those who are still to be told.
+        # Kept before pika is called: it may end the connection, which says so to those who are
+        # still to be told.
         self._incomplete = data[at:]
         if passed < at:
             self._pass_on(data[passed:at])
@@ -178,7 +188,9 @@ class _Content:
 
 
 def unpacked(properties: bytes, body: bytes) -> Message | None:
-    """The message of a body and its packed properties; None if there are any that the platform does not send."""
+    """The message of a body and its packed properties; None if there are any that the platform does
+    not send.
+    """
     flags = properties[0] << 8 | properties[1]
     if flags & ~_USUAL:
         return None

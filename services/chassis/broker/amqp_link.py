@@ -1,4 +1,5 @@
-"""Connections and channels that come back: a `Link` keeps one connection up, a `KeptChannel` one channel on it.
+"""Connections and channels that come back: a `Link` keeps one connection up, a `KeptChannel` one
+channel on it.
 
 A channel is set up anew whenever it was closed, be it with its connection or alone under it.
 """
@@ -63,7 +64,9 @@ class Link:
 
     def down(self) -> BrokerDown:
         """The error for a caller who cannot be served."""
-        return BrokerDown(f"{self.problem or f'RabbitMQ at {self._where} does not answer'}; try again shortly")
+        return BrokerDown(
+            f"{self.problem or f'RabbitMQ at {self._where} does not answer'}; try again shortly"
+        )
 
     async def connection(self) -> Connection:
         """The open connection, whenever there is one."""
@@ -72,7 +75,9 @@ class Link:
         return self._connection
 
     def patience(self, timeout: float) -> float:
-        """How long a caller with this timeout should wait for the link: not for an outage that has lasted a while."""
+        """How long a caller with this timeout should wait for the link: not for an outage that has
+        lasted a while.
+        """
         if self._up.is_set():
             return timeout
         lasted = asyncio.get_running_loop().time() - self._down_since
@@ -99,20 +104,30 @@ class Link:
             backoff.reset()
             self._connection, self._trouble, self.server = connection, "", connection.server
             self._up.set()
-            _log.info("broker connected", broker=self._where, connection=self._name, server=self.server)
+            _log.info(
+                "broker connected", broker=self._where, connection=self._name, server=self.server
+            )
             reason = await self._watch(connection)
             self._up.clear()
-            self._connection, self._trouble, self._down_since = None, "was lost and is being reconnected", loop.time()
+            self._connection, self._trouble, self._down_since = (
+                None,
+                "was lost and is being reconnected",
+                loop.time(),
+            )
             _log.warning("broker lost", broker=self._where, connection=self._name, cause=reason)
             self._on_lost(reason)
 
     def _note(self, trouble: str) -> None:
         if trouble != self._trouble:
-            _log.warning("broker unreachable", broker=self._where, connection=self._name, cause=trouble)
+            _log.warning(
+                "broker unreachable", broker=self._where, connection=self._name, cause=trouble
+            )
         self._trouble = trouble
 
     async def _watch(self, connection: Connection) -> str:
-        """Waits for the end of the connection, and brings it about when the broker has fallen silent."""
+        """Waits for the end of the connection, and brings it about when the broker has fallen
+        silent.
+        """
         loop = asyncio.get_running_loop()
         received, heard_at = connection.bytes_received, loop.time()
         while not connection.closed.done():
@@ -120,7 +135,9 @@ class Link:
             if connection.bytes_received != received:
                 received, heard_at = connection.bytes_received, loop.time()
             silent = loop.time() - heard_at
-            self._trouble = f"has been silent for {silent:.0f} s" if silent > _SILENT_SECONDS else ""
+            self._trouble = (
+                f"has been silent for {silent:.0f} s" if silent > _SILENT_SECONDS else ""
+            )
             if silent > _DEAD_SECONDS:
                 connection.drop()
         return connection.closed.result()
@@ -150,7 +167,9 @@ class KeptChannel:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def ready(self, timeout: float) -> Channel:
-        """The open channel. Raises BrokerDown, or Conflict if the last set-up failed for arguments that differ."""
+        """The open channel. Raises BrokerDown, or Conflict if the last set-up failed for arguments
+        that differ.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 if self._channel is not None and not self._channel.is_open:
@@ -215,7 +234,9 @@ class KeptChannel:
 
 
 def refused(gone: ChannelGone) -> Conflict | None:
-    """What a refused declaration means to the caller; None for a channel that closed for another reason."""
+    """What a refused declaration means to the caller; None for a channel that closed for another
+    reason.
+    """
     if gone.code == 406:
         return Conflict("the queue exists with other arguments; delete it or use those")
     if gone.code == 405:

@@ -1,4 +1,6 @@
-"""Publishing with confirms, pipelined: nobody waits for anybody else's confirm, and everybody gets their own answer."""
+"""Publishing with confirms, pipelined: nobody waits for anybody else's confirm, and everybody gets
+their own answer.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from services.chassis.broker.port import Message
 from services.wire.errors import BrokerDown, Overloaded, ServiceError, TooLarge, Unroutable
 from services.wire.topology import EVENTS_EXCHANGE
 
-# A broker that has not confirmed the oldest message for so long is not asked again until it does: what it does not
-# read would pile up in our memory.
+# A broker that has not confirmed the oldest message for so long is not asked again until it does:
+# what it does not read would pile up in our memory.
 _STALLED_SECONDS = 5.0
 # Callers with almost the same deadline are told together.
 _ROUGHLY_SECONDS = 0.02
@@ -26,13 +28,17 @@ class _Sent:
 
     __slots__ = ("answer", "at", "deadline", "queue", "returned", "size")
 
-    def __init__(self, answer: asyncio.Future[None], at: float, deadline: float, size: int, queue: str) -> None:
+    def __init__(
+        self, answer: asyncio.Future[None], at: float, deadline: float, size: int, queue: str
+    ) -> None:
         self.answer, self.at, self.deadline = answer, at, deadline
         self.size, self.queue, self.returned = size, queue, False
 
 
 class Publisher:
-    """The publishing side of a broker, on a connection of its own so that an alarm never stops consumption."""
+    """The publishing side of a broker, on a connection of its own so that an alarm never stops
+    consumption.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -50,7 +56,9 @@ class Publisher:
 
     async def stop(self) -> None:
         await self._kept.stop()
-        self._fail_all(BrokerDown("the broker connection was closed before it confirmed; try again"))
+        self._fail_all(
+            BrokerDown("the broker connection was closed before it confirmed; try again")
+        )
         if self._timer is not None:
             self._timer.cancel()
 
@@ -65,7 +73,9 @@ class Publisher:
     def post(
         self, exchange: str, key: str, message: Message, *, mandatory: bool, timeout: float
     ) -> asyncio.Future[None]:
-        """Sends; the future is done with the confirm. It ends with Unroutable, Overloaded, TooLarge, BrokerDown."""
+        """Sends; the future is done with the confirm. It ends with Unroutable, Overloaded,
+        TooLarge, BrokerDown.
+        """
         channel = self._kept.current
         if channel is not None and not self._link.blocked:
             return self._send(channel, exchange, key, message, mandatory, timeout)
@@ -75,7 +85,9 @@ class Publisher:
         posting.add_done_callback(self._posting.discard)
         return posting
 
-    async def _post_later(self, exchange: str, key: str, message: Message, mandatory: bool, timeout: float) -> None:
+    async def _post_later(
+        self, exchange: str, key: str, message: Message, mandatory: bool, timeout: float
+    ) -> None:
         try:
             async with asyncio.timeout(timeout):
                 channel = await self._kept.ready(self._link.patience(timeout))
@@ -85,7 +97,13 @@ class Publisher:
             raise self._link.down() from None
 
     def _send(
-        self, channel: Channel, exchange: str, key: str, message: Message, mandatory: bool, timeout: float
+        self,
+        channel: Channel,
+        exchange: str,
+        key: str,
+        message: Message,
+        mandatory: bool,
+        timeout: float,
     ) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[None] = loop.create_future()
@@ -94,7 +112,9 @@ class Publisher:
         refusal = self._refusal(size, now)
         if refusal is None:
             try:
-                channel.publish(exchange, key, message, mandatory=mandatory, mark=str(tag) if mandatory else "")
+                channel.publish(
+                    exchange, key, message, mandatory=mandatory, mark=str(tag) if mandatory else ""
+                )
             except ChannelGone:
                 refusal = self._link.down()
         if refusal is not None:
@@ -172,12 +192,19 @@ def _settle(sent: _Sent, accepted: bool) -> None:
     if sent.answer.done():
         return
     if sent.returned:
-        sent.answer.set_exception(Unroutable(f"there is no queue {sent.queue}; declare it first", queue=sent.queue))
+        sent.answer.set_exception(
+            Unroutable(f"there is no queue {sent.queue}; declare it first", queue=sent.queue)
+        )
     elif not accepted:
-        sent.answer.set_exception(Overloaded(f"queue {sent.queue} is full; try again later", queue=sent.queue))
+        sent.answer.set_exception(
+            Overloaded(f"queue {sent.queue} is full; try again later", queue=sent.queue)
+        )
     else:
         sent.answer.set_result(None)
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the broker takes messages of at most {limit} bytes; send the payload by reference", limit=limit)
+    return TooLarge(
+        f"the broker takes messages of at most {limit} bytes; send the payload by reference",
+        limit=limit,
+    )

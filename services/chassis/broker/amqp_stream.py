@@ -1,7 +1,9 @@
-"""The socket under an AMQP connection: the event loop's own transport, and writes gathered when there are many.
+"""The socket under an AMQP connection: the event loop's own transport, and writes gathered when
+there are many.
 
-pika's transports ask the loop to say when the socket can be written, for each send anew, and read until it is empty;
-the loop's transport writes at once and is registered with the poller once, for reading.
+pika's transports ask the loop to say when the socket can be written, for each send anew, and read
+until it is empty; the loop's transport writes at once and is registered with the poller once, for
+reading.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import structlog
 
 from services.chassis.broker.amqp_inlet import Inlet
 
-# A write so soon after another is one of many: it waits for the end of the turn, with those that follow. A lone one is
-# in the socket when `write` returns.
+# A write so soon after another is one of many: it waits for the end of the turn, with those that
+# follow. A lone one is in the socket when `write` returns.
 _BURST_SECONDS = 100e-6
 
 _log = structlog.get_logger("broker")
@@ -30,7 +32,10 @@ class Stream(asyncio.Protocol):
     """
 
     def __init__(
-        self, protocol: Any, on_made: Callable[[Stream], None], clock: Callable[[], float] = time.perf_counter
+        self,
+        protocol: Any,
+        on_made: Callable[[Stream], None],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._protocol, self._on_made, self._clock = protocol, on_made, clock
         self._transport: Any = None
@@ -88,7 +93,9 @@ class Stream(asyncio.Protocol):
             self._transport.write(b"".join(gathered))
 
     def abort(self, error: BaseException | None = None) -> None:
-        """Ends the connection without a word to the peer; `error` becomes the reason unless pika knows one."""
+        """Ends the connection without a word to the peer; `error` becomes the reason unless pika
+        knows one.
+        """
         if self._transport is not None and not self._aborted:
             self._aborted, self._error = True, error
             self._transport.abort()

@@ -17,7 +17,9 @@ class Backoff:
         self._failures = 0
 
     def next(self) -> float:
-        """Seconds to wait now: between half and all of the doubled delay, so that many clients do not come at once."""
+        """Seconds to wait now: between half and all of the doubled delay, so that many clients do
+        not come at once.
+        """
         delay: float = min(_FIRST_SECONDS * 2**self._failures, _LONGEST_SECONDS)
         self._failures = min(self._failures + 1, 16)
         return delay * random.uniform(0.5, 1.0)

@@ -16,8 +16,9 @@ PULL = "pull"
 def open_broker(url: str, *, channel: Any = None, hub: Hub | None = None, name: str = "") -> Broker:
     """A broker that is not started yet.
 
-    `url` is amqp://…, amqps://… or "pull"; for the latter either the hub that this process hosts or a service channel
-    to the router that does. `name` says on the broker's side whose connection it is.
+    `url` is amqp://…, amqps://… or "pull"; for the latter either the hub that this process hosts or
+    a service channel to the router that does. `name` says on the broker's side whose connection it
+    is.
     """
     if url != PULL:
         return AmqpBroker(url, name=name)

@@ -1,8 +1,10 @@
-"""The embedded broker's state machine: queues, consumers, deliveries and topics as values; no I/O, no clock, no tasks.
+"""The embedded broker's state machine: queues, consumers, deliveries and topics as values; no I/O,
+no clock, no tasks.
 
-Rules: a message is in one place at a time (waiting in its queue or unsettled at one consumer) until it is acknowledged
-or expires; a consumer never holds more than its prefetch; what a lost connection held goes back to where it was in its
-queue, marked redelivered; an exclusive queue lives and dies with its connection.
+Rules: a message is in one place at a time (waiting in its queue or unsettled at one consumer) until
+it is acknowledged or expires; a consumer never holds more than its prefetch; what a lost connection
+held goes back to where it was in its queue, marked redelivered; an exclusive queue lives and dies
+with its connection.
 """
 
 from __future__ import annotations
@@ -125,20 +127,26 @@ class Hub:
         return number
 
     def disconnect(self, connection: int, now: float) -> None:
-        """Forgets the connection: its consumers, its exclusive queues; what it held unsettled goes back."""
+        """Forgets the connection: its consumers, its exclusive queues; what it held unsettled goes
+        back.
+        """
         gone = self._connections.pop(connection, None)
         if gone is None:
             return
         for consumer in gone.consumers.values():
             consumer.queue.consumers.remove(consumer)
             consumer.queue.used_at = now
-        self._queues = {name: queue for name, queue in self._queues.items() if queue.owner is not gone}
+        self._queues = {
+            name: queue for name, queue in self._queues.items() if queue.owner is not gone
+        }
         for consumer, entry in gone.unsettled.values():
             consumer.queue.give_back(entry)
         self._dispatch_all((consumer.queue for consumer, _ in gone.unsettled.values()), now)
 
     def declare(self, connection: int, spec: QueueSpec, now: float) -> Result:
-        """Makes sure the queue exists. MISMATCH if it has other arguments or belongs to another connection."""
+        """Makes sure the queue exists. MISMATCH if it has other arguments or belongs to another
+        connection.
+        """
         queue = self._queues.get(spec.name)
         asking = self._connections[connection]
         if queue is None:
@@ -151,7 +159,9 @@ class Hub:
         return Result.OK
 
     def publish(self, name: str, message: Message, now: float, *, mandatory: bool) -> Result:
-        """Puts a message into a queue. UNROUTABLE if mandatory and there is none, FULL if it holds its maximum."""
+        """Puts a message into a queue. UNROUTABLE if mandatory and there is none, FULL if it holds
+        its maximum.
+        """
         queue = self._queues.get(name)
         if queue is None:
             return Result.UNROUTABLE if mandatory else Result.OK
@@ -173,7 +183,14 @@ class Hub:
                     connection.sink.deliver(Dispatch(number, 0, False, routing_key, message))
 
     def consume(
-        self, connection: int, number: int, name: str, prefetch: int, now: float, *, acks: bool = True
+        self,
+        connection: int,
+        number: int,
+        name: str,
+        prefetch: int,
+        now: float,
+        *,
+        acks: bool = True,
     ) -> Result:
         """Starts deliveries from a queue to the connection's consumer of this number."""
         queue = self._queues.get(name)
@@ -202,9 +219,13 @@ class Hub:
             consumer.queue.used_at = now
 
     def settle(self, connection: int, tag: int, now: float, *, ack: bool) -> None:
-        """Ends an unsettled delivery: done with, or back into its queue. An unknown tag does nothing."""
+        """Ends an unsettled delivery: done with, or back into its queue. An unknown tag does
+        nothing.
+        """
         holder = self._connections.get(connection)
-        consumer, entry = holder.unsettled.pop(tag, (None, None)) if holder is not None else (None, None)
+        consumer, entry = (
+            holder.unsettled.pop(tag, (None, None)) if holder is not None else (None, None)
+        )
         if consumer is None or entry is None:
             return
         consumer.unsettled -= 1
@@ -228,7 +249,9 @@ class Hub:
         return Depth(len(queue.waiting), len(queue.consumers))
 
     def expire(self, now: float) -> None:
-        """Drops messages past their time, and queues that nobody consumed or declared for as long as they may idle."""
+        """Drops messages past their time, and queues that nobody consumed or declared for as long
+        as they may idle.
+        """
         for name, queue in list(self._queues.items()):
             queue.drop_expired(now)
             idle_ms = (now - queue.used_at) * 1000
@@ -253,5 +276,7 @@ class Hub:
                 tag, connection.next_tag = connection.next_tag, connection.next_tag + 1
                 consumer.unsettled += 1
                 connection.unsettled[tag] = (consumer, entry)
-            dispatch = Dispatch(consumer.number, tag, entry.redelivered, queue.spec.name, entry.message)
+            dispatch = Dispatch(
+                consumer.number, tag, entry.redelivered, queue.spec.name, entry.message
+            )
             connection.paused = not connection.sink.deliver(dispatch) or connection.paused

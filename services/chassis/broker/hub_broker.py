@@ -1,4 +1,6 @@
-"""The broker port for the process that hosts the hub: the same queues that other processes reach over gRPC."""
+"""The broker port for the process that hosts the hub: the same queues that other processes reach
+over gRPC.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class HubBroker:
     async def declare(self, queue: QueueSpec) -> None:
         check(self._hub.declare(self._connection, queue, time.monotonic()), queue.name)
 
-    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
+    async def publish(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> None:
         check(self._hub.publish(queue, message, time.monotonic(), mandatory=mandatory), queue)
 
     def post(
@@ -65,13 +69,20 @@ class HubBroker:
             posted.set_result(None)
         return posted
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None:
         self._hub.publish_event(routing_key, message)
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
+    async def consume(
+        self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True
+    ) -> Consumer:
         await self.declare(queue)
         number, now = self._add(handler), time.monotonic()
-        check(self._hub.consume(self._connection, number, queue.name, prefetch, now, acks=acks), queue.name)
+        check(
+            self._hub.consume(self._connection, number, queue.name, prefetch, now, acks=acks),
+            queue.name,
+        )
         return _HubConsumer(lambda: self._remove(number))
 
     async def subscribe(self, pattern: str, handler: Handler) -> Consumer:

@@ -1,4 +1,6 @@
-"""The broker as its users see it. Both adapters keep the promises written here; one contract suite holds them to it."""
+"""The broker as its users see it. Both adapters keep the promises written here; one contract suite
+holds them to it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Message:
 
 
 class Delivery(Protocol):
-    """A message in a consumer's hands. Settle it exactly once; settling twice or after a reconnect does nothing."""
+    """A message in a consumer's hands. Settle it exactly once; settling twice or after a reconnect
+    does nothing.
+    """
 
     @property
     def message(self) -> Message: ...
@@ -35,8 +39,8 @@ class Delivery(Protocol):
     def nack(self, *, requeue: bool) -> None: ...
 
 
-# A plain function is the faster one: it is called as the message is read, and no task is made for it. What it returns,
-# if anything, is awaited.
+# A plain function is the faster one: it is called as the message is read, and no task is made for
+# it. What it returns, if anything, is awaited.
 Handler = Callable[[Delivery], Awaitable[None] | None]
 
 
@@ -59,9 +63,10 @@ class Depth:
 class Broker(Protocol):
     """Queues, deliveries and topics.
 
-    `start` returns at once and connects in the background, for ever, with backoff. Consumers and declared queues come
-    back by themselves after a reconnect or when only the channel was closed under them. Every call that needs the
-    broker raises `BrokerDown` within its timeout when the broker does not answer; nothing hangs.
+    `start` returns at once and connects in the background, for ever, with backoff. Consumers and
+    declared queues come back by themselves after a reconnect or when only the channel was closed
+    under them. Every call that needs the broker raises `BrokerDown` within its timeout when the
+    broker does not answer; nothing hangs.
     """
 
     @property
@@ -79,39 +84,53 @@ class Broker(Protocol):
     async def close(self) -> None: ...
 
     async def declare(self, queue: QueueSpec) -> None:
-        """Makes sure the queue exists. Raises BrokerDown; Conflict if it exists with other arguments."""
+        """Makes sure the queue exists. Raises BrokerDown; Conflict if it exists with other
+        arguments.
+        """
         ...
 
-    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
+    async def publish(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> None:
         """Sends to one queue; returns when the broker has confirmed.
 
         Raises Unroutable if mandatory and there is no such queue, Overloaded if the queue is full,
-        BrokerDown if the broker is away or does not confirm in time (the message may have arrived all the same).
+        BrokerDown if the broker is away or does not confirm in time (the message may have arrived
+        all the same).
         """
         ...
 
     def post(
         self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
     ) -> asyncio.Future[None]:
-        """Sends to one queue, at once where the broker is there; the future ends as `publish` does. Never raises."""
+        """Sends to one queue, at once where the broker is there; the future ends as `publish` does.
+        Never raises.
+        """
         ...
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None:
         """Sends to every subscriber whose pattern matches; none is fine. Raises BrokerDown."""
         ...
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
+    async def consume(
+        self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True
+    ) -> Consumer:
         """Declares the queue and delivers its messages to `handler`, which must not block.
 
-        At most `prefetch` deliveries are unsettled at a time; 0 for no bound. A handler that raises is logged and its
-        delivery rejected without requeue. Without `acks` a message is settled by being sent: there is no bound, and
-        what was on its way to a consumer that died is lost with it, as it should be with answers that only it awaits.
-        Raises BrokerDown only if the first attempt outlasts 5 seconds.
+        At most `prefetch` deliveries are unsettled at a time; 0 for no bound. A handler that raises
+        is logged and its delivery rejected without requeue. Without `acks` a message is settled by
+        being sent: there is no bound, and what was on its way to a consumer that died is lost with
+        it, as it should be with answers that only it awaits. Raises BrokerDown only if the first
+        attempt outlasts 5 seconds.
         """
         ...
 
     async def subscribe(self, pattern: str, handler: Handler) -> Consumer:
-        """Delivers events whose routing key matches ("*" one word, "#" any words). Deliveries need no settling."""
+        """Delivers events whose routing key matches ("*" one word, "#" any words). Deliveries need
+        no settling.
+        """
         ...
 
     async def inspect(self, queue: str) -> Depth:
@@ -119,5 +138,7 @@ class Broker(Protocol):
         ...
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
-        """Calls back with a reason each time an established connection is lost: answers on the way are lost with it."""
+        """Calls back with a reason each time an established connection is lost: answers on the way
+        are lost with it.
+        """
         ...

@@ -1,4 +1,6 @@
-"""The broker port over a router's hub: one gRPC stream that comes back, with everything declared and consumed on it."""
+"""The broker port over a router's hub: one gRPC stream that comes back, with everything declared
+and consumed on it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ __all__ = ["PullBroker", "PullServicer"]
 
 _CALL_SECONDS = 5.0
 _GRACE_SECONDS = 2.0
-# The router's gRPC server takes 64 MiB by default; a larger frame would end the stream for everybody on it.
+# The router's gRPC server takes 64 MiB by default; a larger frame would end the stream for
+# everybody on it.
 _LARGEST_BODY = 63 * 1024 * 1024
 
 _log = structlog.get_logger("broker")
@@ -70,10 +73,14 @@ class PullBroker:
         await self._handling.stop()
 
     async def declare(self, queue: QueueSpec) -> None:
-        await self._ask_about(queue.name, pull.ExchangeRequest(declare=pull_frames.declaration(queue)), _CALL_SECONDS)
+        await self._ask_about(
+            queue.name, pull.ExchangeRequest(declare=pull_frames.declaration(queue)), _CALL_SECONDS
+        )
         self._declared[queue.name] = queue
 
-    async def publish(self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0) -> None:
+    async def publish(
+        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
+    ) -> None:
         await self._publish(pull.Publish(routing_key=queue, mandatory=mandatory), message, timeout)
 
     def post(
@@ -85,10 +92,14 @@ class PullBroker:
         posted.add_done_callback(self._posting.discard)
         return posted
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None:
         await self._publish(pull.Publish(routing_key=routing_key, topic=True), message, timeout)
 
-    async def consume(self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True) -> Consumer:
+    async def consume(
+        self, queue: QueueSpec, handler: Handler, *, prefetch: int, acks: bool = True
+    ) -> Consumer:
         frame = pull.Consume(queue=queue.name, prefetch=prefetch, settled=not acks)
         return await self._started(PullConsumer(queue, frame, handler, self._consumers.discard))
 
@@ -106,14 +117,19 @@ class PullBroker:
     async def _publish(self, frame: pull.Publish, message: Message, timeout: float) -> None:
         if len(message.body) > _LARGEST_BODY:
             raise TooLarge(
-                f"the broker takes messages of at most {_LARGEST_BODY} bytes; send the payload by reference",
+                f"the broker takes messages of at most {_LARGEST_BODY} bytes; send the payload by"
+                " reference",
                 limit=_LARGEST_BODY,
             )
         frame.message.CopyFrom(pull_frames.to_frame(message))
         await self._ask_about(frame.routing_key, pull.ExchangeRequest(publish=frame), timeout)
 
-    async def _ask_about(self, queue: str, request: pull.ExchangeRequest, timeout: float) -> pull.Outcome:
-        """The hub's answer. Raises what it means when it is not OK, and BrokerDown when there is none in time."""
+    async def _ask_about(
+        self, queue: str, request: pull.ExchangeRequest, timeout: float
+    ) -> pull.Outcome:
+        """The hub's answer. Raises what it means when it is not OK, and BrokerDown when there is
+        none in time.
+        """
         try:
             async with asyncio.timeout(timeout):
                 session = self._session or await self._reconnected()
@@ -164,7 +180,9 @@ class PullBroker:
             await asyncio.sleep(backoff.next())
 
     async def _open(self, session: Session, backoff: Backoff) -> None:
-        """Waits for the first answer, announces the session, and brings back what was declared and consumed."""
+        """Waits for the first answer, announces the session, and brings back what was declared and
+        consumed.
+        """
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await session.ask(pull.ExchangeRequest(inspect=""))[1]
@@ -191,7 +209,9 @@ class PullBroker:
     def _deliver(self, session: Session, frame: pull.Delivery) -> None:
         handler = session.handlers.get(frame.consumer)
         settle = _settler(session, frame.tag) if frame.tag else None
-        delivery = Received(pull_frames.from_frame(frame.message), frame.redelivered, frame.routing_key, settle)
+        delivery = Received(
+            pull_frames.from_frame(frame.message), frame.redelivered, frame.routing_key, settle
+        )
         if handler is None:
             delivery.nack(requeue=True)  # it was on its way when its consumer was cancelled
         else:

@@ -1,4 +1,6 @@
-"""One consumer or subscription over the pull stream, which it outlives: it begins again on each new session."""
+"""One consumer or subscription over the pull stream, which it outlives: it begins again on each new
+session.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ class PullConsumer:
         handler: Handler,
         on_cancel: Callable[[PullConsumer], None],
     ) -> None:
-        self._queue, self._consume, self._handler, self._on_cancel = queue, consume, handler, on_cancel
+        self._queue, self._consume, self._handler, self._on_cancel = (
+            queue,
+            consume,
+            handler,
+            on_cancel,
+        )
         self._session: Session | None = None
         self._number = 0
         self._cancelled = False
@@ -37,7 +44,9 @@ class PullConsumer:
     async def begin(self, session: Session) -> None:
         """Declares the queue and asks for its messages. Raises Conflict, BrokerDown."""
         if self._queue is not None:
-            _, declared = session.ask(pull.ExchangeRequest(declare=pull_frames.declaration(self._queue)))
+            _, declared = session.ask(
+                pull.ExchangeRequest(declare=pull_frames.declaration(self._queue))
+            )
             check(pull_frames.RESULTS[(await declared).result], self._queue.name)
         # The number is known before the first delivery can arrive.
         self._number, consuming = session.ask(pull.ExchangeRequest(consume=self._consume))
@@ -52,7 +61,9 @@ class PullConsumer:
             self._withdraw(session)
 
     async def begin_again(self, session: Session) -> None:
-        """Begins on a new session, however long it takes: a lost one may still hold an exclusive queue for a while."""
+        """Begins on a new session, however long it takes: a lost one may still hold an exclusive
+        queue for a while.
+        """
         backoff = Backoff()
         while not self._cancelled:
             try:
@@ -60,7 +71,9 @@ class PullConsumer:
             except BrokerDown:
                 return  # this session is over too; the next one begins again
             except ServiceError as exc:
-                _log.warning("broker refused a consumer", queue=self._consume.queue, cause=exc.message)
+                _log.warning(
+                    "broker refused a consumer", queue=self._consume.queue, cause=exc.message
+                )
                 await asyncio.sleep(backoff.next())
             else:
                 return

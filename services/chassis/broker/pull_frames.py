@@ -51,13 +51,23 @@ def from_frame(frame: pull.BrokerMessage) -> Message:
 
 def declaration(spec: QueueSpec) -> pull.QueueDeclaration:
     return pull.QueueDeclaration(
-        name=spec.name, max_length=spec.max_length, expires_ms=spec.expires_ms, exclusive=spec.exclusive
+        name=spec.name,
+        max_length=spec.max_length,
+        expires_ms=spec.expires_ms,
+        exclusive=spec.exclusive,
     )
 
 
 def spec_of(frame: pull.QueueDeclaration) -> QueueSpec:
-    """The queue's arguments. Whether it is durable does not travel: the hub's queues live as long as the hub."""
-    return QueueSpec(frame.name, exclusive=frame.exclusive, max_length=frame.max_length, expires_ms=frame.expires_ms)
+    """The queue's arguments. Whether it is durable does not travel: the hub's queues live as long
+    as the hub.
+    """
+    return QueueSpec(
+        frame.name,
+        exclusive=frame.exclusive,
+        max_length=frame.max_length,
+        expires_ms=frame.expires_ms,
+    )
 
 
 def delivery(dispatch: Dispatch) -> pull.ExchangeResponse:

@@ -1,4 +1,6 @@
-"""The hub over gRPC: one stream per process. A stream that reads too slowly gets no more from queues, then is ended."""
+"""The hub over gRPC: one stream per process. A stream that reads too slowly gets no more from
+queues, then is ended.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class PullServicer(pull_service_pb2_grpc.PullServiceServicer):
     ) -> AsyncGenerator[pull.ExchangeResponse]:
         outgoing = _Outgoing(self._hub)
         self._streams.add(outgoing)
-        reading = asyncio.get_running_loop().create_task(_read(self._hub, request_iterator, outgoing))
+        reading = asyncio.get_running_loop().create_task(
+            _read(self._hub, request_iterator, outgoing)
+        )
         reading.add_done_callback(lambda _: outgoing.end())
         try:
             async for frame in outgoing.frames():
@@ -88,7 +92,9 @@ class _Outgoing:
                 await self._wake.wait()
 
 
-async def _read(hub: Hub, requests: AsyncIterator[pull.ExchangeRequest], outgoing: _Outgoing) -> None:
+async def _read(
+    hub: Hub, requests: AsyncIterator[pull.ExchangeRequest], outgoing: _Outgoing
+) -> None:
     async for request in requests:
         for frame in request.batch or (request,):
             outcome = _perform(hub, outgoing.connection, frame, time.monotonic())
@@ -100,7 +106,9 @@ def _size(frame: pull.ExchangeResponse) -> int:
     return len(frame.delivery.message.body)
 
 
-def _perform(hub: Hub, connection: int, request: pull.ExchangeRequest, now: float) -> pull.Outcome | None:
+def _perform(
+    hub: Hub, connection: int, request: pull.ExchangeRequest, now: float
+) -> pull.Outcome | None:
     """Does what the frame asks; the outcome to answer with, None for a frame that has none."""
     result = Result.OK
     match request.WhichOneof("frame"):
@@ -117,13 +125,20 @@ def _perform(hub: Hub, connection: int, request: pull.ExchangeRequest, now: floa
                 hub.subscribe(connection, request.sequence, consume.queue)
             else:
                 result = hub.consume(
-                    connection, request.sequence, consume.queue, consume.prefetch, now, acks=not consume.settled
+                    connection,
+                    request.sequence,
+                    consume.queue,
+                    consume.prefetch,
+                    now,
+                    acks=not consume.settled,
                 )
         case "cancel":
             hub.cancel(connection, request.cancel, now)
         case "inspect":
             depth = hub.inspect(request.inspect, now)
-            return pull.Outcome(result=pull.Outcome.RESULT_OK, messages=depth.messages, consumers=depth.consumers)
+            return pull.Outcome(
+                result=pull.Outcome.RESULT_OK, messages=depth.messages, consumers=depth.consumers
+            )
         case _:
             return pull.Outcome()
     return pull.Outcome(result=pull_frames.NUMBERS[result])

@@ -1,4 +1,6 @@
-"""One stream to the hub, from its opening to its end: numbered questions, their answers, deliveries."""
+"""One stream to the hub, from its opening to its end: numbered questions, their answers,
+deliveries.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Session:
         return asyncio.get_running_loop().time() - asked_at > _STALLED_SECONDS
 
     def ask(self, request: pull.ExchangeRequest) -> tuple[int, asyncio.Future[pull.Outcome]]:
-        """Sends a frame; its number, and the answer to wait for. Raises BrokerDown if the hub has fallen silent."""
+        """Sends a frame; its number, and the answer to wait for. Raises BrokerDown if the hub has
+        fallen silent.
+        """
         if self._over or self.stalled:
             raise BrokerDown("the router does not answer; try again shortly")
         loop = asyncio.get_running_loop()
@@ -84,7 +88,9 @@ class Session:
         while True:
             while self._outbox:
                 frames = gathered(self._outbox, lambda frame: len(frame.publish.message.body))
-                await self._call.write(frames[0] if len(frames) == 1 else pull.ExchangeRequest(batch=frames))
+                await self._call.write(
+                    frames[0] if len(frames) == 1 else pull.ExchangeRequest(batch=frames)
+                )
             self._wake.clear()
             await self._wake.wait()
 
@@ -92,5 +98,9 @@ class Session:
         while self._asked:
             answer, _ = self._asked.popitem(last=False)[1]
             if not answer.done():
-                answer.set_exception(BrokerDown("the connection to the router was lost before it answered; try again"))
+                answer.set_exception(
+                    BrokerDown(
+                        "the connection to the router was lost before it answered; try again"
+                    )
+                )
                 answer.exception()  # seen, even if nobody waits for it any more

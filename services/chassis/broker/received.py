@@ -1,4 +1,6 @@
-"""What every adapter does with a message that arrives: it is handled at once and settled exactly once."""
+"""What every adapter does with a message that arrives: it is handled at once and settled exactly
+once.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Received:
 
 
 class Handling:
-    """Calls handlers at once, and waits in a task for those that have not finished when they return.
+    """Calls handlers at once, and waits in a task for those that have not finished when they
+    return.
 
     A handler that raises is logged and its delivery rejected.
     """

@@ -1,4 +1,6 @@
-"""Topic patterns as AMQP defines them: words between dots, "*" for one word, "#" for any number of words."""
+"""Topic patterns as AMQP defines them: words between dots, "*" for one word, "#" for any number of
+words.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def matches(pattern: str, routing_key: str) -> bool:
 
 
 def _past_hashes(reached: set[int], words: list[str]) -> set[int]:
-    """The positions reached, and those beyond every "#" there, which may stand for no word at all."""
+    """The positions reached, and those beyond every "#" there, which may stand for no word at
+    all.
+    """
     result = set(reached)
     for at in reached:
         while at < len(words) and words[at] == "#":

@@ -20,6 +20,9 @@ def _error(result: Result, queue: str) -> ServiceError | None:
         case Result.FULL:
             return Overloaded(f"queue {queue} is full; try again later", queue=queue)
         case Result.MISMATCH:
-            return Conflict(f"queue {queue} exists with other arguments or belongs to another process", queue=queue)
+            return Conflict(
+                f"queue {queue} exists with other arguments or belongs to another process",
+                queue=queue,
+            )
         case Result.UNROUTABLE | Result.NO_QUEUE:
             return Unroutable(f"there is no queue {queue}; declare it first", queue=queue)

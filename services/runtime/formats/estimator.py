@@ -1,4 +1,6 @@
-"""Calling scikit-learn style estimators: tensors to what they were fitted with, and their answers back to arrays."""
+"""Calling scikit-learn style estimators: tensors to what they were fitted with, and their answers
+back to arrays.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ import numpy as np
 from services.runtime.formats.port import Array, Arrays, OneAnswer, Signature, in_order
 from services.wire.errors import InvalidInput
 
-METHODS = ("predict", "predict_proba", "predict_log_proba", "transform", "decision_function", "score")
+METHODS = (
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "transform",
+    "decision_function",
+    "score",
+)
 TARGET = "y"
 
 
@@ -28,7 +37,8 @@ class EstimatorModel(OneAnswer):
         if method not in METHODS or not hasattr(self._estimator, method):
             known = [name for name in METHODS if hasattr(self._estimator, name)]
             raise InvalidInput(
-                f"the model has no method '{method[:64]}'; it has {', '.join(known) or 'none'}", method=method[:64]
+                f"the model has no method '{method[:64]}'; it has {', '.join(known) or 'none'}",
+                method=method[:64],
             )
         signature = self._signatures.get(method, Signature())
         fitted_names = getattr(self._estimator, "feature_names_in_", None)
@@ -44,11 +54,15 @@ class EstimatorModel(OneAnswer):
 
 
 def split_target(inputs: Arrays, signature: Signature) -> tuple[Arrays, Array]:
-    """The features and the target that `score` compares with: the input named "y", else the signature's last."""
+    """The features and the target that `score` compares with: the input named "y", else the
+    signature's last.
+    """
     names = [spec.name for spec in signature.inputs] or list(inputs)
     target = TARGET if TARGET in names else names[-1] if names else TARGET
     if len(inputs) < 2 or target not in inputs:
-        raise InvalidInput("score takes the features and the target, such as the inputs X and y", tensor=target)
+        raise InvalidInput(
+            "score takes the features and the target, such as the inputs X and y", tensor=target
+        )
     values = _as_text(inputs[target])
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -56,7 +70,9 @@ def split_target(inputs: Arrays, signature: Signature) -> tuple[Arrays, Array]:
 
 
 def to_features(inputs: Arrays, signature: Signature, fitted_names: Sequence[str] | None) -> Any:
-    """What the estimator takes: one array as it is, or a DataFrame where columns have names of their own."""
+    """What the estimator takes: one array as it is, or a DataFrame where columns have names of
+    their own.
+    """
     specs = tuple(spec for spec in signature.inputs if spec.name in inputs)
     if signature.inputs and len(specs) != len(inputs):
         in_order(inputs, signature)  # says what is wrong
@@ -75,7 +91,8 @@ def to_features(inputs: Arrays, signature: Signature, fitted_names: Sequence[str
 
 
 def to_outputs(method: str, answer: Any, signature: Signature) -> dict[str, Array]:
-    """The answer by output name: the method's name, or the declared one where exactly one is declared.
+    """The answer by output name: the method's name, or the declared one where exactly one is
+    declared.
 
     A mapping has names of its own.
     """
@@ -115,7 +132,9 @@ def _as_text(array: Array) -> Array:
 def _column(name: str, array: Array) -> Array:
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
         return array.reshape(-1)
-    raise InvalidInput(f"input '{name}' is one column; its shape must be [n] or [n, 1]", tensor=name)
+    raise InvalidInput(
+        f"input '{name}' is one column; its shape must be [n] or [n, 1]", tensor=name
+    )
 
 
 def _split_columns(array: Array, columns: list[str]) -> dict[str, Array]:
@@ -132,7 +151,9 @@ def _frame(columns: dict[str, Array]) -> Any:
     try:
         import pandas as pd
     except ImportError as exc:
-        raise InvalidInput("the model takes named columns; this runtime has no pandas to give it some") from exc
+        raise InvalidInput(
+            "the model takes named columns; this runtime has no pandas to give it some"
+        ) from exc
     lengths = {len(values) for values in columns.values()}
     if len(lengths) > 1:
         raise InvalidInput("all columns must have the same number of rows")

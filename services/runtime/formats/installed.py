@@ -1,4 +1,6 @@
-"""What is installed, asked without importing it: torch alone costs seconds and hundreds of megabytes."""
+"""What is installed, asked without importing it: torch alone costs seconds and hundreds of
+megabytes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions by package name, without a build's suffix such as "+cpu", so that ">=2.6" means what it says.
+    """Versions by package name, without a build's suffix such as "+cpu", so that ">=2.6" means what
+    it says.
 
     Raises ImportError naming the first package that is not installed.
     """
@@ -18,7 +21,9 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def may_have_cuda(devices: Path = Path("/dev")) -> bool:
-    """Whether torch could see a CUDA device: its build is not for CPUs alone, and the kernel has such devices."""
+    """Whether torch could see a CUDA device: its build is not for CPUs alone, and the kernel has
+    such devices.
+    """
     if version("torch").endswith("+cpu"):
         return False
     # /dev/dxg is how Windows lends its devices to Linux.
@@ -26,7 +31,9 @@ def may_have_cuda(devices: Path = Path("/dev")) -> bool:
 
 
 def cuda_devices() -> Sequence[router_pb2.Accelerator]:
-    """The CUDA devices; asking torch for them imports it, so it is asked only where there may be some."""
+    """The CUDA devices; asking torch for them imports it, so it is asked only where there may be
+    some.
+    """
     if not may_have_cuda():
         return ()
     from services.runtime.formats import torch_devices

@@ -1,7 +1,9 @@
-"""Looks through an ONNX file before onnxruntime reads it: a tensor whose data lies in another file is refused.
+"""Looks through an ONNX file before onnxruntime reads it: a tensor whose data lies in another file
+is refused.
 
-A model could otherwise read any file that the process may. Walks the protobuf messages of the file where it lies and
-skips the weights, so a model of any size costs milliseconds and no memory. Field numbers are those of onnx.proto.
+A model could otherwise read any file that the process may. Walks the protobuf messages of the file
+where it lies and skips the weights, so a model of any size costs milliseconds and no memory. Field
+numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ _PATHS: dict[str, dict[int, str]] = {
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
     "Function": {7: "Node", 11: "Attribute"},
     "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "Attribute": {
+        5: "Tensor",
+        6: "Graph",
+        10: "Tensor",
+        11: "Graph",
+        22: "SparseTensor",
+        23: "SparseTensor",
+    },
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }

@@ -1,4 +1,6 @@
-"""ONNX models on onnxruntime: one method, "predict"; tensors in, tensors out; nothing read outside of the artifact."""
+"""ONNX models on onnxruntime: one method, "predict"; tensors in, tensors out; nothing read outside
+of the artifact.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +47,13 @@ class OnnxModel(OneAnswer):
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
         """Runs the graph. Output names are the graph's."""
         if method != "predict":
-            raise InvalidInput(f"an ONNX model has the method 'predict', not '{method[:64]}'", method=method[:64])
+            raise InvalidInput(
+                f"an ONNX model has the method 'predict', not '{method[:64]}'", method=method[:64]
+            )
         if set(inputs) != set(self._inputs):
-            raise InvalidInput(f"the model takes the inputs {', '.join(self._inputs)}; give each of them once")
+            raise InvalidInput(
+                f"the model takes the inputs {', '.join(self._inputs)}; give each of them once"
+            )
         feeds = {name: self._fit(name, array) for name, array in inputs.items()}
         try:
             answers = self._session.run(self._outputs, feeds)
@@ -69,31 +75,39 @@ class OnnxModel(OneAnswer):
 
 
 def _text(name: str, array: Array) -> Array:
-    """The elements as str: ONNX strings are UTF-8, and what is not must not come back as something else."""
+    """The elements as str: ONNX strings are UTF-8, and what is not must not come back as something
+    else.
+    """
     try:
         items = [item.decode() if isinstance(item, bytes) else str(item) for item in array.flat]
     except UnicodeDecodeError as exc:
-        raise InvalidInput(f"input '{name}' takes text; an element of it is not UTF-8", tensor=name) from exc
+        raise InvalidInput(
+            f"input '{name}' takes text; an element of it is not UTF-8", tensor=name
+        ) from exc
     return np.array(items, dtype=object).reshape(array.shape)
 
 
 def load(path: Path, device: str, threads: int) -> OnnxModel:
-    """Builds a session, which may use so many threads per call. Raises UnsafeFormat for data in other files, Corrupt,
-    RequirementUnmet, InvalidInput.
+    """Builds a session, which may use so many threads per call. Raises UnsafeFormat for data in
+    other files, Corrupt, RequirementUnmet, InvalidInput.
     """
     providers, placed = _providers(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_ERRORS
-    # Its own format, which it would recognise by the first bytes, is one that the guard does not read.
+    # Its own format, which it would recognise by the first bytes, is one that the guard does not
+    # read.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     onnx_guard.check(path)
     try:
-        # From the path: of a model given as bytes, a session keeps those for life, next to the weights made of them.
+        # From the path: of a model given as bytes, a session keeps those for life, next to the
+        # weights made of them.
         session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=providers)
     except _BROKEN as exc:
-        raise Corrupt("onnxruntime cannot load the artifact; store the model again as ONNX") from exc
+        raise Corrupt(
+            "onnxruntime cannot load the artifact; store the model again as ONNX"
+        ) from exc
     _check_values(session)
     return OnnxModel(session, path.stat().st_size, placed)
 
@@ -102,22 +116,35 @@ def _providers(device: str) -> tuple[list[Any], str]:
     wants_cuda = device.startswith("cuda")
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if wants_cuda and not has_cuda:
-        raise RequirementUnmet("this runtime's onnxruntime has no CUDA; use a runtime with onnxruntime-gpu")
+        raise RequirementUnmet(
+            "this runtime's onnxruntime has no CUDA; use a runtime with onnxruntime-gpu"
+        )
     if has_cuda and (wants_cuda or device == "auto"):
         index = int(device.partition(":")[2] or 0)
-        return [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"], f"cuda:{index}"
+        return [
+            ("CUDAExecutionProvider", {"device_id": index}),
+            "CPUExecutionProvider",
+        ], f"cuda:{index}"
     return ["CPUExecutionProvider"], "cpu"
 
 
 _STATE = onnxruntime.capi.onnxruntime_pybind11_state
 _INVALID_ARGUMENT = (_STATE.InvalidArgument,)
-_BROKEN = (_STATE.InvalidProtobuf, _STATE.InvalidGraph, _STATE.Fail, _STATE.InvalidArgument, _STATE.NotImplemented)
+_BROKEN = (
+    _STATE.InvalidProtobuf,
+    _STATE.InvalidGraph,
+    _STATE.Fail,
+    _STATE.InvalidArgument,
+    _STATE.NotImplemented,
+)
 
 
 def _check_values(session: Any) -> None:
     for item in session.get_inputs():
         if item.type not in _DTYPES:
-            raise InvalidInput(f"the ONNX input '{item.name}' is a {item.type}; only tensors can be sent")
+            raise InvalidInput(
+                f"the ONNX input '{item.name}' is a {item.type}; only tensors can be sent"
+            )
     for item in session.get_outputs():
         if not item.type.startswith("tensor("):
             raise InvalidInput(

@@ -1,7 +1,8 @@
-"""pickle, joblib and cloudpickle artifacts. Loading one runs whatever code it carries, with this process's rights.
+"""pickle, joblib and cloudpickle artifacts. Loading one runs whatever code it carries, with this
+process's rights.
 
-The registry refuses this format unless the runtime was started to allow it. There is no isolation in a child process
-yet: allow it only on a runtime whose models you would run by hand.
+The registry refuses this format unless the runtime was started to allow it. There is no isolation
+in a child process yet: allow it only on a runtime whose models you would run by hand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Unpickled models: estimators, of which a method may be a generator and so give any number of answers to one call."""
+"""Unpickled models: estimators, of which a method may be a generator and so give any number of
+answers to one call.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,29 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.runtime.formats.estimator import METHODS, EstimatorModel, to_features, to_outputs
-from services.runtime.formats.port import Array, Arrays, Signature, not_a_stream, only_a_stream, signatures
+from services.runtime.formats.port import (
+    Array,
+    Arrays,
+    Signature,
+    not_a_stream,
+    only_a_stream,
+    signatures,
+)
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 
 class PickledModel(EstimatorModel):
     """An estimator whose methods may be generators."""
 
-    def __init__(self, estimator: Any, version: repository_pb2.ModelVersion, memory_bytes: int) -> None:
+    def __init__(
+        self, estimator: Any, version: repository_pb2.ModelVersion, memory_bytes: int
+    ) -> None:
         super().__init__(estimator, signatures(version), memory_bytes)
         declared = {entry.method for entry in version.signature if entry.decoupled}
         self.streams = frozenset(
-            name for name in (*METHODS, *declared) if _is_stream(estimator, name, declared=name in declared)
+            name
+            for name in (*METHODS, *declared)
+            if _is_stream(estimator, name, declared=name in declared)
         )
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
@@ -28,7 +41,9 @@ class PickledModel(EstimatorModel):
         return super().call(method, inputs)
 
     def stream(self, method: str, inputs: Arrays) -> Iterator[dict[str, Array]]:
-        """The answers of a generator method, each with the names and types that a returned value would have."""
+        """The answers of a generator method, each with the names and types that a returned value
+        would have.
+        """
         if method not in self.streams:
             raise not_a_stream(method)
         signature = self._signatures.get(method, Signature())
@@ -36,7 +51,9 @@ class PickledModel(EstimatorModel):
         features = to_features(inputs, signature, fitted_names)
         return self._iterate(getattr(self._estimator, method)(features), method, signature)
 
-    def _iterate(self, answers: Any, method: str, signature: Signature) -> Iterator[dict[str, Array]]:
+    def _iterate(
+        self, answers: Any, method: str, signature: Signature
+    ) -> Iterator[dict[str, Array]]:
         try:
             for answer in answers:
                 yield to_outputs(method, answer, signature)

@@ -1,4 +1,6 @@
-"""What a model format is to the runtime. A format loads an artifact; what it loads answers calls."""
+"""What a model format is to the runtime. A format loads an artifact; what it loads answers
+calls.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class FormatSettings:
 
 
 class LoadedModel(Protocol):
-    """A model in memory. `call` and `stream` are synchronous and run in worker threads, several at a time."""
+    """A model in memory. `call` and `stream` are synchronous and run in worker threads, several at
+    a time.
+    """
 
     @property
     def memory_bytes(self) -> int:
@@ -48,21 +52,25 @@ class LoadedModel(Protocol):
 
     @property
     def streams(self) -> frozenset[str]:
-        """The methods that give any number of answers to one call, none included; only `stream` calls those."""
+        """The methods that give any number of answers to one call, none included; only `stream`
+        calls those.
+        """
         ...
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
-        """Calls a method with inputs by name. Raises InvalidInput; whatever else it raises is the model's own fault.
+        """Calls a method with inputs by name. Raises InvalidInput; whatever else it raises is the
+        model's own fault.
 
         NotImplementedHere for one of `streams`: its answers do not fit into one.
         """
         ...
 
     def stream(self, method: str, inputs: Arrays) -> Iterator[dict[str, Array]]:
-        """Calls one of `streams`; each answer is what `call` would give, and is computed when it is asked for.
+        """Calls one of `streams`; each answer is what `call` would give, and is computed when it is
+        asked for.
 
-        Raises as `call` does, at any point of the iteration; NotImplementedHere at once for another method. Whoever
-        stops before the end closes the iterator, in the thread that iterates.
+        Raises as `call` does, at any point of the iteration; NotImplementedHere at once for another
+        method. Whoever stops before the end closes the iterator, in the thread that iterates.
         """
         ...
 
@@ -83,19 +91,23 @@ class OneAnswer:
 
 def not_a_stream(method: str) -> NotImplementedHere:
     """The error for a stream of a method that gives one answer."""
-    return NotImplementedHere(f"'{method[:64]}' gives one answer; call it without a stream", method=method[:64])
+    return NotImplementedHere(
+        f"'{method[:64]}' gives one answer; call it without a stream", method=method[:64]
+    )
 
 
 def only_a_stream(method: str) -> NotImplementedHere:
     """The error for an ordinary call of a method that gives any number of answers."""
-    return NotImplementedHere(f"'{method[:64]}' gives any number of answers; call it over a stream", method=method[:64])
+    return NotImplementedHere(
+        f"'{method[:64]}' gives any number of answers; call it over a stream", method=method[:64]
+    )
 
 
 class ModelFormat(Protocol):
     """A way of storing models. Constructed once per process with the settings.
 
-    Constructing one imports no heavy library, so that a runtime is there at once and small until it has work; it raises
-    ImportError where its library is not installed.
+    Constructing one imports no heavy library, so that a runtime is there at once and small until it
+    has work; it raises ImportError where its library is not installed.
     """
 
     @property
@@ -115,20 +127,26 @@ class ModelFormat(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Imports what loading needs, so that a model's footprint is measured without its libraries'."""
+        """Imports what loading needs, so that a model's footprint is measured without its
+        libraries'.
+        """
         ...
 
     def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:
-        """Loads the artifact. `device` is "auto", "cpu", "cuda" or "cuda:N". Several threads may load at a time.
+        """Loads the artifact. `device` is "auto", "cpu", "cuda" or "cuda:N". Several threads may
+        load at a time.
 
-        Raises UnsafeFormat, InvalidInput, RequirementUnmet; anything else means the artifact is broken.
+        Raises UnsafeFormat, InvalidInput, RequirementUnmet; anything else means the artifact is
+        broken.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The tensors of one method as the model's owner declared them; both lists empty when nothing was declared."""
+    """The tensors of one method as the model's owner declared them; both lists empty when nothing
+    was declared.
+    """
 
     inputs: tuple[tensor_pb2.TensorSpec, ...] = field(default=())
     outputs: tuple[tensor_pb2.TensorSpec, ...] = field(default=())
@@ -136,16 +154,22 @@ class Signature:
 
 def signatures(version: repository_pb2.ModelVersion) -> dict[str, Signature]:
     """The declared signatures by method."""
-    return {entry.method: Signature(tuple(entry.inputs), tuple(entry.outputs)) for entry in version.signature}
+    return {
+        entry.method: Signature(tuple(entry.inputs), tuple(entry.outputs))
+        for entry in version.signature
+    }
 
 
 def in_order(inputs: Arrays, signature: Signature) -> list[Array]:
-    """The inputs in the signature's order, or as given when there is none. InvalidInput if one is missing or extra."""
+    """The inputs in the signature's order, or as given when there is none. InvalidInput if one is
+    missing or extra.
+    """
     if not signature.inputs:
         return list(inputs.values())
     wanted = [spec.name for spec in signature.inputs]
     if set(wanted) != set(inputs):
         raise InvalidInput(
-            f"the model takes the inputs {', '.join(wanted)}; give each of them once", expected=",".join(wanted)
+            f"the model takes the inputs {', '.join(wanted)}; give each of them once",
+            expected=",".join(wanted),
         )
     return [inputs[name] for name in wanted]

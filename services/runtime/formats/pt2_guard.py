@@ -1,9 +1,11 @@
-"""Looks through a `.pt2` archive before torch loads it: torch's own loader runs code that such a file may carry.
+"""Looks through a `.pt2` archive before torch loads it: torch's own loader runs code that such a
+file may carry.
 
-What torch 2.13 would do with a hostile archive, read from its source: unpickle weights, constants and sample inputs
-(the last as a fallback when its safe reader refuses them), load compiled libraries, call any function below `torch`
-that a node names (`torch.os.system` is one), evaluate shape expressions as Python, import modules named in tree
-specs, and paste names into Python source that it executes. Each has its rule below; the rest of the file is numbers.
+What torch 2.13 would do with a hostile archive, read from its source: unpickle weights, constants
+and sample inputs (the last as a fallback when its safe reader refuses them), load compiled
+libraries, call any function below `torch` that a node names (`torch.os.system` is one), evaluate
+shape expressions as Python, import modules named in tree specs, and paste names into Python source
+that it executes. Each has its rule below; the rest of the file is numbers.
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ from torch.export.pt2_archive._package import PT2ArchiveReader
 
 from services.wire.errors import Corrupt, UnsafeFormat
 
-# The members that torch.export.save writes for a program without custom objects. Compiled code, custom and opaque
-# objects, and the pickled files of older versions have other names.
+# The members that torch.export.save writes for a program without custom objects. Compiled code,
+# custom and opaque objects, and the pickled files of older versions have other names.
 _MEMBERS = re.compile(
     r"data/weights/weight_\d+|data/constants/tensor_\d+|models/model\.json|data/sample_inputs/model\.pt"
     r"|data/(weights/model_weights|constants/model_constants)_config\.json"
     r"|archive_format|archive_version|byteorder|version|\.data/[a-z_]+|\.format_version|\.storage_alignment"
     r"|extra/[A-Za-z0-9_.-]+"
 )
-# What a node may call: operators on tensors, arithmetic on sizes. aten's two operators that open files are not among
-# them, nor are operators of other libraries.
+# What a node may call: operators on tensors, arithmetic on sizes. aten's two operators that open
+# files are not among them, nor are operators of other libraries.
 _OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!save\b|from_file\b)[a-z0-9_]+\.[A-Za-z0-9_]+"
     r"|torch\.ops\.prims\.[a-z0-9_]+\.[A-Za-z0-9_]+"
@@ -40,29 +42,96 @@ _OPERATOR = re.compile(
 )
 # Names and the like: nothing that Python source could be made of.
 _PLAIN = re.compile(r"[A-Za-z0-9_.\[\]<>=:\-]{0,1024}")
-# Written by the exporter for people (stack traces, module types), and guards, which torch does not run here.
+# Written by the exporter for people (stack traces, module types), and guards, which torch does not
+# run here.
 _FREE_TEXT = frozenset({"metadata", "guards_code", "torch_version"})
 _TREE_SPECS = frozenset({"in_spec", "out_spec"})
-_TREE_TYPES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+_TREE_TYPES = frozenset(
+    {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+)
 # sympy's constructors that shape expressions are written with.
 _EXPRESSION_CALLS = frozenset(
     {
-        *("Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CeilDiv"),
-        *("ModularIndexing", "Where", "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt", "IntTrueDiv"),
-        *("FloatTrueDiv", "PowByNatural", "TruncToInt", "RoundToInt", "ToFloat", "Identity", "Eq", "Ne", "Lt", "Le"),
-        *("Gt", "Ge", "Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan"),
+        *(
+            "Symbol",
+            "Integer",
+            "Float",
+            "Rational",
+            "Add",
+            "Mul",
+            "Pow",
+            "Max",
+            "Min",
+            "Mod",
+            "FloorDiv",
+            "CeilDiv",
+        ),
+        *(
+            "ModularIndexing",
+            "Where",
+            "PythonMod",
+            "CleanDiv",
+            "CeilToInt",
+            "FloorToInt",
+            "IntTrueDiv",
+        ),
+        *(
+            "FloatTrueDiv",
+            "PowByNatural",
+            "TruncToInt",
+            "RoundToInt",
+            "ToFloat",
+            "Identity",
+            "Eq",
+            "Ne",
+            "Lt",
+            "Le",
+        ),
+        *(
+            "Gt",
+            "Ge",
+            "Equality",
+            "Unequality",
+            "StrictLessThan",
+            "LessThan",
+            "StrictGreaterThan",
+            "GreaterThan",
+        ),
         *("And", "Or", "Not"),
     }
 )
 _EXPRESSION_NODES = (
-    *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.UnaryOp, ast.USub, ast.BinOp),
-    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Compare, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
+    *(
+        ast.Expression,
+        ast.Call,
+        ast.Name,
+        ast.Load,
+        ast.Constant,
+        ast.keyword,
+        ast.UnaryOp,
+        ast.USub,
+        ast.BinOp,
+    ),
+    *(
+        ast.Add,
+        ast.Sub,
+        ast.Mult,
+        ast.Div,
+        ast.FloorDiv,
+        ast.Mod,
+        ast.Compare,
+        ast.Lt,
+        ast.LtE,
+        ast.Gt,
+        ast.GtE,
+    ),
     *(ast.Eq, ast.NotEq),
 )
 
 
 def check(file: IO[bytes]) -> None:
-    """Raises UnsafeFormat if loading the archive could run code of its own, Corrupt if it is no such archive.
+    """Raises UnsafeFormat if loading the archive could run code of its own, Corrupt if it is no
+    such archive.
 
     Reads with torch's reader, so that nothing can look one way here and another way there.
     """
@@ -70,7 +139,9 @@ def check(file: IO[bytes]) -> None:
         reader = PT2ArchiveReader(file)
         members = reader.get_file_names()
         # Configurations first: they say how the rest would be read.
-        documents = {name: json.loads(reader.read_string(name)) for name in members if name.endswith(".json")}
+        documents = {
+            name: json.loads(reader.read_string(name)) for name in members if name.endswith(".json")
+        }
     except (RuntimeError, AssertionError, ValueError) as exc:
         raise Corrupt("the artifact is not a torch.export archive; export the model again") from exc
     for name in members:
@@ -91,7 +162,9 @@ def _unsafe(what: str) -> UnsafeFormat:
 def _check_payloads(document: Any) -> None:
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
-        raise Corrupt("the artifact's weights have no readable configuration; export the model again")
+        raise Corrupt(
+            "the artifact's weights have no readable configuration; export the model again"
+        )
     for payload in config.values():
         if not isinstance(payload, dict) or payload.get("use_pickle") is not False:
             raise _unsafe("has pickled weights")
@@ -177,13 +250,21 @@ def _check_tree(text: str) -> None:
             spec = waiting.pop()
             if spec["type"] is not None and spec["type"] not in _TREE_TYPES:
                 raise _unsafe(f"takes or gives a '{str(spec['type'])[:64]}'")
-            keys = json.loads(spec["context"]) if isinstance(spec["context"], str) else spec["context"]
-            if keys is not None and not (isinstance(keys, list) and all(_is_name(item) for item in keys)):
+            keys = (
+                json.loads(spec["context"]) if isinstance(spec["context"], str) else spec["context"]
+            )
+            if keys is not None and not (
+                isinstance(keys, list) and all(_is_name(item) for item in keys)
+            ):
                 raise _unsafe("has an input or output name that is none")
             waiting += spec["children_spec"]
     except (ValueError, KeyError, IndexError, TypeError) as exc:
-        raise Corrupt("the artifact's inputs and outputs cannot be read; export the model again") from exc
+        raise Corrupt(
+            "the artifact's inputs and outputs cannot be read; export the model again"
+        ) from exc
 
 
 def _is_name(item: Any) -> bool:
-    return isinstance(item, int) or (isinstance(item, str) and re.fullmatch(r"[A-Za-z0-9_.]{1,256}", item) is not None)
+    return isinstance(item, int) or (
+        isinstance(item, str) and re.fullmatch(r"[A-Za-z0-9_.]{1,256}", item) is not None
+    )

@@ -1,4 +1,6 @@
-"""PyTorch programs saved by torch.export (`.pt2`), loaded only after pt2_guard found no way for them to run code."""
+"""PyTorch programs saved by torch.export (`.pt2`), loaded only after pt2_guard found no way for
+them to run code.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 
 def load(path: Path, version: repository_pb2.ModelVersion, device: str, threads: int) -> TorchModel:
-    """Loads the program and moves it to the device. Raises UnsafeFormat, Corrupt, RequirementUnmet."""
+    """Loads the program and moves it to the device. Raises UnsafeFormat, Corrupt,
+    RequirementUnmet.
+    """
     target = torch_devices.choose(device)
     with torch_devices.LOADING:
         module = _load_module(path, target)
@@ -34,14 +38,18 @@ def _load_module(path: Path, target: torch.device) -> torch.nn.Module:
         pt2_guard.check(file)
         file.seek(0)
         try:
-            # Not torch.export.load: on an error that one falls back to reading the file in an older way.
+            # Not torch.export.load: on an error that one falls back to reading the file in an older
+            # way.
             program = load_pt2(file).exported_programs["model"]
         except MemoryError:
             raise
         except Exception as exc:
-            raise Corrupt("torch cannot load the artifact; export the model again with torch.export.save") from exc
+            raise Corrupt(
+                "torch cannot load the artifact; export the model again with torch.export.save"
+            ) from exc
     if target.type != "cpu":
-        # The device is written into the graph's own nodes too, so moving the weights alone is not enough.
+        # The device is written into the graph's own nodes too, so moving the weights alone is not
+        # enough.
         program = move_to_device_pass(program, target)
     # Without guards torch builds no Python source out of strings of the archive.
     module: torch.nn.Module = program.module(check_guards=False)

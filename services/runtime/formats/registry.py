@@ -1,4 +1,6 @@
-"""Which formats this process can load. An entry point whose library is missing is left out; the runtime lives on."""
+"""Which formats this process can load. An entry point whose library is missing is left out; the
+runtime lives on.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,25 @@ class Formats:
     @property
     def usable(self) -> list[ModelFormat]:
         """The formats that this runtime loads, by name."""
-        return [self._formats[name] for name in sorted(self._formats) if self._may_use(self._formats[name])]
+        return [
+            self._formats[name]
+            for name in sorted(self._formats)
+            if self._may_use(self._formats[name])
+        ]
 
     def find(self, name: str) -> ModelFormat:
-        """The format. Raises UnsafeFormat if it runs code and that is off, RequirementUnmet if it is not here."""
+        """The format. Raises UnsafeFormat if it runs code and that is off, RequirementUnmet if it
+        is not here.
+        """
         found = self._formats.get(name)
         if found is None:
-            raise RequirementUnmet(f"this runtime cannot load the format '{name[:64]}'", format=name[:64])
+            raise RequirementUnmet(
+                f"this runtime cannot load the format '{name[:64]}'", format=name[:64]
+            )
         if not self._may_use(found):
             raise UnsafeFormat(
-                f"the format '{name}' runs code that the artifact carries; this runtime was not started to allow that",
+                f"the format '{name}' runs code that the artifact carries; this runtime was not"
+                " started to allow that",
                 format=name,
             )
         return found
@@ -48,7 +59,9 @@ class Formats:
 
 
 def load_formats(settings: FormatSettings, *, allow_unsafe: bool, log: Log) -> Formats:
-    """Constructs every format of the entry-point group. A GPU machine's torch is imported: not for the event loop."""
+    """Constructs every format of the entry-point group. A GPU machine's torch is imported: not for
+    the event loop.
+    """
     found: list[ModelFormat] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         item = _load(entry, settings, log)
@@ -61,7 +74,9 @@ def _load(entry: EntryPoint, settings: FormatSettings, log: Log) -> ModelFormat 
     try:
         item: ModelFormat = entry.load()(settings)
     except ImportError as exc:
-        log.info("format left out", format=entry.name, missing=getattr(exc, "name", None) or str(exc))
+        log.info(
+            "format left out", format=entry.name, missing=getattr(exc, "name", None) or str(exc)
+        )
         return None
     except Exception as exc:  # a foreign plug-in must not keep the runtime from serving what it can
         log.warning("format broken", format=entry.name, error=f"{type(exc).__name__}: {exc}")

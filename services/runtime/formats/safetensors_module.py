@@ -1,5 +1,5 @@
-"""PyTorch weights in safetensors beside a declared module: the artifact is numbers, the architecture comes from an
-allowlist of installed modules or from a list of torch.nn layers."""
+"""PyTorch weights in safetensors beside a declared module: the artifact is numbers, the
+architecture comes from an allowlist of installed modules or from a list of torch.nn layers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from services.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
 
-def load(path: Path, version: repository_pb2.ModelVersion, device: str, settings: FormatSettings) -> TorchModel:
+def load(
+    path: Path, version: repository_pb2.ModelVersion, device: str, settings: FormatSettings
+) -> TorchModel:
     """Builds the module and fills it with the weights; every weight must have its place.
 
     `format_options` are {"module": "torch.nn:Linear", "kwargs": "{...}"}, or
-    {"layers": '[["Linear", {...}], ["ReLU", {}]]'}. Raises UnsafeFormat, InvalidInput, Corrupt, RequirementUnmet.
+    {"layers": '[["Linear", {...}], ["ReLU", {}]]'}. Raises UnsafeFormat, InvalidInput, Corrupt,
+    RequirementUnmet.
     """
     target = torch_devices.choose(device)
     with torch_devices.LOADING:
@@ -32,11 +35,15 @@ def load(path: Path, version: repository_pb2.ModelVersion, device: str, settings
         try:
             weights = load_file(path)
         except safetensors.SafetensorError as exc:
-            raise Corrupt("the artifact is not a safetensors file; store the weights again") from exc
+            raise Corrupt(
+                "the artifact is not a safetensors file; store the weights again"
+            ) from exc
         try:
             module.load_state_dict(weights)
         except RuntimeError as exc:
-            raise InvalidInput("the weights do not fit the declared module; check format_options") from exc
+            raise InvalidInput(
+                "the weights do not fit the declared module; check format_options"
+            ) from exc
         module.to(target).eval()
     return TorchModel(
         module,
@@ -48,29 +55,50 @@ def load(path: Path, version: repository_pb2.ModelVersion, device: str, settings
 
 
 def build(options: Mapping[str, str], allowed: Sequence[str]) -> torch.nn.Module:
-    """The module that format_options declare. UnsafeFormat outside of the allowlist, InvalidInput for nonsense."""
+    """The module that format_options declare. UnsafeFormat outside of the allowlist, InvalidInput
+    for nonsense.
+    """
     if "layers" in options:
-        return torch.nn.Sequential(*[_layer(entry) for entry in _parse(options["layers"], "layers", list)])
+        return torch.nn.Sequential(
+            *[_layer(entry) for entry in _parse(options["layers"], "layers", list)]
+        )
     if "module" not in options:
-        raise InvalidInput("safetensors weights need format_options 'module' or 'layers'", field="format_options")
+        raise InvalidInput(
+            "safetensors weights need format_options 'module' or 'layers'", field="format_options"
+        )
     name, _, attribute = options["module"].partition(":")
     if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed):
         raise UnsafeFormat(
-            f"the module '{name[:128]}' is not one that this runtime imports; allowed are {', '.join(allowed)}",
+            f"the module '{name[:128]}' is not one that this runtime imports; allowed are"
+            f" {', '.join(allowed)}",
             module=name[:128],
         )
     try:
         found = getattr(importlib.import_module(name), attribute)
     except (ImportError, AttributeError) as exc:
-        raise InvalidInput(f"there is no '{options['module'][:128]}' on this runtime", field="module") from exc
-    if not (isinstance(found, type) and issubclass(found, torch.nn.Module)) and name.split(".")[0] == "torch":
-        raise UnsafeFormat(f"'{options['module'][:128]}' is not a module class", module=options["module"][:128])
+        raise InvalidInput(
+            f"there is no '{options['module'][:128]}' on this runtime", field="module"
+        ) from exc
+    if (
+        not (isinstance(found, type) and issubclass(found, torch.nn.Module))
+        and name.split(".")[0] == "torch"
+    ):
+        raise UnsafeFormat(
+            f"'{options['module'][:128]}' is not a module class", module=options["module"][:128]
+        )
     return _construct(found, _parse(options.get("kwargs", "{}"), "kwargs", dict), options["module"])
 
 
 def _layer(entry: Any) -> torch.nn.Module:
-    if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], dict)):
-        raise InvalidInput('layers is a list of pairs such as ["Linear", {"in_features": 4}]', field="layers")
+    if not (
+        isinstance(entry, list)
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], dict)
+    ):
+        raise InvalidInput(
+            'layers is a list of pairs such as ["Linear", {"in_features": 4}]', field="layers"
+        )
     name, kwargs = entry
     found = getattr(torch.nn, name, None)
     if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
@@ -82,7 +110,9 @@ def _construct(found: Any, kwargs: dict[str, Any], name: str) -> torch.nn.Module
     try:
         module = found(**kwargs)
     except (TypeError, ValueError, RuntimeError) as exc:
-        raise InvalidInput(f"'{name[:128]}' does not take these arguments", field="format_options") from exc
+        raise InvalidInput(
+            f"'{name[:128]}' does not take these arguments", field="format_options"
+        ) from exc
     if not isinstance(module, torch.nn.Module):
         raise InvalidInput(f"'{name[:128]}' does not make a torch module", field="format_options")
     return module

@@ -13,13 +13,14 @@ from services.runtime.formats.withheld import withheld
 from services.wire.errors import Corrupt, InvalidInput, Overloaded, UnsafeFormat
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 
-# skops lists scikit-learn's estimators by walking through its packages, and one of those imports torch: two hundred
-# megabytes and a second that no scikit-learn model needs.
+# skops lists scikit-learn's estimators by walking through its packages, and one of those imports
+# torch: two hundred megabytes and a second that no scikit-learn model needs.
 with withheld("sklearn.externals.array_api_compat.torch"):
     import skops.io
 
-# What scikit-learn's estimators hold beyond skops' defaults and scikit-learn's own classes: functions over arrays and
-# containers of numbers. Each estimator of 1.9 was dumped, each of these types looked at.
+# What scikit-learn's estimators hold beyond skops' defaults and scikit-learn's own classes:
+# functions over arrays and containers of numbers. Each estimator of 1.9 was dumped, each of these
+# types looked at.
 REVIEWED_TYPES = frozenset(
     {
         "numpy.dtype",
@@ -34,18 +35,28 @@ REVIEWED_TYPES = frozenset(
         "sklearn.feature_selection._univariate_selection.f_regression",
     }
 )
-# Parts of scikit-learn that are there for its tests and for other libraries; importing them is no business of a model.
-_NO_MODELS = ("sklearn.externals.", "sklearn.conftest", "sklearn.tests.", "sklearn.utils._testing", "sklearn.datasets.")
+# Parts of scikit-learn that are there for its tests and for other libraries; importing them is no
+# business of a model.
+_NO_MODELS = (
+    "sklearn.externals.",
+    "sklearn.conftest",
+    "sklearn.tests.",
+    "sklearn.utils._testing",
+    "sklearn.datasets.",
+)
 
 
 def load(path: Path, version: repository_pb2.ModelVersion, memory_bytes: int) -> EstimatorModel:
-    """Rebuilds the estimator. UnsafeFormat names the first type that was not reviewed, Corrupt is no skops file."""
+    """Rebuilds the estimator. UnsafeFormat names the first type that was not reviewed, Corrupt is
+    no skops file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > memory_bytes:  # a small file can hold any number of zeros
             raise Overloaded(
-                f"the model unpacks to {unpacked} bytes, more than the {memory_bytes} that this runtime has for models",
+                f"the model unpacks to {unpacked} bytes, more than the {memory_bytes} that this"
+                " runtime has for models",
                 needed_bytes=unpacked,
                 capacity_bytes=memory_bytes,
             )
@@ -55,21 +66,26 @@ def load(path: Path, version: repository_pb2.ModelVersion, memory_bytes: int) ->
     unknown = [name for name in held if not is_trusted(name)]
     if unknown:
         raise UnsafeFormat(
-            f"the skops file holds the type '{unknown[0][:128]}', which this runtime does not trust; "
-            "store a model that is made of scikit-learn's own types",
+            f"the skops file holds the type '{unknown[0][:128]}', which this runtime does not"
+            " trust; store a model that is made of scikit-learn's own types",
             type=unknown[0][:128],
         )
     estimator: Any = skops.io.load(path, trusted=held)
     if not any(hasattr(estimator, method) for method in METHODS):
-        raise InvalidInput(f"the skops file holds a {type(estimator).__name__}, not an estimator with a method to call")
+        raise InvalidInput(
+            f"the skops file holds a {type(estimator).__name__}, not an estimator with a method to"
+            " call"
+        )
     return EstimatorModel(estimator, signatures(version), unpacked)
 
 
 def is_trusted(name: str) -> bool:
-    """Whether a type may be rebuilt: one that was reviewed, or a class of scikit-learn's own models.
+    """Whether a type may be rebuilt: one that was reviewed, or a class of scikit-learn's own
+    models.
 
-    A class, not a function: skops rebuilds objects from their state, while a function could be called with arguments
-    that the file chooses. Nothing is imported but modules of scikit-learn, which the process has loaded anyway.
+    A class, not a function: skops rebuilds objects from their state, while a function could be
+    called with arguments that the file chooses. Nothing is imported but modules of scikit-learn,
+    which the process has loaded anyway.
     """
     if name in REVIEWED_TYPES:
         return True

@@ -1,4 +1,6 @@
-"""The devices that torch sees, and which of them a model goes to. torch is imported by format modules alone."""
+"""The devices that torch sees, and which of them a model goes to. torch is imported by format
+modules alone.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,20 @@ def accelerators() -> list[router_pb2.Accelerator]:
 
 
 def choose(device: str) -> torch.device:
-    """The device for "auto", "cpu", "cuda" or "cuda:N". "auto" takes the CUDA device with the most free memory."""
+    """The device for "auto", "cpu", "cuda" or "cuda:N". "auto" takes the CUDA device with the most
+    free memory.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and count == 0):
         return torch.device("cpu")
     if device in ("auto", "cuda"):
         if count == 0:
-            raise RequirementUnmet("the model needs CUDA and this runtime sees no CUDA device", device=device)
-        return torch.device("cuda", max(range(count), key=lambda index: torch.cuda.mem_get_info(index)[0]))
+            raise RequirementUnmet(
+                "the model needs CUDA and this runtime sees no CUDA device", device=device
+            )
+        return torch.device(
+            "cuda", max(range(count), key=lambda index: torch.cuda.mem_get_info(index)[0])
+        )
     kind, _, index = device.partition(":")
     if kind != "cuda" or not index.isdigit() or int(index) >= count:
         raise RequirementUnmet(f"this runtime has no device '{device[:32]}'", device=device[:32])
@@ -46,7 +54,9 @@ def choose(device: str) -> torch.device:
 
 
 def to_tensor(name: str, array: Array, device: torch.device) -> torch.Tensor:
-    """The array on the device. Copied when read-only: torch has no tensors that must not be written."""
+    """The array on the device. Copied when read-only: torch has no tensors that must not be
+    written.
+    """
     if array.dtype.kind not in "biuf":
         raise InvalidInput(f"input '{name}' must hold numbers", tensor=name)
     tensor: torch.Tensor = torch.from_numpy(array if array.flags.writeable else array.copy())

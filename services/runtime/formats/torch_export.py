@@ -1,4 +1,6 @@
-"""PyTorch programs saved by torch.export. torch comes with the first model; see pt2_program and its guard."""
+"""PyTorch programs saved by torch.export. torch comes with the first model; see pt2_program and its
+guard.
+"""
 
 from __future__ import annotations
 

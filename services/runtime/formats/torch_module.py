@@ -34,7 +34,9 @@ class TorchModel(OneAnswer):
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
         """Calls the module's forward. MemoryError when the device has none left."""
         if method != "predict" or self._module is None:
-            raise InvalidInput(f"a torch model has the method 'predict', not '{method[:64]}'", method=method[:64])
+            raise InvalidInput(
+                f"a torch model has the method 'predict', not '{method[:64]}'", method=method[:64]
+            )
         signature = self._signatures.get(method, Signature())
         names = [spec.name for spec in signature.inputs] or list(inputs)
         arrays = in_order(inputs, signature)
@@ -57,22 +59,29 @@ class TorchModel(OneAnswer):
     def close(self) -> None:
         module, self._module = self._module, None
         if isinstance(module, torch.nn.Module):
-            # An exported program holds itself in cycles; its weights need not wait for a collection to find them.
+            # An exported program holds itself in cycles; its weights need not wait for a collection
+            # to find them.
             module.to("meta")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def name_outputs(answer: Any, signature: Signature) -> dict[str, Array]:
-    """Tensors by name: the signature's, else a mapping's own, else output_0 and so on; sequences are flattened."""
+    """Tensors by name: the signature's, else a mapping's own, else output_0 and so on; sequences
+    are flattened.
+    """
     declared = [spec.name for spec in signature.outputs]
     own = [str(name) for name in answer] if isinstance(answer, dict) else []
     parts = list(_flat(list(answer.values()) if isinstance(answer, dict) else answer))
     if len(declared) == len(parts) and set(declared) != set(own):
         names = declared
     else:
-        names = own if len(own) == len(parts) else [f"output_{index}" for index in range(len(parts))]
-    return {name: torch_devices.to_array(_tensor(part)) for name, part in zip(names, parts, strict=True)}
+        names = (
+            own if len(own) == len(parts) else [f"output_{index}" for index in range(len(parts))]
+        )
+    return {
+        name: torch_devices.to_array(_tensor(part)) for name, part in zip(names, parts, strict=True)
+    }
 
 
 def _flat(answer: Any) -> Iterator[Any]:

@@ -1,4 +1,6 @@
-"""PyTorch weights in safetensors beside a declared module. torch comes with the first model; see safetensors_module."""
+"""PyTorch weights in safetensors beside a declared module. torch comes with the first model; see
+safetensors_module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Withholds a module from the import system for a while: for libraries that import another one merely to look at it."""
+"""Withholds a module from the import system for a while: for libraries that import another one
+merely to look at it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ class _Finder(MetaPathFinder):
     def __init__(self, withheld: str) -> None:
         self._withheld = withheld
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
         """No other finder is asked for the withheld module; all others are left to them."""
         if fullname == self._withheld:
             raise ModuleNotFoundError(f"{fullname} is not imported now", name=fullname)
@@ -22,7 +26,9 @@ class _Finder(MetaPathFinder):
 
 @contextmanager
 def withheld(module: str) -> Iterator[None]:
-    """While this is open, importing `module` fails as if it were not installed, unless it was imported before."""
+    """While this is open, importing `module` fails as if it were not installed, unless it was
+    imported before.
+    """
     finder = _Finder(module)
     sys.meta_path.insert(0, finder)
     try:

@@ -1,4 +1,6 @@
-"""The same anatomy in every service, names that say something, and settings that carry no secrets."""
+"""The same anatomy in every service, names that say something, and settings that carry no
+secrets.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def settings(root: Path) -> list[str]:
     for module in _service_files(root, "config.py"):
         classes = [node.name for node in module.tree.body if isinstance(node, ast.ClassDef)]
         if len(classes) != 1:
-            found.append(module.at(1, f"defines {len(classes)} classes, not the one settings class"))
+            found.append(
+                module.at(1, f"defines {len(classes)} classes, not the one settings class")
+            )
     return found
 
 
@@ -63,9 +67,18 @@ def servicers(root: Path) -> list[str]:
     for module in _service_files(root, "servicer.py"):
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Try | ast.TryStar):
-                found.append(module.at(node, "a servicer has no try; raise, and let the guard answer"))
-            elif isinstance(node, ast.Call) and called(node).split(".")[-1] in ("abort", "abort_with_status"):
-                found.append(module.at(node, "a servicer does not abort; raise an error of services.wire.errors"))
+                found.append(
+                    module.at(node, "a servicer has no try; raise, and let the guard answer")
+                )
+            elif isinstance(node, ast.Call) and called(node).split(".")[-1] in (
+                "abort",
+                "abort_with_status",
+            ):
+                found.append(
+                    module.at(
+                        node, "a servicer does not abort; raise an error of services.wire.errors"
+                    )
+                )
     return found
 
 
@@ -82,11 +95,20 @@ def secrets(root: Path) -> list[str]:
 
 
 def _literals(default: ast.expr) -> Iterator[str]:
-    """Non-empty strings and bytes of a default; of a call, its positional arguments and `default` count."""
-    if isinstance(default, ast.Constant) and isinstance(default.value, str | bytes) and default.value:
+    """Non-empty strings and bytes of a default; of a call, its positional arguments and `default`
+    count.
+    """
+    if (
+        isinstance(default, ast.Constant)
+        and isinstance(default.value, str | bytes)
+        and default.value
+    ):
         yield str(default.value)
     elif isinstance(default, ast.Call):
-        for argument in [*default.args, *(word.value for word in default.keywords if word.arg == "default")]:
+        for argument in [
+            *default.args,
+            *(word.value for word in default.keywords if word.arg == "default"),
+        ]:
             yield from _literals(argument)
 
 
@@ -120,4 +142,8 @@ def docstrings(root: Path) -> list[str]:
 
 def _service_files(root: Path, name: str) -> list[Module]:
     folders = tuple(f"services/{service}" for service in SERVICES)
-    return [module for module in modules(root, folders) if len(module.path.parts) == 3 and module.path.name == name]
+    return [
+        module
+        for module in modules(root, folders)
+        if len(module.path.parts) == 3 and module.path.name == name
+    ]

@@ -1,4 +1,6 @@
-"""What the descriptors must say: an access rule and an effect on every RPC, HTTP on the public ones and no others."""
+"""What the descriptors must say: an access rule and an effect on every RPC, HTTP on the public ones
+and no others.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,15 @@ from stellwerk.options.v1 import options_pb2
 _ACCESS: Any = options_pb2.access
 _HTTP: Any = annotations_pb2.http
 STRING = descriptor_pb2.FieldDescriptorProto.TYPE_STRING
-# Services that only the platform's own processes and its operators talk to, never through the gateway.
+# Services that only the platform's own processes and its operators talk to, never through the
+# gateway.
 INTERNAL_SERVICES = ("stellwerk.runtime.v1.RuntimeService", "stellwerk.status.v1.StatusService")
-HELD_BY_PEOPLE = frozenset(word for role in ROLES.values() if not role.service for word in role.permissions)
-HELD_BY_SERVICES = frozenset(word for role in ROLES.values() if role.service for word in role.permissions)
+HELD_BY_PEOPLE = frozenset(
+    word for role in ROLES.values() if not role.service for word in role.permissions
+)
+HELD_BY_SERVICES = frozenset(
+    word for role in ROLES.values() if role.service for word in role.permissions
+)
 # RFC 8615 fixes where the keys of an issuer are found.
 PUBLIC_PATHS = re.compile(r"/(v1|v2|\.well-known)(/|$)")
 VARIABLE = re.compile(r"\{([a-z_.]+)")
@@ -30,7 +37,11 @@ def _rpcs(
     for file in descriptors.file:
         for service in file.service:
             for rpc in service.method:
-                yield f"{file.package}.{service.name}.{rpc.name}", f"{file.package}.{service.name}", rpc
+                yield (
+                    f"{file.package}.{service.name}.{rpc.name}",
+                    f"{file.package}.{service.name}",
+                    rpc,
+                )
 
 
 def access(descriptors: descriptor_pb2.FileDescriptorSet) -> list[str]:
@@ -50,7 +61,9 @@ def access(descriptors: descriptor_pb2.FileDescriptorSet) -> list[str]:
 def scopes(descriptors: descriptor_pb2.FileDescriptorSet) -> list[str]:
     """Access rules whose resource is no string field of the request."""
     messages = {
-        f".{file.package}.{message.name}": message for file in descriptors.file for message in file.message_type
+        f".{file.package}.{message.name}": message
+        for file in descriptors.file
+        for message in file.message_type
     }
     found = []
     for name, _, rpc in _rpcs(descriptors):
@@ -60,7 +73,9 @@ def scopes(descriptors: descriptor_pb2.FileDescriptorSet) -> list[str]:
     return found
 
 
-def _is_string(messages: dict[str, descriptor_pb2.DescriptorProto], message: str, path: list[str]) -> bool:
+def _is_string(
+    messages: dict[str, descriptor_pb2.DescriptorProto], message: str, path: list[str]
+) -> bool:
     field = next((field for field in messages[message].field if field.name == path[0]), None)
     if field is None or field.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED:
         return False
@@ -70,7 +85,9 @@ def _is_string(messages: dict[str, descriptor_pb2.DescriptorProto], message: str
 
 
 def public(descriptors: descriptor_pb2.FileDescriptorSet) -> list[str]:
-    """RPCs that carry google.api.http though they are internal, or lack it though they are public."""
+    """RPCs that carry google.api.http though they are internal, or lack it though they are
+    public.
+    """
     found = []
     for name, service, rpc in _rpcs(descriptors):
         rule = rpc.options.Extensions[_ACCESS]

@@ -1,4 +1,6 @@
-"""What stands beside the code and must agree with it: the README's map of services, the env files of Compose."""
+"""What stands beside the code and must agree with it: the README's map of services, the env files
+of Compose.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def _plain(text: str) -> str:
 
 
 def service_map(root: Path) -> list[str]:
-    """Services that the README's table lacks, or describes in other words than the package's own charter."""
+    """Services that the README's table lacks, or describes in other words than the package's own
+    charter.
+    """
     rows = dict(ROW.findall((root / "README.md").read_text(encoding="utf-8")))
     found = []
     for service in SERVICES:
@@ -28,7 +32,10 @@ def service_map(root: Path) -> list[str]:
         if service not in rows:
             found.append(f"README.md: the table of services has no row for `{service}`")
         elif _plain(rows[service]) not in _plain(charter):
-            found.append(f"README.md: `{service}` is described as {rows[service]!r}, its charter says otherwise")
+            found.append(
+                f"README.md: `{service}` is described as {rows[service]!r}, its charter says"
+                " otherwise"
+            )
     return found
 
 
@@ -47,7 +54,9 @@ def settings_class(service: str) -> type[config.ServiceSettings]:
     return next(
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, config.ServiceSettings) and value.__module__ == module.__name__
+        if isinstance(value, type)
+        and issubclass(value, config.ServiceSettings)
+        and value.__module__ == module.__name__
     )
 
 
@@ -56,24 +65,34 @@ def env_files(root: Path) -> list[str]:
     found = []
     for path in sorted((root / "compose").rglob("*.env")):
         where = path.relative_to(root).as_posix()
-        services = [service for service in SERVICES if service in path.stem.replace("-", "_")] or list(SERVICES)
+        services = [
+            service for service in SERVICES if service in path.stem.replace("-", "_")
+        ] or list(SERVICES)
         fields = {
-            config.PREFIX + field.upper() for service in services for field in settings_class(service).model_fields
+            config.PREFIX + field.upper()
+            for service in services
+            for field in settings_class(service).model_fields
         }
         environ = {}
         for number, name, value in variables(path):
             if name.startswith(config.PREFIX) and not {name, name.removesuffix("_FILE")} & fields:
-                found.append(f"{where}:{number}: no setting of {', '.join(services)} is called {name}")
+                found.append(
+                    f"{where}:{number}: no setting of {', '.join(services)} is called {name}"
+                )
             elif not name:
                 found.append(f"{where}:{number}: is no NAME=value")
             elif name in fields:  # a secret's file is there only when the container runs
                 environ[name] = value
-        found += [f"{where}: {problem}" for service in services for problem in _problems(service, environ)]
+        found += [
+            f"{where}: {problem}" for service in services for problem in _problems(service, environ)
+        ]
     return found
 
 
 def _problems(service: str, environ: dict[str, str]) -> list[str]:
-    """What the service itself says about values that are there; what is not set may come from elsewhere."""
+    """What the service itself says about values that are there; what is not set may come from
+    elsewhere.
+    """
     try:
         config.load(settings_class(service), environ)
     except config.ConfigError as error:

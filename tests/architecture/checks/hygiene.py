@@ -1,4 +1,6 @@
-"""Constructs with no place in the code: what runs foreign code or trusts blindly, and tests that sleep or patch."""
+"""Constructs with no place in the code: what runs foreign code or trusts blindly, and tests that
+sleep or patch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from pathlib import Path
 from tests.architecture.checks.tree import Module, called, imports, modules
 
 GUARDED = ("services", "sdk", "demo", "tools", "benchmarks")
-# Formats that run code live here, behind a permission and a flag, in a child process; packaging writes what they read.
+# Formats that run code live here, behind a permission and a flag, in a child process; packaging
+# writes what they read.
 FORMAT_HOMES = ("services/runtime/formats/", "sdk/stellwerk/client/packaging/")
 RUNS_CODE_WHEN_READ = ("pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal")
 BANNED_CALLS = {
@@ -26,19 +29,32 @@ BANNED_ARGUMENTS = {
     ("verify", False): "verify=False trusts any certificate",
     ("allow_pickle", True): "allow_pickle=True unpickles",
 }
-# path::function → why it may sleep: what it waits for announces itself by nothing, or must not come.
+# path::function → why it may sleep: what it waits for announces itself by nothing, or must not
+# come.
 ALLOWED_SLEEPS = {
     "tests/unit/chassis/test_guard.py::GetModel": "plays a slow service",
-    "tests/fakes/repository_server.py::process_idle": "is polled itself; between two looks something may start",
-    "tests/contract/test_broker.py::test_an_expired_message_is_never_delivered": "time is what expires a message",
-    "tests/contract/test_broker.py::test_a_consumer_never_holds_more_than_its_prefetch": "nothing more must come",
-    "tests/contract/test_broker_faults.py::"
-    "test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time": "a frozen network tells nothing",
-    "tests/contract/test_broker_faults.py::"
-    "test_after_a_crash_of_the_broker_everything_comes_back": "patience must run out first",
-    "tests/contract/test_broker_faults.py::test_a_broker_may_come_up_later_than_its_users": "attempts must fail first",
+    "tests/fakes/repository_server.py::process_idle": (
+        "is polled itself; between two looks something may start"
+    ),
+    "tests/contract/test_broker.py::test_an_expired_message_is_never_delivered": (
+        "time is what expires a message"
+    ),
+    "tests/contract/test_broker.py::test_a_consumer_never_holds_more_than_its_prefetch": (
+        "nothing more must come"
+    ),
+    "tests/contract/test_broker_faults.py::test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time": (
+        "a frozen network tells nothing"
+    ),
+    "tests/contract/test_broker_faults.py::test_after_a_crash_of_the_broker_everything_comes_back": (
+        "patience must run out first"
+    ),
+    "tests/contract/test_broker_faults.py::test_a_broker_may_come_up_later_than_its_users": (
+        "attempts must fail first"
+    ),
     "tests/fakes/upstreams.py::_all": "grpc.aio tells of a cancelled stream a moment late",
-    "tests/journey/test_faults.py::test_no_call_hangs_when_a_runtime_is_killed_in_flight": "calls must be under way",
+    "tests/journey/test_faults.py::test_no_call_hangs_when_a_runtime_is_killed_in_flight": (
+        "calls must be under way"
+    ),
     "tests/journey/probe.py::predict": "plays a model that takes its time",
 }
 # Seconds; no test waits that long.
@@ -54,7 +70,9 @@ def dangerous(root: Path) -> list[str]:
     for module in modules(root, GUARDED):
         if not module.matches(*FORMAT_HOMES):
             found += _imports_that_run_code(module)
-            found += [module.at(node, why) for node in ast.walk(module.tree) if (why := _danger(node))]
+            found += [
+                module.at(node, why) for node in ast.walk(module.tree) if (why := _danger(node))
+            ]
     return found
 
 
@@ -80,13 +98,16 @@ def _danger(node: ast.AST) -> str:
 def sleeps(root: Path) -> list[str]:
     """Tests that sleep instead of waiting for what they expect.
 
-    Polling may sleep: in a loop that asserts something each time round, or in one of a function that looks at a clock.
-    `sleep(0)` lets others run, and a sleep longer than any test waits plays somebody who never answers.
+    Polling may sleep: in a loop that asserts something each time round, or in one of a function
+    that looks at a clock. `sleep(0)` lets others run, and a sleep longer than any test waits plays
+    somebody who never answers.
     """
     found = []
     for module in modules(root, ("tests",)):
         bare = any(wanted.target in SLEEPS for wanted in imports(module))
-        excused = {id(node) for function in ast.walk(module.tree) for node in _excused(module, function)}
+        excused = {
+            id(node) for function in ast.walk(module.tree) for node in _excused(module, function)
+        }
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Call) and id(node) not in excused and _sleeps(node, bare):
                 found.append(module.at(node, "wait for what the test expects instead of sleeping"))
@@ -97,7 +118,9 @@ def _sleeps(sleep: ast.Call, bare: bool) -> bool:
     """Whether it is a sleep, under its bare name or not, of a length that a test could wait for."""
     if called(sleep) not in SLEEPS and not (bare and called(sleep) == "sleep"):
         return False
-    seconds = sleep.args[0].value if sleep.args and isinstance(sleep.args[0], ast.Constant) else None
+    seconds = (
+        sleep.args[0].value if sleep.args and isinstance(sleep.args[0], ast.Constant) else None
+    )
     return not isinstance(seconds, int | float) or 0 < seconds < FOR_EVER
 
 
@@ -109,7 +132,9 @@ def _excused(module: Module, function: ast.AST) -> Iterator[ast.AST]:
             yield from ast.walk(function)
         for loop in ast.walk(function):
             if isinstance(loop, ast.While | ast.For | ast.AsyncFor):
-                asserts = isinstance(loop, ast.While) and any(isinstance(node, ast.Assert) for node in loop.body)
+                asserts = isinstance(loop, ast.While) and any(
+                    isinstance(node, ast.Assert) for node in loop.body
+                )
                 if asserts or any(name.endswith(CLOCKS) for name in calls):
                     yield from ast.walk(loop)
 
@@ -122,18 +147,27 @@ def lapsed_sleeps(root: Path) -> list[str]:
         for node in ast.walk(module.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    return [f"{name}: is allowed to sleep and does not exist" for name in ALLOWED_SLEEPS if name not in functions]
+    return [
+        f"{name}: is allowed to sleep and does not exist"
+        for name in ALLOWED_SLEEPS
+        if name not in functions
+    ]
 
 
 def patches(root: Path) -> list[str]:
-    """Tests that replace parts of the code under test; they use the fakes of tests/fakes instead."""
+    """Tests that replace parts of the code under test; they use the fakes of tests/fakes
+    instead.
+    """
     found = []
     for module in modules(root, ("tests",)):
-        lines = {wanted.line for wanted in imports(module) if wanted.within("unittest.mock", "mock")}
+        lines = {
+            wanted.line for wanted in imports(module) if wanted.within("unittest.mock", "mock")
+        }
         lines |= {
             node.lineno
             for node in ast.walk(module.tree)
-            if isinstance(node, ast.Call) and called(node) in ("monkeypatch.setattr", "monkeypatch.setitem")
+            if isinstance(node, ast.Call)
+            and called(node) in ("monkeypatch.setattr", "monkeypatch.setitem")
         }
         found += [module.at(line, "use a fake instead of patching") for line in sorted(lines)]
     return found

@@ -1,4 +1,6 @@
-"""Who may import whom, read from the imports; where third-party packages and the environment are at home."""
+"""Who may import whom, read from the imports; where third-party packages and the environment are at
+home.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "services.wire": (),
     "services.chassis": ("services.wire",),
     **{f"services.{service}": ("services.wire", "services.chassis") for service in SERVICES},
-    # The command of the client is the way into the conformance suite, which stores its models with the client.
+    # The command of the client is the way into the conformance suite, which stores its models with
+    # the client.
     "stellwerk.client": ("services.wire", "stellwerk.local", "stellwerk.conformance"),
     "stellwerk.conformance": ("stellwerk.client",),
     "stellwerk.local": ("services.wire", "stellwerk.client"),
@@ -37,7 +40,19 @@ HOMES: dict[str, tuple[str, ...]] = {
     "jwt": ("services/chassis/auth.py", "services/controlplane/issuer.py"),
 }
 # Modules that do I/O, wait, read a clock or roll dice; `wire` is pure and has none of them.
-IMPURE = ("asyncio", "http", "httpx", "os", "random", "secrets", "socket", "subprocess", "threading", "time", "uuid")
+IMPURE = (
+    "asyncio",
+    "http",
+    "httpx",
+    "os",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "uuid",
+)
 # Entry points; the one of `stellwerk up` hands its environment to the processes it starts.
 ENVIRONMENT_HOMES = (
     "services/*/__main__.py",
@@ -49,7 +64,10 @@ ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.putenv")
 
 
 def _own_layer(module: Module) -> str:
-    return next((layer for layer in LAYERS if module.name == layer or module.name.startswith(layer + ".")), "")
+    return next(
+        (layer for layer in LAYERS if module.name == layer or module.name.startswith(layer + ".")),
+        "",
+    )
 
 
 def _allowed(module: Module, wanted: Import) -> bool:
@@ -102,12 +120,16 @@ def environment(root: Path) -> list[str]:
             if isinstance(node, ast.Attribute) and dotted(node) in ENVIRONMENT
         }
         uses |= {wanted.line for wanted in imports(module) if wanted.target in ENVIRONMENT}
-        found += [module.at(line, "the environment is read in __main__.py alone") for line in sorted(uses)]
+        found += [
+            module.at(line, "the environment is read in __main__.py alone") for line in sorted(uses)
+        ]
     return found
 
 
 def cycles(root: Path) -> list[str]:
-    """Groups of modules that import each other, also by imports hidden in functions; imports for types do not run."""
+    """Groups of modules that import each other, also by imports hidden in functions; imports for
+    types do not run.
+    """
     known = {module.name: module for module in modules(root)}
     graph = {
         name: {
@@ -129,7 +151,9 @@ def _resolve(target: str, known: dict[str, Module]) -> str:
 def _cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Strongly connected groups of more than one module: those that reach each other."""
     reach = {name: _reachable(graph, name) for name in graph}
-    groups = {tuple(sorted(other for other in reach[name] if name in reach[other])) for name in graph}
+    groups = {
+        tuple(sorted(other for other in reach[name] if name in reach[other])) for name in graph
+    }
     return sorted(list(group) for group in groups if len(group) > 1)
 
 

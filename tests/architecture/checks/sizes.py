@@ -1,4 +1,6 @@
-"""How long a file and a function may be. Exceptions stand here with their reason and lapse when no longer needed."""
+"""How long a file and a function may be. Exceptions stand here with their reason and lapse when no
+longer needed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ MAIN_LINES = 60
 LONG_FILES: dict[str, str] = {}
 # path::function → why it may be longer.
 LONG_FUNCTIONS: dict[str, str] = {
-    "services/runtime/agent.py::__init__": "wires the parts of a runtime, one keyword a line, without a branch",
+    "services/runtime/agent.py::__init__": (
+        "wires the parts of a runtime, one keyword a line, without a branch"
+    ),
 }
 
 
@@ -37,16 +41,28 @@ def files(root: Path, allowed: dict[str, str] = LONG_FILES) -> list[str]:
 
 
 def functions(root: Path, allowed: dict[str, str] = LONG_FUNCTIONS) -> list[str]:
-    """Functions whose code, without signature and docstring, is over its limit, and exceptions that nothing needs."""
+    """Functions whose code, without signature and docstring, is over its limit, and exceptions that
+    nothing needs.
+    """
     found, needed = [], set()
     for module in modules(root, OURS):
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _lines(node) > FUNCTION_LINES:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and _lines(node) > FUNCTION_LINES
+            ):
                 name = f"{module.path}::{node.name}"
                 needed.add(name)
                 if name not in allowed:
-                    found.append(module.at(node, f"{node.name} has {_lines(node)} lines, at most {FUNCTION_LINES}"))
-    return found + [f"{name}: needs no exception from the function length" for name in sorted(set(allowed) - needed)]
+                    found.append(
+                        module.at(
+                            node, f"{node.name} has {_lines(node)} lines, at most {FUNCTION_LINES}"
+                        )
+                    )
+    return found + [
+        f"{name}: needs no exception from the function length"
+        for name in sorted(set(allowed) - needed)
+    ]
 
 
 def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

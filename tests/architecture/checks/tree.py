@@ -1,4 +1,6 @@
-"""Reads Python files under a root into syntax trees, and the imports in them, also those hidden in functions."""
+"""Reads Python files under a root into syntax trees, and the imports in them, also those hidden in
+functions.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,13 @@ class Module:
         return self.path.name == "__init__.py"
 
     def matches(self, *patterns: str) -> bool:
-        """Whether one of these patterns, such as "services/*/store.py" or "services/runtime/formats/", has its path."""
+        """Whether one of these patterns, such as "services/*/store.py" or
+        "services/runtime/formats/", has its path.
+        """
         path = str(self.path)
         return any(
-            path.startswith(pattern) if pattern.endswith("/") else self.path.match(pattern) for pattern in patterns
+            path.startswith(pattern) if pattern.endswith("/") else self.path.match(pattern)
+            for pattern in patterns
         )
 
     def at(self, node: ast.AST | int, complaint: str) -> str:
@@ -65,7 +70,9 @@ class Import:
 
     def within(self, *packages: str) -> bool:
         """Whether it is one of these packages or something in it."""
-        return any(self.target == package or self.target.startswith(package + ".") for package in packages)
+        return any(
+            self.target == package or self.target.startswith(package + ".") for package in packages
+        )
 
 
 def _dotted(path: PurePosixPath) -> str:
@@ -97,9 +104,16 @@ def _absolute(module: Module, node: ast.ImportFrom) -> str:
 
 
 def imports(module: Module) -> Iterator[Import]:
-    """All imports of a module wherever they stand: statements, and `import_module` or `__import__` of a literal."""
+    """All imports of a module wherever they stand: statements, and `import_module` or `__import__`
+    of a literal.
+    """
     blocks = (node for node in ast.walk(module.tree) if isinstance(node, ast.If))
-    typed = {id(inner) for node in blocks if dotted(node.test).endswith("TYPE_CHECKING") for inner in ast.walk(node)}
+    typed = {
+        id(inner)
+        for node in blocks
+        if dotted(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
     for node in ast.walk(module.tree):
         for target in _targets(module, node):
             yield Import(target, getattr(node, "lineno", 1), id(node) in typed)
@@ -111,7 +125,10 @@ def _targets(module: Module, node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ImportFrom):
         package = _absolute(module, node)
         yield from (f"{package}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Call) and called(node).split(".")[-1] in ("import_module", "__import__"):
+    elif isinstance(node, ast.Call) and called(node).split(".")[-1] in (
+        "import_module",
+        "__import__",
+    ):
         first = node.args[0] if node.args else None
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             yield first.value

@@ -1,4 +1,6 @@
-"""One error vocabulary: every class has its own reason, and every code a row in the gateway's HTTP table."""
+"""One error vocabulary: every class has its own reason, and every code a row in the gateway's HTTP
+table.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ def reasons(errors: Iterable[type[ServiceError]]) -> list[str]:
     return found
 
 
-def http_rows(errors: Iterable[type[ServiceError]], table: Mapping[grpc.StatusCode, int]) -> list[str]:
+def http_rows(
+    errors: Iterable[type[ServiceError]], table: Mapping[grpc.StatusCode, int]
+) -> list[str]:
     """Codes that errors use and that the table does not translate into an HTTP error."""
     codes = sorted({error.code for error in errors}, key=lambda code: int(code.value[0]))
-    return [f"{code.name}: has no HTTP error status" for code in codes if not 400 <= table.get(code, 0) <= 599]
+    return [
+        f"{code.name}: has no HTTP error status"
+        for code in codes
+        if not 400 <= table.get(code, 0) <= 599
+    ]

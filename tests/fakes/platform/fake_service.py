@@ -1,6 +1,8 @@
-"""A stand-in for one service process: it serves gRPC health, and what the supervisor asks of control plane and router.
+"""A stand-in for one service process: it serves gRPC health, and what the supervisor asks of
+control plane and router.
 
-It notes its environment in the directory it runs in, and prints one line that is JSON and one that is not.
+It notes its environment in the directory it runs in, and prints one line that is JSON and one that
+is not.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Health(health_pb2_grpc.HealthServicer):
 
 class Identity(identity_service_pb2_grpc.IdentityServiceServicer):
     def IssueToken(self, request: Any, context: Any) -> Any:
-        return identity_service_pb2.IssueTokenResponse(access_token=f"token for {request.api_key}", expires_in=60)
+        return identity_service_pb2.IssueTokenResponse(
+            access_token=f"token for {request.api_key}", expires_in=60
+        )
 
 
 class Router(router_service_pb2_grpc.RouterServiceServicer):

@@ -1,4 +1,6 @@
-"""`stellwerk up` in a process of its own, with the stand-ins of this folder in place of the five services."""
+"""`stellwerk up` in a process of its own, with the stand-ins of this folder in place of the five
+services.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Polls until the condition holds and gives its value; fails when the time is up."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not (value := condition()):
-        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
+        assert asyncio.get_running_loop().time() < deadline, (
+            "the condition did not come true in time"
+        )
         await asyncio.sleep(0.02)
     return value
 
@@ -58,16 +62,29 @@ Start = Callable[..., Any]
 
 
 async def starter(tmp_path: Path, *always: str) -> AsyncIterator[Start]:
-    """Starts platforms in `tmp_path/data`, with `always` and what a test adds; what still runs at the end is killed."""
+    """Starts platforms in `tmp_path/data`, with `always` and what a test adds; what still runs at
+    the end is killed.
+    """
     started: list[Up] = []
 
     async def begin(*arguments: str, **environment: str) -> Up:
         http, grpc = ports.reserve(2)
-        command = ["--http-port", str(http), "--grpc-port", str(grpc), "--data-dir", str(tmp_path / "data")]
+        command = [
+            "--http-port",
+            str(http),
+            "--grpc-port",
+            str(grpc),
+            "--data-dir",
+            str(tmp_path / "data"),
+        ]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "stellwerk.local", "up"),
             *(*command, *always, *arguments),
-            env={**os.environ, "PYTHONPATH": f"{FAKES}:{ROOT / 'generated'}:{ROOT / 'sdk'}", **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{FAKES}:{ROOT / 'generated'}:{ROOT / 'sdk'}",
+                **environment,
+            },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,

@@ -63,7 +63,9 @@ async def ended(stream: CallStream, seconds: float) -> tuple[int, float, object]
     return id, time.monotonic() - started, result
 
 
-async def test_each_call_ends_at_its_own_deadline_and_the_router_is_told(router: Silent, stream: CallStream) -> None:
+async def test_each_call_ends_at_its_own_deadline_and_the_router_is_told(
+    router: Silent, stream: CallStream
+) -> None:
     limits = [0.3, 0.05, 0.15]
 
     calls = await asyncio.gather(*(ended(stream, seconds) for seconds in limits))

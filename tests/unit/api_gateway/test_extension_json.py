@@ -17,14 +17,20 @@ from services.wire.errors import InvalidInput
 
 def test_numbers_of_64_bits_are_numbers_and_zeros_are_printed() -> None:
     response = inference.ModelStatisticsResponse()
-    stats = response.model_stats.add(name="iris", version="3", last_inference=(1 << 64) - 1, inference_count=8)
+    stats = response.model_stats.add(
+        name="iris", version="3", last_inference=(1 << 64) - 1, inference_count=8
+    )
     stats.inference_stats.success.count = 1
     stats.response_stats["0"].fail.ns = 7
     stats.batch_stats.add(batch_size=8).compute_infer.ns = 9
 
     (found,) = orjson.loads(orjson.dumps(extension_json.plain(response)))["model_stats"]
 
-    assert (found["last_inference"], found["inference_count"], found["execution_count"]) == ((1 << 64) - 1, 8, 0)
+    assert (found["last_inference"], found["inference_count"], found["execution_count"]) == (
+        (1 << 64) - 1,
+        8,
+        0,
+    )
     assert found["inference_stats"] == {"success": {"count": 1, "ns": 0}}
     assert found["batch_stats"] == [{"batch_size": 8, "compute_infer": {"count": 0, "ns": 9}}]
     assert found["response_stats"]["0"] == {"fail": {"count": 0, "ns": 7}}
@@ -85,21 +91,30 @@ def test_trace_settings_are_strings_lists_numbers_or_null() -> None:
     request = inference.TraceSettingRequest()
 
     extension_json.read_trace_settings(
-        b'{"trace_level": ["OFF"], "trace_rate": "9", "trace_count": 5, "trace_file": null}', request
+        b'{"trace_level": ["OFF"], "trace_rate": "9", "trace_count": 5, "trace_file": null}',
+        request,
     )
 
     given = {name: list(setting.value) for name, setting in request.settings.items()}
-    assert given == {"trace_level": ["OFF"], "trace_rate": ["9"], "trace_count": ["5"], "trace_file": []}
+    assert given == {
+        "trace_level": ["OFF"],
+        "trace_rate": ["9"],
+        "trace_count": ["5"],
+        "trace_file": [],
+    }
 
 
 def test_log_settings_keep_their_types() -> None:
     request = inference.LogSettingsRequest()
 
     extension_json.read_log_settings(
-        b'{"log_info": false, "log_verbose_level": 2, "log_format": "json", "log_error": null}', request
+        b'{"log_info": false, "log_verbose_level": 2, "log_format": "json", "log_error": null}',
+        request,
     )
 
-    chosen = {name: setting.WhichOneof("parameter_choice") for name, setting in request.settings.items()}
+    chosen = {
+        name: setting.WhichOneof("parameter_choice") for name, setting in request.settings.items()
+    }
     assert chosen == {
         "log_info": "bool_param", "log_verbose_level": "uint32_param", "log_format": "string_param", "log_error": None,
     }  # fmt: skip
@@ -125,7 +140,9 @@ def test_settings_are_written_as_clients_read_them() -> None:
 def _readers(body: bytes) -> list[Any]:
     return [
         lambda: extension_json.read_index(body),
-        lambda: extension_json.read_parameters(body, inference.RepositoryModelLoadRequest().parameters),
+        lambda: extension_json.read_parameters(
+            body, inference.RepositoryModelLoadRequest().parameters
+        ),
         lambda: extension_json.read_trace_settings(body, inference.TraceSettingRequest()),
         lambda: extension_json.read_log_settings(body, inference.LogSettingsRequest()),
     ]
@@ -162,12 +179,18 @@ def test_values_of_the_wrong_type_are_refused(reader: int, body: bytes) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
 
 
-@given(JSON | st.fixed_dictionaries({"parameters": st.dictionaries(st.text(), JSON), "ready": JSON}))
+@given(
+    JSON | st.fixed_dictionaries({"parameters": st.dictionaries(st.text(), JSON), "ready": JSON})
+)
 def test_any_json_is_read_or_refused(data: Any) -> None:
     for read in _readers(orjson.dumps(data)):
         try:

@@ -43,7 +43,9 @@ def read(data: Any, **inputs: tuple[str, list[int]]) -> Any:
         ([], [-1], [0]),
     ],
 )
-def test_a_value_takes_the_rank_of_the_models_input(value: Any, shape: list[int], given: list[int]) -> None:
+def test_a_value_takes_the_rank_of_the_models_input(
+    value: Any, shape: list[int], given: list[int]
+) -> None:
     [tensor] = read({"x": value}, x=("FP32", shape)).work.inputs
 
     assert list(tensor.shape) == given
@@ -53,14 +55,20 @@ def test_a_value_takes_the_rank_of_the_models_input(value: Any, shape: list[int]
 def test_text_is_one_element() -> None:
     [tensor] = read({"text_input": "hällo"}, text_input=("BYTES", [-1, 1])).work.inputs
 
-    assert (list(tensor.shape), tensors.to_numpy(tensor).ravel().tolist()) == ([1, 1], ["hällo".encode()])
+    assert (list(tensor.shape), tensors.to_numpy(tensor).ravel().tolist()) == (
+        [1, 1],
+        ["hällo".encode()],
+    )
 
 
 def test_what_is_no_input_is_a_parameter() -> None:
     inputs = {"text_input": ("BYTES", [-1]), "max_tokens": ("INT32", [-1])}
     parameters = {"priority": 1, "temperature": 0.5, "max_tokens": 7}
 
-    ask = read({"id": "9", "text_input": "x", "parameters": parameters, "timeout": 9, "stream": True}, **inputs)
+    ask = read(
+        {"id": "9", "text_input": "x", "parameters": parameters, "timeout": 9, "stream": True},
+        **inputs,
+    )
 
     assert (ask.model, ask.version, ask.id) == ("m", "2", "9")
     assert (ask.work.priority, ask.timeout_us) == (1, 9)
@@ -109,4 +117,6 @@ def test_outputs_are_keys_and_one_element_stands_alone() -> None:
 
     answer = generate.write(ask, Answered("buckets/b/models/m/versions/4", outputs, True))
 
-    assert answer == (b'{"id":"9","model_name":"m","model_version":"4","text_output":"hi","score":0.1,"tokens":[1,2]}')
+    assert answer == (
+        b'{"id":"9","model_name":"m","model_version":"4","text_output":"hi","score":0.1,"tokens":[1,2]}'
+    )

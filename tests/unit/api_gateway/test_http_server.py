@@ -1,4 +1,6 @@
-"""The HTTP server below the door: who sends a request, whole answers in one write, and what is left behind."""
+"""The HTTP server below the door: who sends a request, whole answers in one write, and what is left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ class Connection:
         config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
         config.load()
         make: Any = _bounded(65536, 20.0)
-        self.wire, self.protocol = Wire(), make(config, ServerState(), {}, asyncio.get_running_loop())
+        self.wire, self.protocol = (
+            Wire(),
+            make(config, ServerState(), {}, asyncio.get_running_loop()),
+        )
         self.protocol.connection_made(self.wire)
 
     async def send(self, data: bytes) -> None:

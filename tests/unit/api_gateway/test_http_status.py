@@ -26,8 +26,12 @@ def test_what_http_has_a_word_of_its_own_for() -> None:
 
 def test_headers_say_what_to_do_next() -> None:
     assert http_status.headers_of(errors.Unauthenticated("x"))[0][0] == b"www-authenticate"
-    assert http_status.headers_of(errors.Overloaded("x", retry_after_ms=1500)) == [(b"retry-after", b"2")]
-    assert http_status.headers_of(errors.Unavailable("x", retry_after_ms=0)) == [(b"retry-after", b"1")]
+    assert http_status.headers_of(errors.Overloaded("x", retry_after_ms=1500)) == [
+        (b"retry-after", b"2")
+    ]
+    assert http_status.headers_of(errors.Unavailable("x", retry_after_ms=0)) == [
+        (b"retry-after", b"1")
+    ]
     assert http_status.headers_of(errors.MethodNotAllowed("x", allow="GET")) == [(b"allow", b"GET")]
     assert http_status.headers_of(errors.NotFound("x")) == []
 
@@ -49,5 +53,7 @@ def test_a_body_is_a_status_with_error_info() -> None:
         ],
     }
     assert orjson.loads(http_status.inference_body(errors.NotFound("x"))) == {"error": "x"}
-    retry = orjson.loads(http_status.status_body(errors.Overloaded("x", retry_after_ms=1500)))["details"][1]
+    retry = orjson.loads(http_status.status_body(errors.Overloaded("x", retry_after_ms=1500)))[
+        "details"
+    ][1]
     assert retry["retryDelay"] == "1.5s"

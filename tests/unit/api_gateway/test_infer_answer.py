@@ -1,4 +1,6 @@
-"""Answers of the Open Inference Protocol over REST: as JSON, as binary data, mixed, and as one of many."""
+"""Answers of the Open Inference Protocol over REST: as JSON, as binary data, mixed, and as one of
+many.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ WORDS = tensors.from_numpy("words", np.array([b"a", b"\xff"]))
 
 
 def ask(**changes: Any) -> Ask:
-    given: dict[str, Any] = {"model": "team:m", "version": "", "id": "", "work": work_pb2.WorkItem()}
+    given: dict[str, Any] = {
+        "model": "team:m",
+        "version": "",
+        "id": "",
+        "work": work_pb2.WorkItem(),
+    }
     return Ask(**{**given, **changes})
 
 
@@ -47,7 +54,10 @@ def test_outputs_as_binary_data_follow_the_json_in_their_order() -> None:
     size = int(headers[b"inference-header-content-length"])
     described = orjson.loads(answer.body[:size])["outputs"]
     assert answer.content_type == b"application/octet-stream"
-    assert [output["parameters"]["binary_data_size"] for output in described] == [16, len(WORDS.data)]
+    assert [output["parameters"]["binary_data_size"] for output in described] == [
+        16,
+        len(WORDS.data),
+    ]
     assert not any("data" in output for output in described)
     assert answer.body[size:] == SCORES.data + WORDS.data
 

@@ -1,4 +1,6 @@
-"""Requests of the Open Inference Protocol over REST: tensors as JSON and as binary data, and all that is refused."""
+"""Requests of the Open Inference Protocol over REST: tensors as JSON and as binary data, and all
+that is refused.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ from stellwerk.type.v1 import tensor_pb2
 
 
 def body(data: Any = None, shape: Any = None, datatype: Any = "FP32", **more: Any) -> bytes:
-    tensor = {"name": "x", "shape": [1] if shape is None else shape, "datatype": datatype, "data": data, **more}
+    tensor = {
+        "name": "x",
+        "shape": [1] if shape is None else shape,
+        "datatype": datatype,
+        "data": data,
+        **more,
+    }
     return orjson.dumps({"inputs": [tensor]})
 
 
@@ -35,10 +43,17 @@ def raw(data: Any, shape: list[int], datatype: str) -> bytes:
 def printed(data: bytes, datatype: str, shape: list[int]) -> bytes:
     output = tensor_pb2.Tensor(name="y", datatype=datatype, shape=shape, data=data)
     ask = Ask("m", "", "", work_pb2.WorkItem())
-    return infer_answer.write(ask, AS_JSON, Answered("buckets/b/models/m/versions/1", [output], True)).body
+    return infer_answer.write(
+        ask, AS_JSON, Answered("buckets/b/models/m/versions/1", [output], True)
+    ).body
 
 
-@given(arrays.arrays(st.sampled_from([d for d in DTYPES.values() if d.kind in "biu"]), arrays.array_shapes(max_dims=3)))
+@given(
+    arrays.arrays(
+        st.sampled_from([d for d in DTYPES.values() if d.kind in "biu"]),
+        arrays.array_shapes(max_dims=3),
+    )
+)
 def test_integers_and_booleans_survive_flat_and_nested(array: Any) -> None:
     datatype = DATATYPES[array.dtype]
 
@@ -49,7 +64,9 @@ def test_integers_and_booleans_survive_flat_and_nested(array: Any) -> None:
 @given(
     st.sampled_from(["FP16", "FP32", "FP64"]).flatmap(
         lambda name: arrays.arrays(
-            DTYPES[name], arrays.array_shapes(max_dims=3), elements={"allow_nan": False, "allow_infinity": False}
+            DTYPES[name],
+            arrays.array_shapes(max_dims=3),
+            elements={"allow_nan": False, "allow_infinity": False},
         )
     )
 )
@@ -64,7 +81,10 @@ def test_finite_floats_survive_there_and_back(array: Any) -> None:
 
 
 @given(
-    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False).filter(lambda v: abs(v) < 3e38), max_size=20)
+    st.lists(
+        st.floats(width=32, allow_nan=False, allow_infinity=False).filter(lambda v: abs(v) < 3e38),
+        max_size=20,
+    )
 )
 def test_bf16_is_rounded_as_ml_dtypes_does(values: list[float]) -> None:
     expected = np.array(values, dtype=np.float32).astype(ml_dtypes.bfloat16).tobytes()
@@ -175,7 +195,10 @@ def test_empty_tensors_have_no_data() -> None:
         b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}],"outputs":{}}',
         b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}],"outputs":["y"]}',
         b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}],"parameters":"x"}',
-        b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 900 + b"]" * 900 + b"}]}",
+        b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":'
+        + b"[" * 900
+        + b"]" * 900
+        + b"}]}",
     ],
 )
 def test_bad_requests_are_invalid_input(request_body: bytes) -> None:
@@ -196,7 +219,15 @@ def test_parameters_outputs_and_id_are_passed_on() -> None:
                     "unknown": 0.5,
                     "binary_data_output": True,
                 },
-                "inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1], "parameters": {"a": "b"}}],
+                "inputs": [
+                    {
+                        "name": "x",
+                        "shape": [1],
+                        "datatype": "FP32",
+                        "data": [1],
+                        "parameters": {"a": "b"},
+                    }
+                ],
                 "outputs": [
                     {"name": "y", "parameters": {"binary_data": False, "classification": 3}},
                     {"name": "z"},
@@ -238,7 +269,9 @@ def test_shared_memory_is_not_offered(field: str) -> None:
 
 TENSORS = st.lists(
     st.tuples(
-        arrays.arrays(st.sampled_from(list(DTYPES.values())), arrays.array_shapes(max_dims=3, min_side=0)),
+        arrays.arrays(
+            st.sampled_from(list(DTYPES.values())), arrays.array_shapes(max_dims=3, min_side=0)
+        ),
         st.booleans(),
     ),
     min_size=1,
@@ -247,10 +280,16 @@ TENSORS = st.lists(
 
 
 def binary_body(tensors: list[tuple[Any, bool]]) -> tuple[bytes, int]:
-    """A body of these tensors, those marked as binary data behind the JSON, and the length of the JSON."""
+    """A body of these tensors, those marked as binary data behind the JSON, and the length of the
+    JSON.
+    """
     inputs, rest = [], b""
     for number, (array, binary) in enumerate(tensors):
-        one: dict[str, Any] = {"name": f"x{number}", "shape": array.shape, "datatype": DATATYPES[array.dtype]}
+        one: dict[str, Any] = {
+            "name": f"x{number}",
+            "shape": array.shape,
+            "datatype": DATATYPES[array.dtype],
+        }
         if binary:
             one["parameters"] = {"binary_data_size": array.nbytes}
             rest += array.tobytes()
@@ -269,10 +308,14 @@ def test_binary_and_json_inputs_mix(tensors: list[tuple[Any, bool]]) -> None:
 
     ask, _ = infer_request.read(data, "m", "", json_size)
 
-    assert [list(tensor.shape) for tensor in ask.work.inputs] == [list(array.shape) for array, _ in tensors]
+    assert [list(tensor.shape) for tensor in ask.work.inputs] == [
+        list(array.shape) for array, _ in tensors
+    ]
     for tensor, (array, _) in zip(ask.work.inputs, tensors, strict=True):
         assert np.array_equal(
-            np.frombuffer(tensor.data, array.dtype).reshape(array.shape), array, equal_nan=array.dtype.kind == "f"
+            np.frombuffer(tensor.data, array.dtype).reshape(array.shape),
+            array,
+            equal_nan=array.dtype.kind == "f",
         )
 
 
@@ -309,7 +352,9 @@ def test_sizes_that_lie_are_refused(given: dict[str, Any]) -> None:
 
 
 def test_binary_data_of_an_unknown_datatype_is_refused() -> None:
-    text = orjson.dumps({"inputs": [{**BINARY, "datatype": "FLOAT", "parameters": {"binary_data_size": 8}}]})
+    text = orjson.dumps(
+        {"inputs": [{**BINARY, "datatype": "FLOAT", "parameters": {"binary_data_size": 8}}]}
+    )
 
     with pytest.raises(InvalidInput):
         infer_request.read(text + b"01234567", "m", "", len(text))

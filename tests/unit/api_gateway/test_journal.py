@@ -84,4 +84,6 @@ async def test_a_refusal_is_told_at_once() -> None:
 
     kept.served(401, error=Unauthenticated("who are you"))
 
-    assert [(record.outcome, record.request_id) for record in kept.refused] == [("UNAUTHENTICATED", "req-1")]
+    assert [(record.outcome, record.request_id) for record in kept.refused] == [
+        ("UNAUTHENTICATED", "req-1")
+    ]

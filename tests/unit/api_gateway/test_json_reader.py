@@ -1,4 +1,6 @@
-"""proto3 JSON into messages: what is accepted is read as protobuf reads it, what is not names the field."""
+"""proto3 JSON into messages: what is accepted is read as protobuf reads it, what is not names the
+field.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ def read(message: Any, data: object) -> Any:
                 tensor_pb2.MethodSignature,
                 method=TEXT,
                 inputs=st.lists(
-                    st.builds(tensor_pb2.TensorSpec, name=TEXT, shape=st.lists(INT64, max_size=3)), max_size=2
+                    st.builds(tensor_pb2.TensorSpec, name=TEXT, shape=st.lists(INT64, max_size=3)),
+                    max_size=2,
                 ),
             ),
             max_size=2,
@@ -71,7 +74,9 @@ def test_a_message_survives_its_json_form(message: repository.ModelVersion) -> N
         bytes_contents=st.lists(st.binary(max_size=9), max_size=3),
     )
 )
-@example(inference.InferTensorContents(fp32_contents=[3.4028234663852886e38, -3.4028234663852886e38]))
+@example(
+    inference.InferTensorContents(fp32_contents=[3.4028234663852886e38, -3.4028234663852886e38])
+)
 def test_numbers_and_bytes_survive_their_json_form(message: inference.InferTensorContents) -> None:
     assert read(inference.InferTensorContents(), json_format.MessageToDict(message)) == message
 
@@ -92,8 +97,16 @@ def test_rubbish_is_read_or_refused_but_never_breaks(data: Any) -> None:
     ("message", "data", "field"),
     [
         (repository.ModelVersion(), {"nope": 1}, "nope"),
-        (repository.CreateUploadRequest(), {"modelVersion": {"labels": {"a": 1}}}, "modelVersion.labels[a]"),
-        (repository.CreateUploadRequest(), {"model_version": {"labels": []}}, "model_version.labels"),
+        (
+            repository.CreateUploadRequest(),
+            {"modelVersion": {"labels": {"a": 1}}},
+            "modelVersion.labels[a]",
+        ),
+        (
+            repository.CreateUploadRequest(),
+            {"model_version": {"labels": []}},
+            "model_version.labels",
+        ),
         (repository.ModelVersion(), {"sizeBytes": 1.5}, "sizeBytes"),
         (repository.ModelVersion(), {"sizeBytes": True}, "sizeBytes"),
         (repository.ModelVersion(), {"sizeBytes": str(2**63)}, "sizeBytes"),
@@ -152,7 +165,8 @@ def test_bytes_come_in_both_alphabets_with_and_without_padding() -> None:
 
 def test_numbers_may_be_strings_and_special() -> None:
     contents = read(
-        inference.InferTensorContents(), {"fp64Contents": ["1e3", "NaN", "-Infinity"], "intContents": ["7", 8.0]}
+        inference.InferTensorContents(),
+        {"fp64Contents": ["1e3", "NaN", "-Infinity"], "intContents": ["7", 8.0]},
     )
 
     assert contents.fp64_contents[0] == 1000.0
@@ -162,7 +176,8 @@ def test_numbers_may_be_strings_and_special() -> None:
 
 def test_null_leaves_a_field_unset() -> None:
     assert (
-        read(repository.ModelVersion(), {"name": None, "labels": None, "requires": None}) == repository.ModelVersion()
+        read(repository.ModelVersion(), {"name": None, "labels": None, "requires": None})
+        == repository.ModelVersion()
     )
 
 

@@ -1,4 +1,6 @@
-"""The OpenAPI document: valid by the official schema, complete, and made of the protos' own words."""
+"""The OpenAPI document: valid by the official schema, complete, and made of the protos' own
+words.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def test_every_public_element_has_a_comment() -> None:
         ("/v1/buckets/{bucket}/models/{model}:predict", "post", set()),
     ],
 )
-def test_query_parameters_are_the_fields_that_are_left(path: str, verb: str, names: set[str]) -> None:
+def test_query_parameters_are_the_fields_that_are_left(
+    path: str, verb: str, names: set[str]
+) -> None:
     parameters = DOCUMENT["paths"][path][verb]["parameters"]
 
     assert {p["name"] for p in parameters if p["in"] == "query"} == names
@@ -107,7 +111,9 @@ def test_predictions_may_be_bytes_both_ways_and_streams_are_events() -> None:
 
     both = {"application/json", "application/octet-stream"}
     assert set(infer["requestBody"]["content"]) == set(infer["responses"]["200"]["content"]) == both
-    assert "Inference-Header-Content-Length" in {parameter["name"] for parameter in infer["parameters"]}
+    assert "Inference-Header-Content-Length" in {
+        parameter["name"] for parameter in infer["parameters"]
+    }
     assert "Inference-Header-Content-Length" in infer["responses"]["200"]["headers"]
     assert set(generate["requestBody"]["content"]) == {"application/json"}
     assert set(stream["responses"]["200"]["content"]) == {"text/event-stream"}

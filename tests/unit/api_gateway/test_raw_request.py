@@ -31,15 +31,24 @@ def metadata(*inputs: tuple[str, list[int]]) -> inference.ModelMetadataResponse:
         (0, "FP32", [-1, 4], [0, 4]),
     ],
 )
-def test_the_open_dimension_follows_from_the_size(size: int, datatype: str, shape: list[int], given: list[int]) -> None:
+def test_the_open_dimension_follows_from_the_size(
+    size: int, datatype: str, shape: list[int], given: list[int]
+) -> None:
     body = bytes(range(size))
 
     [tensor] = raw_request.read(body, "m", "", metadata((datatype, shape))).work.inputs
 
-    assert (tensor.name, tensor.datatype, list(tensor.shape), tensor.data) == ("x0", datatype, given, body)
+    assert (tensor.name, tensor.datatype, list(tensor.shape), tensor.data) == (
+        "x0",
+        datatype,
+        given,
+        body,
+    )
 
 
-@pytest.mark.parametrize(("shape", "given"), [([1], [1]), ([-1], [1]), ([-1, 1], [1, 1]), ([-1, -1], [1, 1])])
+@pytest.mark.parametrize(
+    ("shape", "given"), [([1], [1]), ([-1], [1]), ([-1, 1], [1, 1]), ([-1, -1], [1, 1])]
+)
 def test_a_body_for_bytes_is_its_one_element(shape: list[int], given: list[int]) -> None:
     [tensor] = raw_request.read(b"\xff\xd8", "m", "", metadata(("BYTES", shape))).work.inputs
 
@@ -60,6 +69,8 @@ def test_a_body_for_bytes_is_its_one_element(shape: list[int], given: list[int])
         (4, [("FP32", [-1, 0])]),
     ],
 )
-def test_what_cannot_be_one_input_is_refused(size: int, inputs: list[tuple[str, list[int]]]) -> None:
+def test_what_cannot_be_one_input_is_refused(
+    size: int, inputs: list[tuple[str, list[int]]]
+) -> None:
     with pytest.raises(InvalidInput):
         raw_request.read(b"x" * size, "m", "", metadata(*inputs))

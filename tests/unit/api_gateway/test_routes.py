@@ -111,7 +111,9 @@ def test_two_routes_for_one_path_are_refused_at_start() -> None:
 
 @given(
     st.binary(max_size=40)
-    | st.lists(st.sampled_from([b"/", b"v1", b"buckets", b"%", b":predict", b"*", b"models"])).map(b"".join)
+    | st.lists(st.sampled_from([b"/", b"v1", b"buckets", b"%", b":predict", b"*", b"models"])).map(
+        b"".join
+    )
 )
 def test_any_path_finds_a_route_or_a_typed_error(path: bytes) -> None:
     try:

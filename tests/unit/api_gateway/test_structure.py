@@ -23,7 +23,9 @@ EMPTY_INPUT, EMPTY_OUTPUT = b"\x2a\x00", b"\x32\x00"
 def tensors(count: int, **contents: Any) -> oip.ModelInferRequest:
     request = REQUEST(model_name="m")
     for number in range(count):
-        request.inputs.add(name=f"x{number}", datatype="FP32", shape=[1, 2], contents=contents or None)
+        request.inputs.add(
+            name=f"x{number}", datatype="FP32", shape=[1, 2], contents=contents or None
+        )
     return request
 
 

@@ -33,7 +33,9 @@ def read(method: str, url: str, body: bytes = b"", content_type: str = "") -> An
 
 
 def test_the_path_and_the_query_fill_the_message() -> None:
-    message = read("GET", "/v1/buckets/b/models?page_size=7&pageToken=t%2Bx&filter=format+%3D+%22onnx%22")
+    message = read(
+        "GET", "/v1/buckets/b/models?page_size=7&pageToken=t%2Bx&filter=format+%3D+%22onnx%22"
+    )
 
     assert message == repository.ListModelsRequest(
         parent="buckets/b", page_size=7, page_token="t+x", filter='format = "onnx"'
@@ -41,7 +43,11 @@ def test_the_path_and_the_query_fill_the_message() -> None:
 
 
 def test_the_whole_body_and_the_path() -> None:
-    message = read("POST", "/v1/buckets/b/models/m:predict", b'{"method":"score","instances":[[1,2.5],[null,"x"]]}')
+    message = read(
+        "POST",
+        "/v1/buckets/b/models/m:predict",
+        b'{"method":"score","instances":[[1,2.5],[null,"x"]]}',
+    )
 
     assert message.name == "buckets/b/models/m"
     assert json_format.MessageToDict(message.instances) == [[1.0, 2.5], [None, "x"]]
@@ -51,20 +57,25 @@ def test_one_field_is_the_body() -> None:
     message = read("POST", "/v1/buckets/b/models/m/uploads", b'{"format":"skops","sizeBytes":"12"}')
 
     assert message == repository.CreateUploadRequest(
-        parent="buckets/b/models/m", model_version=repository.ModelVersion(format="skops", size_bytes=12)
+        parent="buckets/b/models/m",
+        model_version=repository.ModelVersion(format="skops", size_bytes=12),
     )
 
 
 def test_the_path_wins_over_the_body() -> None:
     message = read(
-        "PUT", "/v1/buckets/b/models/m/aliases/prod", b'{"name":"buckets/x/models/y/aliases/z","version":"3"}'
+        "PUT",
+        "/v1/buckets/b/models/m/aliases/prod",
+        b'{"name":"buckets/x/models/y/aliases/z","version":"3"}',
     )
 
     assert message.alias == repository.Alias(name="buckets/b/models/m/aliases/prod", version=3)
 
 
 def test_an_empty_body_is_an_empty_message() -> None:
-    assert read("POST", "/v1/principals/p/keys/k:revoke") == identity.RevokeApiKeyRequest(name="principals/p/keys/k")
+    assert read("POST", "/v1/principals/p/keys/k:revoke") == identity.RevokeApiKeyRequest(
+        name="principals/p/keys/k"
+    )
 
 
 def test_patch_fills_the_mask_from_the_body() -> None:
@@ -78,7 +89,9 @@ def test_patch_fills_the_mask_from_the_body() -> None:
 
 
 def test_a_mask_in_the_query_is_taken_instead() -> None:
-    message = read("PATCH", "/v1/principals/p?updateMask=disabled,displayName", b'{"displayName":"P"}')
+    message = read(
+        "PATCH", "/v1/principals/p?updateMask=disabled,displayName", b'{"displayName":"P"}'
+    )
 
     assert list(message.update_mask.paths) == ["disabled", "display_name"]
 
@@ -87,9 +100,13 @@ def test_a_raw_body_is_passed_on_with_its_type() -> None:
     url = "/v1/buckets/b/models/m/uploads/u:finish"
     message = read("POST", url, b"\x00\xff", "application/octet-stream")
 
-    assert message.artifact == httpbody_pb2.HttpBody(content_type="application/octet-stream", data=b"\x00\xff")
+    assert message.artifact == httpbody_pb2.HttpBody(
+        content_type="application/octet-stream", data=b"\x00\xff"
+    )
     assert transcode.takes_raw_body(TABLE.find("POST", url.encode()).route)
-    assert transcode.gives_raw_body(TABLE.find("GET", b"/v1/buckets/b/models/m/versions/1:download").route)
+    assert transcode.gives_raw_body(
+        TABLE.find("GET", b"/v1/buckets/b/models/m/versions/1:download").route
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +143,9 @@ def test_an_unknown_parameter_is_named() -> None:
 
 
 class Fake:
-    """A route over any message type, to reach what the platform's own routes have no use for yet."""
+    """A route over any message type, to reach what the platform's own routes have no use for
+    yet.
+    """
 
     def __init__(self, input_type: Any) -> None:
         self.rpc = self
@@ -159,15 +178,21 @@ def test_enums_times_bytes_and_booleans_in_the_query() -> None:
             fill(inference.InferParameter, query)
 
 
-@pytest.mark.parametrize("query", ["inputs.name=x", "requires=x", "instances=1", "inputs=1", "requires.labels=x"])
+@pytest.mark.parametrize(
+    "query", ["inputs.name=x", "requires=x", "instances=1", "inputs=1", "requires.labels=x"]
+)
 def test_messages_have_no_form_in_the_query(query: str) -> None:
     with pytest.raises(InvalidInput):
         fill(router.PredictRequest, query)
 
 
 @given(parent=TEXT.filter(bool), size=st.integers(-(2**31), 2**31 - 1), token=TEXT)
-def test_a_listing_survives_the_way_through_path_and_query(parent: str, size: int, token: str) -> None:
-    url = f"/v1/buckets/{quote(parent, safe='')}/models?" + urlencode({"page_size": size, "page_token": token})
+def test_a_listing_survives_the_way_through_path_and_query(
+    parent: str, size: int, token: str
+) -> None:
+    url = f"/v1/buckets/{quote(parent, safe='')}/models?" + urlencode(
+        {"page_size": size, "page_token": token}
+    )
 
     message = read("GET", url)
 
@@ -180,7 +205,9 @@ def test_answers_print_zero_values_in_camel_case() -> None:
     route = TABLE.find("GET", b"/v1/buckets/b/models").route
 
     data = orjson.loads(
-        transcode.response_json(route, repository.ListModelsResponse(models=[repository.Model(name="m")]))
+        transcode.response_json(
+            route, repository.ListModelsResponse(models=[repository.Model(name="m")])
+        )
     )
 
     assert data["nextPageToken"] == ""

@@ -21,7 +21,9 @@ from benchmarks.work import FLOWER, infer_body, infer_message, is_setosa
 from tests.fakes.eventually import eventually
 
 needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="no h2load here")
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk here: apt-get install wrk")
+needs_wrk = pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="no wrk here: apt-get install wrk"
+)
 
 
 class _Here:
@@ -65,7 +67,9 @@ def address() -> Iterator[str]:
 
 def _call(url: str) -> RestCall:
     body = infer_body("x", "FP64", [FLOWER])
-    return RestCall(url, body, {"Content-Type": "application/json", "Authorization": "Bearer t"}, is_setosa)
+    return RestCall(
+        url, body, {"Content-Type": "application/json", "Authorization": "Bearer t"}, is_setosa
+    )
 
 
 async def test_what_a_system_takes_before_it_is_asked() -> None:
@@ -87,7 +91,9 @@ async def test_what_a_system_takes_before_it_is_asked() -> None:
 def test_a_grpc_server_is_measured_and_then_gone() -> None:
     server = EchoServer()
     try:
-        measured = grpc_load.measure(server, server.call(infer_message("iris", "x", "FP64")), in_flight=4, seconds=1)
+        measured = grpc_load.measure(
+            server, server.call(infer_message("iris", "x", "FP64")), in_flight=4, seconds=1
+        )
         pids = [pid for part in server.parts().values() for pid in part]
     finally:
         server.stop()
@@ -101,7 +107,10 @@ def test_a_grpc_server_is_measured_and_then_gone() -> None:
 @needs_h2load
 def test_a_wrong_answer_is_not_measured() -> None:
     server = EchoServer()
-    call = replace(server.call(infer_message("iris", "x", "FP64")), right=lambda answer: answer.model_name != "iris")
+    call = replace(
+        server.call(infer_message("iris", "x", "FP64")),
+        right=lambda answer: answer.model_name != "iris",
+    )
     try:
         with pytest.raises(WrongAnswer, match="another answer"):
             grpc_load.measure(server, call, in_flight=1, seconds=1)

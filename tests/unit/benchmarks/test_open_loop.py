@@ -1,4 +1,6 @@
-"""Load that does not wait: when requests leave, what becomes of them, and that a stalled server cannot hide."""
+"""Load that does not wait: when requests leave, what becomes of them, and that a stalled server
+cannot hide.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def _call(url: str) -> RestCall:
 
 
 @given(STEPS, st.integers())
-def test_arrivals_ascend_and_stay_within_the_steps_that_have_a_rate(steps: list[Step], seed: int) -> None:
+def test_arrivals_ascend_and_stay_within_the_steps_that_have_a_rate(
+    steps: list[Step], seed: int
+) -> None:
     times = list(arrivals(steps, Random(seed)))
 
     assert times == sorted(times) == list(arrivals(steps, Random(seed)))
@@ -79,7 +83,8 @@ def test_arrivals_come_at_the_rate_of_their_step() -> None:
 
 
 def test_latency_counts_from_when_a_request_should_have_left(address: str) -> None:
-    # Ten requests at once that are answered one after the other: the last has waited for all before it.
+    # Ten requests at once that are answered one after the other: the last has waited for all before
+    # it.
     load = open_loop.run(_call(f"{address}/good"), [Step(1000, 0.01)], deadline=10)
 
     latencies = [sample.latency for sample in load.samples]
@@ -94,7 +99,9 @@ def test_a_client_goes_a_moment_after_its_deadline(address: str) -> None:
     ends = Counter(sample.outcome for sample in load.samples)
     assert ends["good"] >= 1 and ends["abandoned"] >= 1
     limit = 1000 * (0.15 + open_loop.GRACE_SECONDS)
-    assert all(sample.latency >= limit - 1 for sample in load.samples if sample.outcome == "abandoned")
+    assert all(
+        sample.latency >= limit - 1 for sample in load.samples if sample.outcome == "abandoned"
+    )
     assert all(sample.latency > 150 for sample in load.samples if sample.outcome == "late")
 
 
@@ -146,4 +153,7 @@ def test_a_request_is_written_as_http() -> None:
     host, port, data = request_bytes("http://127.0.0.1:80/v2/models/a/infer", b"{}", {"A": "b"})
 
     assert (host, port) == ("127.0.0.1", 80)
-    assert data == (b"POST /v2/models/a/infer HTTP/1.1\r\nHost: 127.0.0.1:80\r\nContent-Length: 2\r\nA: b\r\n\r\n{}")
+    assert (
+        data == b"POST /v2/models/a/infer HTTP/1.1\r\nHost: 127.0.0.1:80\r\nContent-Length: 2\r\nA:"
+        b" b\r\n\r\n{}"
+    )

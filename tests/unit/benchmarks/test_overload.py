@@ -16,12 +16,16 @@ SECONDS = 20
 LAST = 4 * SECONDS
 
 
-def _stretch(start: float, seconds: float, rate: float, outcome: Outcome, latency: float) -> list[Sample]:
+def _stretch(
+    start: float, seconds: float, rate: float, outcome: Outcome, latency: float
+) -> list[Sample]:
     return [Sample(start + index / rate, latency, outcome) for index in range(int(rate * seconds))]
 
 
 def _run(good_at_four: float, slow_seconds: int = 0) -> list[Sample]:
-    """Perfect admission, but for the step of 4 C; then so many seconds until the last step is served well."""
+    """Perfect admission, but for the step of 4 C; then so many seconds until the last step is
+    served well.
+    """
     samples: list[Sample] = []
     for index, factor in enumerate(FACTORS):
         start, rate = index * SECONDS, factor * CAPACITY
@@ -30,11 +34,16 @@ def _run(good_at_four: float, slow_seconds: int = 0) -> list[Sample]:
             samples += _stretch(start, SECONDS, good, "good", 12.0)
         if rate > good:
             samples += _stretch(start, SECONDS, rate - good, "refused", 5.0)
-    late = [Sample(one.at, 1900.0, "late") if LAST <= one.at < LAST + slow_seconds else one for one in samples]
+    late = [
+        Sample(one.at, 1900.0, "late") if LAST <= one.at < LAST + slow_seconds else one
+        for one in samples
+    ]
     return sorted(late, key=lambda sample: sample.at)
 
 
-def _verdicts(samples: list[Sample], memory: list[tuple[float, float]] | None = None) -> dict[str, bool | None]:
+def _verdicts(
+    samples: list[Sample], memory: list[tuple[float, float]] | None = None
+) -> dict[str, bool | None]:
     steps = by_step(samples, [Step(factor * CAPACITY, SECONDS) for factor in FACTORS])
     seconds = by_second(samples, len(FACTORS) * SECONDS)
     found = verdicts(steps, seconds, memory or [(0.0, 100.0), (70.0, 105.0)], LAST, deadline=2.0)
@@ -68,7 +77,11 @@ def test_a_request_that_was_let_in_and_timed_out_counts_as_accepted() -> None:
     found = summarise(samples, 0, 1, needed=1)
 
     assert (found.accepted_p50, found.accepted_p99, found.refused_p99) == (10.0, 2000.0, 1.0)
-    assert (found.offered, found.goodput, found.outcomes) == (200, 50, {"good": 50, "refused": 100, "expired": 50})
+    assert (found.offered, found.goodput, found.outcomes) == (
+        200,
+        50,
+        {"good": 50, "refused": 100, "expired": 50},
+    )
 
 
 def test_one_quiet_second_is_not_yet_normal() -> None:
@@ -94,8 +107,20 @@ def test_timeouts_are_met_only_if_every_client_heard_in_time() -> None:
 
 
 def _about() -> dict[str, object]:
-    machine = {"cpu": "a", "cores": 2, "memory_gib": 4.0, "system": "L", "python": "3", "load_average": [0.1]}
-    return {"when": "2030-01-02T03:04:05+00:00", "commit": "abc", "dirty": False, "environment": machine}
+    machine = {
+        "cpu": "a",
+        "cores": 2,
+        "memory_gib": 4.0,
+        "system": "L",
+        "python": "3",
+        "load_average": [0.1],
+    }
+    return {
+        "when": "2030-01-02T03:04:05+00:00",
+        "commit": "abc",
+        "dirty": False,
+        "environment": machine,
+    }
 
 
 def test_the_tables_say_what_was_found() -> None:
@@ -104,7 +129,12 @@ def test_the_tables_say_what_was_found() -> None:
     system = {
         "system": "Peer",
         "steps": [
-            {"factor": factor, "offered": one.offered, "goodput": one.goodput, "outcomes": one.outcomes}
+            {
+                "factor": factor,
+                "offered": one.offered,
+                "goodput": one.goodput,
+                "outcomes": one.outcomes,
+            }
             for factor, one in zip(FACTORS, steps, strict=True)
         ],
         "verdicts": [{"what": "goodput", "found": 0.7, "limit": 0.8, "met": False}],

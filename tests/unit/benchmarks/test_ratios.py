@@ -89,7 +89,9 @@ def test_too_few_values_have_no_percentile() -> None:
 
 
 @given(st.lists(speeds, min_size=1), st.floats(min_value=0, max_value=1))
-def test_a_share_of_the_values_is_no_larger_than_the_percentile(values: list[float], share: float) -> None:
+def test_a_share_of_the_values_is_no_larger_than_the_percentile(
+    values: list[float], share: float
+) -> None:
     found = percentile(values, share)
 
     assert found in values

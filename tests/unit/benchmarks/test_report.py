@@ -28,7 +28,9 @@ traffic: 101.5KB (104000) total, 3.01KB (3080) headers (space savings 96.29%), 5
 
 
 def _measurement(name: str, per_second: float) -> Measurement:
-    return Measurement(name, 5000, 0, 2.0, per_second, 1.5, None, 0.4, {"router": 0.1, "runtime": 0.3})
+    return Measurement(
+        name, 5000, 0, 2.0, per_second, 1.5, None, 0.4, {"router": 0.1, "runtime": 0.3}
+    )
 
 
 def _report() -> dict[str, Any]:
@@ -56,7 +58,13 @@ def _report() -> dict[str, Any]:
             "pinning": "none",
         },
         "systems": {"Stellwerk": {"broker": "amqp (RabbitMQ 4.0)"}},
-        "starts": {"Stellwerk": {"seconds": 6.04, "memory": 500.0, "memory_parts": {"router": 100.0, "mongod": 400.0}}},
+        "starts": {
+            "Stellwerk": {
+                "seconds": 6.04,
+                "memory": 500.0,
+                "memory_parts": {"router": 100.0, "mongod": 400.0},
+            }
+        },
         "figures": [
             result.as_json(),
             {"id": "B8", "title": "loads", "target": 1, "loads": 1.0, "reached": True},
@@ -80,7 +88,9 @@ def test_a_system_that_only_fails_has_no_speed() -> None:
 
 def test_a_grpc_call_without_a_message_is_an_error_although_http_calls_it_a_success() -> None:
     sent = grpc_load.parse(H2LOAD)
-    measured = grpc_load.measurement("peer", sent, answer_bytes=60, latencies=[1.0, 2.0, 3.0], cpu={"all": 0.48})
+    measured = grpc_load.measurement(
+        "peer", sent, answer_bytes=60, latencies=[1.0, 2.0, 3.0], cpu={"all": 0.48}
+    )
 
     assert sent == grpc_load.Sent(succeeded=990, failed=10, data_bytes=57600, seconds=2.0)
     assert (measured.requests, measured.errors, measured.per_second) == (960, 40, 480)
@@ -89,7 +99,9 @@ def test_a_grpc_call_without_a_message_is_an_error_although_http_calls_it_a_succ
 
 def test_good_answers_that_differ_in_length_cannot_be_told_from_failed_ones() -> None:
     with pytest.raises(WrongAnswer, match="differ in length"):
-        grpc_load.measurement("peer", grpc_load.parse(H2LOAD), answer_bytes=50, latencies=[1.0], cpu={})
+        grpc_load.measurement(
+            "peer", grpc_load.parse(H2LOAD), answer_bytes=50, latencies=[1.0], cpu={}
+        )
 
 
 def test_calls_that_all_fail_have_no_speed() -> None:
@@ -112,7 +124,11 @@ def test_systems_are_measured_in_turns_after_a_warm_up() -> None:
         return _measurement(name, 1.0)
 
     figures.measure(
-        figures.B1, figures.Plan(2, 5, 1), lambda s: load("A", s), lambda s: load("B", s), lambda text: None
+        figures.B1,
+        figures.Plan(2, 5, 1),
+        lambda s: load("A", s),
+        lambda s: load("B", s),
+        lambda text: None,
     )
 
     assert order == ["A 1", "B 1", "A 5", "B 5", "A 5", "B 5"]
@@ -123,13 +139,21 @@ def test_the_report_is_written_as_json_and_as_a_table(tmp_path: Path) -> None:
 
     assert kept.name == "2030-01-02-abc1234.json"
     assert json.loads((tmp_path / "latest.json").read_text()) == json.loads(kept.read_text())
-    rows = [line for line in (tmp_path / "latest.md").read_text().splitlines() if line.startswith("| B")]
+    rows = [
+        line for line in (tmp_path / "latest.md").read_text().splitlines() if line.startswith("| B")
+    ]
     assert "**8.00** | 6.00 to 9.00 | ≥ 6 | yes | 800 / 100 | 1.50 / 1.50 | – / –" in rows[0]
     assert "| **1** |" in rows[1]
     assert "not measured: nobody answered" in rows[2]
     assert "- Stellwerk: broker amqp (RabbitMQ 4.0)\n" in (tmp_path / "latest.md").read_text()
-    assert "- Stellwerk: 6.0 s, 500 MB (router 100, mongod 400)\n" in (tmp_path / "latest.md").read_text()
-    assert "- B1: runtime 0.30 (75%), router 0.10 (25%)\n  - runtime 0.30" in (tmp_path / "latest.md").read_text()
+    assert (
+        "- Stellwerk: 6.0 s, 500 MB (router 100, mongod 400)\n"
+        in (tmp_path / "latest.md").read_text()
+    )
+    assert (
+        "- B1: runtime 0.30 (75%), router 0.10 (25%)\n  - runtime 0.30"
+        in (tmp_path / "latest.md").read_text()
+    )
     assert {row.count(" | ") for row in rows} == {len(report.COLUMNS) - 1}
 
 

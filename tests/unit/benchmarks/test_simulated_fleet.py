@@ -1,4 +1,6 @@
-"""Simulated runtimes attach as real ones do: with a token for a runtime's key, an advertisement, and reports."""
+"""Simulated runtimes attach as real ones do: with a token for a runtime's key, an advertisement,
+and reports.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,16 @@ class _Platform(identity_grpc.IdentityServiceServicer, fleet_grpc.FleetServiceSe
         self.instances: set[str] = set()
         self.tokens: set[str] = set()
 
-    def IssueToken(self, request: identity.IssueTokenRequest, context: grpc.ServicerContext) -> object:
-        return identity.IssueTokenResponse(access_token=f"token for {request.api_key}", expires_in=60)
+    def IssueToken(
+        self, request: identity.IssueTokenRequest, context: grpc.ServicerContext
+    ) -> object:
+        return identity.IssueTokenResponse(
+            access_token=f"token for {request.api_key}", expires_in=60
+        )
 
-    def Attach(self, requests: AsyncIterator[fleet.AttachRequest], context: grpc.ServicerContext) -> object:
+    def Attach(
+        self, requests: AsyncIterator[fleet.AttachRequest], context: grpc.ServicerContext
+    ) -> object:
         stream = iter(requests)  # type: ignore[call-overload]
         first = next(stream)
         self.tokens.add(dict(context.invocation_metadata())["authorization"])

@@ -15,7 +15,11 @@ def test_a_model_of_the_repository_has_a_configuration_and_a_version(tmp_path: P
 
     config = (tmp_path / "iris" / "config.pbtxt").read_text()
     assert version == tmp_path / "iris" / "1"
-    assert config.startswith('name: "iris"\nbackend: "python"\n') and "count: 2" in config and IRIS_CONFIG in config
+    assert (
+        config.startswith('name: "iris"\nbackend: "python"\n')
+        and "count: 2" in config
+        and IRIS_CONFIG in config
+    )
     compile((version / "model.py").read_text(), "model.py", "exec")
 
 
@@ -45,7 +49,11 @@ def test_a_complete_environment_is_not_made_again(tmp_path: Path) -> None:
     venv.ensure(runner)
     venv.ensure(runner)
 
-    assert [command[1:3] for command in runner.commands] == [["-m", "venv"], ["-m", "pip"], ["-m", "pip"]]
+    assert [command[1:3] for command in runner.commands] == [
+        ["-m", "venv"],
+        ["-m", "pip"],
+        ["-m", "pip"],
+    ]
     assert runner.commands[1][-1] == "one==1" and runner.commands[2][-2:] == ["--no-deps", "two==2"]
 
 

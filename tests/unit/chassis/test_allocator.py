@@ -30,7 +30,9 @@ print(with_big - int(open("/proc/self/statm").read().split()[1]))
 
 
 def measured(how: str) -> tuple[int, int]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=60
+    )
     if done.returncode == 3:
         pytest.skip("the allocator is not glibc's")
     assert done.returncode == 0, done.stderr

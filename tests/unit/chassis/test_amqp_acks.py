@@ -1,4 +1,6 @@
-"""Gathered acknowledgements settle exactly what was acknowledged, with as few frames as that takes."""
+"""Gathered acknowledgements settle exactly what was acknowledged, with as few frames as that
+takes.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,15 @@ def acks_of(channel: Channel) -> Acks:
     return acks
 
 
-steps = st.lists(st.tuples(st.sampled_from(["ack", "ack", "reject", "flush"]), st.integers(1, 30)), max_size=60)
+steps = st.lists(
+    st.tuples(st.sampled_from(["ack", "ack", "reject", "flush"]), st.integers(1, 30)), max_size=60
+)
 
 
 @given(steps)
-async def test_the_broker_forgets_what_was_acknowledged_and_nothing_else(steps: list[tuple[str, int]]) -> None:
+async def test_the_broker_forgets_what_was_acknowledged_and_nothing_else(
+    steps: list[tuple[str, int]],
+) -> None:
     channel = Channel(30)
     acks, open_tags = acks_of(channel), set(range(1, 31))
 

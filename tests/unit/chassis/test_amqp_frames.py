@@ -22,7 +22,9 @@ messages = st.builds(
 )
 
 
-def by_pika(channel: int, exchange: str, key: str, message: Message, mandatory: bool, mark: str) -> bytes:
+def by_pika(
+    channel: int, exchange: str, key: str, message: Message, mandatory: bool, mark: str
+) -> bytes:
     """The same publish, made by pika."""
     properties = BasicProperties(
         headers=dict(message.headers) or None,
@@ -36,18 +38,29 @@ def by_pika(channel: int, exchange: str, key: str, message: Message, mandatory: 
     room = FRAME_MAX - 8
     chunks = [message.body[at : at + room] for at in range(0, len(message.body), room)]
     frames = [
-        frame.Method(channel, spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)),
+        frame.Method(
+            channel, spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=mandatory)
+        ),
         frame.Header(channel, len(message.body), properties),
         *(frame.Body(channel, chunk) for chunk in chunks),
     ]
     return b"".join(part.marshal() for part in frames)
 
 
-@given(st.integers(1, 2047), names, names, messages, st.booleans(), st.integers(0, 10**18).map(str) | st.just(""))
+@given(
+    st.integers(1, 2047),
+    names,
+    names,
+    messages,
+    st.booleans(),
+    st.integers(0, 10**18).map(str) | st.just(""),
+)
 def test_a_publish_is_what_pika_makes_of_it(
     channel: int, exchange: str, key: str, message: Message, mandatory: bool, mark: str
 ) -> None:
-    pieces = amqp_frames.publish(channel, exchange, key, message, mandatory=mandatory, mark=mark, frame_max=FRAME_MAX)
+    pieces = amqp_frames.publish(
+        channel, exchange, key, message, mandatory=mandatory, mark=mark, frame_max=FRAME_MAX
+    )
 
     made = pieces if isinstance(pieces, bytes) else b"".join(pieces)
     assert made == by_pika(channel, exchange, key, message, mandatory, mark)
@@ -56,7 +69,9 @@ def test_a_publish_is_what_pika_makes_of_it(
 def test_a_large_body_is_not_copied() -> None:
     body = bytes(1024 * 1024)
 
-    pieces = amqp_frames.publish(1, "", "q", Message(body), mandatory=True, mark="1", frame_max=128 * 1024)
+    pieces = amqp_frames.publish(
+        1, "", "q", Message(body), mandatory=True, mark="1", frame_max=128 * 1024
+    )
 
     chunks = [piece for piece in pieces if isinstance(piece, memoryview)]
     assert all(chunk.obj is body for chunk in chunks)
@@ -64,7 +79,9 @@ def test_a_large_body_is_not_copied() -> None:
 
 
 @given(st.integers(1, 2047), st.integers(1, 2**63 - 1), st.booleans())
-def test_an_acknowledgement_is_what_pika_makes_of_it(channel: int, tag: int, multiple: bool) -> None:
+def test_an_acknowledgement_is_what_pika_makes_of_it(
+    channel: int, tag: int, multiple: bool
+) -> None:
     expected = frame.Method(channel, spec.Basic.Ack(tag, multiple)).marshal()
 
     assert amqp_frames.ack(channel, tag, multiple=multiple) == expected

@@ -1,4 +1,6 @@
-"""However a stream is cut into reads, deliveries and confirms come out of it, and pika gets all the rest in order."""
+"""However a stream is cut into reads, deliveries and confirms come out of it, and pika gets all the
+rest in order.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def marshalled(*frames: Any) -> bytes:
 def content(channel: int, method: Any, properties: BasicProperties, body: bytes) -> bytes:
     chunks = [body[at : at + ROOM] for at in range(0, len(body), ROOM)]
     bodies = [frame.Body(channel, chunk) for chunk in chunks]
-    return marshalled(frame.Method(channel, method), frame.Header(channel, len(body), properties), *bodies)
+    return marshalled(
+        frame.Method(channel, method), frame.Header(channel, len(body), properties), *bodies
+    )
 
 
 def unusual(packed: bytes, body: bytes) -> Message:
@@ -54,7 +58,12 @@ def deliveries(draw: st.DrawFn, channel: int) -> tuple[bytes, Any]:
         message_id=message.message_id or None,
         app_id="another's",
     )
-    packed = content(channel, spec.Basic.Deliver("a consumer", tag, redelivered, "", key), properties, message.body)
+    packed = content(
+        channel,
+        spec.Basic.Deliver("a consumer", tag, redelivered, "", key),
+        properties,
+        message.body,
+    )
     expected = unusual(b"", message.body) if strange else message
     return packed, ("delivery", tag, redelivered, key, expected)
 
@@ -70,7 +79,12 @@ def for_pika(packed: bytes) -> tuple[bytes, Any]:
     return packed, ("pika", packed)
 
 
-returned = content(PUBLISHING, spec.Basic.Return(312, "NO_ROUTE", "", "q"), BasicProperties(app_id="7"), b"back" * 20)
+returned = content(
+    PUBLISHING,
+    spec.Basic.Return(312, "NO_ROUTE", "", "q"),
+    BasicProperties(app_id="7"),
+    b"back" * 20,
+)
 events = st.lists(
     st.one_of(
         deliveries(CONSUMING),
@@ -82,7 +96,9 @@ events = st.lists(
                 for_pika(returned),
                 for_pika(marshalled(frame.Heartbeat())),
                 for_pika(marshalled(frame.Method(CONSUMING, spec.Basic.Cancel("a consumer")))),
-                for_pika(marshalled(frame.Method(PUBLISHING, spec.Channel.Close(404, "gone", 0, 0)))),
+                for_pika(
+                    marshalled(frame.Method(PUBLISHING, spec.Channel.Close(404, "gone", 0, 0)))
+                ),
                 for_pika(marshalled(frame.Method(OTHER, spec.Basic.Ack(1, False)))),
             ]
         ),
@@ -92,12 +108,16 @@ events = st.lists(
 
 
 class Heard:
-    """An inlet with two channels, and what came out of it, in order; pika's share joined where nothing came between."""
+    """An inlet with two channels, and what came out of it, in order; pika's share joined where
+    nothing came between.
+    """
 
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.inlet = Inlet(self._pass_on)
-        self.inlet.deliver(CONSUMING, lambda *delivery: self.events.append(("delivery", *delivery)), unusual)
+        self.inlet.deliver(
+            CONSUMING, lambda *delivery: self.events.append(("delivery", *delivery)), unusual
+        )
         self.inlet.confirm(PUBLISHING, lambda *confirm: self.events.append(("confirm", *confirm)))
 
     def _pass_on(self, data: bytes) -> None:
@@ -110,7 +130,9 @@ class Heard:
 
 
 @given(events, st.data())
-def test_a_stream_cut_anywhere_gives_the_same_events_in_the_same_order(sent: list[Any], data: st.DataObject) -> None:
+def test_a_stream_cut_anywhere_gives_the_same_events_in_the_same_order(
+    sent: list[Any], data: st.DataObject
+) -> None:
     stream = b"".join(packed for packed, _ in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     heard, expected = Heard(), Heard()
@@ -151,7 +173,9 @@ def test_a_channel_that_is_forgotten_is_pikas_again() -> None:
 def test_headers_that_are_no_strings_are_read_by_pika() -> None:
     heard, properties = Heard(), BasicProperties(headers={"a": "text", "count": 3})
 
-    heard.inlet.feed(content(CONSUMING, spec.Basic.Deliver("c", 1, False, "", "q"), properties, b"x"))
+    heard.inlet.feed(
+        content(CONSUMING, spec.Basic.Deliver("c", 1, False, "", "q"), properties, b"x")
+    )
 
     assert heard.events == [("delivery", 1, False, "q", unusual(b"", b"x"))]
 

@@ -1,4 +1,6 @@
-"""What goes to the ledger: nothing twice, nothing lost while it is away, a clear error when it must not wait."""
+"""What goes to the ledger: nothing twice, nothing lost while it is away, a clear error when it must
+not wait.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ REFUSAL, OUTCOME = audit.AuditRecord.KIND_REFUSAL, audit.AuditRecord.KIND_OUTCOM
 
 
 def record(kind: Any = REFUSAL, **changes: Any) -> audit.AuditRecord:
-    values: dict[str, Any] = {"principal": "principals/ada", "method": "/x", "outcome": "NOT_PERMITTED", **changes}
+    values: dict[str, Any] = {
+        "principal": "principals/ada",
+        "method": "/x",
+        "outcome": "NOT_PERMITTED",
+        **changes,
+    }
     return audit.AuditRecord(kind=kind, **values)
 
 
@@ -30,14 +37,19 @@ def journal(ledger: FakeLedger) -> Journal:
     return Journal(ledger, structlog.get_logger())
 
 
-async def test_like_refusals_become_one_record_with_a_count(journal: Journal, ledger: FakeLedger) -> None:
+async def test_like_refusals_become_one_record_with_a_count(
+    journal: Journal, ledger: FakeLedger
+) -> None:
     for number in range(3):
         journal.note(record(request_id=f"r{number}"))
     journal.note(record(principal="principals/eve"))
 
     await journal.flush()
 
-    assert [(r.principal, r.count) for r in ledger.records] == [("principals/ada", 3), ("principals/eve", 1)]
+    assert [(r.principal, r.count) for r in ledger.records] == [
+        ("principals/ada", 3),
+        ("principals/eve", 1),
+    ]
 
 
 async def test_every_outcome_keeps_its_own_record(journal: Journal, ledger: FakeLedger) -> None:

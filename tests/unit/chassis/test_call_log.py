@@ -34,7 +34,9 @@ class Written:
         return [orjson.loads(line) for line in self._stderr.readouterr().err.splitlines()]
 
     def count(self, code: str) -> float | None:
-        return self.registry.get_sample_value("stellwerk_rpc_total", {"method": METHOD, "code": code})
+        return self.registry.get_sample_value(
+            "stellwerk_rpc_total", {"method": METHOD, "code": code}
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +47,17 @@ def restored() -> Iterator[None]:
 
 def call() -> CallContext:
     return CallContext(
-        METHOD, "request-7", "ipv4:10.0.0.1", principal=Principal("principals/ada"), resource="buckets/b"
+        METHOD,
+        "request-7",
+        "ipv4:10.0.0.1",
+        principal=Principal("principals/ada"),
+        resource="buckets/b",
     )
 
 
-async def test_a_line_tells_the_call_and_when_it_ended(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+async def test_a_line_tells_the_call_and_when_it_ended(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
     written = Written("info", capsysbinary)
     written.calls.note(call(), ModelNotFound("no such model"), 0.25, quiet=False)
     assert written.lines() == []
@@ -59,13 +67,24 @@ async def test_a_line_tells_the_call_and_when_it_ended(capsysbinary: pytest.Capt
 
     (line,) = written.lines()
     assert line["timestamp"] == "2023-11-14T22:13:20.500000Z"
-    assert (line["event"], line["level"], line["method"], line["code"]) == ("rpc", "info", METHOD, "NOT_FOUND")
-    assert (line["request_id"], line["principal"], line["resource"]) == ("request-7", "principals/ada", "buckets/b")
+    assert (line["event"], line["level"], line["method"], line["code"]) == (
+        "rpc",
+        "info",
+        METHOD,
+        "NOT_FOUND",
+    )
+    assert (line["request_id"], line["principal"], line["resource"]) == (
+        "request-7",
+        "principals/ada",
+        "buckets/b",
+    )
     assert (line["reason"], line["ms"], line["peer"]) == ("MODEL_NOT_FOUND", 250.0, "ipv4:10.0.0.1")
     assert written.count("NOT_FOUND") == 1
 
 
-async def test_it_is_written_without_being_asked(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+async def test_it_is_written_without_being_asked(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
     written = Written("info", capsysbinary)
     written.calls.note(call(), None, 0.1, quiet=False)
 
@@ -74,12 +93,16 @@ async def test_it_is_written_without_being_asked(capsysbinary: pytest.CaptureFix
     assert [line["code"] for line in written.lines()] == ["OK"]
 
 
-async def test_what_gathers_is_bounded_and_keeps_its_order(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+async def test_what_gathers_is_bounded_and_keeps_its_order(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
     written = Written("info", capsysbinary)
     for number in range(call_log._MAX_GATHERED):
         written.calls.note(call(), None, number / 1000, quiet=False)
 
-    assert [line["ms"] for line in written.lines()] == [float(number) for number in range(call_log._MAX_GATHERED)]
+    assert [line["ms"] for line in written.lines()] == [
+        float(number) for number in range(call_log._MAX_GATHERED)
+    ]
 
 
 @pytest.mark.parametrize(("level", "lines"), [("debug", 1), ("info", 0)])

@@ -1,4 +1,6 @@
-"""The guard: nobody gets past it unnamed, every change is in the ledger, errors cross intact and reveal nothing."""
+"""The guard: nobody gets past it unnamed, every change is in the ledger, errors cross intact and
+reveal nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from services.chassis.auth import REFUSAL
 from services.chassis.clients import ServiceChannel
 from services.chassis.config import ServiceSettings
 from services.chassis.process import Process
-from services.wire.errors import Conflict, DeadlinePassed, ModelNotFound, Overloaded, ServiceError, Unavailable
+from services.wire.errors import (
+    Conflict,
+    DeadlinePassed,
+    ModelNotFound,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+)
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.repository.v1 import repository_service_pb2 as messages
 from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
@@ -57,13 +66,17 @@ class Repository(stubs.RepositoryServiceServicer):  # type: ignore[misc]
         self.deleted += 1
         return messages.DeleteModelResponse()
 
-    async def UploadArtifact(self, requests: AsyncIterator[Any], _: Any) -> messages.UploadArtifactResponse:
+    async def UploadArtifact(
+        self, requests: AsyncIterator[Any], _: Any
+    ) -> messages.UploadArtifactResponse:
         size = 0
         async for part in requests:
             size += len(part.artifact.data)
         return messages.UploadArtifactResponse(model_version=messages.ModelVersion(size_bytes=size))
 
-    async def DownloadArtifact(self, request: Any, _: Any) -> AsyncGenerator[messages.DownloadArtifactResponse]:
+    async def DownloadArtifact(
+        self, request: Any, _: Any
+    ) -> AsyncGenerator[messages.DownloadArtifactResponse]:
         for _part in range(3):
             yield messages.DownloadArtifactResponse()
         if self.error:
@@ -118,10 +131,14 @@ async def test_without_a_token_nothing_is_answered(served: Standalone) -> None:
         {"grants": [["viewer"]]},
     ],
 )
-async def test_a_token_with_any_wrong_claim_has_the_same_answer(served: Standalone, changes: dict[str, Any]) -> None:
+async def test_a_token_with_any_wrong_claim_has_the_same_answer(
+    served: Standalone, changes: dict[str, Any]
+) -> None:
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
-        error = await refused(stub.GetModel(READ, metadata=served.bearer(("viewer", "*"), **changes)))
+        error = await refused(
+            stub.GetModel(READ, metadata=served.bearer(("viewer", "*"), **changes))
+        )
 
     assert (error.code(), error.details()) == (grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
@@ -143,12 +160,16 @@ async def test_headers_that_name_keys_or_algorithms_are_refused(served: Standalo
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
         for token in tokens:
-            error = await refused(stub.GetModel(READ, metadata=(("authorization", f"Bearer {token}"),)))
+            error = await refused(
+                stub.GetModel(READ, metadata=(("authorization", f"Bearer {token}"),))
+            )
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED, token[:40]
         await stub.GetModel(READ, metadata=(("authorization", f"Bearer {good}"),))
 
 
-async def test_a_revoked_key_is_refused_though_its_token_was_seen_before(served: Standalone) -> None:
+async def test_a_revoked_key_is_refused_though_its_token_was_seen_before(
+    served: Standalone,
+) -> None:
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
         metadata = served.bearer(("viewer", "*"))
@@ -156,14 +177,23 @@ async def test_a_revoked_key_is_refused_though_its_token_was_seen_before(served:
 
         served.process.verifier.trust(served.issuer.bundle(revoked_key_ids=["key1"]))
 
-        assert (await refused(stub.GetModel(READ, metadata=metadata))).code() is grpc.StatusCode.UNAUTHENTICATED
+        assert (
+            await refused(stub.GetModel(READ, metadata=metadata))
+        ).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
     ("grant", "allowed"),
-    [(("viewer", "*"), True), (("viewer", "team"), True), (("viewer", "tea"), False), (("nobody", "*"), False)],
+    [
+        (("viewer", "*"), True),
+        (("viewer", "team"), True),
+        (("viewer", "tea"), False),
+        (("nobody", "*"), False),
+    ],
 )
-async def test_a_role_counts_on_its_bucket_only(served: Standalone, grant: tuple[str, str], allowed: bool) -> None:
+async def test_a_role_counts_on_its_bucket_only(
+    served: Standalone, grant: tuple[str, str], allowed: bool
+) -> None:
     async with served.channel() as channel:
         call = stubs.RepositoryServiceStub(channel).GetModel(READ, metadata=served.bearer(grant))
         if allowed:
@@ -172,13 +202,20 @@ async def test_a_role_counts_on_its_bucket_only(served: Standalone, grant: tuple
             assert (await refused(call)).code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_a_change_is_recorded_before_and_after(served: Standalone, servicer: Repository) -> None:
+async def test_a_change_is_recorded_before_and_after(
+    served: Standalone, servicer: Repository
+) -> None:
     async with served.channel() as channel:
-        await stubs.RepositoryServiceStub(channel).DeleteModel(DELETE, metadata=served.bearer(("editor", "team")))
+        await stubs.RepositoryServiceStub(channel).DeleteModel(
+            DELETE, metadata=served.bearer(("editor", "team"))
+        )
     await flushed(served)
 
     intent, outcome = served.ledger.records
-    assert (intent.kind, outcome.kind) == (audit.AuditRecord.KIND_INTENT, audit.AuditRecord.KIND_OUTCOME)
+    assert (intent.kind, outcome.kind) == (
+        audit.AuditRecord.KIND_INTENT,
+        audit.AuditRecord.KIND_OUTCOME,
+    )
     assert intent.principal == "principals/ada"
     assert intent.resource == DELETE.name
     assert (outcome.outcome, outcome.request_id) == ("OK", intent.request_id)
@@ -188,7 +225,9 @@ async def flushed(served: Standalone) -> None:
     await served.process.journal.flush()
 
 
-async def test_nothing_is_changed_when_the_ledger_cannot_be_written(served: Standalone, servicer: Repository) -> None:
+async def test_nothing_is_changed_when_the_ledger_cannot_be_written(
+    served: Standalone, servicer: Repository
+) -> None:
     served.ledger.away = True
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
@@ -211,7 +250,9 @@ async def test_refusals_are_recorded_and_like_ones_counted(served: Standalone) -
     assert len(served.ledger.records) < 5
 
 
-async def test_an_unforeseen_error_reveals_nothing(served: Standalone, servicer: Repository) -> None:
+async def test_an_unforeseen_error_reveals_nothing(
+    served: Standalone, servicer: Repository
+) -> None:
     servicer.error = RuntimeError(f"mongodb://admin:{CANARY}@db")
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
@@ -221,7 +262,9 @@ async def test_an_unforeseen_error_reveals_nothing(served: Standalone, servicer:
     assert CANARY not in str(error.details()) + str(error.trailing_metadata())
 
 
-async def test_an_error_carries_reason_metadata_and_retry_hint(served: Standalone, servicer: Repository) -> None:
+async def test_an_error_carries_reason_metadata_and_retry_hint(
+    served: Standalone, servicer: Repository
+) -> None:
     servicer.error = Overloaded("too much", retry_after_ms=1500, limit=7)
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
@@ -268,12 +311,16 @@ async def test_a_service_that_is_away_is_named_without_grpcs_words() -> None:
     assert caught.value.message == "the repository does not answer; try again in a moment"
 
 
-async def test_a_call_without_a_deadline_gets_the_servers_cap(served: Standalone, servicer: Repository) -> None:
+async def test_a_call_without_a_deadline_gets_the_servers_cap(
+    served: Standalone, servicer: Repository
+) -> None:
     servicer.seconds = 30
     async with served.channel() as channel:
         started = time.monotonic()
         error = await refused(
-            stubs.RepositoryServiceStub(channel).GetModel(READ, metadata=served.bearer(("viewer", "*")))
+            stubs.RepositoryServiceStub(channel).GetModel(
+                READ, metadata=served.bearer(("viewer", "*"))
+            )
         )
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -281,7 +328,9 @@ async def test_a_call_without_a_deadline_gets_the_servers_cap(served: Standalone
     assert servicer.cancelled.is_set()
 
 
-async def test_deadline_and_request_id_are_passed_on(served: Standalone, servicer: Repository) -> None:
+async def test_deadline_and_request_id_are_passed_on(
+    served: Standalone, servicer: Repository
+) -> None:
     async def token() -> str:
         return served.issuer.token("services/router", ("viewer", "*"))
 
@@ -321,25 +370,39 @@ async def test_the_first_message_of_a_stream_is_authorised_and_not_lost(served: 
 
     async with served.channel() as channel:
         stub = stubs.RepositoryServiceStub(channel)
-        answer = await stub.UploadArtifact(parts("team"), metadata=served.bearer(("editor", "team")))
+        answer = await stub.UploadArtifact(
+            parts("team"), metadata=served.bearer(("editor", "team"))
+        )
         assert answer.model_version.size_bytes == 8
-        error = await refused(stub.UploadArtifact(parts("other"), metadata=served.bearer(("editor", "team"))))
+        error = await refused(
+            stub.UploadArtifact(parts("other"), metadata=served.bearer(("editor", "team")))
+        )
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_what_is_no_message_is_its_senders_mistake(served: Standalone, servicer: Repository) -> None:
+async def test_what_is_no_message_is_its_senders_mistake(
+    served: Standalone, servicer: Repository
+) -> None:
     prefix = "/stellwerk.repository.v1.RepositoryService/"
-    whole = messages.UploadArtifactRequest(name="buckets/team/models/iris/uploads/u").SerializeToString()
+    whole = messages.UploadArtifactRequest(
+        name="buckets/team/models/iris/uploads/u"
+    ).SerializeToString()
     metadata = served.bearer(("admin", "*"))
     async with served.channel() as channel:
         unary = await refused(channel.unary_unary(prefix + "GetModel")(b"\xff", metadata=metadata))
-        first = await refused(channel.stream_unary(prefix + "UploadArtifact")(iter([b"\xff"]), metadata=metadata))
+        first = await refused(
+            channel.stream_unary(prefix + "UploadArtifact")(iter([b"\xff"]), metadata=metadata)
+        )
         later = await refused(
-            channel.stream_unary(prefix + "UploadArtifact")(iter([whole, b"\xff"]), metadata=metadata)
+            channel.stream_unary(prefix + "UploadArtifact")(
+                iter([whole, b"\xff"]), metadata=metadata
+            )
         )
         stranger = await refused(channel.unary_unary(prefix + "GetModel")(b"\xff"))
 
-    assert [error.code() for error in (unary, first, later)] == [grpc.StatusCode.INVALID_ARGUMENT] * 3
+    assert [error.code() for error in (unary, first, later)] == [
+        grpc.StatusCode.INVALID_ARGUMENT
+    ] * 3
     assert stranger.code() is grpc.StatusCode.UNAUTHENTICATED
     assert servicer.seen is None
 
@@ -356,7 +419,9 @@ async def test_a_stranger_is_refused_before_its_stream_is_waited_for(served: Sta
 
 async def test_a_stream_that_never_begins_ends_at_its_deadline(served: Standalone) -> None:
     async with served.channel() as channel:
-        call = stubs.RepositoryServiceStub(channel).UploadArtifact(metadata=served.bearer(("editor", "*")), timeout=0.4)
+        call = stubs.RepositoryServiceStub(channel).UploadArtifact(
+            metadata=served.bearer(("editor", "*")), timeout=0.4
+        )
         error = await refused(call)
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -365,13 +430,23 @@ async def test_a_stream_that_never_begins_ends_at_its_deadline(served: Standalon
 async def test_paths_that_only_look_like_a_method_do_not_exist(served: Standalone) -> None:
     method = "/stellwerk.repository.v1.RepositoryService/GetModel"
     async with served.channel() as channel:
-        for path in [method[1:], "/" + method, method + "/", method.replace("GetModel", "%47etModel"), method.lower()]:
+        for path in [
+            method[1:],
+            "/" + method,
+            method + "/",
+            method.replace("GetModel", "%47etModel"),
+            method.lower(),
+        ]:
             call = channel.unary_unary(path)
-            error = await refused(call(READ.SerializeToString(), metadata=served.bearer(("admin", "*"))))
+            error = await refused(
+                call(READ.SerializeToString(), metadata=served.bearer(("admin", "*")))
+            )
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED, path
 
 
-async def test_calls_at_one_time_have_each_its_own_metadata(served: Standalone, servicer: Repository) -> None:
+async def test_calls_at_one_time_have_each_its_own_metadata(
+    served: Standalone, servicer: Repository
+) -> None:
     servicer.seconds = 0.01
 
     async def ask(stub: Any, number: int) -> None:
@@ -384,5 +459,10 @@ async def test_calls_at_one_time_have_each_its_own_metadata(served: Standalone, 
         await asyncio.gather(*(ask(stub, number) for number in range(50)))
 
     assert {
-        name: (call.request_id, call.principal.name) for name, call in servicer.calls.items() if call.principal
-    } == {f"buckets/team/models/{number}": (f"request-{number}", f"principals/{number}") for number in range(50)}
+        name: (call.request_id, call.principal.name)
+        for name, call in servicer.calls.items()
+        if call.principal
+    } == {
+        f"buckets/team/models/{number}": (f"request-{number}", f"principals/{number}")
+        for number in range(50)
+    }

@@ -1,4 +1,6 @@
-"""The hub's state machine: whatever happens in whatever order, nothing is lost, doubled or delivered beyond a bound."""
+"""The hub's state machine: whatever happens in whatever order, nothing is lost, doubled or
+delivered beyond a bound.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ from collections import Counter
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    precondition,
+    rule,
+)
 
 from services.chassis.broker.hub import Dispatch, Hub, Result
 from services.chassis.broker.port import Depth, Message
@@ -30,7 +39,9 @@ class Collector:
 
 
 class HubMachine(RuleBasedStateMachine):
-    """Random publishers, consumers and losses, against a model that only counts where each message may be."""
+    """Random publishers, consumers and losses, against a model that only counts where each message
+    may be.
+    """
 
     connections = Bundle("connections")
 
@@ -70,7 +81,9 @@ class HubMachine(RuleBasedStateMachine):
         self.next_body += 1
         body = str(self.next_body).encode()
         depth = self.hub.inspect(queue, self.now)
-        result = self.hub.publish(queue, Message(body, expiration_ms=expiration_ms), self.now, mandatory=True)
+        result = self.hub.publish(
+            queue, Message(body, expiration_ms=expiration_ms), self.now, mandatory=True
+        )
         if result is Result.OK:
             self.accepted[body] = queue
             if expiration_ms:
@@ -116,9 +129,13 @@ class HubMachine(RuleBasedStateMachine):
             for dispatch in sink.dispatches:
                 body = dispatch.message.body
                 assert body not in self.done, "an acknowledged message came again"
-                assert body not in {held for _, held in self.held.values()}, "a message is in two hands"
+                assert body not in {held for _, held in self.held.values()}, (
+                    "a message is in two hands"
+                )
                 assert dispatch.redelivered == (self.seen[body] > 0)
-                assert self.expires.get(body, self.now + 1) > self.now, "an expired message was delivered"
+                assert self.expires.get(body, self.now + 1) > self.now, (
+                    "an expired message was delivered"
+                )
                 assert dispatch.routing_key == self.accepted.get(body, dispatch.routing_key)
                 self.seen[body] += 1
                 self.held[connection, dispatch.tag] = (dispatch.consumer, body)
@@ -126,15 +143,25 @@ class HubMachine(RuleBasedStateMachine):
 
     @invariant()
     def prefetch_is_never_exceeded(self) -> None:
-        in_hand = Counter((connection, consumer) for (connection, _), (consumer, _) in self.held.items())
-        assert all(not self.prefetch[key] or count <= self.prefetch[key] for key, count in in_hand.items())
+        in_hand = Counter(
+            (connection, consumer) for (connection, _), (consumer, _) in self.held.items()
+        )
+        assert all(
+            not self.prefetch[key] or count <= self.prefetch[key] for key, count in in_hand.items()
+        )
 
     @invariant()
     def nothing_is_lost(self) -> None:
         in_hand = {body for _, body in self.held.values()}
         for name in QUEUES:
-            missing = [b for b, queue in self.accepted.items() if queue == name and b not in self.done | in_hand]
-            may_be_expired = sum(1 for body in missing if self.expires.get(body, self.now + 1) <= self.now)
+            missing = [
+                b
+                for b, queue in self.accepted.items()
+                if queue == name and b not in self.done | in_hand
+            ]
+            may_be_expired = sum(
+                1 for body in missing if self.expires.get(body, self.now + 1) <= self.now
+            )
             waiting = self.hub.inspect(name, self.now).messages
             assert len(missing) - may_be_expired <= waiting <= len(missing)
 

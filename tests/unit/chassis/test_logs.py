@@ -42,7 +42,9 @@ logging.getLogger("library").warning("forwarded")
 
 def lines_of(style: str) -> str:
     program = PROGRAM.replace("STYLE", repr(style))
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stderr
 
 
 def test_a_line_is_json_and_carries_the_ids_of_its_call() -> None:
@@ -62,9 +64,17 @@ def test_no_variable_is_shown_in_either_style() -> None:
 
 
 def test_each_level_can_be_switched_while_the_process_runs() -> None:
-    said = subprocess.run([sys.executable, "-c", SWITCHED], capture_output=True, text=True, check=True).stderr
+    said = subprocess.run(
+        [sys.executable, "-c", SWITCHED], capture_output=True, text=True, check=True
+    ).stderr
 
-    assert [json.loads(line)["event"] for line in said.splitlines()] == ["one", "two", "three", "four", "library"]
+    assert [json.loads(line)["event"] for line in said.splitlines()] == [
+        "one",
+        "two",
+        "three",
+        "four",
+        "library",
+    ]
 
 
 def test_a_line_that_is_written_later_keeps_its_moment_and_its_call() -> None:
@@ -76,7 +86,9 @@ def test_a_line_that_is_written_later_keeps_its_moment_and_its_call() -> None:
         "log.info('late', **logs.moment(call, 1700000000.25)), log.info('now')\n"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     late, now = (json.loads(line) for line in done.stderr.splitlines())
 
     assert (late["timestamp"], late["request_id"]) == ("2023-11-14T22:13:20.250000Z", "then")

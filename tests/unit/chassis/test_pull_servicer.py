@@ -1,4 +1,6 @@
-"""The hub's gRPC side: what a process that reads slowly, breaks off or talks nonsense does to the others: nothing."""
+"""The hub's gRPC side: what a process that reads slowly, breaks off or talks nonsense does to the
+others: nothing.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ class Authority:
         self.path = folder / f"{name}-ca.pem"
         self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool) -> x509.Certificate:
+    def _signed(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool
+    ) -> x509.Certificate:
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -58,7 +60,9 @@ class Authority:
             self.folder / f"{self.name}-{service}.pem",
         )
         private = serialization.PrivateFormat.PKCS8
-        key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
+        key_path.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+        )
         certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return ServiceSettings(
             log_level="error",
@@ -82,7 +86,11 @@ async def test_only_a_peer_of_the_same_authority_is_answered(tmp_path: Path) -> 
     async with standalone("router", lambda _: None, ours.settings("router")) as served:
         assert await health(transport.open_channel(ours.settings("runtime"), served.address)) == 1
 
-        for stranger in (ServiceSettings(), theirs.settings("runtime", ca=ours.path), theirs.settings("runtime")):
+        for stranger in (
+            ServiceSettings(),
+            theirs.settings("runtime", ca=ours.path),
+            theirs.settings("runtime"),
+        ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await health(transport.open_channel(stranger, served.address))
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

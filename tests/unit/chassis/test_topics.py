@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from services.chassis.broker.topics import matches
 
 _WORDS = st.lists(st.sampled_from(["a", "b", "cc"]), min_size=1, max_size=6).map(".".join)
-_PATTERNS = st.lists(st.sampled_from(["a", "b", "cc", "*", "#"]), min_size=1, max_size=6).map(".".join)
+_PATTERNS = st.lists(st.sampled_from(["a", "b", "cc", "*", "#"]), min_size=1, max_size=6).map(
+    ".".join
+)
 
 
 def _expression(pattern: str) -> str:

@@ -1,4 +1,6 @@
-"""The first administrator: made once, its key in a file that only its owner reads, and nothing lost in a crash."""
+"""The first administrator: made once, its key in a file that only its owner reads, and nothing lost
+in a crash.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def _known(store: FakeCredentials, path: Path) -> bool:
     return key is not None and key.hash == presented.hash and key.owner == ADMIN_ID
 
 
-async def test_the_first_start_makes_an_administrator_and_the_second_nothing(tmp_path: Path) -> None:
+async def test_the_first_start_makes_an_administrator_and_the_second_nothing(
+    tmp_path: Path,
+) -> None:
     store, path = FakeCredentials(), tmp_path / "secrets" / "admin.key"
 
     assert await _bootstrap(store, path).run()

@@ -1,4 +1,6 @@
-"""Keys that sign, keys that only verify, and tokens that the platform's own verifier takes or refuses."""
+"""Keys that sign, keys that only verify, and tokens that the platform's own verifier takes or
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,19 @@ _KEY = new_signing_key(NOW)
 
 def _verifier(*keys: SigningKey, now: float = NOW, **revoked: object) -> TokenVerifier:
     verifier = TokenVerifier(lambda: now)
-    verifier.trust(pb.GetTrustResponse(issuer="stellwerk", keys=[key.jwk() for key in keys], **revoked))  # type: ignore[arg-type]
+    verifier.trust(
+        pb.GetTrustResponse(issuer="stellwerk", keys=[key.jwk() for key in keys], **revoked)
+    )  # type: ignore[arg-type]
     return verifier
 
 
 def test_a_token_carries_the_claims_that_were_agreed_on() -> None:
     text = sign(_KEY, "stellwerk", ADA, NOW + 0.7, NOW + 900.7)
 
-    header, claims = jwt.get_unverified_header(text), jwt.decode(text, options={"verify_signature": False})
+    header, claims = (
+        jwt.get_unverified_header(text),
+        jwt.decode(text, options={"verify_signature": False}),
+    )
 
     assert header == {"alg": "ES256", "kid": _KEY.kid, "typ": "at+jwt"}
     assert len(claims.pop("jti")) == 32
@@ -64,7 +71,11 @@ def test_the_platforms_verifier_takes_it() -> None:
     now = time.time()
     principal = _verifier(_KEY, now=now).verify(sign(_KEY, "stellwerk", ADA, now, now + 900))
 
-    assert (principal.name, principal.grants, principal.key_id) == (ADA.name, ADA.grants, ADA.key_id)
+    assert (principal.name, principal.grants, principal.key_id) == (
+        ADA.name,
+        ADA.grants,
+        ADA.key_id,
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,8 +84,14 @@ def test_the_platforms_verifier_takes_it() -> None:
         ("expired", lambda now: sign(_KEY, "stellwerk", ADA, now - 900, now - 31)),
         ("not yet valid", lambda now: sign(_KEY, "stellwerk", ADA, now + 40, now + 900)),
         ("another issuer", lambda now: sign(_KEY, "elsewhere", ADA, now, now + 900)),
-        ("a key that is not trusted", lambda now: sign(new_signing_key(now), "stellwerk", ADA, now, now + 900)),
-        ("signature stripped", lambda now: sign(_KEY, "stellwerk", ADA, now, now + 900).rpartition(".")[0] + "."),
+        (
+            "a key that is not trusted",
+            lambda now: sign(new_signing_key(now), "stellwerk", ADA, now, now + 900),
+        ),
+        (
+            "signature stripped",
+            lambda now: sign(_KEY, "stellwerk", ADA, now, now + 900).rpartition(".")[0] + ".",
+        ),
     ],
 )
 def test_the_platforms_verifier_refuses(why: str, token: object) -> None:
@@ -113,7 +130,9 @@ def test_what_is_revoked_is_refused(revoked: dict[str, object]) -> None:
 def test_a_kid_is_the_keys_thumbprint() -> None:
     jwk = _KEY.jwk()
     members = f'{{"crv":"P-256","kty":"EC","x":"{jwk.x}","y":"{jwk.y}"}}'
-    expected = base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).rstrip(b"=").decode()
+    expected = (
+        base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).rstrip(b"=").decode()
+    )
 
     assert jwk.kid == _KEY.kid == thumbprint(_KEY.private) == expected
     assert (jwk.kty, jwk.use, jwk.alg, jwk.crv) == ("EC", "sig", "ES256", "P-256")
@@ -130,12 +149,19 @@ def test_the_newest_key_that_has_begun_signs() -> None:
 
 
 @given(st.lists(st.floats(0, 10_000), min_size=1, max_size=6))
-def test_there_is_always_exactly_one_key_that_signs_once_the_first_has_begun(rotations: list[float]) -> None:
+def test_there_is_always_exactly_one_key_that_signs_once_the_first_has_begun(
+    rotations: list[float],
+) -> None:
     keys = [SigningKey("k0", _KEY.private, 0.0)]
     for number, at in enumerate(sorted(rotations), 1):
         begins = at + 12
         keys = [
-            SigningKey(key.kid, key.private, key.signs_from, begins if key.retired_at is None else key.retired_at)
+            SigningKey(
+                key.kid,
+                key.private,
+                key.signs_from,
+                begins if key.retired_at is None else key.retired_at,
+            )
             for key in keys
         ] + [SigningKey(f"k{number}", _KEY.private, begins)]
 
@@ -158,7 +184,9 @@ def test_a_key_survives_sealing_and_only_the_right_root_key_opens_it() -> None:
     opened = read_signing_key(sealer.open(_KEY.kid, sealed), NOW, None)
 
     assert opened.jwk() == _KEY.jwk()
-    assert _KEY.private_der() not in sealed and sealer.seal(_KEY.kid, b"x") != sealer.seal(_KEY.kid, b"x")
+    assert _KEY.private_der() not in sealed and sealer.seal(_KEY.kid, b"x") != sealer.seal(
+        _KEY.kid, b"x"
+    )
     for other, name, data in [
         (Sealer("s" * 32), _KEY.kid, sealed),
         (sealer, "another", sealed),

@@ -1,4 +1,6 @@
-"""Appends: one unbroken chain, however many callers and writers there are and whatever the store does."""
+"""Appends: one unbroken chain, however many callers and writers there are and whatever the store
+does.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ async def test_two_hundred_callers_make_one_chain_in_few_writes() -> None:
     store = FakeEntries()
     ledger = _ledger(store)
 
-    numbers = await asyncio.gather(*(ledger.append_counted([_record(f"principals/p{i}")]) for i in range(200)))
+    numbers = await asyncio.gather(
+        *(ledger.append_counted([_record(f"principals/p{i}")]) for i in range(200))
+    )
 
     assert sorted(numbers) == list(range(1, 201))
     assert [store.entries[n].principal for n in numbers] == [f"principals/p{i}" for i in range(200)]
@@ -88,7 +92,10 @@ async def test_a_caller_that_gives_up_while_it_waits_leaves_no_record_and_distur
     store.open.set()
 
     assert (await first, await patient) == (1, 2)
-    assert [entry.principal for entry in store.entries.values()] == ["principals/first", "principals/patient"]
+    assert [entry.principal for entry in store.entries.values()] == [
+        "principals/first",
+        "principals/patient",
+    ]
     assert (await ledger.verify()).intact
 
 
@@ -229,7 +236,9 @@ class _Raced(FakeEntries):
             return await super().insert(entries)
         self.inserts += 1
         self.entries[1] = entries[0]
-        (intruder,) = extend(Head(1, entries[0].hash), [replace(entries[0], principal="principals/intruder")])
+        (intruder,) = extend(
+            Head(1, entries[0].hash), [replace(entries[0], principal="principals/intruder")]
+        )
         self.entries[2] = intruder
         raise SequenceTaken(1)
 

@@ -1,4 +1,6 @@
-"""The hash chain: whatever is done to it afterwards, the first number that no longer fits is named."""
+"""The hash chain: whatever is done to it afterwards, the first number that no longer fits is
+named.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _entries = st.lists(
     min_size=2,
     max_size=12,
 )
-_content = [field.name for field in fields(Entry) if field.name not in ("sequence", "hash", "previous_hash")]
+_content = [
+    field.name for field in fields(Entry) if field.name not in ("sequence", "hash", "previous_hash")
+]
 
 
 def _chain(entries: list[Entry]) -> list[Entry]:
@@ -56,11 +60,15 @@ def test_an_edited_record_is_named(entries: list[Entry], data: st.DataObject) ->
 
     finding = verify(chain)
 
-    assert not finding.intact and finding.first_bad_sequence == at + 1 and "changed" in finding.problem
+    assert (
+        not finding.intact and finding.first_bad_sequence == at + 1 and "changed" in finding.problem
+    )
 
 
 @given(_entries, st.data())
-def test_an_edited_record_with_a_new_hash_breaks_the_one_after_it(entries: list[Entry], data: st.DataObject) -> None:
+def test_an_edited_record_with_a_new_hash_breaks_the_one_after_it(
+    entries: list[Entry], data: st.DataObject
+) -> None:
     chain = _chain(entries)
     at = data.draw(st.integers(0, len(chain) - 2))
     forged = replace(chain[at], outcome=chain[at].outcome + "x")
@@ -79,17 +87,24 @@ def test_a_deleted_record_is_named(entries: list[Entry], data: st.DataObject) ->
 
     finding = verify(chain)
 
-    assert not finding.intact and finding.first_bad_sequence == at + 1 and "missing" in finding.problem
+    assert (
+        not finding.intact and finding.first_bad_sequence == at + 1 and "missing" in finding.problem
+    )
 
 
 @given(_entries, st.data())
-def test_two_records_that_changed_places_are_named(entries: list[Entry], data: st.DataObject) -> None:
+def test_two_records_that_changed_places_are_named(
+    entries: list[Entry], data: st.DataObject
+) -> None:
     chain = _chain(entries)
     first = data.draw(st.integers(0, len(chain) - 2))
     second = data.draw(st.integers(first + 1, len(chain) - 1))
     # In a database the number is the place: what moves is everything else.
     one, other = chain[first], chain[second]
-    chain[first], chain[second] = replace(other, sequence=one.sequence), replace(one, sequence=other.sequence)
+    chain[first], chain[second] = (
+        replace(other, sequence=one.sequence),
+        replace(one, sequence=other.sequence),
+    )
 
     finding = verify(chain)
 
@@ -116,15 +131,23 @@ def test_a_cut_off_end_shows_against_an_anchor(entries: list[Entry], data: st.Da
 
     finding = verify(chain[:kept], [anchor])
 
-    assert not finding.intact and finding.first_bad_sequence == kept + 1 and "missing" in finding.problem
+    assert (
+        not finding.intact
+        and finding.first_bad_sequence == kept + 1
+        and "missing" in finding.problem
+    )
     assert verify(chain[:kept]).intact  # without the anchor nobody could know
 
 
 @given(_entries, st.data())
-def test_a_ledger_written_anew_shows_against_an_anchor(entries: list[Entry], data: st.DataObject) -> None:
+def test_a_ledger_written_anew_shows_against_an_anchor(
+    entries: list[Entry], data: st.DataObject
+) -> None:
     chain = _chain(entries)
     at = data.draw(st.integers(0, len(chain) - 1))
-    forged = _chain([*chain[:at], replace(chain[at], principal="principals/nobody"), *chain[at + 1 :]])
+    forged = _chain(
+        [*chain[:at], replace(chain[at], principal="principals/nobody"), *chain[at + 1 :]]
+    )
 
     finding = verify(forged, [Head(chain[-1].sequence, chain[-1].hash)])
 

@@ -35,7 +35,9 @@ def test_every_role_of_people_can_be_bound_and_none_of_services() -> None:
             assert check_roles([_binding(name, "team-a")]) == (Grant(name, "team-a"),)
 
 
-@pytest.mark.parametrize("role, bucket", [("", "*"), ("root", "*"), ("Editor", "*"), ("editor", ""), ("editor", "a/b")])
+@pytest.mark.parametrize(
+    "role, bucket", [("", "*"), ("root", "*"), ("Editor", "*"), ("editor", ""), ("editor", "a/b")]
+)
 def test_an_unknown_role_or_a_malformed_bucket_is_refused(role: str, bucket: str) -> None:
     with pytest.raises(InvalidInput):
         check_roles([_binding(role, bucket)])
@@ -63,7 +65,9 @@ def test_only_an_enabled_principal_with_admin_everywhere_administers() -> None:
         (["name", "etag", "roles"], pb.Principal(), {"roles"}),
     ],
 )
-def test_the_mask_says_what_changes(mask: list[str], wanted: pb.Principal, fields: set[str]) -> None:
+def test_the_mask_says_what_changes(
+    mask: list[str], wanted: pb.Principal, fields: set[str]
+) -> None:
     assert fields_to_change(mask, wanted) == fields
 
 
@@ -88,7 +92,9 @@ def test_a_change_of_what_it_may_do_ends_older_tokens(field: str) -> None:
     assert changed(ADA, wanted, frozenset({field}), "e2", 50.5).tokens_valid_from == 51
 
 
-@pytest.mark.parametrize("name", ["", "ada", "principals/", "principals/a/b", "principals/../x", "services/router"])
+@pytest.mark.parametrize(
+    "name", ["", "ada", "principals/", "principals/a/b", "principals/../x", "services/router"]
+)
 def test_a_hostile_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput):
         parse_principal(name)

@@ -21,7 +21,11 @@ def test_all_ready_is_ready_without_reasons() -> None:
 
     assert summary.ready and not summary.reasons
     assert [service.service for service in summary.services] == ["controlplane", "router"]
-    assert (summary.runtimes[0].name, summary.queues[0].name, summary.broker) == ("runtimes/r1", "q", "pull")
+    assert (summary.runtimes[0].name, summary.queues[0].name, summary.broker) == (
+        "runtimes/r1",
+        "q",
+        "pull",
+    )
 
 
 def test_a_platform_without_runtimes_is_not_ready_and_says_what_to_do() -> None:
@@ -43,7 +47,9 @@ def test_a_fleet_that_only_drains_is_a_reason() -> None:
 def test_each_reason_names_its_service() -> None:
     services = [
         *READY,
-        status.ServiceStatus(service="repository", ready=False, reasons=["database: away", "trust: none"]),
+        status.ServiceStatus(
+            service="repository", ready=False, reasons=["database: away", "trust: none"]
+        ),
         status.ServiceStatus(service="api_gateway", ready=False),
     ]
 
@@ -84,7 +90,12 @@ async def _hangs() -> object:
 
 async def test_everyone_is_asked_at_once_and_nobody_is_waited_for_longer_than_patience() -> None:
     peers = Peers(
-        describe={"controlplane": _answers(READY[0]), "router": _away, "repository": _hangs, "api_gateway": _hangs},  # type: ignore[dict-item]
+        describe={
+            "controlplane": _answers(READY[0]),
+            "router": _away,
+            "repository": _hangs,
+            "api_gateway": _hangs,
+        },  # type: ignore[dict-item]
         runtimes=_hangs,  # type: ignore[arg-type]
         queues=_away,  # type: ignore[arg-type]
     )

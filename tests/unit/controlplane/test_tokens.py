@@ -56,11 +56,17 @@ async def test_a_key_becomes_a_token_that_the_platform_takes(world: _World) -> N
 
     assert token.expires_in == 600
     principal = world.verifier.verify(token.text)
-    assert (principal.name, principal.grants, principal.key_id) == ("principals/ada", ADA.roles, made.key.id)
+    assert (principal.name, principal.grants, principal.key_id) == (
+        "principals/ada",
+        ADA.roles,
+        made.key.id,
+    )
     assert principal.expires_at == pytest.approx(world.now + 600, abs=1)
 
 
-async def test_every_key_that_is_not_good_is_refused_with_one_text(world: _World, tmp_path: Path) -> None:
+async def test_every_key_that_is_not_good_is_refused_with_one_text(
+    world: _World, tmp_path: Path
+) -> None:
     good, gone, other = await world.key(), await world.key(), await world.key()
     lapsed = await world.key(expires_at=world.now)
     about_to_lapse = await world.key(expires_at=world.now + 0.5)
@@ -104,7 +110,9 @@ async def test_a_lifetime_out_of_bounds_is_refused(world: _World, lifetime: int)
 
     with pytest.raises(InvalidInput, match="lifetime_seconds"):
         await world.tokens.exchange(made.secret, lifetime)
-    assert (await world.tokens.exchange(made.secret, MAX_LIFETIME_SECONDS)).expires_in == MAX_LIFETIME_SECONDS
+    assert (
+        await world.tokens.exchange(made.secret, MAX_LIFETIME_SECONDS)
+    ).expires_in == MAX_LIFETIME_SECONDS
 
 
 async def test_a_services_key_becomes_a_token_of_that_service(tmp_path: Path) -> None:
@@ -115,7 +123,9 @@ async def test_a_services_key_becomes_a_token_of_that_service(tmp_path: Path) ->
 
     principal = world.verifier.verify((await world.tokens.exchange(key)).text)
 
-    assert principal.name == "services/api_gateway" and principal.grants == (Grant("service.api_gateway"),)
+    assert principal.name == "services/api_gateway" and principal.grants == (
+        Grant("service.api_gateway"),
+    )
 
 
 async def test_the_control_plane_needs_no_key_for_its_own_token(world: _World) -> None:
@@ -135,7 +145,9 @@ async def test_nothing_is_issued_or_trusted_before_the_keys_are_read() -> None:
         world.tokens.trust()
 
 
-async def test_after_a_rotation_old_tokens_stay_good_and_the_new_key_signs_once_it_is_known(world: _World) -> None:
+async def test_after_a_rotation_old_tokens_stay_good_and_the_new_key_signs_once_it_is_known(
+    world: _World,
+) -> None:
     made = await world.key()
     old = await world.tokens.exchange(made.secret, 3600)
     (first,) = [key.kid for key in world.tokens.trust().keys]
@@ -192,7 +204,9 @@ class _Foreign(FakeCredentials):
 
 
 async def test_another_root_key_is_a_reason_not_a_crash() -> None:
-    tokens = Tokens(_Foreign(), ServiceKeys(None, time.monotonic), Policy(), time.time, lambda trust: None)
+    tokens = Tokens(
+        _Foreign(), ServiceKeys(None, time.monotonic), Policy(), time.time, lambda trust: None
+    )
 
     with pytest.raises(Unavailable, match="STELLWERK_ROOT_KEY"):
         await tokens.refresh()

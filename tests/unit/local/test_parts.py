@@ -25,12 +25,16 @@ def _plan(**options: object) -> dict[str, dict[str, str]]:
     names = process_names(chosen.runtimes)
     metrics = {name: 30_000 + at for at, name in enumerate(names)}
     internal = Ports(1, 2, 3, tuple(range(10, 10 + chosen.runtimes)), metrics)
-    planned = services(chosen, internal, broker_file=Path("/b"), mongo_file=Path("/m"), inherited={})
+    planned = services(
+        chosen, internal, broker_file=Path("/b"), mongo_file=Path("/m"), inherited={}
+    )
     return {service.name: dict(service.environment) for service in planned}
 
 
 @given(st.lists(st.floats(min_value=0, max_value=STEADY_SECONDS, exclude_max=True), max_size=30))
-def test_waits_between_restarts_grow_to_a_bound_while_a_process_keeps_ending(uptimes: list[float]) -> None:
+def test_waits_between_restarts_grow_to_a_bound_while_a_process_keeps_ending(
+    uptimes: list[float],
+) -> None:
     delays = [0.0]
     for uptime in uptimes:
         delays.append(restart_delay(delays[-1], uptime))
@@ -71,7 +75,9 @@ def test_a_metrics_port_in_use_names_its_option() -> None:
         other.listen()
 
         with pytest.raises(ports.PortTaken, match="--metrics-port"):
-            supervisor.choose_ports(Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1]))
+            supervisor.choose_ports(
+                Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1])
+            )
 
 
 def test_every_service_finds_its_peers_where_they_listen() -> None:
@@ -89,7 +95,9 @@ def test_only_those_who_need_the_database_or_the_root_key_are_told_of_them() -> 
 
     holders = {name for name, service in told.items() if "STELLWERK_MONGO_URL_FILE" in service}
     assert holders == {"repository", "controlplane"}
-    assert [name for name, service in told.items() if "STELLWERK_ROOT_KEY_FILE" in service] == ["controlplane"]
+    assert [name for name, service in told.items() if "STELLWERK_ROOT_KEY_FILE" in service] == [
+        "controlplane"
+    ]
 
 
 def test_runtimes_have_names_of_their_own_and_one_cache_of_files() -> None:
@@ -97,7 +105,10 @@ def test_runtimes_have_names_of_their_own_and_one_cache_of_files() -> None:
 
     assert told["runtime-1"]["STELLWERK_NAME"] == "runtime-1"
     assert told["runtime-1"]["STELLWERK_CACHE_DIR"] == told["runtime-2"]["STELLWERK_CACHE_DIR"]
-    assert told["runtime-1"]["STELLWERK_SERVICE_KEY_FILE"] == told["runtime-2"]["STELLWERK_SERVICE_KEY_FILE"]
+    assert (
+        told["runtime-1"]["STELLWERK_SERVICE_KEY_FILE"]
+        == told["runtime-2"]["STELLWERK_SERVICE_KEY_FILE"]
+    )
 
 
 def test_only_the_gateway_listens_where_others_can_reach_it() -> None:
@@ -110,9 +121,13 @@ def test_only_the_gateway_listens_where_others_can_reach_it() -> None:
 
 @pytest.mark.parametrize("mine", ["STELLWERK_BROKER", "STELLWERK_BROKER_FILE"])
 def test_a_variable_of_the_user_never_displaces_what_the_platform_decided(mine: str) -> None:
-    built = environment({"BROKER_FILE": "/ours"}, {mine: "theirs", "STELLWERK_SLOTS": "4", "PATH": "/bin"})
+    built = environment(
+        {"BROKER_FILE": "/ours"}, {mine: "theirs", "STELLWERK_SLOTS": "4", "PATH": "/bin"}
+    )
 
-    assert {key: value for key, value in built.items() if "BROKER" in key} == {"STELLWERK_BROKER_FILE": "/ours"}
+    assert {key: value for key, value in built.items() if "BROKER" in key} == {
+        "STELLWERK_BROKER_FILE": "/ours"
+    }
     assert (built["STELLWERK_SLOTS"], built["PATH"]) == ("4", "/bin")
 
 
@@ -165,7 +180,10 @@ def test_a_given_broker_is_used_as_told(tmp_path: Path) -> None:
     amqp = backing.choose_broker("amqp://user:secret@host:5672/v", tmp_path)
 
     assert (pull.url, pull.description) == ("pull", "pull dispatch (as told)")
-    assert (amqp.url, amqp.description) == ("amqp://user:secret@host:5672/v", "RabbitMQ at host:5672 (as told)")
+    assert (amqp.url, amqp.description) == (
+        "amqp://user:secret@host:5672/v",
+        "RabbitMQ at host:5672 (as told)",
+    )
 
 
 async def test_a_backing_that_was_never_started_is_not_stopped(tmp_path: Path) -> None:
@@ -198,7 +216,13 @@ async def test_a_backing_that_was_never_started_is_not_stopped(tmp_path: Path) -
 
 def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
     sink = io.StringIO()
-    record = {"service": "router", "event": "rpc", "level": "error", "timestamp": "2026-01-02T03:04:05.678Z", "code": 5}
+    record = {
+        "service": "router",
+        "event": "rpc",
+        "level": "error",
+        "timestamp": "2026-01-02T03:04:05.678Z",
+        "code": 5,
+    }
 
     LogStream(sink, terminal=True).line("router", json.dumps(record))
 

@@ -1,4 +1,6 @@
-"""`stellwerk up` against stand-ins for the five services: real processes, real signals, no database."""
+"""`stellwerk up` against stand-ins for the five services: real processes, real signals, no
+database.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,22 @@ async def test_secrets_tokens_and_the_ready_file_are_for_their_owner_only(start:
 
     await platform.ready()
 
-    files = [path for path in platform.data_dir.rglob("*") if path.is_file() and path.parent.name != "run"]
-    assert {path.name for path in files} >= {"ready.json", "token", "root.key", "admin.key", "mongo-url", "router.key"}
-    assert {path: stat.S_IMODE(path.stat().st_mode) for path in files} == dict.fromkeys(files, 0o600)
+    files = [
+        path
+        for path in platform.data_dir.rglob("*")
+        if path.is_file() and path.parent.name != "run"
+    ]
+    assert {path.name for path in files} >= {
+        "ready.json",
+        "token",
+        "root.key",
+        "admin.key",
+        "mongo-url",
+        "router.key",
+    }
+    assert {path: stat.S_IMODE(path.stat().st_mode) for path in files} == dict.fromkeys(
+        files, 0o600
+    )
     assert stat.S_IMODE(platform.data_dir.stat().st_mode) == 0o700
 
 
@@ -62,7 +77,11 @@ async def test_secrets_reach_services_as_files_and_never_as_values(start: Start)
     assert _text(repository["STELLWERK_MONGO_URL_FILE"]) == "mongodb://user:secret@127.0.0.1:1"
     assert _text(router["STELLWERK_SERVICE_KEY_FILE"]).startswith("sws_router_")
     assert "STELLWERK_MONGO_URL_FILE" not in router
-    assert not [value for value in {**repository, **router}.values() if "secret@" in value or value.startswith("sw")]
+    assert not [
+        value
+        for value in {**repository, **router}.values()
+        if "secret@" in value or value.startswith("sw")
+    ]
     assert router["STELLWERK_LISTEN"].startswith("127.0.0.1:")
     assert router["STELLWERK_SLOTS"] == "7"
 
@@ -74,7 +93,11 @@ async def test_a_killed_service_comes_back_alone_where_it_was(start: Start) -> N
 
     os.kill(before["router"], signal.SIGKILL)
 
-    after = await until(lambda: (pids := platform.report()["pids"])["router"] not in (before["router"], None) and pids)
+    after = await until(
+        lambda: (
+            (pids := platform.report()["pids"])["router"] not in (before["router"], None) and pids
+        )
+    )
     assert {name for name in before if before[name] != after[name]} == {"router"}
     host, _, port = listen.partition(":")
     await until(lambda: socket.socket().connect_ex((host, int(port))) == 0)
@@ -140,7 +163,10 @@ async def test_a_port_in_use_is_named_together_with_its_option(start: Start) -> 
         code, out, err = await (await start("--grpc-port", str(port))).ended()
 
     assert (code, out) == (1, "")
-    said = f"cannot listen on 127.0.0.1:{port} (another program uses it); give another port with --grpc-port"
+    said = (
+        f"cannot listen on 127.0.0.1:{port} (another program uses it); give another port with"
+        " --grpc-port"
+    )
     assert said in err
 
 
@@ -158,7 +184,9 @@ async def test_ctrl_c_before_it_is_ready_stops_it_too(start: Start, tmp_path: Pa
     assert '"stopped"' in err
 
 
-async def test_a_service_that_crashes_is_started_less_and_less_often(start: Start, tmp_path: Path) -> None:
+async def test_a_service_that_crashes_is_started_less_and_less_often(
+    start: Start, tmp_path: Path
+) -> None:
     crash = tmp_path / "data" / "run"
     crash.mkdir(parents=True)
     (crash / "router.crash").touch()
@@ -187,7 +215,9 @@ async def test_off_a_terminal_every_line_of_the_log_is_json(start: Start) -> Non
 
     records = [json.loads(line) for line in err.splitlines()]
     assert {"service": "router", "event": "started"} in records
-    assert [r["line"] for r in records if r["service"] == "repository" and r["event"] == "output"] == ["not JSON"]
+    assert [
+        r["line"] for r in records if r["service"] == "repository" and r["event"] == "output"
+    ] == ["not JSON"]
     assert "secret" not in err
 
 

@@ -33,9 +33,13 @@ def test_terms_are_read_as_written() -> None:
 
 @given(st.lists(st.tuples(FIELDS, st.text(max_size=40), st.booleans()), min_size=1, max_size=5))
 def test_any_value_survives_quoting(terms: list[tuple[str, str, bool]]) -> None:
-    text = " AND ".join(f'{field} = {quoted(value)[:-1]}{"*" if prefix else ""}"' for field, value, prefix in terms)
+    text = " AND ".join(
+        f'{field} = {quoted(value)[:-1]}{"*" if prefix else ""}"' for field, value, prefix in terms
+    )
 
-    assert [(term.value, term.prefix) for term in filters.parse(text)] == [(value, p) for _, value, p in terms]
+    assert [(term.value, term.prefix) for term in filters.parse(text)] == [
+        (value, p) for _, value, p in terms
+    ]
 
 
 @given(st.text(max_size=200))
@@ -79,7 +83,9 @@ def test_what_is_outside_of_the_grammar_is_refused(text: str) -> None:
         filters.parse(text)
 
 
-@pytest.mark.parametrize("text", ['name = "' + "\\" * 4000, "labels." + "a" * 4000, " " * 4000 + "x", '"' * 4000])
+@pytest.mark.parametrize(
+    "text", ['name = "' + "\\" * 4000, "labels." + "a" * 4000, " " * 4000 + "x", '"' * 4000]
+)
 def test_a_hostile_filter_is_refused_quickly(text: str) -> None:
     started = time.perf_counter()
     with pytest.raises(InvalidInput):
@@ -88,14 +94,18 @@ def test_a_hostile_filter_is_refused_quickly(text: str) -> None:
 
 
 @given(FIELDS, st.text(max_size=20), st.booleans())
-def test_a_query_holds_the_value_only_where_values_are_compared(field: str, value: str, prefix: bool) -> None:
+def test_a_query_holds_the_value_only_where_values_are_compared(
+    field: str, value: str, prefix: bool
+) -> None:
     (term,) = filters.parse(f'{field} = {quoted(value)[:-1]}{"*" if prefix else ""}"')
     query = condition(term)
 
     def operators(node: object) -> set[str]:
         if not isinstance(node, dict):
             return set()
-        return {k for k in node if k.startswith("$")} | {o for v in node.values() for o in operators(v)}
+        return {k for k in node if k.startswith("$")} | {
+            o for v in node.values() for o in operators(v)
+        }
 
     assert operators(query) <= {"$eq", "$gte", "$lt", "$elemMatch"}
     assert conditions([]) == {}

@@ -1,4 +1,6 @@
-"""The relay: order kept, nothing lost, nothing sent twice without need, and a broker that is away disturbs nobody."""
+"""The relay: order kept, nothing lost, nothing sent twice without need, and a broker that is away
+disturbs nobody.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from tests.fakes.repository_server import until
 
 class Outbox:
     def __init__(self, count: int) -> None:
-        self.waiting = [(n, event_pb2.Event(id=str(n), kind="repository.version.created")) for n in range(1, count + 1)]
+        self.waiting = [
+            (n, event_pb2.Event(id=str(n), kind="repository.version.created"))
+            for n in range(1, count + 1)
+        ]
         self.happened = asyncio.Event()
 
     async def pending(self, limit: int) -> list[tuple[int, event_pb2.Event]]:
@@ -34,7 +39,9 @@ class Broker:
         self.takes = takes
         self.sent: list[str] = []
 
-    async def publish_event(self, routing_key: str, message: Message, *, timeout: float = 5.0) -> None:
+    async def publish_event(
+        self, routing_key: str, message: Message, *, timeout: float = 5.0
+    ) -> None:
         if len(self.sent) >= self.takes:
             raise BrokerDown("away")
         self.sent.append(message.message_id)

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.repository.formats import HEAD_BYTES, UNSAFE_FORMATS, check_beginning, check_format, is_pickle
+from services.repository.formats import (
+    HEAD_BYTES,
+    UNSAFE_FORMATS,
+    check_beginning,
+    check_format,
+    is_pickle,
+)
 from services.repository.intake import Intake
 from services.repository.specs import check_spec
 from services.wire.errors import InvalidInput, TooLarge
@@ -23,7 +29,9 @@ LIMIT = 1 << 30
 
 def method(**spec: Any) -> list[tensor_pb2.MethodSignature]:
     given_spec = {"name": "x", "datatype": "FP32", "shape": [-1, 4], **spec}
-    return [tensor_pb2.MethodSignature(method="predict", inputs=[tensor_pb2.TensorSpec(**given_spec)])]
+    return [
+        tensor_pb2.MethodSignature(method="predict", inputs=[tensor_pb2.TensorSpec(**given_spec)])
+    ]
 
 
 def requires(**parts: Any) -> requirements_pb2.Requirements:
@@ -43,7 +51,11 @@ def test_a_full_description_passes_and_loses_only_output_fields() -> None:
         metadata={"run id": "7\nlines"},
         description="what it is\n",
         signature=method(columns=["a", "b", "c", "d"]),
-        requires=requires(accelerator_count=1, accelerator_kind="cuda", frameworks={"torch": ">=2.4,<3", "numpy": ""}),
+        requires=requires(
+            accelerator_count=1,
+            accelerator_kind="cuda",
+            frameworks={"torch": ">=2.4,<3", "numpy": ""},
+        ),
         format_options={"module": "resnet"},
         serving=serving(
             max_batch_size=32,
@@ -52,7 +64,11 @@ def test_a_full_description_passes_and_loses_only_output_fields() -> None:
             default_priority=2,
             response_cache=True,
             warmup=[
-                {"inputs": [tensor_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], data=bytes(16))]},
+                {
+                    "inputs": [
+                        tensor_pb2.Tensor(name="x", datatype="FP32", shape=[1, 4], data=bytes(16))
+                    ]
+                },
             ],
         ),
     )
@@ -95,7 +111,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "tensor twice": {
         "signature": [
             tensor_pb2.MethodSignature(
-                method="m", outputs=[tensor_pb2.TensorSpec(name="y", datatype="FP32", shape=[1])] * 2
+                method="m",
+                outputs=[tensor_pb2.TensorSpec(name="y", datatype="FP32", shape=[1])] * 2,
             )
         ]
     },
@@ -105,14 +122,20 @@ WRONG: dict[str, dict[str, Any]] = {
     "framework specifier": {"requires": requires(frameworks={"torch": "newest"})},
     "rows in one call": {"serving": serving(max_batch_size=70_000)},
     "default priority": {"serving": serving(priority_levels=2, default_priority=3)},
-    "preferred size over the largest": {"serving": serving(max_batch_size=8, preferred_batch_sizes=[16])},
+    "preferred size over the largest": {
+        "serving": serving(max_batch_size=8, preferred_batch_sizes=[16])
+    },
     "preferred size of none": {"serving": serving(preferred_batch_sizes=[0])},
     "preferred size twice": {"serving": serving(preferred_batch_sizes=[4, 4])},
     "hours of delay": {"serving": serving(max_queue_delay_us=2**31)},
     "warm-up of no method": {"signature": method(), "serving": serving(warmup=[{"method": "fit"}])},
     "warm-up without its input": {"signature": method(), "serving": serving(warmup=[{}])},
     "warm-up that lies": {
-        "serving": serving(warmup=[{"inputs": [tensor_pb2.Tensor(name="x", datatype="FP32", shape=[2], data=b"1")]}])
+        "serving": serving(
+            warmup=[
+                {"inputs": [tensor_pb2.Tensor(name="x", datatype="FP32", shape=[2], data=b"1")]}
+            ]
+        )
     },
     "required label": {"requires": requires(labels={"a b": "x"})},
 }
@@ -129,7 +152,10 @@ def test_what_is_too_large_says_so() -> None:
     with pytest.raises(TooLarge):
         check_spec(pb.ModelVersion(format="skops", size_bytes=LIMIT + 1), LIMIT)
     with pytest.raises(TooLarge):
-        check_spec(pb.ModelVersion(format="skops", metadata={f"m{n}": "x" * 60_000 for n in range(20)}), LIMIT)
+        check_spec(
+            pb.ModelVersion(format="skops", metadata={f"m{n}": "x" * 60_000 for n in range(20)}),
+            LIMIT,
+        )
 
 
 GOOD: dict[str, list[bytes]] = {
@@ -158,7 +184,9 @@ def test_a_pickle_that_says_it_is_something_else_is_refused(format_id: str, prot
 
 
 @pytest.mark.parametrize("format_id", [f for f in GOOD if f != "xgboost"])
-@pytest.mark.parametrize("head", [b"", b"\x93NUMPY\x01\x00", b"(lp0\nI1\na.", b"\x00" * 16, b"#!/bin/sh\n", b"GIF89a"])
+@pytest.mark.parametrize(
+    "head", [b"", b"\x93NUMPY\x01\x00", b"(lp0\nI1\na.", b"\x00" * 16, b"#!/bin/sh\n", b"GIF89a"]
+)
 def test_something_else_is_refused_under_every_known_format(format_id: str, head: bytes) -> None:
     with pytest.raises(InvalidInput):
         check_beginning(format_id, head)
@@ -197,7 +225,10 @@ def test_pieces_of_any_size_become_chunks_of_one_size(parts: list[bytes], chunk_
         intake.digest(chunk)
 
     assert b"".join(chunks) == data and intake.size == len(data)
-    assert all(len(chunk) == chunk_bytes for chunk in chunks[:-1]) and 0 < len(chunks[-1]) <= chunk_bytes
+    assert (
+        all(len(chunk) == chunk_bytes for chunk in chunks[:-1])
+        and 0 < len(chunks[-1]) <= chunk_bytes
+    )
     assert intake.finish() == hashlib.sha256(data).hexdigest()
 
 

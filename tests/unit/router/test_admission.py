@@ -34,7 +34,9 @@ class Scene:
 
     def fill(self, count: int, tenant: str = "a", priority: int = 1) -> Scene:
         for _ in range(count):
-            ticket = Ticket(f"{next(self._numbers)}", Desk(), None, 9.0, tenant, priority, 1, b"body")
+            ticket = Ticket(
+                f"{next(self._numbers)}", Desk(), None, 9.0, tenant, priority, 1, b"body"
+            )
             self.queue.push(ticket)
             self.backlog.add(ticket)
         return self

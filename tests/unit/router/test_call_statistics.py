@@ -1,4 +1,6 @@
-"""What a gateway's calls leave in the statistics: one request each, and their answers by place if they get several."""
+"""What a gateway's calls leave in the statistics: one request each, and their answers by place if
+they get several.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Fixture:
         self.statistics, self.predictions = Statistics(), Predictions()
         metrics = CallMetrics(CollectorRegistry())
         self.refused: list[Any] = []
-        journal = CallJournal(metrics, self.statistics, Tracing("r", "r", ""), self.refused.append, FakeLog())  # type: ignore[arg-type]
+        journal = CallJournal(
+            metrics, self.statistics, Tracing("r", "r", ""), self.refused.append, FakeLog()
+        )  # type: ignore[arg-type]
         verifier = SimpleNamespace(verify=lambda _: Principal("principals/ada", (Grant("caller"),)))
         parts: Any = (self.predictions, verifier, journal, FakeLog())
         self.exchange = Exchange(*parts)
@@ -80,7 +84,11 @@ def test_one_answer_is_one_request_and_has_no_place(stream: Fixture) -> None:
     stream.answer(rows=2, leads=True, outputs=output())
 
     found = stream.described()
-    assert (found.inference_stats.success.count, found.inference_count, found.execution_count) == (1, 2, 1)
+    assert (found.inference_stats.success.count, found.inference_count, found.execution_count) == (
+        1,
+        2,
+        1,
+    )
     assert time.time() * 1000 - found.last_inference < 60_000
     assert not found.response_stats
 

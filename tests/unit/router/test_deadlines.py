@@ -40,8 +40,12 @@ def test_a_deadline_earlier_than_all_others_is_due_first() -> None:
 _MOMENTS = st.floats(0, 20, allow_nan=False)
 
 
-@given(adds=st.lists(st.tuples(_MOMENTS, _MOMENTS), max_size=40), looks=st.lists(_MOMENTS, max_size=20))
-def test_nothing_is_early_or_more_than_a_tick_late(adds: list[tuple[float, float]], looks: list[float]) -> None:
+@given(
+    adds=st.lists(st.tuples(_MOMENTS, _MOMENTS), max_size=40), looks=st.lists(_MOMENTS, max_size=20)
+)
+def test_nothing_is_early_or_more_than_a_tick_late(
+    adds: list[tuple[float, float]], looks: list[float]
+) -> None:
     deadlines: Deadlines[Item] = Deadlines()
     waiting: dict[str, Item] = {}
     events = [(at, 0, f"{number}", at + patience) for number, (at, patience) in enumerate(adds)]

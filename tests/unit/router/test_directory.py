@@ -37,7 +37,9 @@ class Repository:
         await self.gate.wait()
         if self.error:
             raise self.error
-        return messages.ResolveModelVersionResponse(model_version=messages.ModelVersion(version=asked))
+        return messages.ResolveModelVersionResponse(
+            model_version=messages.ModelVersion(version=asked)
+        )
 
 
 class News:
@@ -105,7 +107,9 @@ async def test_an_old_answer_serves_while_a_new_one_is_asked_for(repository: Rep
     assert (await directory.resolve(IRIS)).version == 2
 
 
-async def test_a_repository_that_is_away_stops_nobody_whose_model_is_known(repository: Repository) -> None:
+async def test_a_repository_that_is_away_stops_nobody_whose_model_is_known(
+    repository: Repository,
+) -> None:
     directory = ModelDirectory(repository, 0)
     await directory.resolve(IRIS)
     repository.error = Unavailable("away")

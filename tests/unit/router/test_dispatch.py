@@ -1,4 +1,6 @@
-"""Dispatch: work goes out in envelopes, in order, no more than the window holds, and answers come back."""
+"""Dispatch: work goes out in envelopes, in order, no more than the window holds, and answers come
+back.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,13 @@ async def test_what_waits_is_sent_by_priority() -> None:
         await held.answer(first)
         first = held.broker.items[-1].id
 
-    assert [item.method for item in held.broker.items] == ["first", "high", "none", "unknown", "low"]
+    assert [item.method for item in held.broker.items] == [
+        "first",
+        "high",
+        "none",
+        "unknown",
+        "low",
+    ]
     assert [item.priority for item in held.broker.items] == [2, 1, 2, 2, 3]
 
 

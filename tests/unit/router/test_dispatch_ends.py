@@ -7,7 +7,14 @@ from typing import cast
 import pytest
 
 from services.router.policy import QueuePolicy
-from services.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unavailable, Unroutable
+from services.wire.errors import (
+    BrokerDown,
+    DeadlinePassed,
+    Overloaded,
+    ServiceError,
+    Unavailable,
+    Unroutable,
+)
 from tests.fakes.dispatch_rig import KEY, Rig, rig
 from tests.fakes.held_broker import turns
 

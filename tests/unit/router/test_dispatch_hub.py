@@ -45,7 +45,9 @@ class Echo:
         delivery.ack()
 
     async def call(self, method: str, seconds: float = 5.0) -> work_pb2.WorkReply:
-        return await self.dispatcher.call(KEY, work_pb2.WorkItem(method=method), time.monotonic() + seconds)
+        return await self.dispatcher.call(
+            KEY, work_pb2.WorkItem(method=method), time.monotonic() + seconds
+        )
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Whatever happens: every request ends exactly once, bounds hold, and nothing is sent out of order or too late."""
+"""Whatever happens: every request ends exactly once, bounds hold, and nothing is sent out of order
+or too late.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from services.router.policy import QueuePolicy
-from services.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unroutable, to_work_error
+from services.wire.errors import (
+    BrokerDown,
+    DeadlinePassed,
+    Overloaded,
+    ServiceError,
+    Unroutable,
+    to_work_error,
+)
 from stellwerk.job.v1 import work_pb2
 from tests.fakes.dispatch_rig import KEY, Rig
 from tests.fakes.held_broker import turns
@@ -72,12 +81,19 @@ class Dispatching(RuleBasedStateMachine):
         cost=st.integers(1, _MAX_COST),
         size=st.sampled_from([0, 0, 0, 600_000]),
     )
-    def submit(self, priorities: list[int], tenant: str, seconds: float, cost: int, size: int) -> None:
+    def submit(
+        self, priorities: list[int], tenant: str, seconds: float, cost: int, size: int
+    ) -> None:
         def act() -> None:
             for priority in priorities:
                 try:
                     id = self.rig.submit(
-                        seconds=seconds, priority=priority, size=size, tenant=tenant, policy=_POLICY, cost=cost
+                        seconds=seconds,
+                        priority=priority,
+                        size=size,
+                        tenant=tenant,
+                        policy=_POLICY,
+                        cost=cost,
                     )
                 except (Overloaded, BrokerDown):
                     continue
@@ -97,17 +113,28 @@ class Dispatching(RuleBasedStateMachine):
             self.run(lambda: self.rig.dispatcher.cancel(id))
 
     @rule(
-        data=st.data(), more=st.booleans(), leads=st.booleans(), failed=st.sampled_from([None, DeadlinePassed("late")])
+        data=st.data(),
+        more=st.booleans(),
+        leads=st.booleans(),
+        failed=st.sampled_from([None, DeadlinePassed("late")]),
     )
-    def answer(self, data: st.DataObject, more: bool, leads: bool, failed: ServiceError | None) -> None:
+    def answer(
+        self, data: st.DataObject, more: bool, leads: bool, failed: ServiceError | None
+    ) -> None:
         if not self.unanswered:
             return
-        ids = data.draw(st.lists(st.sampled_from(self.unanswered), min_size=1, max_size=4, unique=True))
-        fields: dict[str, Any] = {"error": to_work_error(failed)} if failed else {"more": more, "leads": leads}
+        ids = data.draw(
+            st.lists(st.sampled_from(self.unanswered), min_size=1, max_size=4, unique=True)
+        )
+        fields: dict[str, Any] = (
+            {"error": to_work_error(failed)} if failed else {"more": more, "leads": leads}
+        )
         fields |= {"compute_ns": 5_000_000, "rows": 1, "batch_rows": len(ids)}
         if failed or not more:
             self.unanswered = [id for id in self.unanswered if id not in ids]
-        self.run(lambda: self.rig.broker.answer([work_pb2.WorkReply(id=id, **fields) for id in ids]))
+        self.run(
+            lambda: self.rig.broker.answer([work_pb2.WorkReply(id=id, **fields) for id in ids])
+        )
 
     @rule(count=st.integers(1, 6))
     def answer_the_oldest(self, count: int) -> None:

@@ -12,12 +12,21 @@ from stellwerk.job.v1 import work_pb2
 
 @given(
     key=st.text(max_size=200),
-    items=st.lists(st.tuples(st.text(max_size=20), st.integers(0, 40_000), st.integers(1, 2**40)), max_size=8),
+    items=st.lists(
+        st.tuples(st.text(max_size=20), st.integers(0, 40_000), st.integers(1, 2**40)), max_size=8
+    ),
 )
-def test_a_reader_finds_the_key_and_every_item_with_its_timeout(key: str, items: list[tuple[str, int, int]]) -> None:
-    made = [work_pb2.WorkItem(id=id, method="m", outputs=["x" * size], timeout_ms=5) for id, size, _ in items]
+def test_a_reader_finds_the_key_and_every_item_with_its_timeout(
+    key: str, items: list[tuple[str, int, int]]
+) -> None:
+    made = [
+        work_pb2.WorkItem(id=id, method="m", outputs=["x" * size], timeout_ms=5)
+        for id, size, _ in items
+    ]
 
-    body = encode(key, [(item.SerializeToString(), ms) for item, (_, _, ms) in zip(made, items, strict=True)])
+    body = encode(
+        key, [(item.SerializeToString(), ms) for item, (_, _, ms) in zip(made, items, strict=True)]
+    )
 
     for item, (_, _, ms) in zip(made, items, strict=True):
         item.timeout_ms = min(ms, 2**32 - 1)

@@ -126,7 +126,8 @@ def test_many_tenants_that_come_and_go_leave_nothing_behind() -> None:
 
 
 _TICKETS = st.lists(
-    st.tuples(st.sampled_from("abcd"), st.integers(1, 3), st.integers(1, 20), st.booleans()), max_size=60
+    st.tuples(st.sampled_from("abcd"), st.integers(1, 3), st.integers(1, 20), st.booleans()),
+    max_size=60,
 )
 
 
@@ -135,14 +136,21 @@ def test_each_ticket_is_served_once_by_priority_and_in_the_order_of_its_tenant(
     tickets: list[tuple[str, int, int, bool]],
 ) -> None:
     queue = FairQueue()
-    made = [ticket(f"{n}", tenant, priority, cost) for n, (tenant, priority, cost, _) in enumerate(tickets)]
+    made = [
+        ticket(f"{n}", tenant, priority, cost)
+        for n, (tenant, priority, cost, _) in enumerate(tickets)
+    ]
     for each in made:
         queue.push(each)
     for each, (_, _, _, taken) in zip(made, tickets, strict=True):
         if taken:
             queue.remove(each)
     left = [each for each, (_, _, _, taken) in zip(made, tickets, strict=True) if not taken]
-    assert (queue.count, queue.cost, queue.bytes) == (len(left), sum(each.cost for each in left), 5 * len(left))
+    assert (queue.count, queue.cost, queue.bytes) == (
+        len(left),
+        sum(each.cost for each in left),
+        5 * len(left),
+    )
 
     served = [made[int(id)] for id in drain(queue)]
 
@@ -150,12 +158,20 @@ def test_each_ticket_is_served_once_by_priority_and_in_the_order_of_its_tenant(
     assert [each.priority for each in served] == sorted(each.priority for each in served)
     for tenant in "abcd":
         for priority in (1, 2, 3):
-            mine = [int(each.id) for each in served if (each.tenant, each.priority) == (tenant, priority)]
+            mine = [
+                int(each.id)
+                for each in served
+                if (each.tenant, each.priority) == (tenant, priority)
+            ]
             assert mine == sorted(mine)
 
 
-@given(costs=st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 20)), min_size=1, max_size=80))
-def test_two_tenants_who_wait_are_served_alike_to_within_one_request_each(costs: list[tuple[str, int]]) -> None:
+@given(
+    costs=st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 20)), min_size=1, max_size=80)
+)
+def test_two_tenants_who_wait_are_served_alike_to_within_one_request_each(
+    costs: list[tuple[str, int]],
+) -> None:
     queue, waiting = FairQueue(), Counter[str]()
     for number, (tenant, cost) in enumerate(costs):
         queue.push(ticket(f"{number}", tenant, cost=cost))

@@ -1,4 +1,6 @@
-"""The protocol's extensions as the router serves them, behind its guard: who sees what, who may do what."""
+"""The protocol's extensions as the router serves them, behind its guard: who sees what, who may do
+what.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def version(name: str) -> str:
 
 
 class Repository:
-    """A channel to a repository that has the models iris, team:wine and other:beer, each in version 2."""
+    """A channel to a repository that has the models iris, team:wine and other:beer, each in version
+    2.
+    """
 
     models = ("iris", "other:beer", "team:wine")
 
@@ -48,15 +52,22 @@ class Repository:
 
     async def _ListBuckets(self, request: Any, timeout: float) -> repository.ListBucketsResponse:
         return repository.ListBucketsResponse(
-            buckets=[repository.Bucket(name=f"buckets/{bucket}") for bucket in ("default", "other", "team")]
+            buckets=[
+                repository.Bucket(name=f"buckets/{bucket}")
+                for bucket in ("default", "other", "team")
+            ]
         )
 
     async def _ListModels(self, request: Any, timeout: float) -> repository.ListModelsResponse:
         names = [version(name).removesuffix("/versions/2") for name in self.models]
         found = [name for name in names if name.startswith(request.parent + "/")]
-        return repository.ListModelsResponse(models=[repository.Model(name=n, latest_version=2) for n in found])
+        return repository.ListModelsResponse(
+            models=[repository.Model(name=n, latest_version=2) for n in found]
+        )
 
-    async def _ResolveModelVersion(self, request: Any, timeout: float) -> repository.ResolveModelVersionResponse:
+    async def _ResolveModelVersion(
+        self, request: Any, timeout: float
+    ) -> repository.ResolveModelVersionResponse:
         for name in map(version, self.models):
             if request.name in (name, name.removesuffix("/versions/2")):
                 found = repository.ModelVersion(name=name, version=2, format="skops")
@@ -113,14 +124,17 @@ class Router:
             else:
                 self.served.pop(order.stop_serving.key, None)
             models = [
-                router.ServedModel(key=k, model_version=v, state=READY, memory_bytes=7) for k, v in self.served.items()
+                router.ServedModel(key=k, model_version=v, state=READY, memory_bytes=7)
+                for k, v in self.served.items()
             ]
             self.serving.fleet.report("a", fleet_messages.Report(models=models), time.monotonic())
             self.serving.reconcile()
 
     async def call(self, rpc: str, *grants: tuple[str, str], **fields: Any) -> Any:
         request = getattr(messages, rpc + "Request")(**fields)
-        return await getattr(self.stub, rpc)(request, metadata=self.process.bearer(*(grants or (ADMIN,))), timeout=10)
+        return await getattr(self.stub, rpc)(
+            request, metadata=self.process.bearer(*(grants or (ADMIN,))), timeout=10
+        )
 
     async def refused(self, rpc: str, *grants: tuple[str, str], **fields: Any) -> grpc.StatusCode:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -147,8 +161,14 @@ async def test_the_index_holds_what_its_reader_may_see(served: Router) -> None:
     assert await served.index(TEAM) == {"team:wine": ""}
     assert await served.index(repository_name="other") == {"other:beer": ""}
     assert await served.index(ready=True) == {}
-    assert await served.refused("RepositoryIndex", TEAM, repository_name="other") is grpc.StatusCode.PERMISSION_DENIED
-    assert await served.refused("RepositoryIndex", repository_name="../x") is grpc.StatusCode.INVALID_ARGUMENT
+    assert (
+        await served.refused("RepositoryIndex", TEAM, repository_name="other")
+        is grpc.StatusCode.PERMISSION_DENIED
+    )
+    assert (
+        await served.refused("RepositoryIndex", repository_name="../x")
+        is grpc.StatusCode.INVALID_ARGUMENT
+    )
 
 
 async def test_a_model_is_loaded_shown_and_let_go(served: Router) -> None:
@@ -166,7 +186,10 @@ async def test_both_are_changes_in_the_ledger(served: Router) -> None:
     await served.call("RepositoryModelUnload", model_name="iris")
 
     def outcomes() -> set[tuple[str, str, str]]:
-        return {(r.method.rpartition("/")[2], r.resource, r.outcome) for r in served.process.ledger.records}
+        return {
+            (r.method.rpartition("/")[2], r.resource, r.outcome)
+            for r in served.process.ledger.records
+        }
 
     resource = "buckets/default/models/iris"
     expected = {("RepositoryModelLoad", resource, "OK"), ("RepositoryModelUnload", resource, "OK")}
@@ -174,10 +197,15 @@ async def test_both_are_changes_in_the_ledger(served: Router) -> None:
 
 
 @pytest.mark.parametrize("rpc", ["RepositoryModelLoad", "RepositoryModelUnload"])
-async def test_a_repository_name_does_not_lead_around_the_permission(served: Router, rpc: str) -> None:
+async def test_a_repository_name_does_not_lead_around_the_permission(
+    served: Router, rpc: str
+) -> None:
     default = ("editor", "default")
 
-    assert await served.refused(rpc, TEAM, model_name="other:beer") is grpc.StatusCode.PERMISSION_DENIED
+    assert (
+        await served.refused(rpc, TEAM, model_name="other:beer")
+        is grpc.StatusCode.PERMISSION_DENIED
+    )
     found = await served.refused(rpc, default, model_name="iris", repository_name="other")
     assert found is grpc.StatusCode.INVALID_ARGUMENT
     assert served.served == {}
@@ -215,7 +243,9 @@ async def test_unknown_models_are_not_found(served: Router, rpc: str, field: str
     assert await served.refused(rpc, **{field: "nobody"}) is grpc.StatusCode.NOT_FOUND
 
 
-async def test_unloading_what_is_not_loaded_is_fine_and_so_is_unloading_dependents(served: Router) -> None:
+async def test_unloading_what_is_not_loaded_is_fine_and_so_is_unloading_dependents(
+    served: Router,
+) -> None:
     parameters = {"unload_dependents": messages.ModelRepositoryParameter(bool_param=True)}
 
     await served.call("RepositoryModelUnload", model_name="iris", parameters=parameters)
@@ -234,19 +264,28 @@ async def test_statistics_are_for_those_who_may_see_the_model(served: Router) ->
     wine = await served.call("ModelStatistics", TEAM, name="team:wine", version="2")
 
     counted = [
-        (s.name, s.version, s.inference_count, [m.byte_size for m in s.memory_usage]) for s in everything.model_stats
+        (s.name, s.version, s.inference_count, [m.byte_size for m in s.memory_usage])
+        for s in everything.model_stats
     ]
     assert counted == [("iris", "2", 4, []), ("other:beer", "2", 0, [7]), ("team:wine", "2", 4, [])]
     assert [s.name for s in team.model_stats] == ["team:wine"]
     assert wine.model_stats == team.model_stats
-    assert await served.refused("ModelStatistics", TEAM, name="iris") is grpc.StatusCode.PERMISSION_DENIED
+    assert (
+        await served.refused("ModelStatistics", TEAM, name="iris")
+        is grpc.StatusCode.PERMISSION_DENIED
+    )
     assert await served.refused("ModelStatistics", version="2") is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_model_nobody_called_has_zeros(served: Router) -> None:
     (stats,) = (await served.call("ModelStatistics", name="iris")).model_stats
 
-    assert (stats.name, stats.version, stats.inference_count, stats.last_inference) == ("iris", "2", 0, 0)
+    assert (stats.name, stats.version, stats.inference_count, stats.last_inference) == (
+        "iris",
+        "2",
+        0,
+        0,
+    )
 
 
 async def test_a_configuration_has_the_name_it_was_asked_by(served: Router) -> None:
@@ -266,7 +305,9 @@ async def test_log_settings_act_on_the_process(served: Router) -> None:
     value = messages.LogSettingsRequest.SettingValue
     before = (await served.call("LogSettings")).settings
 
-    changed = (await served.call("LogSettings", settings={"log_error": value(bool_param=False)})).settings
+    changed = (
+        await served.call("LogSettings", settings={"log_error": value(bool_param=False)})
+    ).settings
 
     assert (before["log_error"].bool_param, changed["log_error"].bool_param) == (True, False)
     assert not served.process.process.log_levels.writes(40)
@@ -279,7 +320,9 @@ async def test_log_settings_act_on_the_process(served: Router) -> None:
 async def test_trace_settings_act_on_the_process(served: Router) -> None:
     value = messages.TraceSettingRequest.SettingValue
 
-    changed = (await served.call("TraceSetting", settings={"trace_rate": value(value=["5"])})).settings
+    changed = (
+        await served.call("TraceSetting", settings={"trace_rate": value(value=["5"])})
+    ).settings
 
     assert list(changed["trace_rate"].value) == ["5"]
     assert served.process.process.tracing.sampling.every == 5
@@ -288,11 +331,16 @@ async def test_trace_settings_act_on_the_process(served: Router) -> None:
     found = await served.refused("TraceSetting", model_name="iris", settings=of_model)
     assert found is grpc.StatusCode.INVALID_ARGUMENT
     collector = {"trace_level": value(value=["TIMESTAMPS"])}
-    assert await served.refused("TraceSetting", settings=collector) is grpc.StatusCode.FAILED_PRECONDITION
+    assert (
+        await served.refused("TraceSetting", settings=collector)
+        is grpc.StatusCode.FAILED_PRECONDITION
+    )
 
 
 async def test_shared_memory_is_not_offered_nor_advertised(served: Router) -> None:
     for kind in ("System", "Cuda"):
         for verb in ("Status", "Register", "Unregister"):
-            assert await served.refused(f"{kind}SharedMemory{verb}") is grpc.StatusCode.UNIMPLEMENTED
+            assert (
+                await served.refused(f"{kind}SharedMemory{verb}") is grpc.StatusCode.UNIMPLEMENTED
+            )
     assert not [name for name in EXTENSIONS if "shared_memory" in name or name == "sequence"]

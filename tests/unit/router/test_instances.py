@@ -19,7 +19,10 @@ def rows(value: list[Any]) -> struct_pb2.ListValue:
 
 
 def signature(*datatypes: str) -> MethodSignature:
-    specs = [TensorSpec(name=f"x{n}", datatype=datatype, shape=[-1, 2]) for n, datatype in enumerate(datatypes)]
+    specs = [
+        TensorSpec(name=f"x{n}", datatype=datatype, shape=[-1, 2])
+        for n, datatype in enumerate(datatypes)
+    ]
     return MethodSignature(method="predict", inputs=specs)
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from services.router.latency import Speed
 
 
-def busy(speed: Speed, rate: float, seconds: float, *, start: float = 0.0, slots: int = 1, cost: int = 1) -> float:
+def busy(
+    speed: Speed, rate: float, seconds: float, *, start: float = 0.0, slots: int = 1, cost: int = 1
+) -> float:
     """A model that answers at this rate without a pause; returns when it ends."""
     for number in range(1, int(rate * seconds / cost) + 1):
         speed.answered(start + number * cost / rate, cost, slots, saturated=True)
@@ -58,7 +60,9 @@ def test_the_rate_follows_the_slots_that_come_and_go() -> None:
     assert speed.rate(4) == pytest.approx(400.0, rel=0.05)
 
 
-@pytest.mark.parametrize(("before", "after"), [(1000.0, 100.0), (100.0, 1000.0), (1000.0, 10.0), (2.0, 200.0)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(1000.0, 100.0), (100.0, 1000.0), (1000.0, 10.0), (2.0, 200.0)]
+)
 def test_a_change_is_found_within_a_few_seconds(before: float, after: float) -> None:
     speed = Speed()
 

@@ -16,7 +16,13 @@ def quantile(values: list[float], share: float) -> float:
 
 @pytest.mark.parametrize(
     ("model", "slots", "deadline"),
-    [(SLOW, 2, 2.0), (SLOW, 2, 0.2), (JOINING, 1, 2.0), (Model(fixed=0.5), 1, 2.0), (Model(fixed=0.3), 4, 2.0)],
+    [
+        (SLOW, 2, 2.0),
+        (SLOW, 2, 0.2),
+        (JOINING, 1, 2.0),
+        (Model(fixed=0.5), 1, 2.0),
+        (Model(fixed=0.3), 4, 2.0),
+    ],
     ids=["slow", "slow, short deadline", "joining", "very slow", "four slots"],
 )
 async def test_at_four_times_its_capacity_a_model_does_its_work_for_those_who_wait(
@@ -98,7 +104,11 @@ async def test_a_model_that_becomes_slower_than_the_deadline_is_tried_again() ->
 @pytest.mark.parametrize("model", [SLOW, JOINING], ids=["slow", "joining"])
 async def test_a_tenant_is_not_kept_waiting_by_anothers_backlog(model: Model) -> None:
     """Twice as long as alone and a call: P14 of the promises, with the bounds out of the way."""
-    alone, beside, crowd = Tenant("b", 1.0), Tenant("b", 1.0), Tenant("a", 1e6, deadline=1e6, stop=0.01)
+    alone, beside, crowd = (
+        Tenant("b", 1.0),
+        Tenant("b", 1.0),
+        Tenant("a", 1e6, deadline=1e6, stop=0.01),
+    )
     await Fleet(model).run(60.0, alone)
 
     fleet = Fleet(model, max_queued_per_tenant=20_000, max_queued_per_model=20_000)
@@ -106,7 +116,9 @@ async def test_a_tenant_is_not_kept_waiting_by_anothers_backlog(model: Model) ->
 
     assert len(crowd.answers) > 0
     assert not beside.failures
-    assert quantile(beside.waits(5.0), 0.95) <= 2 * quantile(alone.waits(), 0.95) + model.seconds(model.largest)
+    assert quantile(beside.waits(5.0), 0.95) <= 2 * quantile(alone.waits(), 0.95) + model.seconds(
+        model.largest
+    )
 
 
 async def test_tenants_who_all_ask_for_too_much_get_alike() -> None:

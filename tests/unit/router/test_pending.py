@@ -129,7 +129,9 @@ def test_a_caller_that_fails_to_take_its_answer_harms_nobody() -> None:
     assert len(waiting.table) == 0
 
 
-_STEPS = st.tuples(st.sampled_from(["add", "end", "abandon", "due", "fail_key", "fail_sent"]), st.integers(0, 9))
+_STEPS = st.tuples(
+    st.sampled_from(["add", "end", "abandon", "due", "fail_key", "fail_sent"]), st.integers(0, 9)
+)
 
 
 @given(steps=st.lists(_STEPS, max_size=60))
@@ -139,7 +141,9 @@ def test_counts_match_the_tickets_and_each_ends_once(steps: list[tuple[str, int]
     for number, (step, place) in enumerate(steps):
         known = open_.get(place)
         if step == "add" and known is None:
-            open_[place] = waiting.add(f"{number}", desks[place % 3], deadline=float(number + place))
+            open_[place] = waiting.add(
+                f"{number}", desks[place % 3], deadline=float(number + place)
+            )
             open_[place].sent_at = float(place % 2)
         elif step in ("end", "abandon") and known is not None:
             table.end(known, BrokerDown("x") if step == "end" else None)

@@ -106,7 +106,9 @@ def test_the_unmet_requirement_is_named() -> None:
 
 
 def test_requirements_met_only_by_different_runtimes_are_all_named() -> None:
-    members = fleet_of(runtime("a", labels={"x": "1"}), runtime("b", labels={"y": "1"})).members.values()
+    members = fleet_of(
+        runtime("a", labels={"x": "1"}), runtime("b", labels={"y": "1"})
+    ).members.values()
 
     message = explain(demand(requires=Requirements(labels={"x": "1", "y": "1"})), members).message
 
@@ -120,7 +122,11 @@ def test_a_failure_is_reported_once_nobody_is_trying_any_more() -> None:
     report = messages.Report(
         models=[
             router.ServedModel(
-                key=KEY, state=FAILED, error_code=9, error_reason="UNSAFE_FORMAT", error="a pickle is not allowed here"
+                key=KEY,
+                state=FAILED,
+                error_code=9,
+                error_reason="UNSAFE_FORMAT",
+                error="a pickle is not allowed here",
             )
         ]
     )
@@ -139,8 +145,15 @@ def test_a_failure_is_reported_once_nobody_is_trying_any_more() -> None:
     labels=st.lists(st.sampled_from(["west", "east"]), min_size=6, max_size=6),
     pending=st.integers(0, 5000),
 )
-def test_plan_only_chooses_runtimes_that_suit(slots: list[int], labels: list[str], pending: int) -> None:
-    fleet = fleet_of(*(runtime(f"r{n}", slots=count, labels={"zone": labels[n]}) for n, count in enumerate(slots)))
+def test_plan_only_chooses_runtimes_that_suit(
+    slots: list[int], labels: list[str], pending: int
+) -> None:
+    fleet = fleet_of(
+        *(
+            runtime(f"r{n}", slots=count, labels={"zone": labels[n]})
+            for n, count in enumerate(slots)
+        )
+    )
     wanted = demand(requires=Requirements(labels={"zone": "west"}), pending=pending)
 
     chosen = [action.instance for action in actions(fleet, wanted) if isinstance(action, Serve)]

@@ -12,8 +12,12 @@ from stellwerk.type.v1 import serving_pb2
     ("levels", "default", "expected"),
     [(0, 0, 1), (0, 3, 1), (1, 0, 1), (3, 0, 2), (4, 0, 2), (5, 1, 1), (5, 5, 5), (5, 6, 3)],
 )
-def test_the_default_priority_is_the_middle_one_unless_another_exists(levels: int, default: int, expected: int) -> None:
-    policy = QueuePolicy.of(serving_pb2.ServingPolicy(priority_levels=levels, default_priority=default))
+def test_the_default_priority_is_the_middle_one_unless_another_exists(
+    levels: int, default: int, expected: int
+) -> None:
+    policy = QueuePolicy.of(
+        serving_pb2.ServingPolicy(priority_levels=levels, default_priority=default)
+    )
 
     assert policy.priority(0) == expected
 

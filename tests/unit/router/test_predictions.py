@@ -62,7 +62,9 @@ def test_too_many_bytes_are_refused_before_they_are_looked_at() -> None:
 
 def test_a_decoupled_method_is_only_for_streams() -> None:
     decoupled = Callee(
-        repository.ModelVersion(name="v", signature=[tensor_pb2.MethodSignature(method="count", decoupled=True)])
+        repository.ModelVersion(
+            name="v", signature=[tensor_pb2.MethodSignature(method="count", decoupled=True)]
+        )
     )
 
     with pytest.raises(NotImplementedHere):

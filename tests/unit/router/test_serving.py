@@ -48,7 +48,12 @@ class Fixture:
     def report(self, *models: tuple[str, int], error: str = "") -> None:
         served = [
             router.ServedModel(
-                key=key, model_version=VERSION.name, state=state, error=error, error_reason="MODEL_FAILED", error_code=9
+                key=key,
+                model_version=VERSION.name,
+                state=state,
+                error=error,
+                error_reason="MODEL_FAILED",
+                error_code=9,
             )  # type: ignore[arg-type]
             for key, state in models
         ]

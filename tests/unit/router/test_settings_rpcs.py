@@ -1,4 +1,6 @@
-"""Trace and log settings: what is read can be written back, nothing changes by halves, nonsense is refused."""
+"""Trace and log settings: what is read can be written back, nothing changes by halves, nonsense is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,11 @@ def test_log_settings_act_and_return_to_what_they_were() -> None:
 
     settings.change({"log_info": False, "log_verbose_level": 3})
 
-    assert [levels.writes(level) for level in (logging.DEBUG, logging.INFO, logging.ERROR)] == [True, False, True]
+    assert [levels.writes(level) for level in (logging.DEBUG, logging.INFO, logging.ERROR)] == [
+        True,
+        False,
+        True,
+    ]
     assert settings.read()["log_verbose_level"] == 3
     settings.change({"log_info": None, "log_verbose_level": None})
     assert settings.read() == before
@@ -121,7 +127,11 @@ def test_log_settings_that_were_read_can_be_written_back() -> None:
     settings.change(before)
 
     assert settings.read() == before
-    assert (before["log_info"], before["log_warning"], before["log_format"]) == (False, True, "console")
+    assert (before["log_info"], before["log_warning"], before["log_format"]) == (
+        False,
+        True,
+        "console",
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,26 @@ NAME = "buckets/default/models/iris/versions/3"
 
 
 def reply(rows: int = 1, **fields: Any) -> work_pb2.WorkReply:
-    values = {"batch_rows": rows, "leads": True, "queue_ns": 5, "input_ns": 10, "compute_ns": 100, "output_ns": 20}
+    values = {
+        "batch_rows": rows,
+        "leads": True,
+        "queue_ns": 5,
+        "input_ns": 10,
+        "compute_ns": 100,
+        "output_ns": 20,
+    }
     return work_pb2.WorkReply(rows=rows, **{**values, **fields})
 
 
 def described(statistics: Statistics, **changes: Any) -> Any:
-    return describe("iris", "3", statistics.of(NAME), **{"memory_bytes": 0, "caches": False, **changes})
+    return describe(
+        "iris", "3", statistics.of(NAME), **{"memory_bytes": 0, "caches": False, **changes}
+    )
 
 
-def record(statistics: Statistics, answer: work_pb2.WorkReply | None, *, ok: bool = True, now_ms: int = 1) -> None:
+def record(
+    statistics: Statistics, answer: work_pb2.WorkReply | None, *, ok: bool = True, now_ms: int = 1
+) -> None:
     statistics.record(NAME, answer, ok=ok, now_ms=now_ms, total_ns=1000)
 
 
@@ -35,8 +46,15 @@ def test_a_request_of_eight_rows_counts_eight_and_one_call() -> None:
     assert (found.name, found.version, found.last_inference) == ("iris", "3", 1_700_000_000_000)
     assert (found.inference_count, found.execution_count) == (8, 1)
     stats = found.inference_stats
-    assert [(d.count, d.ns) for d in (stats.success, stats.queue, stats.compute_input)] == [(1, 1000), (1, 5), (1, 10)]
-    assert [(d.count, d.ns) for d in (stats.compute_infer, stats.compute_output)] == [(1, 100), (1, 20)]
+    assert [(d.count, d.ns) for d in (stats.success, stats.queue, stats.compute_input)] == [
+        (1, 1000),
+        (1, 5),
+        (1, 10),
+    ]
+    assert [(d.count, d.ns) for d in (stats.compute_infer, stats.compute_output)] == [
+        (1, 100),
+        (1, 20),
+    ]
     assert stats.fail.count == stats.cache_hit.count == stats.cache_miss.count == 0
 
 
@@ -47,7 +65,11 @@ def test_requests_joined_into_one_call_count_one_execution_of_their_size_togethe
         record(statistics, reply(2, batch_rows=6, leads=place == 0))
 
     found = described(statistics)
-    assert (found.inference_count, found.execution_count, found.inference_stats.success.count) == (6, 1, 3)
+    assert (found.inference_count, found.execution_count, found.inference_stats.success.count) == (
+        6,
+        1,
+        3,
+    )
     (batch,) = found.batch_stats
     assert (batch.batch_size, batch.compute_infer.count, batch.compute_infer.ns) == (6, 1, 100)
 
@@ -93,7 +115,11 @@ def test_a_part_of_an_answer_ends_no_request() -> None:
     record(statistics, reply(leads=False))
 
     found = described(statistics)
-    assert (found.inference_stats.success.count, found.inference_count, found.execution_count) == (1, 1, 1)
+    assert (found.inference_stats.success.count, found.inference_count, found.execution_count) == (
+        1,
+        1,
+        1,
+    )
 
 
 def test_answers_of_decoupled_models_are_counted_by_place() -> None:
@@ -109,7 +135,11 @@ def test_answers_of_decoupled_models_are_counted_by_place() -> None:
     places = described(statistics).response_stats
     assert sorted(places) == ["0", "1", "2"]
     assert (places["0"].success.ns, places["0"].compute_infer.ns) == (7, 100)
-    assert (places["1"].empty_response.ns, places["1"].fail.ns, places["1"].success.count) == (8, 9, 0)
+    assert (places["1"].empty_response.ns, places["1"].fail.ns, places["1"].success.count) == (
+        8,
+        9,
+        0,
+    )
     assert (places["2"].cancel.count, places["2"].cancel.ns) == (1, 10)
 
 
@@ -121,7 +151,11 @@ def test_nobody_called_it_is_all_zeros_and_no_batches() -> None:
     assert [(use.type, use.byte_size) for use in found.memory_usage] == [("CPU", 77)]
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans(), st.booleans(), st.booleans())))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans(), st.booleans(), st.booleans())
+    )
+)
 def test_every_request_is_counted_once_and_every_batch_is_an_execution(
     given_replies: list[tuple[int, int, bool, bool, bool]],
 ) -> None:
@@ -135,7 +169,9 @@ def test_every_request_is_counted_once_and_every_batch_is_an_execution(
     assert stats.success.count + stats.fail.count == len(given_replies)
     assert stats.cache_hit.count + stats.cache_miss.count == stats.success.count
     assert sum(batch.compute_infer.count for batch in found.batch_stats) == found.execution_count
-    assert [b.batch_size for b in found.batch_stats] == sorted({b.batch_size for b in found.batch_stats})
+    assert [b.batch_size for b in found.batch_stats] == sorted(
+        {b.batch_size for b in found.batch_stats}
+    )
 
 
 def test_memory_is_bounded_whatever_callers_send() -> None:

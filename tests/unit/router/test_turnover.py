@@ -1,4 +1,6 @@
-"""While a new version is being loaded the one before answers, after a while, and never again once the new one has."""
+"""While a new version is being loaded the one before answers, after a while, and never again once
+the new one has.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ class Repository:
     unary_stream = stream_unary = unary_unary
 
     async def _resolve(self, request: Any, **_: Any) -> repository.ResolveModelVersionResponse:
-        number = int(request.name.rpartition("/versions/")[2] or 0) if "/versions/" in request.name else self.newest
+        number = (
+            int(request.name.rpartition("/versions/")[2] or 0)
+            if "/versions/" in request.name
+            else self.newest
+        )
         name = f"{IRIS.parent}/versions/{number}"
         version = repository.ModelVersion(name=name, version=number, format="skops")
         return repository.ResolveModelVersionResponse(model_version=version)
@@ -66,7 +72,9 @@ class Rig:
         nothing: Any = {}.get
         waiting: Any = type("Waiting", (), {"count": lambda *_: 0, "fail_key": nothing})()
         serving = Serving(self.fleet, waiting, 1800.0, lambda _: None)
-        self.fleet.advertise(router.Runtime(name="runtimes/a", instance="a", formats=["skops"], slots=1), 0.0)
+        self.fleet.advertise(
+            router.Runtime(name="runtimes/a", instance="a", formats=["skops"], slots=1), 0.0
+        )
         serving.attach("a", asyncio.Queue())
         dispatcher: Any = None
         self.predictions = Predictions(self.directory, serving, dispatcher, 1000)

@@ -20,7 +20,9 @@ def seen(seconds: Callable[[int], float], *sizes: int) -> CallSizes:
     return table
 
 
-def test_a_model_whose_calls_are_not_joined_gets_one_running_and_one_waiting_for_each_slot() -> None:
+def test_a_model_whose_calls_are_not_joined_gets_one_running_and_one_waiting_for_each_slot() -> (
+    None
+):
     alone = seen(lambda size: 0.02, 1)
 
     assert window(alone, 100.0, 2, reports=True, per_slot=128) == 4

@@ -24,7 +24,9 @@ def replies(piece: Piece, started: float = 10.0) -> list[work_pb2.WorkReply]:
 
 def piece(*counts: int, width: int = 1, **fields: Any) -> Piece:
     inbox = Inbox()
-    requests = [inbox.rows(*[0.0] * count, name=str(n), received=9.0) for n, count in enumerate(counts)]
+    requests = [
+        inbox.rows(*[0.0] * count, name=str(n), received=9.0) for n, count in enumerate(counts)
+    ]
     total = sum(counts)
     made = column if len(counts) > 1 else whole
     outputs = [
@@ -96,7 +98,11 @@ def test_replies_are_sorted_by_message() -> None:
 
     found = WRITER.replies(made, 10.0)
 
-    assert [(work is shared, len(frames)) for work, frames in found] == [(True, 2), (False, 1), (False, 1)]
+    assert [(work is shared, len(frames)) for work, frames in found] == [
+        (True, 2),
+        (False, 1),
+        (False, 1),
+    ]
 
 
 def test_an_error_is_carried_with_the_figures() -> None:
@@ -105,11 +111,23 @@ def test_an_error_is_carried_with_the_figures() -> None:
 
     for reply in replies(failed):
         error = from_work_error(reply.error)
-        assert (error.reason, error.message, error.metadata) == ("INVALID_INPUT", "no", {"tensor": "x"})
+        assert (error.reason, error.message, error.metadata) == (
+            "INVALID_INPUT",
+            "no",
+            {"tensor": "x"},
+        )
         assert not reply.outputs and reply.batch_rows == 2
 
 
 def test_an_item_without_a_call_has_its_wait_and_no_rows() -> None:
-    (reply,) = work_pb2.WorkReplyEnvelope.FromString(WRITER.error("7", InvalidInput("no"), 0.5)).replies
+    (reply,) = work_pb2.WorkReplyEnvelope.FromString(
+        WRITER.error("7", InvalidInput("no"), 0.5)
+    ).replies
 
-    assert (reply.id, reply.queue_ns, reply.rows, reply.batch_rows, reply.leads) == ("7", 500_000_000, 0, 0, False)
+    assert (reply.id, reply.queue_ns, reply.rows, reply.batch_rows, reply.leads) == (
+        "7",
+        500_000_000,
+        0,
+        0,
+        False,
+    )

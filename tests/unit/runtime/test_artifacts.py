@@ -17,7 +17,9 @@ from tests.fakes import models
 from tests.fakes.repository_source import FakeRepository
 
 
-def version(repository: FakeRepository, number: int, size: int = 5000) -> repository_pb2.ModelVersion:
+def version(
+    repository: FakeRepository, number: int, size: int = 5000
+) -> repository_pb2.ModelVersion:
     name = f"buckets/default/models/m/versions/{number}"
     return repository.add(models.version("skops", name=name), bytes([number]) * size)
 
@@ -63,8 +65,12 @@ async def test_many_who_want_the_same_wait_for_one_download(tmp_path: Path) -> N
     assert len(repository.downloads) == 1
 
 
-@pytest.mark.parametrize("sent", [b"", b"\x02" * 5000, b"\x01" * 4999, b"\x01" * 5001, b"\x01" * 100_000])
-async def test_other_bytes_than_were_stored_are_refused_and_removed(tmp_path: Path, sent: bytes) -> None:
+@pytest.mark.parametrize(
+    "sent", [b"", b"\x02" * 5000, b"\x01" * 4999, b"\x01" * 5001, b"\x01" * 100_000]
+)
+async def test_other_bytes_than_were_stored_are_refused_and_removed(
+    tmp_path: Path, sent: bytes
+) -> None:
     repository = FakeRepository()
     wanted = version(repository, 1)
     repository.artifacts[wanted.name] = sent

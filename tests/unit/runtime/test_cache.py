@@ -21,7 +21,8 @@ from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.repository_source import FakeRepository
 
-# Beside such footprints the growth of the process that is measured around a load of nothing does not count.
+# Beside such footprints the growth of the process that is measured around a load of nothing does
+# not count.
 MB = 1 << 20
 BIG = 1000 * MB
 
@@ -59,7 +60,11 @@ class Bench:
         self.events: list[str] = []
         artifacts = ArtifactCache(folder, 100 * MB, self.repository.download, fetched=lambda: None)
         self.cache = ModelCache(
-            capacity, artifacts, self, RuntimeMetrics(self.registry), imported=lambda: self.events.append("imported")
+            capacity,
+            artifacts,
+            self,
+            RuntimeMetrics(self.registry),
+            imported=lambda: self.events.append("imported"),
         )
 
     def prepare(self, version: repository_pb2.ModelVersion) -> None:
@@ -72,9 +77,14 @@ class Bench:
         self.events.append(f"load {version.version}")
         if self.failure is not None:
             raise self.failure
-        return Kept(int(version.metadata["footprint"]), lambda: self.events.append(f"close {version.version}"))
+        return Kept(
+            int(version.metadata["footprint"]),
+            lambda: self.events.append(f"close {version.version}"),
+        )
 
-    def version(self, number: int, footprint: int = BIG, size: int = 0, **metadata: str) -> repository_pb2.ModelVersion:
+    def version(
+        self, number: int, footprint: int = BIG, size: int = 0, **metadata: str
+    ) -> repository_pb2.ModelVersion:
         version = models.version("kept", name=f"buckets/default/models/m/versions/{number}")
         version.version = number
         version.metadata.update(metadata, footprint=str(footprint))
@@ -106,7 +116,10 @@ async def test_the_least_recently_used_model_makes_room_and_is_closed(tmp_path: 
         async with bench.cache.lease(version) as resident:
             kept[version.name] = resident.model
 
-    assert [resident.version.name for resident, _ in bench.cache.residents()] == [first.name, third.name]
+    assert [resident.version.name for resident, _ in bench.cache.residents()] == [
+        first.name,
+        third.name,
+    ]
     await bench.cache.settled()
     assert kept[second.name].closed and not kept[first.name].closed
     assert bench.count("stellwerk_model_evictions_total", second) == 1
@@ -163,7 +176,9 @@ async def test_a_load_that_fails_is_typed_costs_nothing_and_can_be_repeated(
         assert resident.memory_bytes >= BIG
 
 
-async def test_a_caller_that_gives_up_does_not_take_the_load_from_the_others(tmp_path: Path) -> None:
+async def test_a_caller_that_gives_up_does_not_take_the_load_from_the_others(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path, 3 * BIG)
     version = bench.version(1, waits="yes")
     bench.gate.clear()
@@ -221,7 +236,9 @@ async def test_what_is_wanted_again_stays(tmp_path: Path) -> None:
     assert [resident.version.name for resident, _ in bench.cache.residents()] == [version.name]
 
 
-async def test_what_is_discarded_while_it_loads_is_let_go_when_nobody_waits_for_it(tmp_path: Path) -> None:
+async def test_what_is_discarded_while_it_loads_is_let_go_when_nobody_waits_for_it(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path, 3 * BIG)
     version = bench.version(1, waits="yes")
     bench.gate.clear()
@@ -241,7 +258,9 @@ async def test_what_is_discarded_while_it_loads_is_let_go_when_nobody_waits_for_
     assert bench.cache.used == 0
 
 
-async def test_who_waits_for_a_load_gets_the_model_even_if_it_is_discarded_meanwhile(tmp_path: Path) -> None:
+async def test_who_waits_for_a_load_gets_the_model_even_if_it_is_discarded_meanwhile(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path, 3 * BIG)
     version = bench.version(1, waits="yes")
     bench.gate.clear()
@@ -300,7 +319,9 @@ async def test_a_model_that_cannot_be_closed_stands_in_nobodys_way(tmp_path: Pat
         assert again.model is not resident.model
 
 
-async def test_libraries_are_said_to_be_imported_once_and_never_beside_a_model(tmp_path: Path) -> None:
+async def test_libraries_are_said_to_be_imported_once_and_never_beside_a_model(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path, 3 * BIG)
     versions = [bench.version(number, prepare="yes") for number in (1, 2, 3)]
     versions[1].format = "other"

@@ -1,4 +1,6 @@
-"""One call for many: each gets what it would have got alone, and a bad neighbour costs nobody anything."""
+"""One call for many: each gets what it would have got alone, and a bad neighbour costs nobody
+anything.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from services.wire.errors import InvalidInput, ModelFailed, Overloaded
 from tests.fakes import models
 from tests.fakes.work import Inbox
 
-ROWS = models.method("predict", [models.spec("x", "FP64", -1, 1)], [models.spec("y", "FP64", -1, 1)])
+ROWS = models.method(
+    "predict", [models.spec("x", "FP64", -1, 1)], [models.spec("y", "FP64", -1, 1)]
+)
 
 
 class Model(OneAnswer):
@@ -114,7 +118,9 @@ def test_what_is_answered_meanwhile_is_not_called_for_again() -> None:
 def test_the_error_carries_class_and_first_line_and_nothing_deeper() -> None:
     (piece,) = execute(Model(doubling), ask(Inbox(), [13])).pieces
 
-    assert piece.error is not None and piece.error.message == "the model raised ValueError: thirteen"
+    assert (
+        piece.error is not None and piece.error.message == "the model raised ValueError: thirteen"
+    )
     assert isinstance(piece.cause, ValueError)
 
 
@@ -123,18 +129,26 @@ def test_the_error_carries_class_and_first_line_and_nothing_deeper() -> None:
 def test_another_number_of_rows_is_the_models_failure(answer: Any, company: int) -> None:
     given_answers = answers(execute(Model(lambda x: answer), ask(Inbox(), *[[1, 2]] * company)))
 
-    assert all(isinstance(error, ModelFailed) and "rows" in error.message for error in given_answers.values())
+    assert all(
+        isinstance(error, ModelFailed) and "rows" in error.message
+        for error in given_answers.values()
+    )
     assert len(given_answers) == company
 
 
 def test_a_method_that_does_not_work_by_rows_may_answer_anything() -> None:
-    assert answers(execute(Model(lambda x: 0.5), ask(Inbox(), [1, 2], method="transform"))) == {"0": [0.5]}
+    assert answers(execute(Model(lambda x: 0.5), ask(Inbox(), [1, 2], method="transform"))) == {
+        "0": [0.5]
+    }
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(MemoryError(), Overloaded), (SystemExit(3), ModelFailed), (InvalidInput("no"), InvalidInput)]
+    ("error", "kind"),
+    [(MemoryError(), Overloaded), (SystemExit(3), ModelFailed), (InvalidInput("no"), InvalidInput)],
 )
-def test_whatever_the_model_raises_is_an_error_of_the_vocabulary(error: BaseException, kind: type[Exception]) -> None:
+def test_whatever_the_model_raises_is_an_error_of_the_vocabulary(
+    error: BaseException, kind: type[Exception]
+) -> None:
     (piece,) = execute(Model(raising(error)), ask(Inbox(), [1])).pieces
 
     assert isinstance(piece.error, kind)
@@ -142,11 +156,15 @@ def test_whatever_the_model_raises_is_an_error_of_the_vocabulary(error: BaseExce
 
 def test_an_answer_that_no_tensor_can_carry_is_a_failure_of_the_rows_that_have_it() -> None:
     def call(x: Array) -> Array:
-        return np.array([[None if value == 2 else str(value)] for value in x[:, 0].tolist()], dtype=object)
+        return np.array(
+            [[None if value == 2 else str(value)] for value in x[:, 0].tolist()], dtype=object
+        )
 
     outcome = execute(Model(call), ask(Inbox(), [1], [2], [3]))
 
-    failed = {piece.requests[0].id for piece in outcome.pieces if isinstance(piece.error, ModelFailed)}
+    failed = {
+        piece.requests[0].id for piece in outcome.pieces if isinstance(piece.error, ModelFailed)
+    }
     assert failed == {"1"}
 
 
@@ -194,14 +212,21 @@ INTERACTING = {
 
 
 @pytest.mark.parametrize("function", INTERACTING.values(), ids=INTERACTING.keys())
-@pytest.mark.parametrize("rows", [[[1], [2], [3]], [[2], [2], [2]], [[0], [0]], [[1, 5], [2], [3, 4]]])
-def test_rows_that_look_at_each_other_are_never_joined(function: Any, rows: list[list[int]]) -> None:
+@pytest.mark.parametrize(
+    "rows", [[[1], [2], [3]], [[2], [2], [2]], [[0], [0]], [[1, 5], [2], [3, 4]]]
+)
+def test_rows_that_look_at_each_other_are_never_joined(
+    function: Any, rows: list[list[int]]
+) -> None:
     inbox, model = graph(), Model(function)
 
     outcome = execute(model, ask(inbox, *rows))
     again = execute(model, ask(inbox, *rows))
 
-    alone = {str(number): function(np.array(values, float)[:, None]) for number, values in enumerate(rows)}
+    alone = {
+        str(number): function(np.array(values, float)[:, None])
+        for number, values in enumerate(rows)
+    }
     expected = {name: np.asarray(answer).ravel().tolist() for name, answer in alone.items()}
     assert answers(outcome) == answers(again) == expected
     assert outcome.refused and not again.refused

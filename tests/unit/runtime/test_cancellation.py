@@ -22,7 +22,9 @@ NAME = "buckets/default/models/counter/versions/1"
 
 
 class Slow:
-    """Counts without end, a number for each turn of the gate; `predict` waits for the gate and echoes."""
+    """Counts without end, a number for each turn of the gate; `predict` waits for the gate and
+    echoes.
+    """
 
     memory_bytes, device, streams = 1, "cpu", frozenset({"count"})
 
@@ -58,7 +60,9 @@ def item(name: str, value: float, **fields: Any) -> work_pb2.WorkItem:
 
 async def cancel(made: Rig, *ids: str) -> None:
     await made.broker.subscribe(WORK_CANCELLED, made.consumer.cancel)
-    await made.router.publish_event(WORK_CANCELLED, Message(work_pb2.Cancellation(ids=ids).SerializeToString()))
+    await made.router.publish_event(
+        WORK_CANCELLED, Message(work_pb2.Cancellation(ids=ids).SerializeToString())
+    )
 
 
 async def test_a_stream_stops_when_its_caller_is_gone(tmp_path: Path) -> None:

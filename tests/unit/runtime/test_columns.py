@@ -29,7 +29,9 @@ def filled(datatype: str, shape: tuple[int, ...], seed: int) -> Any:
 
 
 @given(counts, trailings, st.sampled_from([*NUMBERS, "BYTES"]))
-def test_joined_and_cut_again_each_has_its_own(rows: list[int], trailing: tuple[int, ...], datatype: str) -> None:
+def test_joined_and_cut_again_each_has_its_own(
+    rows: list[int], trailing: tuple[int, ...], datatype: str
+) -> None:
     inbox = Inbox()
     arrays = [filled(datatype, (count, *trailing), seed) for seed, count in enumerate(rows)]
     requests = [inbox.request(array) for array in arrays]
@@ -91,7 +93,11 @@ def test_a_whole_output_keeps_any_shape() -> None:
 
 
 def test_what_no_tensor_can_carry_is_refused() -> None:
-    for array in (np.array([1 + 2j]), np.array([None]), np.array(["2024-01-01"], dtype="datetime64[D]")):
+    for array in (
+        np.array([1 + 2j]),
+        np.array([None]),
+        np.array(["2024-01-01"], dtype="datetime64[D]"),
+    ):
         with pytest.raises(InvalidInput):
             column("y", array)
 

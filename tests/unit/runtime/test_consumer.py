@@ -1,4 +1,6 @@
-"""From queue to reply over a real broker hub and real models: items share a message, never a fate."""
+"""From queue to reply over a real broker hub and real models: items share a message, never a
+fate.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,22 @@ from tests.fakes.eventually import eventually
 from tests.fakes.runtime_inside import Rig, rig
 
 
-def iris(made: Rig, folder: Path, number: int = 1) -> tuple[repository_pb2.ModelVersion, Any, np.ndarray[Any, Any]]:
+def iris(
+    made: Rig, folder: Path, number: int = 1
+) -> tuple[repository_pb2.ModelVersion, Any, np.ndarray[Any, Any]]:
     pipeline, features, _ = models.iris_pipeline()
-    signature = models.method("predict", [models.spec("X", "FP64", -1, 4)], [models.spec("predict", "INT64", -1)])
+    signature = models.method(
+        "predict", [models.spec("X", "FP64", -1, 4)], [models.spec("predict", "INT64", -1)]
+    )
     name = f"buckets/default/models/iris/versions/{number}"
     version = models.version("skops", signature, name=name)
     path = models.save_skops(pipeline, folder / f"{number}.skops")
     return made.repository.add(version, path), pipeline, features
 
 
-def item(name: str, array: np.ndarray[Any, Any], *, method: str = "predict", **fields: Any) -> work_pb2.WorkItem:
+def item(
+    name: str, array: np.ndarray[Any, Any], *, method: str = "predict", **fields: Any
+) -> work_pb2.WorkItem:
     fields.setdefault("timeout_ms", 15_000)
     return work_pb2.WorkItem(id=name, method=method, inputs=[from_numpy("X", array)], **fields)
 
@@ -63,11 +71,16 @@ async def test_items_that_arrive_together_are_one_model_call(tmp_path: Path) -> 
         await made.ask(version, item("warm", features[:1]))
         before = made.sample("stellwerk_model_batch_items_count", model_version=version.name)
 
-        replies = await made.ask(version, *(item(str(row), features[row : row + 1]) for row in range(40)))
+        replies = await made.ask(
+            version, *(item(str(row), features[row : row + 1]) for row in range(40))
+        )
 
         expected = pipeline.predict(features[:40]).tolist()
         assert [to_numpy(reply.outputs[0]).tolist()[0] for reply in replies] == expected
-        assert made.sample("stellwerk_model_batch_items_count", model_version=version.name) == before + 1
+        assert (
+            made.sample("stellwerk_model_batch_items_count", model_version=version.name)
+            == before + 1
+        )
 
 
 async def test_a_hundred_predictions_load_the_model_once(tmp_path: Path) -> None:
@@ -79,7 +92,10 @@ async def test_a_hundred_predictions_load_the_model_once(tmp_path: Path) -> None
             await made.ask(version, *(item(f"{start + n}", features[:1]) for n in range(10)))
 
         assert made.sample("stellwerk_model_loads_total", model_version=version.name) == 1
-        assert made.sample("stellwerk_model_calls_total", model_version=version.name, outcome="ok") == 100
+        assert (
+            made.sample("stellwerk_model_calls_total", model_version=version.name, outcome="ok")
+            == 100
+        )
         assert len(made.repository.downloads) == 1
 
 
@@ -112,7 +128,9 @@ async def test_a_caller_does_not_wait_for_a_load_beyond_its_deadline(tmp_path: P
         assert len(made.repository.downloads) == 1
 
 
-async def test_a_message_that_is_no_envelope_is_logged_rejected_and_harms_nobody(tmp_path: Path) -> None:
+async def test_a_message_that_is_no_envelope_is_logged_rejected_and_harms_nobody(
+    tmp_path: Path,
+) -> None:
     async with rig(tmp_path) as made:
         version, _, features = iris(made, tmp_path)
         await made.serve(version)
@@ -159,7 +177,9 @@ async def test_nothing_is_acknowledged_before_its_reply_is_out(tmp_path: Path, h
         async def take(delivery: Delivery) -> None:
             redelivered.set_result(delivery)
 
-        await other.consume(inference_queue(serving_key(version.name, version.requires)), take, prefetch=1)
+        await other.consume(
+            inference_queue(serving_key(version.name, version.requires)), take, prefetch=1
+        )
 
         assert (await asyncio.wait_for(redelivered, 5)).redelivered
         asked.cancel()

@@ -43,8 +43,13 @@ def test_what_is_answered_is_not_late() -> None:
 times = st.integers(1, 50).map(float)
 
 
-@given(st.lists(st.lists(times, min_size=1, max_size=4), max_size=10), st.lists(times, max_size=10).map(sorted))
-def test_each_request_is_late_once_and_never_early(asked: list[list[float]], moments: list[float]) -> None:
+@given(
+    st.lists(st.lists(times, min_size=1, max_size=4), max_size=10),
+    st.lists(times, max_size=10).map(sorted),
+)
+def test_each_request_is_late_once_and_never_early(
+    asked: list[list[float]], moments: list[float]
+) -> None:
     inbox, deadlines = Inbox(), Deadlines()
     works = [message(inbox, *group) for group in asked]
     for work in works:
@@ -53,7 +58,10 @@ def test_each_request_is_late_once_and_never_early(asked: list[list[float]], mom
 
     for now in moments:
         due = {id(request) for request in everything if request.open and request.deadline <= now}
-        assert deadlines.next == min([r.deadline for r in everything if r.open], default=NEVER) or not due
+        assert (
+            deadlines.next == min([r.deadline for r in everything if r.open], default=NEVER)
+            or not due
+        )
         late = deadlines.passed(now)
         assert {id(request) for request in late} == due
         for request in late:

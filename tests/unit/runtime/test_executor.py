@@ -47,13 +47,17 @@ class Bench:
 
     def __init__(self, slots: int, **policy: Any) -> None:
         self.batches: list[tuple[str, int]] = []
-        self.executor = Executor(slots, max_batch_rows=100, batched=lambda *batch: self.batches.append(batch))
+        self.executor = Executor(
+            slots, max_batch_rows=100, batched=lambda *batch: self.batches.append(batch)
+        )
         self.policy = BatchPolicy(**policy)
         self.jobs: list[CallJob] = []
 
     def inbox(self, model: Any, name: str = models.NAME) -> Inbox:
         version = models.version("skops", name=name)
-        return Inbox(version, self.policy, model=model, answered=lambda lane, job: self.jobs.append(job))
+        return Inbox(
+            version, self.policy, model=model, answered=lambda lane, job: self.jobs.append(job)
+        )
 
     def submit(self, inbox: Inbox, *rows: int, **fields: Any) -> list[Request]:
         requests = [inbox.rows(*[0.0] * count, **fields) for count in rows]
@@ -199,7 +203,9 @@ async def test_an_objective_bounds_the_rows_of_a_call() -> None:
     bench = Bench(1, objective=0.005)
     model = Gated()
     model.call = lambda method, inputs: (  # type: ignore[method-assign]
-        model.notes.append(len(inputs["x"])) or threading.Event().wait(0.002 * len(inputs["x"])) or {"y": inputs["x"]}
+        model.notes.append(len(inputs["x"]))
+        or threading.Event().wait(0.002 * len(inputs["x"]))
+        or {"y": inputs["x"]}
     )
     inbox = bench.inbox(model)
 
@@ -235,7 +241,9 @@ async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_executor() -
     bad, good = bench.inbox(model), bench.inbox(model)
     bad.lane.answered = fail
     errors: list[Any] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: errors.append(context["exception"])
+    )
     try:
         bench.submit(bad, 1)
         bench.submit(good, 1)

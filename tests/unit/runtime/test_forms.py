@@ -1,4 +1,6 @@
-"""Items become requests: what is wrong is refused whatever was remembered, what is alike is recognised."""
+"""Items become requests: what is wrong is refused whatever was remembered, what is alike is
+recognised.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,15 @@ from tests.fakes import models
 from tests.fakes.work import Inbox, item
 
 DECLARED = models.version(
-    "skops", models.method("predict", [models.spec("x", "FP64", -1, 2)], [models.spec("y", "INT64", -1)])
+    "skops",
+    models.method("predict", [models.spec("x", "FP64", -1, 2)], [models.spec("y", "INT64", -1)]),
 )
 TWO = models.version(
     "skops",
     models.method(
-        "predict", [models.spec("x0", "FP32", -1, 2), models.spec("x1", "BYTES", -1)], [models.spec("y", "INT64", -1)]
+        "predict",
+        [models.spec("x0", "FP32", -1, 2), models.spec("x1", "BYTES", -1)],
+        [models.spec("y", "INT64", -1)],
     ),
 )
 
@@ -35,7 +40,9 @@ def tensor(datatype: str, shape: list[int], data: bytes, name: str = "x") -> ten
 
 
 def admit(inbox: Inbox, *inputs: tensor_pb2.Tensor) -> Any:
-    return inbox.forms.admit(work_pb2.WorkItem(id="r", method="predict", inputs=inputs), inbox.message())
+    return inbox.forms.admit(
+        work_pb2.WorkItem(id="r", method="predict", inputs=inputs), inbox.message()
+    )
 
 
 def test_requests_that_differ_in_rows_alone_have_one_form() -> None:
@@ -66,7 +73,11 @@ def test_requests_that_differ_in_anything_else_have_not(array: Any, fields: dict
 def test_shapes_and_outputs_are_not_taken_for_each_other() -> None:
     inbox = Inbox()
 
-    inputs = [inbox.request(np.zeros(2)), inbox.request(np.zeros(2), outputs=["a", "b"]), inbox.request(np.zeros(()))]
+    inputs = [
+        inbox.request(np.zeros(2)),
+        inbox.request(np.zeros(2), outputs=["a", "b"]),
+        inbox.request(np.zeros(())),
+    ]
 
     assert len({request.form for request in inputs}) == 3
     assert [request.rows for request in inputs] == [2, 2, 0]
@@ -84,7 +95,9 @@ inputs = st.builds(
 
 
 @given(st.lists(st.lists(inputs, max_size=2), max_size=6), st.sampled_from([None, DECLARED, TWO]))
-def test_what_was_remembered_never_lets_a_lie_through(asked: list[list[tensor_pb2.Tensor]], version: Any) -> None:
+def test_what_was_remembered_never_lets_a_lie_through(
+    asked: list[list[tensor_pb2.Tensor]], version: Any
+) -> None:
     inbox = Inbox(version)
     good = (
         [tensor("FP64", [1, 2], bytes(16))],
@@ -124,7 +137,9 @@ def refusal(asked: list[tensor_pb2.Tensor], version: Any) -> str | None:
 
 
 def test_a_fixed_first_dimension_holds_for_each_request() -> None:
-    inbox = Inbox(models.version("onnx", models.method("predict", [models.spec("x", "FP64", 2, 2)], [])))
+    inbox = Inbox(
+        models.version("onnx", models.method("predict", [models.spec("x", "FP64", 2, 2)], []))
+    )
 
     assert inbox.request(np.zeros((2, 2))).rows == 2
     with pytest.raises(InvalidInput, match=r"must have the shape \[2, 2\]"):
@@ -161,7 +176,9 @@ def test_a_deadline_counts_from_the_arrival_and_may_be_missing() -> None:
 def test_a_request_has_the_priority_it_asks_for_within_what_there_is() -> None:
     inbox = Inbox(policy=BatchPolicy(priority_levels=3, default_priority=2))
 
-    given_priorities = [inbox.request(np.zeros((1, 1)), priority=asked).priority for asked in (0, 1, 3, 9)]
+    given_priorities = [
+        inbox.request(np.zeros((1, 1)), priority=asked).priority for asked in (0, 1, 3, 9)
+    ]
 
     assert given_priorities == [2, 1, 3, 2]
 
@@ -176,4 +193,7 @@ def test_one_row_a_call_joins_none() -> None:
 def test_an_item_is_kept_for_its_context() -> None:
     inbox = Inbox()
 
-    assert inbox.forms.admit(item("7", [[1.0]], context={"a": "b"}), inbox.message()).item.context["a"] == "b"
+    assert (
+        inbox.forms.admit(item("7", [[1.0]], context={"a": "b"}), inbox.message()).item.context["a"]
+        == "b"
+    )

@@ -31,7 +31,9 @@ from stellwerk.type.v1 import requirements_pb2
         ({}, None),
     ],
 )
-def test_cores_are_bounded_by_the_control_group(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
+def test_cores_are_bounded_by_the_control_group(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
@@ -50,7 +52,11 @@ def test_memory_is_bounded_by_the_control_group(tmp_path: Path, name: str) -> No
 
 
 def test_labels_are_pairs() -> None:
-    assert parse_labels("zone=west, tier = gold,empty=") == {"zone": "west", "tier": "gold", "empty": ""}
+    assert parse_labels("zone=west, tier = gold,empty=") == {
+        "zone": "west",
+        "tier": "gold",
+        "empty": "",
+    }
     assert parse_labels("") == {}
 
 
@@ -102,16 +108,19 @@ def test_each_process_has_a_folder_of_its_own_and_finds_it_again(tmp_path: Path)
 def python(code: str) -> str:
     """What a fresh interpreter prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     return done.stdout.strip()
 
 
 def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> None:
     answer = python(
-        "import sys; import services.runtime.main; from services.runtime.formats import port, registry; "
-        "found = registry.load_formats(port.FormatSettings(device='cpu'), allow_unsafe=True, log=None).usable; "
-        "heavy = {'torch', 'sklearn', 'skops', 'onnxruntime', 'onnx', 'pandas', 'joblib', 'safetensors'}; "
-        "print([item.name for item in found], sorted(heavy & set(sys.modules)))"
+        "import sys; import services.runtime.main; from services.runtime.formats import port,"
+        " registry; found = registry.load_formats(port.FormatSettings(device='cpu'),"
+        " allow_unsafe=True, log=None).usable; heavy = {'torch', 'sklearn', 'skops', 'onnxruntime',"
+        " 'onnx', 'pandas', 'joblib', 'safetensors'}; print([item.name for item in found],"
+        " sorted(heavy & set(sys.modules)))"
     )
 
     assert answer == "['onnx', 'pickle', 'skops', 'torch_export', 'torch_safetensors'] []"
@@ -119,8 +128,9 @@ def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> No
 
 def test_scikit_learn_models_do_not_bring_torch() -> None:
     answer = python(
-        "import sys, services.runtime.formats.skops_file as loading; before = 'torch' in sys.modules; import torch; "
-        "import sklearn.externals.array_api_compat.torch; print(before, loading.is_trusted('sklearn.tree._tree.Tree'))"
+        "import sys, services.runtime.formats.skops_file as loading; before = 'torch' in"
+        " sys.modules; import torch; import sklearn.externals.array_api_compat.torch; print(before,"
+        " loading.is_trusted('sklearn.tree._tree.Tree'))"
     )
 
     assert answer == "False True"

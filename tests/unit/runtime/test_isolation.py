@@ -23,7 +23,9 @@ from tests.fakes.work import item
 
 
 class Squares(OneAnswer):
-    """Squares; raises on rows that hold 13, waits for its gate on rows that hold 7, and notes each call's rows."""
+    """Squares; raises on rows that hold 13, waits for its gate on rows that hold 7, and notes each
+    call's rows.
+    """
 
     device, memory_bytes = "cpu", 1
 
@@ -46,7 +48,9 @@ class Squares(OneAnswer):
 
 
 def squares(made: Rig, **serving: Any) -> repository_pb2.ModelVersion:
-    signature = models.method("predict", [models.spec("x", "FP64", -1, 2)], [models.spec("y", "FP64", -1, 2)])
+    signature = models.method(
+        "predict", [models.spec("x", "FP64", -1, 2)], [models.spec("y", "FP64", -1, 2)]
+    )
     version = models.version("skops", signature)
     for field, value in serving.items():
         setattr(version.serving, field, value)
@@ -57,7 +61,9 @@ def pair(name: str, value: float, rows: int = 1, **fields: Any) -> work_pb2.Work
     return item(name, np.full((rows, 2), float(value)), **fields)
 
 
-async def test_of_64_calls_a_wrong_shape_and_a_raising_one_cost_nobody_else_anything(tmp_path: Path) -> None:
+async def test_of_64_calls_a_wrong_shape_and_a_raising_one_cost_nobody_else_anything(
+    tmp_path: Path,
+) -> None:
     model = Squares()
     async with rig(tmp_path, model=model) as made:
         version = squares(made)
@@ -72,7 +78,9 @@ async def test_of_64_calls_a_wrong_shape_and_a_raising_one_cost_nobody_else_anyt
 
         answers = {reply.id: reply for (reply,) in replies}
         good = [number for number in range(64) if number not in (20, 41)]
-        assert [to_numpy(answers[str(n)].outputs[0]).tolist() for n in good] == [[[(100 + n) ** 2.0] * 2] for n in good]
+        assert [to_numpy(answers[str(n)].outputs[0]).tolist() for n in good] == [
+            [[(100 + n) ** 2.0] * 2] for n in good
+        ]
         assert answers["20"].error.reason == "INVALID_INPUT"
         assert answers["41"].error.reason == "MODEL_FAILED"
         assert len(model.calls) < 40
@@ -80,13 +88,19 @@ async def test_of_64_calls_a_wrong_shape_and_a_raising_one_cost_nobody_else_anyt
 
 @given(
     st.lists(
-        st.lists(st.tuples(st.sampled_from([13, *range(20, 40)]), st.integers(1, 4)), min_size=1, max_size=8),
+        st.lists(
+            st.tuples(st.sampled_from([13, *range(20, 40)]), st.integers(1, 4)),
+            min_size=1,
+            max_size=8,
+        ),
         min_size=1,
         max_size=6,
     )
 )
 @settings(max_examples=25, deadline=None)
-async def test_everybody_gets_its_own_rows(tmp_path_factory: Any, messages: list[list[tuple[int, int]]]) -> None:
+async def test_everybody_gets_its_own_rows(
+    tmp_path_factory: Any, messages: list[list[tuple[int, int]]]
+) -> None:
     async with rig(tmp_path_factory.mktemp("runtime"), model=Squares()) as made:
         version = squares(made)
         await made.serve(version)
@@ -106,7 +120,9 @@ async def test_everybody_gets_its_own_rows(tmp_path_factory: Any, messages: list
                     assert reply.rows == rows
 
 
-async def test_a_deadline_is_told_when_it_passes_while_a_call_runs_and_while_one_waits(tmp_path: Path) -> None:
+async def test_a_deadline_is_told_when_it_passes_while_a_call_runs_and_while_one_waits(
+    tmp_path: Path,
+) -> None:
     model = Squares()
     async with rig(tmp_path, slots=1, model=model) as made:
         version = squares(made)
@@ -132,7 +148,9 @@ async def test_a_deadline_is_told_when_it_passes_while_a_call_runs_and_while_one
         assert 5 not in model.calls
 
 
-async def test_a_message_whose_callers_all_gave_up_is_settled_while_its_call_still_runs(tmp_path: Path) -> None:
+async def test_a_message_whose_callers_all_gave_up_is_settled_while_its_call_still_runs(
+    tmp_path: Path,
+) -> None:
     model = Squares()
     async with rig(tmp_path, slots=1, model=model) as made:
         version = squares(made)
@@ -175,7 +193,9 @@ async def test_a_model_whose_owner_joins_none_is_called_for_each(tmp_path: Path)
         assert model.calls == [1] * 5
 
 
-async def test_rows_that_do_not_bear_company_are_noticed_once_and_called_apart(tmp_path: Path) -> None:
+async def test_rows_that_do_not_bear_company_are_noticed_once_and_called_apart(
+    tmp_path: Path,
+) -> None:
     class Running(Squares):
         def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
             self.calls.append(len(inputs["x"]))

@@ -62,7 +62,9 @@ def test_what_is_known_beforehand(
         (np.zeros((1, 2)), np.zeros((2, 1)), False),
     ],
 )
-def test_answers_are_compared_as_exactly_as_their_kind_allows(one: Any, other: Any, expected: bool) -> None:
+def test_answers_are_compared_as_exactly_as_their_kind_allows(
+    one: Any, other: Any, expected: bool
+) -> None:
     assert same(one, other) is expected
 
 

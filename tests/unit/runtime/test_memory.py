@@ -27,7 +27,9 @@ def without_collections() -> Iterator[None]:
 
 def said_by(script: str) -> str:
     """What a Python process of its own prints."""
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
 
 
 class Holder:
@@ -41,7 +43,8 @@ class Holder:
 def test_small_pieces_of_freed_memory_go_back() -> None:
     give_back()
     before = resident_bytes()
-    # Below the size from which the allocator maps each piece for itself, and never joined to one block.
+    # Below the size from which the allocator maps each piece for itself, and never joined to one
+    # block.
     pieces = [np.ones(64 * 1024, dtype=np.uint8) for _ in range(2000)]
     kept = pieces[::50]
     del pieces
@@ -75,7 +78,9 @@ with ThreadPoolExecutor(1) as loading, ThreadPoolExecutor(1) as leaving:
 
 
 @pytest.mark.parametrize("cyclic", [False, True])
-def test_what_is_released_is_gone_even_if_it_holds_itself(without_collections: None, cyclic: bool) -> None:
+def test_what_is_released_is_gone_even_if_it_holds_itself(
+    without_collections: None, cyclic: bool
+) -> None:
     before = resident_bytes()
     holders = [Holder(64 * MB, cyclic=cyclic)]
     assert resident_bytes() - before > 60 * MB

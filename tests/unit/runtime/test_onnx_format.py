@@ -29,7 +29,9 @@ FORMAT = OnnxFormat(FormatSettings())
 def export(path: Path, *, zipmap: bool = False) -> Path:
     pipeline, features, _ = models.iris_pipeline()
     options = {id(pipeline): {"zipmap": zipmap}}
-    path.write_bytes(to_onnx(pipeline, features[:1].astype(np.float32), options=options).SerializeToString())
+    path.write_bytes(
+        to_onnx(pipeline, features[:1].astype(np.float32), options=options).SerializeToString()
+    )
     return path
 
 
@@ -53,7 +55,9 @@ def test_text_tensors_go_in_and_come_out(tmp_path: Path) -> None:
     )
     path = tmp_path / "model.onnx"
     opset = helper.make_opsetid("", 18)
-    path.write_bytes(helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    )
     model = FORMAT.load(path, models.version("onnx"), "cpu")
 
     answer = model.call("predict", {"x": np.array([b"gr\xc3\xbcn", b"red"], dtype=object)})
@@ -64,9 +68,13 @@ def test_text_tensors_go_in_and_come_out(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused_not_altered(tmp_path: Path) -> None:
     path = tmp_path / "echo.onnx"
     text = [helper.make_tensor_value_info(name, TensorProto.STRING, [None]) for name in ("X", "Y")]
-    graph = helper.make_graph([helper.make_node("Identity", ["X"], ["Y"])], "echo", text[:1], text[1:])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["X"], ["Y"])], "echo", text[:1], text[1:]
+    )
     opset = [helper.make_opsetid("", 16)]
-    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    )
     model = FORMAT.load(path, models.version("onnx"), "auto")
 
     with pytest.raises(InvalidInput, match="'X' takes text; an element of it is not UTF-8"):
@@ -94,7 +102,9 @@ def test_a_wrong_shape_type_or_name_is_the_callers_fault(tmp_path: Path) -> None
 def test_tensors_in_other_files_are_refused(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(np.arange(4, dtype=np.float32).tobytes())
-    weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    weights = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL
+    )
     weights.external_data.add(key="location", value="secret")
     graph = helper.make_graph(
         [helper.make_node("Add", ["x", "w"], ["y"])],
@@ -105,7 +115,9 @@ def test_tensors_in_other_files_are_refused(tmp_path: Path) -> None:
     )
     path = tmp_path / "model.onnx"
     opset = helper.make_opsetid("", 18)
-    path.write_bytes(helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
+    )
 
     with pytest.raises(UnsafeFormat, match="other files"):
         FORMAT.load(path, models.version("onnx"), "auto")
@@ -113,7 +125,9 @@ def test_tensors_in_other_files_are_refused(tmp_path: Path) -> None:
 
 def outside(name: str = "w") -> TensorProto:
     """A tensor that says its data lies elsewhere."""
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name=name, data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL
+    )
     tensor.external_data.add(key="location", value="secret")
     return tensor
 
@@ -121,7 +135,9 @@ def outside(name: str = "w") -> TensorProto:
 def in_a_subgraph(model: onnx.ModelProto) -> None:
     inner = onnx.GraphProto(initializer=[outside()])
     deeper = onnx.NodeProto(op_type="If", attribute=[onnx.AttributeProto(name="a", g=inner)])
-    model.graph.node.add(attribute=[onnx.AttributeProto(name="b", graphs=[onnx.GraphProto(node=[deeper])])])
+    model.graph.node.add(
+        attribute=[onnx.AttributeProto(name="b", graphs=[onnx.GraphProto(node=[deeper])])]
+    )
 
 
 def in_a_function(model: onnx.ModelProto) -> None:
@@ -142,7 +158,9 @@ def in_the_training_graph(model: onnx.ModelProto) -> None:
 
 
 def by_an_address(model: onnx.ModelProto) -> None:
-    model.graph.initializer.add(name="w").external_data.add(key="location", value="*/_ORT_MEM_ADDR_/*")
+    model.graph.initializer.add(name="w").external_data.add(
+        key="location", value="*/_ORT_MEM_ADDR_/*"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +174,9 @@ def by_an_address(model: onnx.ModelProto) -> None:
         by_an_address,
     ],
 )
-def test_a_reference_to_other_data_is_found_wherever_it_is(tmp_path: Path, hide: Callable[[Any], None]) -> None:
+def test_a_reference_to_other_data_is_found_wherever_it_is(
+    tmp_path: Path, hide: Callable[[Any], None]
+) -> None:
     path = export(tmp_path / "model.onnx")
     model = onnx.load(path)
     onnx_guard.check(path)
@@ -175,7 +195,11 @@ def test_any_damage_to_a_file_is_refused_or_harmless_and_never_another_error(
     path = folder / "damaged.onnx"
     whole = helper.make_model(onnx.GraphProto(initializer=[outside()])).SerializeToString()
     where = data.draw(st.integers(0, len(whole) - 1))
-    path.write_bytes(whole[:where] + data.draw(st.binary(max_size=8)) + whole[where + data.draw(st.integers(0, 8)) :])
+    path.write_bytes(
+        whole[:where]
+        + data.draw(st.binary(max_size=8))
+        + whole[where + data.draw(st.integers(0, 8)) :]
+    )
 
     try:
         onnx_guard.check(path)
@@ -193,7 +217,9 @@ def test_onnxruntimes_own_format_which_the_guard_does_not_read_is_refused(tmp_pa
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "model.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")
-    onnxruntime.InferenceSession(str(export(tmp_path / "model.onnx")), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(
+        str(export(tmp_path / "model.onnx")), options, providers=["CPUExecutionProvider"]
+    )
     assert (tmp_path / "model.ort").read_bytes()[4:8] == b"ORTM"
 
     with pytest.raises(Corrupt):

@@ -1,4 +1,6 @@
-"""Pickled models, of which a method may be a generator: its answers come one by one, as if each were returned."""
+"""Pickled models, of which a method may be a generator: its answers come one by one, as if each
+were returned.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def test_generator_methods_are_streams_and_others_are_not(tmp_path: Path) -> Non
 
 
 def test_each_answer_is_what_a_returned_value_would_be(tmp_path: Path) -> None:
-    declared = models.method("predict", [models.spec("X", "FP64", -1, 2)], [models.spec("total", "FP64", 1)])
+    declared = models.method(
+        "predict", [models.spec("X", "FP64", -1, 2)], [models.spec("total", "FP64", 1)]
+    )
 
     answers = list(load(generating(), tmp_path, declared).stream("predict", X))
 
@@ -67,7 +71,9 @@ def test_each_answer_is_what_a_returned_value_would_be(tmp_path: Path) -> None:
     assert [answer["total"].tolist() for answer in answers] == [[1.0], [5.0], [9.0]]
 
 
-def test_any_iterator_will_do_where_it_is_declared_and_answers_may_have_names(tmp_path: Path) -> None:
+def test_any_iterator_will_do_where_it_is_declared_and_answers_may_have_names(
+    tmp_path: Path,
+) -> None:
     first, second, third = load(generating(), tmp_path, WORDS).stream("words", X)
 
     assert {name: array.item() for name, array in first.items()} == {
@@ -91,7 +97,9 @@ def test_a_method_is_called_in_its_own_way_alone(tmp_path: Path) -> None:
         model.call("words", X)
 
 
-def test_answers_are_computed_when_they_are_asked_for_and_a_stream_can_be_left(tmp_path: Path) -> None:
+def test_answers_are_computed_when_they_are_asked_for_and_a_stream_can_be_left(
+    tmp_path: Path,
+) -> None:
     events: list[str] = []
 
     class Endless:

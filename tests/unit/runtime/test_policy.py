@@ -1,4 +1,6 @@
-"""What an owner says of a model's serving, in the runtime's words; and how much it takes from a queue at a time."""
+"""What an owner says of a model's serving, in the runtime's words; and how much it takes from a
+queue at a time.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,16 @@ def test_an_owners_words_are_taken_over() -> None:
 
 @pytest.mark.parametrize(
     ("levels", "default", "asked", "expected"),
-    [(0, 0, 0, 1), (0, 0, 7, 1), (4, 0, 0, 2), (1, 0, 0, 1), (4, 3, 0, 3), (4, 9, 0, 2), (4, 3, 4, 4), (4, 3, 5, 3)],
+    [
+        (0, 0, 0, 1),
+        (0, 0, 7, 1),
+        (4, 0, 0, 2),
+        (1, 0, 0, 1),
+        (4, 3, 0, 3),
+        (4, 9, 0, 2),
+        (4, 3, 4, 4),
+        (4, 3, 5, 3),
+    ],
 )
 def test_priorities(levels: int, default: int, asked: int, expected: int) -> None:
     serving = serving_pb2.ServingPolicy(priority_levels=levels, default_priority=default)
@@ -59,9 +70,14 @@ def test_a_cut_is_the_largest_preferred_size_or_all_there_is() -> None:
         (2, 256, [], 4),
     ],
 )
-def test_deliveries_in_hand(slots: int, max_rows: int, methods: list[tuple[bool, Signature]], expected: int) -> None:
+def test_deliveries_in_hand(
+    slots: int, max_rows: int, methods: list[tuple[bool, Signature]], expected: int
+) -> None:
     assert prefetch(slots, max_rows, methods) == expected
 
 
 def test_open_dimensions_count_as_one() -> None:
-    assert row_bytes(Signature((models.spec("x", "FP32", -1, -1, 3), models.spec("z", "BYTES", -1)))) == 32
+    assert (
+        row_bytes(Signature((models.spec("x", "FP32", -1, -1, 3), models.spec("z", "BYTES", -1))))
+        == 32
+    )

@@ -1,4 +1,6 @@
-"""Answers that are given again: only where the owner says so, only to equal requests, and only good ones."""
+"""Answers that are given again: only where the owner says so, only to equal requests, and only good
+ones.
+"""
 
 from __future__ import annotations
 
@@ -52,18 +54,29 @@ async def test_an_equal_request_is_answered_without_a_call(tmp_path: Path) -> No
 
         again, new, both = await made.ask(version, one("3", 1), one("4", 3), one("5", 2))
 
-        assert [to_numpy(reply.outputs[0]).tolist() for reply in (first, other, again, new, both)] == [
+        assert [
+            to_numpy(reply.outputs[0]).tolist() for reply in (first, other, again, new, both)
+        ] == [
             [[-1.0]],
             [[-2.0]],
             [[-1.0]],
             [[-3.0]],
             [[-2.0]],
         ]
-        assert [reply.cached for reply in (first, other, again, new, both)] == [False, False, True, False, True]
+        assert [reply.cached for reply in (first, other, again, new, both)] == [
+            False,
+            False,
+            True,
+            False,
+            True,
+        ]
         assert again.rows == 1 and not again.leads and again.input_ns > 0 and not again.compute_ns
         assert model.calls == [2, 1]
         assert made.sample("stellwerk_model_recalled_total", model_version=version.name) == 2
-        assert made.sample("stellwerk_model_calls_total", model_version=version.name, outcome="ok") == 5
+        assert (
+            made.sample("stellwerk_model_calls_total", model_version=version.name, outcome="ok")
+            == 5
+        )
 
 
 async def test_a_request_that_differs_in_what_it_wants_is_another(tmp_path: Path) -> None:
@@ -73,7 +86,9 @@ async def test_a_request_that_differs_in_what_it_wants_is_another(tmp_path: Path
         await made.serve(version)
         await made.ask(version, one("1", 1))
 
-        replies = await made.ask(version, one("2", 1, outputs=["z"]), one("3", 1, method="predict_proba"))
+        replies = await made.ask(
+            version, one("2", 1, outputs=["z"]), one("3", 1, method="predict_proba")
+        )
 
         assert not any(reply.cached for reply in replies)
         assert to_numpy(replies[0].outputs[0]).tolist() == [[1.0]]
@@ -88,7 +103,10 @@ async def test_an_error_is_not_kept(tmp_path: Path) -> None:
         first = await made.ask(version, one("1", 13), one("2", 1, outputs=["w"]))
         second = await made.ask(version, one("3", 13), one("4", 1, outputs=["w"]))
 
-        assert [reply.error.reason for reply in first + second] == ["MODEL_FAILED", "INVALID_INPUT"] * 2
+        assert [reply.error.reason for reply in first + second] == [
+            "MODEL_FAILED",
+            "INVALID_INPUT",
+        ] * 2
         assert len(model.calls) == 4
 
 

@@ -1,4 +1,6 @@
-"""Which formats a runtime offers, and that those which run code are off unless it was started for them."""
+"""Which formats a runtime offers, and that those which run code are off unless it was started for
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def test_every_declared_format_loads_here() -> None:
 
     names = [item.name for item in formats.usable]
     assert names == ["onnx", "skops", "torch_export", "torch_safetensors"]
-    assert {name for item in formats.usable for name in item.frameworks()} >= {"scikit-learn", "onnxruntime", "torch"}
+    assert {name for item in formats.usable for name in item.frameworks()} >= {
+        "scikit-learn",
+        "onnxruntime",
+        "torch",
+    }
 
 
 def test_formats_that_run_code_need_the_setting() -> None:
@@ -68,7 +74,9 @@ def test_an_allowed_pickle_answers(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(pipeline))
     model = PickleFormat(FormatSettings()).load(path, models.version("pickle"), "auto")
 
-    np.testing.assert_array_equal(model.call("predict", {"X": features})["predict"], pipeline.predict(features))
+    np.testing.assert_array_equal(
+        model.call("predict", {"X": features})["predict"], pipeline.predict(features)
+    )
 
 
 def test_a_broken_pickle_is_corrupt(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Answers on their way to routers: gathered while a message is under way, bounded, and never lost in silence."""
+"""Answers on their way to routers: gathered while a message is under way, bounded, and never lost
+in silence.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Sends:
 
 def reply(name: str, size: int = 0) -> bytes:
     outputs = [tensor_pb2.Tensor(name="y", data=bytes(size))]
-    return work_pb2.WorkReplyEnvelope(replies=[work_pb2.WorkReply(id=name, outputs=outputs)]).SerializeToString()
+    return work_pb2.WorkReplyEnvelope(
+        replies=[work_pb2.WorkReply(id=name, outputs=outputs)]
+    ).SerializeToString()
 
 
 async def test_what_one_turn_answers_goes_together_and_so_does_what_comes_meanwhile() -> None:
@@ -98,7 +102,9 @@ async def test_a_message_has_so_many_replies_and_no_more() -> None:
     assert sum(count for count, _ in sends.taken) == 500
 
 
-async def test_a_reply_too_large_for_any_message_becomes_an_error_and_its_neighbours_do_not() -> None:
+async def test_a_reply_too_large_for_any_message_becomes_an_error_and_its_neighbours_do_not() -> (
+    None
+):
     wire = Wire()
     sends = Sends(wire, max_message_bytes=2 * MB)
 

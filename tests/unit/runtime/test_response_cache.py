@@ -1,4 +1,6 @@
-"""Answers kept for equal calls: a bound in bytes that holds, least recently used first, and keys without doubles."""
+"""Answers kept for equal calls: a bound in bytes that holds, least recently used first, and keys
+without doubles.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ ROOM = 3 * _OVERHEAD
 
 def key(version: str, number: int) -> bytes:
     return cache_key(
-        version, "predict", (), [tensor_pb2.Tensor(name="X", datatype="INT8", shape=[1], data=bytes([number]))]
+        version,
+        "predict",
+        (),
+        [tensor_pb2.Tensor(name="X", datatype="INT8", shape=[1], data=bytes([number]))],
     )
 
 
@@ -34,7 +39,11 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache = ResponseCache(ROOM)
         self.model: list[tuple[str, int, int]] = []
 
-    @rule(version=st.sampled_from(VERSIONS), number=st.integers(0, 4), size=st.integers(0, 2 * _OVERHEAD + 1))
+    @rule(
+        version=st.sampled_from(VERSIONS),
+        number=st.integers(0, 4),
+        size=st.integers(0, 2 * _OVERHEAD + 1),
+    )
     def put(self, version: str, number: int, size: int) -> None:
         self.cache.put(key(version, number), answer(number), size)
         self.model = [entry for entry in self.model if entry[:2] != (version, number)]
@@ -74,7 +83,9 @@ def test_a_cache_without_room_keeps_nothing() -> None:
 NAMES = st.text(max_size=4)
 TENSORS = st.lists(
     st.builds(
-        lambda name, datatype, shape, data: tensor_pb2.Tensor(name=name, datatype=datatype, shape=shape, data=data),
+        lambda name, datatype, shape, data: tensor_pb2.Tensor(
+            name=name, datatype=datatype, shape=shape, data=data
+        ),
         NAMES,
         st.sampled_from(["INT8", "UINT8", "BYTES", ""]),
         st.lists(st.integers(-1, 3), max_size=3),
@@ -96,7 +107,10 @@ def test_keys_are_equal_for_equal_calls_and_for_no_others(one: Any, other: Any) 
     [
         (("a", "predict", ["x", "y"], []), ("a", "predict", ["xy"], [])),
         (("a", "predict", ["x"], []), ("a", "predictx", [], [])),
-        (("a", "p", [], [tensor_pb2.Tensor(name="ab")]), ("a", "p", [], [tensor_pb2.Tensor(name="a", datatype="b")])),
+        (
+            ("a", "p", [], [tensor_pb2.Tensor(name="ab")]),
+            ("a", "p", [], [tensor_pb2.Tensor(name="a", datatype="b")]),
+        ),
         (
             ("a", "p", [], [tensor_pb2.Tensor(shape=[2, 3], data=b"123456")]),
             ("a", "p", [], [tensor_pb2.Tensor(shape=[3, 2], data=b"123456")]),

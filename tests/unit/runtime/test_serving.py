@@ -78,7 +78,9 @@ class Bench:
         self.pauses: list[float] = []
         self.check_failure: ServiceError | None = None
         artifacts = ArtifactCache(folder, 1 << 20, self.repository.download, fetched=lambda: None)
-        self.cache = ModelCache(1 << 33, artifacts, NothingLoader(), RuntimeMetrics(CollectorRegistry()))
+        self.cache = ModelCache(
+            1 << 33, artifacts, NothingLoader(), RuntimeMetrics(CollectorRegistry())
+        )
         self.table = ServingTable(
             versions=self.repository,
             check=self._check,
@@ -113,7 +115,9 @@ class Bench:
         return next(model for model in self.table.models() if model.key == key)
 
 
-async def test_a_key_is_loading_then_ready_and_its_queue_is_consumed_only_then(tmp_path: Path) -> None:
+async def test_a_key_is_loading_then_ready_and_its_queue_is_consumed_only_then(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path)
     name = bench.add()
     bench.repository.gate.clear()

@@ -15,7 +15,11 @@ import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
@@ -40,14 +44,20 @@ def load(estimator: Any, directory: Path, *signature: Any) -> LoadedModel:
     return FORMAT.load(path, models.version("skops", *signature), "auto")
 
 
-@pytest.mark.parametrize("name", ["predict", "predict_proba", "decision_function", "predict_log_proba"])
-def test_an_answer_has_the_values_and_the_shape_of_the_local_model(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["predict", "predict_proba", "decision_function", "predict_log_proba"]
+)
+def test_an_answer_has_the_values_and_the_shape_of_the_local_model(
+    tmp_path: Path, name: str
+) -> None:
     pipeline, features, _ = models.iris_pipeline()
     model = load(pipeline, tmp_path, models.method(name, [X], []))
 
     answer = model.call(name, {"X": features[:7]})
 
-    np.testing.assert_allclose(answer[name], getattr(pipeline, name)(features[:7]), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        answer[name], getattr(pipeline, name)(features[:7]), rtol=0, atol=1e-12
+    )
 
 
 def test_transform_keeps_rows_and_columns(tmp_path: Path) -> None:
@@ -59,7 +69,9 @@ def test_transform_keeps_rows_and_columns(tmp_path: Path) -> None:
 
 def test_regression_on_several_targets_stays_n_by_c(tmp_path: Path) -> None:
     features = np.arange(12.0).reshape(6, 2)
-    regression = LinearRegression().fit(features, np.stack([features[:, 0], features.sum(axis=1)], axis=1))
+    regression = LinearRegression().fit(
+        features, np.stack([features[:, 0], features.sum(axis=1)], axis=1)
+    )
     model = load(regression, tmp_path)
 
     assert model.call("predict", {"X": features[:1]})["predict"].shape == (1, 2)
@@ -85,7 +97,9 @@ def test_score_without_a_target_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_scalar_score_is_given_where_one_was_declared(tmp_path: Path) -> None:
     pipeline, features, labels = models.iris_pipeline()
-    model = load(pipeline, tmp_path, models.method("score", [X, Y], [models.spec("accuracy", "FP64")]))
+    model = load(
+        pipeline, tmp_path, models.method("score", [X, Y], [models.spec("accuracy", "FP64")])
+    )
 
     assert model.call("score", {"X": features, "y": labels})["accuracy"].shape == ()
 
@@ -123,7 +137,9 @@ def test_named_columns_are_given_without_a_warning(tmp_path: Path) -> None:
 def test_one_input_per_column_makes_a_frame_in_the_signatures_order(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [0.0, 1, 2, 3], "b": [5.0, 0, 1, 0]})
     regression = LinearRegression().fit(frame, frame["a"] * 10)
-    signature = models.method("predict", [models.spec("a", "FP64", -1, 1), models.spec("b", "FP64", -1, 1)], [])
+    signature = models.method(
+        "predict", [models.spec("a", "FP64", -1, 1), models.spec("b", "FP64", -1, 1)], []
+    )
     model = load(regression, tmp_path, signature)
     columns = {"b": np.array([[9.0], [9.0]]), "a": np.array([[1.0], [2.0]])}
 
@@ -166,7 +182,9 @@ def test_scikit_learns_own_estimators_are_trusted(tmp_path: Path, estimator: Any
         estimator.fit(features, labels)
     model = load(estimator, tmp_path)
 
-    np.testing.assert_array_equal(model.call("predict", {"X": features})["predict"], estimator.predict(features))
+    np.testing.assert_array_equal(
+        model.call("predict", {"X": features})["predict"], estimator.predict(features)
+    )
 
 
 class Hostile:
@@ -221,7 +239,9 @@ def test_a_file_that_unpacks_to_more_than_all_memory_is_not_unpacked(tmp_path: P
     assert path.stat().st_size < 100_000
 
     with pytest.raises(Overloaded, match="unpacks to"):
-        SkopsFormat(FormatSettings(memory_bytes=10_000_000)).load(path, models.version("skops"), "auto")
+        SkopsFormat(FormatSettings(memory_bytes=10_000_000)).load(
+            path, models.version("skops"), "auto"
+        )
 
 
 def test_a_skops_file_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -248,5 +268,7 @@ def test_a_skops_file_without_a_model_is_refused(tmp_path: Path) -> None:
         ("builtins.eval", False),
     ],
 )
-def test_only_reviewed_types_and_scikit_learns_own_classes_are_trusted(name: str, trusted: bool) -> None:
+def test_only_reviewed_types_and_scikit_learns_own_classes_are_trusted(
+    name: str, trusted: bool
+) -> None:
     assert is_trusted(name) is trusted

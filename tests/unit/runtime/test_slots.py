@@ -1,4 +1,6 @@
-"""Worker threads: one is woken for each job, the one that worked last; jobs that run together have threads each."""
+"""Worker threads: one is woken for each job, the one that worked last; jobs that run together have
+threads each.
+"""
 
 from __future__ import annotations
 

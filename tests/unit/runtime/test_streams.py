@@ -1,4 +1,6 @@
-"""Decoupled methods: each answer leaves when it is there, the last reply has none, and nobody computes for nobody."""
+"""Decoupled methods: each answer leaves when it is there, the last reply has none, and nobody
+computes for nobody.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from tests.fakes.work import item
 
 
 class Counter:
-    """Counts down from its input over a stream; fails after 13. `step` is waited for before each answer if given."""
+    """Counts down from its input over a stream; fails after 13. `step` is waited for before each
+    answer if given.
+    """
 
     device, memory_bytes = "cpu", 1
     streams = frozenset({"count"})
@@ -63,7 +67,9 @@ def values(made: Rig, name: str) -> list[int]:
     return [int(to_numpy(r.outputs[0])[0]) for r in made.replies if r.id == name and r.more]
 
 
-async def test_each_answer_leaves_when_it_is_there_and_the_last_reply_is_empty(tmp_path: Path) -> None:
+async def test_each_answer_leaves_when_it_is_there_and_the_last_reply_is_empty(
+    tmp_path: Path,
+) -> None:
     model = Counter(threading.Semaphore(0))
     async with rig(tmp_path, model=model) as made:
         version = counting(made)

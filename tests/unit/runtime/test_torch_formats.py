@@ -1,4 +1,6 @@
-"""PyTorch models: exported programs and safetensors weights answer as the local model does, and run no code."""
+"""PyTorch models: exported programs and safetensors weights answer as the local model does, and run
+no code.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from tests.fakes import models
 
 EXPORT = TorchExportFormat(FormatSettings())
 SAFETENSORS = TorchSafetensorsFormat(FormatSettings())
-IMAGES = models.method("predict", [models.spec("images", "FP32", -1, 1, 8, 8)], [models.spec("scores", "FP32", -1, 10)])
+IMAGES = models.method(
+    "predict", [models.spec("images", "FP32", -1, 1, 8, 8)], [models.spec("scores", "FP32", -1, 10)]
+)
 
 
 class Digits(torch.nn.Module):
@@ -61,7 +65,9 @@ def net() -> Digits:
 def exported(net: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "net.pt2"
     rows = torch.export.Dim("rows", min=1, max=1024)
-    program = torch.export.export(net, (torch.randn(2, 1, 8, 8),), dynamic_shapes={"images": {0: rows}})
+    program = torch.export.export(
+        net, (torch.randn(2, 1, 8, 8),), dynamic_shapes={"images": {0: rows}}
+    )
     torch.export.save(program, path)
     return path
 
@@ -98,13 +104,19 @@ def test_outputs_without_a_signature_are_numbered(exported: Path) -> None:
     assert list(model.call("predict", {"x": np.zeros((1, 1, 8, 8), np.float32)})) == ["output_0"]
 
 
-def test_inputs_are_given_in_the_signatures_order_and_a_mapping_names_its_outputs(tmp_path: Path) -> None:
+def test_inputs_are_given_in_the_signatures_order_and_a_mapping_names_its_outputs(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "several.pt2"
     torch.export.save(torch.export.export(Several(), (torch.ones(3), torch.ones(3))), path)
-    signature = models.method("predict", [models.spec("left", "FP32", 3), models.spec("right", "FP32", 3)], [])
+    signature = models.method(
+        "predict", [models.spec("left", "FP32", 3), models.spec("right", "FP32", 3)], []
+    )
     model = EXPORT.load(path, models.version("torch_export", signature), "cpu")
 
-    answer = model.call("predict", {"right": np.zeros(3, np.float32), "left": np.full(3, 4, np.float32)})
+    answer = model.call(
+        "predict", {"right": np.zeros(3, np.float32), "left": np.full(3, 4, np.float32)}
+    )
 
     np.testing.assert_array_equal(answer["half"], np.full(3, 2, np.float32))
     assert answer["half"].dtype == np.float32
@@ -116,26 +128,41 @@ def test_declared_names_go_before_those_of_a_mapping(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(Several(), (torch.ones(3), torch.ones(3))), path)
     inputs = [models.spec("left", "FP32", 3), models.spec("right", "FP32", 3)]
     outputs = [models.spec("output_0", "FP32", 3), models.spec("output_1", "BF16", 3)]
-    model = EXPORT.load(path, models.version("torch_export", models.method("predict", inputs, outputs)), "cpu")
+    model = EXPORT.load(
+        path, models.version("torch_export", models.method("predict", inputs, outputs)), "cpu"
+    )
 
-    answer = model.call("predict", {"left": np.ones(3, np.float32), "right": np.ones(3, np.float32)})
+    answer = model.call(
+        "predict", {"left": np.ones(3, np.float32), "right": np.ones(3, np.float32)}
+    )
 
-    assert {name: array.tolist() for name, array in answer.items()} == {"output_0": [2] * 3, "output_1": [0.5] * 3}
+    assert {name: array.tolist() for name, array in answer.items()} == {
+        "output_0": [2] * 3,
+        "output_1": [0.5] * 3,
+    }
 
 
 def test_bfloat16_goes_in_as_declared(tmp_path: Path) -> None:
     path = tmp_path / "half.pt2"
-    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(3, dtype=torch.bfloat16),)), path)
+    torch.export.save(
+        torch.export.export(torch.nn.ReLU(), (torch.ones(3, dtype=torch.bfloat16),)), path
+    )
     signature = models.method("predict", [models.spec("x", "BF16", 3)], [])
     model = EXPORT.load(path, models.version("torch_export", signature), "cpu")
 
-    assert model.call("predict", {"x": np.array([-1, 0, 2], np.float32)})["output_0"].tolist() == [0, 0, 2]
+    assert model.call("predict", {"x": np.array([-1, 0, 2], np.float32)})["output_0"].tolist() == [
+        0,
+        0,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("layer", ["Linear", "LSTM", "MultiheadAttention", "LayerNorm"])
 def test_the_guard_lets_ordinary_layers_pass(tmp_path: Path, layer: str) -> None:
     made: dict[str, Callable[[], torch.nn.Module]] = {
-        "Linear": lambda: torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Dropout()),
+        "Linear": lambda: torch.nn.Sequential(
+            torch.nn.Linear(8, 8), torch.nn.GELU(), torch.nn.Dropout()
+        ),
         "LSTM": lambda: torch.nn.LSTM(8, 4, batch_first=True),
         "MultiheadAttention": lambda: torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         "LayerNorm": lambda: torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.Softmax(-1)),
@@ -143,7 +170,9 @@ def test_the_guard_lets_ordinary_layers_pass(tmp_path: Path, layer: str) -> None
     path = tmp_path / "layer.pt2"
     given = torch.randn(3, 5, 8)
     module = made[layer]().eval()
-    torch.export.save(torch.export.export(module, (given,), dynamic_shapes=({0: torch.export.Dim.AUTO},)), path)
+    torch.export.save(
+        torch.export.export(module, (given,), dynamic_shapes=({0: torch.export.Dim.AUTO},)), path
+    )
     model = EXPORT.load(path, models.version("torch_export"), "cpu")
 
     answer = model.call("predict", {"x": given.numpy()})["output_0"]
@@ -153,7 +182,9 @@ def test_the_guard_lets_ordinary_layers_pass(tmp_path: Path, layer: str) -> None
     np.testing.assert_allclose(answer, first.detach().numpy(), atol=1e-5)
 
 
-def rewrite(source: Path, target: Path, change: Callable[[str, bytes], bytes], **added: bytes) -> Path:
+def rewrite(
+    source: Path, target: Path, change: Callable[[str, bytes], bytes], **added: bytes
+) -> Path:
     """The archive with each member changed, as an attacker would write it."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
         root = old.namelist()[0].split("/")[0]
@@ -205,12 +236,17 @@ def test_the_rewriting_itself_keeps_an_archive_loadable(exported: Path, tmp_path
         ('"forward_arg_names": ["images"]', '"forward_arg_names": ["images=print(1)"]'),
         ('"as_expr": {"expr_str": "Symbol(', '"as_expr": {"expr_str": "print(1) or Symbol('),
         ('{"as_tensor": {"name": "relu"}}', '{"as_operator": "torch.os.system"}'),
-        ('{"as_tensor": {"name": "relu"}}', '{"as_custom_obj": {"name": "relu", "class_fqn": "any.Class"}}'),
+        (
+            '{"as_tensor": {"name": "relu"}}',
+            '{"as_custom_obj": {"name": "relu", "class_fqn": "any.Class"}}',
+        ),
         ('\\"context\\": \\"[]\\"', '\\"context\\": \\"[\\\\\\"a=print()\\\\\\"]\\"'),
         ('\\"type\\": \\"builtins.tuple\\"', '\\"type\\": \\"collections.defaultdict\\"'),
     ],
 )
-def test_a_program_that_names_code_is_refused(exported: Path, tmp_path: Path, old: str, new: str) -> None:
+def test_a_program_that_names_code_is_refused(
+    exported: Path, tmp_path: Path, old: str, new: str
+) -> None:
     path = rewrite(exported, tmp_path / "bad.pt2", in_program((old, new)))
 
     with pytest.raises(UnsafeFormat):
@@ -239,10 +275,13 @@ def test_pickled_weights_and_sample_inputs_are_refused(exported: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "member", ["data/aotinductor/model/model.so", "data/constants/opaque_obj_0", "data/weights/model.pt"]
+    "member",
+    ["data/aotinductor/model/model.so", "data/constants/opaque_obj_0", "data/weights/model.pt"],
 )
 def test_members_that_carry_code_are_refused(exported: Path, tmp_path: Path, member: str) -> None:
-    path = rewrite(exported, tmp_path / "bad.pt2", lambda name, data: data, **{member: pickle.dumps(1)})
+    path = rewrite(
+        exported, tmp_path / "bad.pt2", lambda name, data: data, **{member: pickle.dumps(1)}
+    )
 
     with pytest.raises(UnsafeFormat, match="more than a program"):
         EXPORT.load(path, models.version("torch_export"), "cpu")
@@ -266,7 +305,9 @@ def weights(tmp_path: Path, module: torch.nn.Module) -> Path:
 def test_safetensors_fill_a_declared_module(tmp_path: Path) -> None:
     linear = torch.nn.Linear(4, 2)
     version = models.version(
-        "torch_safetensors", module="torch.nn:Linear", kwargs='{"in_features": 4, "out_features": 2}'
+        "torch_safetensors",
+        module="torch.nn:Linear",
+        kwargs='{"in_features": 4, "out_features": 2}',
     )
     model = SAFETENSORS.load(weights(tmp_path, linear), version, "auto")
     rows = np.ones((3, 4), np.float32)
@@ -285,21 +326,28 @@ def test_safetensors_fill_declared_layers(tmp_path: Path) -> None:
             ["Linear", {"in_features": 3, "out_features": 1}],
         ]
     )
-    model = SAFETENSORS.load(weights(tmp_path, net), models.version("torch_safetensors", layers=layers), "cpu")
+    model = SAFETENSORS.load(
+        weights(tmp_path, net), models.version("torch_safetensors", layers=layers), "cpu"
+    )
     rows = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 
     np.testing.assert_allclose(
-        model.call("predict", {"x": rows})["output_0"], net(torch.tensor(rows)).detach().numpy(), atol=1e-6
+        model.call("predict", {"x": rows})["output_0"],
+        net(torch.tensor(rows)).detach().numpy(),
+        atol=1e-6,
     )
 
 
 @pytest.mark.parametrize(
-    "module", ["os:system", "torch.nnx:Linear", "torch.hub:load", "torch:load", "torch.nn:Parameter"]
+    "module",
+    ["os:system", "torch.nnx:Linear", "torch.hub:load", "torch:load", "torch.nn:Parameter"],
 )
 def test_a_module_outside_of_the_allowlist_is_refused(tmp_path: Path, module: str) -> None:
     with pytest.raises(UnsafeFormat):
         SAFETENSORS.load(
-            weights(tmp_path, torch.nn.Linear(1, 1)), models.version("torch_safetensors", module=module), "cpu"
+            weights(tmp_path, torch.nn.Linear(1, 1)),
+            models.version("torch_safetensors", module=module),
+            "cpu",
         )
 
 
@@ -316,10 +364,14 @@ def test_a_module_outside_of_the_allowlist_is_refused(tmp_path: Path, module: st
         {"layers": '["Linear"]'},
     ],
 )
-def test_nonsense_declarations_are_the_callers_fault(tmp_path: Path, options: dict[str, str]) -> None:
+def test_nonsense_declarations_are_the_callers_fault(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
     with pytest.raises(InvalidInput):
         SAFETENSORS.load(
-            weights(tmp_path, torch.nn.Linear(4, 2)), models.version("torch_safetensors", **options), "cpu"
+            weights(tmp_path, torch.nn.Linear(4, 2)),
+            models.version("torch_safetensors", **options),
+            "cpu",
         )
 
 
@@ -349,4 +401,6 @@ def test_an_exported_net_answers_on_cuda(net: Digits, exported: Path) -> None:
 
     assert model.device.startswith("cuda:")
     assert torch_devices.accelerators()[0].memory_bytes > 0
-    np.testing.assert_allclose(answer["scores"], net(torch.tensor(images)).detach().numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        answer["scores"], net(torch.tensor(images)).detach().numpy(), atol=1e-4
+    )

@@ -1,4 +1,6 @@
-"""Rows per call under an objective: found, kept, and found again when the model gets slower or faster."""
+"""Rows per call under an objective: found, kept, and found again when the model gets slower or
+faster.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from services.runtime.tuner import BatchTuner
 
 
-def drive(tuner: BatchTuner, seconds: Callable[[int], float], calls: int, start: float = 0.0) -> list[int]:
+def drive(
+    tuner: BatchTuner, seconds: Callable[[int], float], calls: int, start: float = 0.0
+) -> list[int]:
     """Full calls one after the other; the rows of each."""
     now, rows = start, []
     for _ in range(calls):
@@ -85,7 +89,9 @@ def test_old_measurements_are_not_believed() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 300), st.floats(0, 1)), max_size=100), st.integers(1, 256))
-def test_the_limit_is_always_a_number_of_rows(calls: list[tuple[int, float]], max_rows: int) -> None:
+def test_the_limit_is_always_a_number_of_rows(
+    calls: list[tuple[int, float]], max_rows: int
+) -> None:
     tuner = BatchTuner(0.010, max_rows)
 
     for now, (rows, seconds) in enumerate(calls):

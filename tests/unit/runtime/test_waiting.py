@@ -1,4 +1,6 @@
-"""What waits is taken by priority and age, as much of one form as a call may have, and nothing is lost or doubled."""
+"""What waits is taken by priority and age, as much of one form as a call may have, and nothing is
+lost or doubled.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ def test_a_lone_request_waits_for_company_no_longer_than_it_may() -> None:
 def test_company_in_preferred_number_ends_the_wait() -> None:
     inbox = Inbox(policy=BatchPolicy(max_delay=0.010, preferred=(2, 4)))
 
-    assert rows(queue(inbox, *of(inbox, 1, 1, 1))) == [[1, 1]]  # the third begins to wait anew, for another
+    assert rows(queue(inbox, *of(inbox, 1, 1, 1))) == [
+        [1, 1]
+    ]  # the third begins to wait anew, for another
 
 
 def test_a_full_call_does_not_wait() -> None:
@@ -156,7 +160,10 @@ def test_two_loads_of_a_model_are_not_mixed() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.booleans()), max_size=30),
+    st.lists(
+        st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.booleans()),
+        max_size=30,
+    ),
     st.integers(1, 8),
     st.lists(st.integers(1, 8), max_size=3),
 )

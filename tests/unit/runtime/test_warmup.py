@@ -28,7 +28,9 @@ class Called:
     device = "cpu"
     memory_bytes = 1
 
-    def __init__(self, failure: BaseException | None = None, streams: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, failure: BaseException | None = None, streams: frozenset[str] = frozenset()
+    ) -> None:
         self.calls: list[tuple[str, dict[str, list[int]]]] = []
         self.failure, self.streams = failure, streams
         self.answers = 0
@@ -66,7 +68,10 @@ def test_the_owners_calls_are_made_in_order() -> None:
     model = Called()
 
     made = warm_up(
-        model, version(warmup=[sample(np.zeros((2, 4))), sample(np.zeros(3), "transform")]), invent=True, log=FakeLog()
+        model,
+        version(warmup=[sample(np.zeros((2, 4))), sample(np.zeros(3), "transform")]),
+        invent=True,
+        log=FakeLog(),
     )
 
     assert made == 2
@@ -84,17 +89,27 @@ def test_the_owners_calls_are_made_in_order() -> None:
         (MemoryError(), Overloaded, "not enough memory"),
     ],
 )
-def test_a_given_call_that_fails_fails_the_load(failure: Exception, expected: type[Exception], message: str) -> None:
+def test_a_given_call_that_fails_fails_the_load(
+    failure: Exception, expected: type[Exception], message: str
+) -> None:
     with pytest.raises(expected, match=message):
-        warm_up(Called(failure), version(warmup=[sample(np.zeros((1, 4)))]), invent=True, log=FakeLog())
+        warm_up(
+            Called(failure), version(warmup=[sample(np.zeros((1, 4)))]), invent=True, log=FakeLog()
+        )
 
 
 def test_a_given_call_must_fit_the_signature() -> None:
     model = Called()
 
-    with pytest.raises(ModelFailed, match=r"call 2 of 'predict' failed: InvalidInput: input 'X' must have the shape"):
+    with pytest.raises(
+        ModelFailed,
+        match=r"call 2 of 'predict' failed: InvalidInput: input 'X' must have the shape",
+    ):
         warm_up(
-            model, version(X, warmup=[sample(np.zeros((1, 4))), sample(np.zeros((1, 5)))]), invent=True, log=FakeLog()
+            model,
+            version(X, warmup=[sample(np.zeros((1, 4))), sample(np.zeros((1, 5)))]),
+            invent=True,
+            log=FakeLog(),
         )
 
     assert len(model.calls) == 1
@@ -145,7 +160,9 @@ def test_an_invented_call_may_fail_and_may_be_forbidden() -> None:
 
 
 async def loader(loaded: Callable[[], None] = lambda: None) -> ModelLoader:
-    made = ModelLoader(FormatSettings(device="cpu"), allow_unsafe=True, log=FakeLog(), loaded=loaded)
+    made = ModelLoader(
+        FormatSettings(device="cpu"), allow_unsafe=True, log=FakeLog(), loaded=loaded
+    )
     await made.start()
     return made
 

@@ -1,6 +1,7 @@
 """A small REST server of the protocol that keeps it, apart from the faults it is told to have.
 
-It has the echo of FP32 alone. The suite must pass it when it has no fault, and must find each fault.
+It has the echo of FP32 alone. The suite must pass it when it has no fault, and must find each
+fault.
 """
 
 from __future__ import annotations
@@ -94,13 +95,17 @@ def infer(body: bytes, path: str, faults: set[str]) -> dict[str, Any]:
             raise Wrong("a shape that cannot be")
         count *= size
     data = flat(tensor["data"])
-    if (tensor["name"], tensor["datatype"], len(tensor["shape"])) != ("INPUT0", "FP32", 2) or len(data) != count:
+    if (tensor["name"], tensor["datatype"], len(tensor["shape"])) != ("INPUT0", "FP32", 2) or len(
+        data
+    ) != count:
         raise Wrong("not the tensor that the model takes")
     if not all(isinstance(item, int | float) for item in data):
         raise Wrong("not a number")
     if any(output["name"] != "OUTPUT0" for output in request.get("outputs", [])):
         raise Wrong("no such output")
-    if not all(isinstance(v, str | int | float | bool) for v in request.get("parameters", {}).values()):
+    if not all(
+        isinstance(v, str | int | float | bool) for v in request.get("parameters", {}).values()
+    ):
         raise Wrong("not a parameter")
     if not isinstance(request.get("id", ""), str):
         raise Wrong("not an id")

@@ -46,4 +46,6 @@ def iris() -> Any:
 
 @pytest.fixture(scope="session")
 def pipeline(iris: Any) -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(iris.data, iris.target)
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(
+        iris.data, iris.target
+    )

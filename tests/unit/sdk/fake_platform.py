@@ -1,6 +1,8 @@
-"""A platform in memory for the SDK's tests: the repository's and router's behaviour that clients see, no more.
+"""A platform in memory for the SDK's tests: the repository's and router's behaviour that clients
+see, no more.
 
-`FakePlatform` answers request messages; `serve_grpc` and `serve_http` put it behind real servers on 127.0.0.1.
+`FakePlatform` answers request messages; `serve_grpc` and `serve_http` put it behind real servers on
+127.0.0.1.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ from google.rpc import error_details_pb2, status_pb2
 from services.wire import errors, names, tensors
 from stellwerk.client.packaging import estimator
 from stellwerk.client.rpc import Rpc, rpc_of
-from stellwerk.controlplane.v1 import audit_service_pb2, controlplane_service_pb2, identity_service_pb2
+from stellwerk.controlplane.v1 import (
+    audit_service_pb2,
+    controlplane_service_pb2,
+    identity_service_pb2,
+)
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 
@@ -41,12 +47,27 @@ SERVICES = [
     controlplane_service_pb2.DESCRIPTOR.services_by_name["ControlPlaneService"],
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
 ]
-HTTP_STATUS = {3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 12: 501, 13: 500, 14: 503, 16: 401}
+HTTP_STATUS = {
+    3: 400,
+    4: 504,
+    5: 404,
+    6: 409,
+    7: 403,
+    8: 429,
+    9: 400,
+    10: 409,
+    12: 501,
+    13: 500,
+    14: 503,
+    16: 401,
+}
 BUCKETS = {"default"}
 
 
 class FakePlatform:
-    """Models, aliases and predictions in memory. `failures` are raised before the next calls, oldest first."""
+    """Models, aliases and predictions in memory. `failures` are raised before the next calls,
+    oldest first.
+    """
 
     def __init__(self) -> None:
         self.failures: list[errors.ServiceError] = []
@@ -61,7 +82,9 @@ class FakePlatform:
         self.calls.append(type(request).__name__)
         if self.failures:
             raise self.failures.pop(0)
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(request).__name__.removesuffix("Request")).lower()
+        name = re.sub(
+            r"(?<!^)(?=[A-Z])", "_", type(request).__name__.removesuffix("Request")
+        ).lower()
         if name != "issue_token" and authorization not in (f"Bearer {TOKEN}", f"Bearer {API_KEY}"):
             raise errors.Unauthenticated("a valid bearer token is needed")
         method = getattr(self, f"_{name}")
@@ -71,7 +94,9 @@ class FakePlatform:
     def _issue_token(self, request: Any) -> Message:
         if request.api_key != API_KEY:
             raise errors.Unauthenticated("this API key is not known")
-        return identity_service_pb2.IssueTokenResponse(access_token=TOKEN, token_type="Bearer", expires_in=600)
+        return identity_service_pb2.IssueTokenResponse(
+            access_token=TOKEN, token_type="Bearer", expires_in=600
+        )
 
     def _get_caller(self, request: Any) -> Message:
         return identity_service_pb2.GetCallerResponse(principal="principals/anna")
@@ -82,10 +107,14 @@ class FakePlatform:
         )
 
     def _list_runtimes(self, request: Any) -> Message:
-        return router.ListRuntimesResponse(runtimes=[router.Runtime(name="runtimes/a", cpu_cores=2)])
+        return router.ListRuntimesResponse(
+            runtimes=[router.Runtime(name="runtimes/a", cpu_cores=2)]
+        )
 
     def _verify(self, request: Any) -> Message:
-        return audit_service_pb2.VerifyResponse(intact=True, checked=3, last_sequence=3, last_hash="ab")
+        return audit_service_pb2.VerifyResponse(
+            intact=True, checked=3, last_sequence=3, last_hash="ab"
+        )
 
     def _create_upload(self, request: Any) -> Message:
         name = f"{request.parent}/uploads/u{len(self.uploads) + 1}"
@@ -94,7 +123,10 @@ class FakePlatform:
 
     def _upload_artifact(self, request: Any, body: bytes) -> Message:
         described = self.uploads[request.name]
-        if hashlib.sha256(body).hexdigest() != described.sha256 or len(body) != described.size_bytes:
+        if (
+            hashlib.sha256(body).hexdigest() != described.sha256
+            or len(body) != described.size_bytes
+        ):
             raise errors.Corrupt("the artifact does not have the digest that was announced")
         model = request.name.partition("/uploads/")[0]
         versions = self.versions.setdefault(model, [])
@@ -136,11 +168,15 @@ class FakePlatform:
         start = int(request.page_token or 0)
         page = found[start : start + request.page_size]
         more = str(start + len(page)) if start + len(page) < len(found) else ""
-        models = [repository.Model(name=model, latest_version=len(self.versions[model])) for model in page]
+        models = [
+            repository.Model(name=model, latest_version=len(self.versions[model])) for model in page
+        ]
         return repository.ListModelsResponse(models=models, next_page_token=more)
 
     def _list_model_versions(self, request: Any) -> Message:
-        return repository.ListModelVersionsResponse(model_versions=reversed(self.versions[request.parent]))
+        return repository.ListModelVersionsResponse(
+            model_versions=reversed(self.versions[request.parent])
+        )
 
     def _delete_model(self, request: Any) -> Message:
         self._find(request.name)
@@ -155,7 +191,9 @@ class FakePlatform:
     def _set_alias(self, request: Any) -> Message:
         current = self.aliases.get(request.alias.name)
         if request.alias.etag not in ("*", current.etag if current else ""):
-            raise errors.Conflict("the alias was moved meanwhile; read it again", alias=request.alias.name)
+            raise errors.Conflict(
+                "the alias was moved meanwhile; read it again", alias=request.alias.name
+            )
         moved = repository.Alias(name=request.alias.name, version=request.alias.version)
         moved.etag = str(int(current.etag) + 1) if current else "1"
         self.aliases[moved.name] = moved
@@ -175,7 +213,9 @@ class FakePlatform:
         inputs = [tensors.to_numpy(tensor) for tensor in request.inputs]
         value = getattr(model, request.method)(*inputs)
         output = tensors.from_numpy(request.method, [value] if request.method == "score" else value)
-        return router.PredictResponse(model_version=version.name, outputs=[output], runtime="runtimes/a")
+        return router.PredictResponse(
+            model_version=version.name, outputs=[output], runtime="runtimes/a"
+        )
 
 
 def _rpcs() -> Iterator[Rpc]:
@@ -188,7 +228,9 @@ def rich_status(error: errors.ServiceError) -> status_pb2.Status:
     """The error as the platform's services put it on the wire."""
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
+        error_details_pb2.ErrorInfo(
+            reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata
+        )
     ]
     if error.retry_after:
         retry = error_details_pb2.RetryInfo()
@@ -257,7 +299,9 @@ def _match(method: str, path: str) -> tuple[Rpc, Any, dict[str, str]] | None:
     for rpc in _rpcs():
         for route in rpc.routes:
             pattern, fields = "", []
-            for literal, field, shape in re.findall(r"([^{]*)(?:\{([\w.]+)=?([^}]*)\})?", route.template):
+            for literal, field, shape in re.findall(
+                r"([^{]*)(?:\{([\w.]+)=?([^}]*)\})?", route.template
+            ):
                 pattern += re.escape(literal)
                 if field:
                     fields.append(field)
@@ -315,9 +359,15 @@ class _HttpEdge(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
-    def _send(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
+    def _send(
+        self, status: int, body: bytes, kind: str = "application/json", **headers: str
+    ) -> None:
         self.send_response(status)
-        for key, value in {"content-type": kind, "content-length": str(len(body)), **headers}.items():
+        for key, value in {
+            "content-type": kind,
+            "content-length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(body)
@@ -326,7 +376,9 @@ class _HttpEdge(BaseHTTPRequestHandler):
 @contextmanager
 def serve_http(platform: FakePlatform) -> Iterator[str]:
     """The address of an HTTP server in front of the platform."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Edge", (_HttpEdge,), {"platform": platform}))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Edge", (_HttpEdge,), {"platform": platform})
+    )
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

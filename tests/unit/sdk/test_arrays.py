@@ -1,4 +1,6 @@
-"""Data to tensors and back: what is taken, what is refused, and that no value changes on the way."""
+"""Data to tensors and back: what is taken, what is refused, and that no value changes on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def value(tensor: Any) -> Any:
 
 @given(
     nps.arrays(
-        st.sampled_from([np.dtype(t) for t in ("?", "i1", "i8", "u2", "f2", "f4", "f8", ">f8", ">i4")]),
+        st.sampled_from(
+            [np.dtype(t) for t in ("?", "i1", "i8", "u2", "f2", "f4", "f8", ">f8", ">i4")]
+        ),
         nps.array_shapes(min_dims=0, max_dims=4, min_side=0),
     )
 )
@@ -41,7 +45,10 @@ def test_any_array_comes_back_as_it_went(array: Any) -> None:
 
 @given(st.lists(st.text()))
 def test_texts_come_back_as_they_went(texts: list[str]) -> None:
-    assert from_tensors([to_tensor(np.array(texts, dtype=object), spec("BYTES", -1))]).tolist() == texts
+    assert (
+        from_tensors([to_tensor(np.array(texts, dtype=object), spec("BYTES", -1))]).tolist()
+        == texts
+    )
 
 
 @given(nps.arrays(np.int64, (3, 2)), st.sampled_from(["INT8", "INT32", "UINT8", "UINT64"]))
@@ -94,7 +101,8 @@ def test_columns_are_put_in_the_models_order() -> None:
 
 def test_a_model_with_several_inputs_takes_a_frame_or_a_dict() -> None:
     signature = MethodSignature(
-        method="predict", inputs=[spec("BYTES", -1, 1, name="city"), spec("FP64", -1, 1, name="size")]
+        method="predict",
+        inputs=[spec("BYTES", -1, 1, name="city"), spec("FP64", -1, 1, name="size")],
     )
     frame = pd.DataFrame({"size": [1, 2], "city": ["Basel", "Chur"]})
 
@@ -109,7 +117,9 @@ def test_a_model_with_several_inputs_takes_a_frame_or_a_dict() -> None:
 
 
 def test_score_takes_its_target_beside_the_features() -> None:
-    signature = MethodSignature(method="score", inputs=[spec("FP64", -1, 2), spec("INT64", -1, name="y")])
+    signature = MethodSignature(
+        method="score", inputs=[spec("FP64", -1, 2), spec("INT64", -1, name="y")]
+    )
 
     features, target = to_tensors([[1, 2]], signature, [0])
 
@@ -117,7 +127,10 @@ def test_score_takes_its_target_beside_the_features() -> None:
 
 
 def test_several_outputs_come_back_by_name() -> None:
-    outputs = [tensors.from_numpy("label", np.array([1])), tensors.from_numpy("p", np.array([[0.5]]))]
+    outputs = [
+        tensors.from_numpy("label", np.array([1])),
+        tensors.from_numpy("p", np.array([[0.5]])),
+    ]
 
     found = from_tensors(outputs)
 
@@ -128,4 +141,6 @@ def test_several_outputs_come_back_by_name() -> None:
 def test_torch_tensors_are_taken() -> None:
     torch = pytest.importorskip("torch")
 
-    assert value(to_tensor(torch.ones(1, 2, requires_grad=True), spec("FP32", -1, 2))).tolist() == [[1.0, 1.0]]
+    assert value(to_tensor(torch.ones(1, 2, requires_grad=True), spec("FP32", -1, 2))).tolist() == [
+        [1.0, 1.0]
+    ]

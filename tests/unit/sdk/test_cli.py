@@ -1,4 +1,6 @@
-"""The `stellwerk` command: what it prints, its exit codes, and that global options may stand anywhere."""
+"""The `stellwerk` command: what it prints, its exit codes, and that global options may stand
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def stored(http_url: str, pipeline: Any) -> None:
         client.models.put(pipeline, "iris", labels={"stage": "test"}, alias="production")
 
 
-def test_a_file_is_stored_shown_called_and_got_back(cli: Cli, pipeline: Any, iris: Any, tmp_path: Path) -> None:
+def test_a_file_is_stored_shown_called_and_got_back(
+    cli: Cli, pipeline: Any, iris: Any, tmp_path: Path
+) -> None:
     path = estimator.package(pipeline, tmp_path).path
 
     put = cli("models", "put", str(path), "iris", "--label", "stage=test", "--alias", "production")
@@ -82,7 +86,14 @@ def test_rows_come_from_files_and_standard_input(
         path.write_text(json.dumps(rows.tolist()))
     source = "-" if ending == "-" else str(path)
 
-    found = cli("predict", "iris", "--input", source, "--json", stdin=path.read_text() if ending == "-" else "")
+    found = cli(
+        "predict",
+        "iris",
+        "--input",
+        source,
+        "--json",
+        stdin=path.read_text() if ending == "-" else "",
+    )
 
     answer = json.loads(found.stdout)
     assert answer["predictions"] == pipeline.predict(rows).tolist()
@@ -120,14 +131,24 @@ def test_wrong_usage_is_exit_code_2(cli: Cli, args: tuple[str, ...]) -> None:
     cli(*args, code=2)
 
 
-def test_an_array_file_with_objects_in_it_is_refused(cli: Cli, stored: None, tmp_path: Path) -> None:
+def test_an_array_file_with_objects_in_it_is_refused(
+    cli: Cli, stored: None, tmp_path: Path
+) -> None:
     np.save(tmp_path / "hostile.npy", np.array([object()], dtype=object), allow_pickle=True)
 
-    assert "cannot be read" in cli("predict", "iris", "--input", str(tmp_path / "hostile.npy"), code=2).stderr
+    assert (
+        "cannot be read"
+        in cli("predict", "iris", "--input", str(tmp_path / "hostile.npy"), code=2).stderr
+    )
 
 
-def test_aliases_are_moved_and_models_deleted_only_when_said(cli: Cli, stored: None, platform: FakePlatform) -> None:
-    assert cli("models", "promote", "iris", "1", "--alias", "default").stdout == "iris: default is version 1\n"
+def test_aliases_are_moved_and_models_deleted_only_when_said(
+    cli: Cli, stored: None, platform: FakePlatform
+) -> None:
+    assert (
+        cli("models", "promote", "iris", "1", "--alias", "default").stdout
+        == "iris: default is version 1\n"
+    )
     cli("models", "drop", "iris", code=1, stdin="n\n")
     assert platform.versions
 
@@ -174,7 +195,9 @@ def complete(words: str, url: str) -> str:
     return str(result.stdout)
 
 
-def test_commands_and_model_names_are_completed(http_url: str, stored: None, unused_tcp_port: int) -> None:
+def test_commands_and_model_names_are_completed(
+    http_url: str, stored: None, unused_tcp_port: int
+) -> None:
     assert complete("stellwerk mod", http_url).split() == ["models"]
     assert complete("stellwerk models show ir", http_url).split() == ["iris"]
     assert complete("stellwerk models show ir", f"http://127.0.0.1:{unused_tcp_port}").strip() == ""
@@ -183,21 +206,35 @@ def test_commands_and_model_names_are_completed(http_url: str, stored: None, unu
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_installed_for_each_shell(shell: str, tmp_path: Path) -> None:
     # Read when typer is imported: takes the shell from the argument, not from the process above.
-    environ = _environ() | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}
+    environ = _environ() | {
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+        "HOME": str(tmp_path),
+    }
     command = [sys.executable, "-c", "import stellwerk.client.cli as cli; cli.main()"]
 
-    shown = subprocess.run([*command, "--show-completion", shell], capture_output=True, text=True, env=environ)
-    subprocess.run([*command, "--install-completion", shell], capture_output=True, check=True, env=environ)
+    shown = subprocess.run(
+        [*command, "--show-completion", shell], capture_output=True, text=True, env=environ
+    )
+    subprocess.run(
+        [*command, "--install-completion", shell], capture_output=True, check=True, env=environ
+    )
 
     assert "_STELLWERK_COMPLETE" in shown.stdout
-    assert any("_STELLWERK_COMPLETE" in file.read_text() for file in tmp_path.rglob("*") if file.is_file())
+    assert any(
+        "_STELLWERK_COMPLETE" in file.read_text() for file in tmp_path.rglob("*") if file.is_file()
+    )
 
 
 def test_help_needs_no_heavy_library() -> None:
     heavy = "('numpy', 'pandas', 'sklearn', 'httpx')"
-    code = f"import sys, stellwerk.client.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, stellwerk.client.cli; print([name for name in {heavy} if name in"
+        " sys.modules])"
+    )
 
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environ())
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environ()
+    )
 
     assert found.stdout == "[]\n"
 
@@ -213,7 +250,13 @@ def test_the_platforms_own_options_are_left_to_up() -> None:
 
 
 def test_sizes_are_written_for_people() -> None:
-    assert [size(n) for n in (0, 1023, 1536, 5 << 20, 3 << 50)] == ["0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3072.0 TiB"]
+    assert [size(n) for n in (0, 1023, 1536, 5 << 20, 3 << 50)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 MiB",
+        "3072.0 TiB",
+    ]
 
 
 def _environ() -> dict[str, str]:

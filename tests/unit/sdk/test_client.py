@@ -18,7 +18,9 @@ from tests.unit.sdk.settled import settled
 
 
 async def test_a_model_is_put_called_and_got_back(client: Any, pipeline: Any, iris: Any) -> None:
-    stored = await settled(client.models.put(pipeline, "iris", labels={"stage": "test"}, description="flowers"))
+    stored = await settled(
+        client.models.put(pipeline, "iris", labels={"stage": "test"}, description="flowers")
+    )
     model = client.runtime.model("iris")
 
     predicted = await settled(model.predict(iris.data))
@@ -35,7 +37,9 @@ async def test_a_model_is_put_called_and_got_back(client: Any, pipeline: Any, ir
     np.testing.assert_array_equal(loaded.predict(iris.data), predicted)
 
 
-async def test_lists_and_frames_are_taken_like_arrays(client: Any, pipeline: Any, iris: Any) -> None:
+async def test_lists_and_frames_are_taken_like_arrays(
+    client: Any, pipeline: Any, iris: Any
+) -> None:
     await settled(client.models.put(pipeline, "iris"))
     model = client.runtime.model("iris")
     rows = iris.data[:3]
@@ -54,7 +58,9 @@ async def test_errors_are_the_platforms_own_classes(client: Any) -> None:
     assert caught.value.metadata == {"model": "buckets/default/models/nosuch"}
 
 
-async def test_a_listing_is_followed_to_its_last_page(client: Any, platform: FakePlatform, pipeline: Any) -> None:
+async def test_a_listing_is_followed_to_its_last_page(
+    client: Any, platform: FakePlatform, pipeline: Any
+) -> None:
     stored = await settled(client.models.put(pipeline, "m0"))
     for number in range(1, 1003):
         platform.versions[f"buckets/default/models/m{number}"] = [stored]
@@ -66,7 +72,9 @@ async def test_a_listing_is_followed_to_its_last_page(client: Any, platform: Fak
     assert len(some) == 3
 
 
-async def test_an_alias_is_moved_by_compare_and_set(client: Any, platform: FakePlatform, pipeline: Any) -> None:
+async def test_an_alias_is_moved_by_compare_and_set(
+    client: Any, platform: FakePlatform, pipeline: Any
+) -> None:
     await settled(client.models.put(pipeline, "iris", alias="production"))
     await settled(client.models.put(pipeline, "iris"))
 
@@ -79,7 +87,9 @@ async def test_an_alias_is_moved_by_compare_and_set(client: Any, platform: FakeP
     assert platform.aliases["buckets/default/models/iris/aliases/production"].version == 2
 
 
-async def test_calls_carry_what_the_scope_requires(client: Any, platform: FakePlatform, pipeline: Any) -> None:
+async def test_calls_carry_what_the_scope_requires(
+    client: Any, platform: FakePlatform, pipeline: Any
+) -> None:
     await settled(client.models.put(pipeline, "iris"))
     scope = client.runtime.require(gpu=1, label="zone=west").require(memory="2GiB")
 
@@ -91,7 +101,9 @@ async def test_calls_carry_what_the_scope_requires(client: Any, platform: FakePl
     assert dict(requires.labels) == {"zone": "west"}
 
 
-async def test_reads_are_repeated_when_a_service_is_away(client: Any, platform: FakePlatform) -> None:
+async def test_reads_are_repeated_when_a_service_is_away(
+    client: Any, platform: FakePlatform
+) -> None:
     platform.failures = [
         errors.Unavailable("away", retry_after_ms=1),
         errors.NoRuntimeAvailable("none", retry_after_ms=1),
@@ -117,7 +129,9 @@ async def test_changes_are_never_repeated(client: Any, platform: FakePlatform) -
     assert platform.calls == ["CreateBucketRequest"]
 
 
-async def test_a_wait_longer_than_the_time_left_is_not_waited_for(client: Any, platform: FakePlatform) -> None:
+async def test_a_wait_longer_than_the_time_left_is_not_waited_for(
+    client: Any, platform: FakePlatform
+) -> None:
     platform.failures = [errors.Unavailable("away", retry_after_ms=60_000)]
 
     with pytest.raises(errors.Unavailable) as caught:
@@ -145,7 +159,11 @@ async def test_a_download_is_written_whole_or_not_at_all(
 ) -> None:
     stored = await settled(client.models.put(pipeline, "iris"))
     seen: list[tuple[int, int]] = []
-    path = await settled(client.models.download("iris", tmp_path / "iris.skops", progress=lambda *at: seen.append(at)))
+    path = await settled(
+        client.models.download(
+            "iris", tmp_path / "iris.skops", progress=lambda *at: seen.append(at)
+        )
+    )
     platform.artifacts[stored.name] = b"something else"
 
     with pytest.raises(errors.Corrupt):
@@ -156,20 +174,26 @@ async def test_a_download_is_written_whole_or_not_at_all(
     assert os.listdir(tmp_path) == ["iris.skops"]
 
 
-async def test_a_file_is_stored_as_it_is(client: Any, platform: FakePlatform, pipeline: Any, tmp_path: Path) -> None:
+async def test_a_file_is_stored_as_it_is(
+    client: Any, platform: FakePlatform, pipeline: Any, tmp_path: Path
+) -> None:
     from stellwerk.client.packaging import estimator
 
     path = estimator.package(pipeline, tmp_path).path
     seen: list[tuple[int, int]] = []
 
-    stored = await settled(client.models.put(path, "team/iris", progress=lambda *at: seen.append(at)))
+    stored = await settled(
+        client.models.put(path, "team/iris", progress=lambda *at: seen.append(at))
+    )
 
     assert stored.name == "buckets/team/models/iris/versions/1"
     assert platform.artifacts[stored.name] == path.read_bytes()
     assert seen[-1] == (stored.size_bytes, stored.size_bytes)
 
 
-async def test_an_upload_without_content_is_answered(client: Any, platform: FakePlatform, tmp_path: Path) -> None:
+async def test_an_upload_without_content_is_answered(
+    client: Any, platform: FakePlatform, tmp_path: Path
+) -> None:
     path = tmp_path / "empty.bin"
     path.touch()
 
@@ -184,7 +208,9 @@ async def test_status_and_audit_answer(client: Any) -> None:
     assert (await settled(client.access.caller())).principal == "principals/anna"
 
 
-async def test_hostile_names_are_refused_before_anything_is_sent(client: Any, platform: FakePlatform) -> None:
+async def test_hostile_names_are_refused_before_anything_is_sent(
+    client: Any, platform: FakePlatform
+) -> None:
     for name in ["../secrets", "a/b/c", "iris?x=1", "", "iris/versions/1", "x" * 64]:
         with pytest.raises(errors.InvalidInput):
             await settled(client.models.describe(name))
@@ -192,7 +218,9 @@ async def test_hostile_names_are_refused_before_anything_is_sent(client: Any, pl
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-async def test_nothing_at_the_address_is_unavailable_with_the_address(scheme: str, unused_tcp_port: int) -> None:
+async def test_nothing_at_the_address_is_unavailable_with_the_address(
+    scheme: str, unused_tcp_port: int
+) -> None:
     address = f"{scheme}://127.0.0.1:{unused_tcp_port}"
 
     with (
@@ -221,7 +249,9 @@ async def test_many_calls_of_one_async_client_run_at_once(
         assert isinstance(client, AsyncClient)
         await client.models.put(pipeline, "iris")
         model = client.runtime.model("iris")
-        results = await asyncio.gather(*(model.predict(iris.data[i : i + 5]) for i in range(0, 100, 5)))
+        results = await asyncio.gather(
+            *(model.predict(iris.data[i : i + 5]) for i in range(0, 100, 5))
+        )
 
     np.testing.assert_array_equal(np.concatenate(results), pipeline.predict(iris.data[:100]))
 

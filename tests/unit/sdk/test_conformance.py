@@ -11,12 +11,15 @@ from stellwerk.conformance.models import MODELS
 from stellwerk.conformance.run import chosen
 from tests.unit.sdk.conformance_server import serving
 
-# What the little server leaves out: it knows neither /v2/, nor packing, nor chunks, and 405 is 501 to it.
+# What the little server leaves out: it knows neither /v2/, nor packing, nor chunks, and 405 is 501
+# to it.
 LEFT_OUT = {"rest.server_metadata_slash", "rest.chunked", "rest.wrong_method"}
 
 
 def failures(report: Report) -> dict[str, str]:
-    return {r.case.name: f"{r.expected} <- {r.got}" for r in report.results if r.verdict is Verdict.FAIL}
+    return {
+        r.case.name: f"{r.expected} <- {r.got}" for r in report.results if r.verdict is Verdict.FAIL
+    }
 
 
 def tried(*faults: str, only: str = "rest*") -> Report:
@@ -74,7 +77,9 @@ def test_a_server_that_dies_is_blamed_once_and_the_rest_is_skipped() -> None:
         report = check(Options(server.url, only="rest.errors.to*", timeout=5, patience=0.2))
 
     first, *after = report.results
-    assert first.verdict is Verdict.FAIL and first.got.endswith("afterwards the server served nobody")
+    assert first.verdict is Verdict.FAIL and first.got.endswith(
+        "afterwards the server served nobody"
+    )
     assert {r.reason for r in after} == {f"the server has served nobody since {first.case.name}"}
     assert len(after) == 1
 
@@ -88,7 +93,9 @@ def test_a_server_that_is_revived_is_tried_on() -> None:
         return True
 
     with serving("dies of errors", "errors are taken") as server:
-        report = check(Options(server.url, only="rest.errors.to*", timeout=5, patience=0.2), revive=revive)
+        report = check(
+            Options(server.url, only="rest.errors.to*", timeout=5, patience=0.2), revive=revive
+        )
 
     assert [r.verdict for r in report.results] == [Verdict.FAIL, Verdict.FAIL]
     assert len(revived) == 2
@@ -106,7 +113,9 @@ def test_every_case_has_a_name_of_its_own_and_says_what_it_rests_on() -> None:
 
     assert len(cases) > 300
     assert len({case.name for case in cases}) == len(cases)
-    assert [case.name for case in cases if case.basis is not Basis.SENSIBLE and not case.place] == []
+    assert [
+        case.name for case in cases if case.basis is not Basis.SENSIBLE and not case.place
+    ] == []
     assert {case.area for case in cases} == set(Area)
     assert all(case.title and not case.title.endswith(".") for case in cases)
 

@@ -17,7 +17,9 @@ from tests.unit.sdk.conformance_server import serving
 
 
 def command(*args: str, code: int) -> Any:
-    result = CliRunner().invoke(app, ["conformance", *args], env={"STELLWERK_TOKEN": "secret", "COLUMNS": "200"})
+    result = CliRunner().invoke(
+        app, ["conformance", *args], env={"STELLWERK_TOKEN": "secret", "COLUMNS": "200"}
+    )
     assert result.exit_code == code, (result.output, result.exception)
     return result
 
@@ -44,7 +46,9 @@ def test_exit_code_2_without_an_address() -> None:
 
 def test_json_holds_every_result_and_the_numbers() -> None:
     with serving("ids are lost") as server:
-        found = json.loads(command(server.url, "--only", "rest.*id", "--format", "json", code=1).stdout)
+        found = json.loads(
+            command(server.url, "--only", "rest.*id", "--format", "json", code=1).stdout
+        )
 
     entry = next(result for result in found["results"] if result["case"] == "rest.id")
     assert (entry["verdict"], entry["basis"], entry["got"]) == ("fail", "specified", "None")
@@ -55,7 +59,9 @@ def test_json_holds_every_result_and_the_numbers() -> None:
 def test_markdown_goes_to_a_file(tmp_path: Path) -> None:
     target = tmp_path / "report.md"
     with serving("ids are lost") as server:
-        done = command(server.url, "--only", "rest*", "--format", "markdown", "--output", str(target), code=1)
+        done = command(
+            server.url, "--only", "rest*", "--format", "markdown", "--output", str(target), code=1
+        )
 
     text = target.read_text()
     assert text.startswith("# Open Inference Protocol: test 1\n")
@@ -131,7 +137,9 @@ def test_each_onnx_graph_does_what_its_model_is_defined_to_do(key: str) -> None:
         shape = [2 if size < 0 else size for size in spec.shape]
         kind = kinds.get(spec.datatype) or spec.datatype.lower()
         values = np.arange(np.prod(shape, dtype=int)).reshape(shape)
-        feeds[spec.name] = values.astype(str).astype(object) if kind is object else values.astype(kind)
+        feeds[spec.name] = (
+            values.astype(str).astype(object) if kind is object else values.astype(kind)
+        )
 
     outputs = session.run([spec.name for spec in model.outputs], feeds)
 

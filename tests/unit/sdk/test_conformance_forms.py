@@ -16,7 +16,17 @@ from stellwerk.conformance import binary
 from stellwerk.conformance.expect import Mismatch
 from stellwerk.conformance.rest import Reply, model_path
 from stellwerk.conformance.rpc import infer_request, outputs_of
-from stellwerk.conformance.values import FIELDS, FORMATS, SAMPLES, Tensor, echoed, from_json, same, sample, unpack
+from stellwerk.conformance.values import (
+    FIELDS,
+    FORMATS,
+    SAMPLES,
+    Tensor,
+    echoed,
+    from_json,
+    same,
+    sample,
+    unpack,
+)
 
 DATATYPES = sorted(SAMPLES)
 
@@ -35,7 +45,9 @@ def test_a_sample_survives_each_form(datatype: str) -> None:
 @pytest.mark.parametrize("datatype", sorted(set(FORMATS) - {"BF16", "BOOL"}))
 def test_raw_bytes_are_those_of_numpy(datatype: str) -> None:
     kinds = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
-    kind = kinds.get(datatype) or ("<u" if datatype[0] == "U" else "<i") + str(struct.calcsize(FORMATS[datatype]))
+    kind = kinds.get(datatype) or ("<u" if datatype[0] == "U" else "<i") + str(
+        struct.calcsize(FORMATS[datatype])
+    )
 
     assert sample(datatype).raw() == np.array(SAMPLES[datatype], kind).tobytes()
 
@@ -75,7 +87,9 @@ def output(**changes: Any) -> dict[str, Any]:
 
 def test_json_and_binary_outputs_are_read() -> None:
     sized = output(name="B", data=None, parameters={"binary_data_size": 8})
-    found = binary.outputs_of(reply({"outputs": [output(), sized]}, np.array([3, 4], "<f4").tobytes()))
+    found = binary.outputs_of(
+        reply({"outputs": [output(), sized]}, np.array([3, 4], "<f4").tobytes())
+    )
 
     assert list(found["OUTPUT0"].items) == [1.0, 2.0]
     assert list(found["B"].items) == [3.0, 4.0]
@@ -121,8 +135,13 @@ def test_a_request_over_grpc_is_raw_or_typed_never_both() -> None:
     raw = infer_request("m", [sample("INT8")], outputs=["OUTPUT0"])
     typed = infer_request("m", [sample("INT8")], typed=True)
 
-    assert raw.raw_input_contents[0] == sample("INT8").raw() and not raw.inputs[0].HasField("contents")
-    assert list(typed.inputs[0].contents.int_contents) == SAMPLES["INT8"] and not typed.raw_input_contents
+    assert raw.raw_input_contents[0] == sample("INT8").raw() and not raw.inputs[0].HasField(
+        "contents"
+    )
+    assert (
+        list(typed.inputs[0].contents.int_contents) == SAMPLES["INT8"]
+        and not typed.raw_input_contents
+    )
     assert raw.outputs[0].name == "OUTPUT0"
 
 

@@ -1,4 +1,6 @@
-"""Errors over both transports become the same class; what is no error of the platform's becomes a fitting one."""
+"""Errors over both transports become the same class; what is no error of the platform's becomes a
+fitting one.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,30 @@ def test_every_error_comes_back_over_http_as_it_was(cls: type[ServiceError]) -> 
     found = errors.from_http(599, {}, body, ADDRESS)
 
     assert type(found) is cls
-    assert (found.message, found.metadata, found.retry_after) == ("what to do", {"model": "m"}, 1500)
+    assert (found.message, found.metadata, found.retry_after) == (
+        "what to do",
+        {"model": "m"},
+        1500,
+    )
 
 
 @pytest.mark.parametrize(
     ("status", "cls"),
     [
-        *[(401, "Unauthenticated"), (403, "NotPermitted"), (404, "NotFound"), (413, "TooLarge"), (418, "Internal")],
-        *[(429, "Overloaded"), (500, "Internal"), (502, "Unavailable"), (503, "Unavailable"), (504, "DeadlinePassed")],
+        *[
+            (401, "Unauthenticated"),
+            (403, "NotPermitted"),
+            (404, "NotFound"),
+            (413, "TooLarge"),
+            (418, "Internal"),
+        ],
+        *[
+            (429, "Overloaded"),
+            (500, "Internal"),
+            (502, "Unavailable"),
+            (503, "Unavailable"),
+            (504, "DeadlinePassed"),
+        ],
     ],
 )
 def test_a_proxys_page_is_understood_by_its_status(status: int, cls: str) -> None:
@@ -46,7 +64,9 @@ def test_a_proxys_page_is_understood_by_its_status(status: int, cls: str) -> Non
         assert (found.message, found.retry_after) == (f"{ADDRESS} answered HTTP {status}", 2000)
 
 
-@pytest.mark.parametrize("body", [b"[]", b'{"code":99,"message":""}', b'{"code":5}', b'{"code":[],"message":""}', b"3"])
+@pytest.mark.parametrize(
+    "body", [b"[]", b'{"code":99,"message":""}', b'{"code":5}', b'{"code":[],"message":""}', b"3"]
+)
 def test_json_that_is_no_error_of_ours_is_understood_by_its_status(body: bytes) -> None:
     assert type(errors.from_http(404, {}, body, ADDRESS)) is errors.NotFound
 
@@ -58,14 +78,24 @@ def transport(handler: Any) -> HttpTransport:
 @pytest.mark.parametrize(
     ("raised", "cls", "sentence"),
     [
-        (httpx.ConnectError("refused"), errors.Unavailable, "nothing answers at http://example.test"),
+        (
+            httpx.ConnectError("refused"),
+            errors.Unavailable,
+            "nothing answers at http://example.test",
+        ),
         (httpx.ConnectTimeout("x"), errors.Unavailable, "nothing answers at"),
         (httpx.ReadTimeout("x"), errors.DeadlinePassed, "within 3 s"),
         (httpx.RemoteProtocolError("x"), errors.Unavailable, "broke off"),
-        (httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] x"), errors.Unavailable, "certificate"),
+        (
+            httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] x"),
+            errors.Unavailable,
+            "certificate",
+        ),
     ],
 )
-def test_failures_of_the_connection_are_sentences(raised: Exception, cls: Any, sentence: str) -> None:
+def test_failures_of_the_connection_are_sentences(
+    raised: Exception, cls: Any, sentence: str
+) -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         raise raised
 

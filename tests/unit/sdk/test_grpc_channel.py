@@ -1,4 +1,6 @@
-"""The blocking gRPC client on a channel of grpcio-testing: what goes out, and what becomes of each kind of answer."""
+"""The blocking gRPC client on a channel of grpcio-testing: what goes out, and what becomes of each
+kind of answer.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Stage:
     """A client on a test channel, and the other end of it."""
 
     def __init__(self) -> None:
-        self.channel: Any = grpc_testing.channel([REPOSITORY, ROUTER], grpc_testing.strict_real_time())
+        self.channel: Any = grpc_testing.channel(
+            [REPOSITORY, ROUTER], grpc_testing.strict_real_time()
+        )
         transport = GrpcTransport(Target("grpc://stage:1", "secret"), self.channel)
         self.client = Client(SyncSession(transport, State(timeout=5, bucket="default")))
         self._pool = ThreadPoolExecutor(1)
@@ -100,7 +104,10 @@ def test_a_listing_asks_for_page_after_page(stage: Stage) -> None:
     result = stage.start(lambda: stage.client.models.list('name = "a*"', bucket="team"))
 
     _, first, call = stage.take(REPOSITORY, "ListModels")
-    stage.answer(call, repository.ListModelsResponse(models=[repository.Model(name="a")], next_page_token="t"))
+    stage.answer(
+        call,
+        repository.ListModelsResponse(models=[repository.Model(name="a")], next_page_token="t"),
+    )
     _, second, call = stage.take(REPOSITORY, "ListModels")
     stage.answer(call, repository.ListModelsResponse(models=[repository.Model(name="b")]))
 
@@ -132,7 +139,9 @@ def test_a_rich_status_becomes_the_class_that_was_raised(stage: Stage) -> None:
         (grpc.StatusCode.UNIMPLEMENTED, errors.NotImplementedHere),
     ],
 )
-def test_a_bare_status_becomes_the_general_class_of_its_code(stage: Stage, code: grpc.StatusCode, cls: Any) -> None:
+def test_a_bare_status_becomes_the_general_class_of_its_code(
+    stage: Stage, code: grpc.StatusCode, cls: Any
+) -> None:
     result = stage.start(stage.client.runtimes)
 
     stage.fail(stage.take(ROUTER, "ListRuntimes")[2], code, "words of the library")

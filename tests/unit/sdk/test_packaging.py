@@ -1,4 +1,6 @@
-"""Objects to artifacts and back: real scikit-learn, ONNX and torch models, their signatures, and what is refused."""
+"""Objects to artifacts and back: real scikit-learn, ONNX and torch models, their signatures, and
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ def test_a_classifier_is_described_without_an_example(pipeline: Any, tmp_path: P
 
     found = methods(package)
     assert package.format == "skops"
-    assert set(found) == {"predict", "predict_proba", "predict_log_proba", "decision_function", "score"}
+    assert set(found) == {
+        "predict",
+        "predict_proba",
+        "predict_log_proba",
+        "decision_function",
+        "score",
+    }
     assert described(found["predict"].inputs) == [("X", "FP64", [-1, 4])]
     assert described(found["predict"].outputs) == [("predict", "INT64", [-1])]
     assert described(found["predict_proba"].outputs) == [("predict_proba", "FP64", [-1, 3])]
@@ -83,7 +91,10 @@ def test_a_table_with_text_has_one_input_for_each_column(tmp_path: Path) -> None
         packaging.package(model, tmp_path)
     found = methods(packaging.package(model, tmp_path, example=frame))
 
-    assert described(found["predict"].inputs) == [("city", "BYTES", [-1, 1]), ("size", "FP64", [-1, 1])]
+    assert described(found["predict"].inputs) == [
+        ("city", "BYTES", [-1, 1]),
+        ("size", "FP64", [-1, 1]),
+    ]
     assert described(found["score"].inputs)[-1] == ("y", "FP64", [-1])
 
 
@@ -141,12 +152,17 @@ def test_onnx_keeps_the_names_and_types_of_the_graph(iris: Any, tmp_path: Path) 
     (entry,) = package.signature
     assert package.format == from_file.format == "onnx"
     assert described(entry.inputs) == [("X", "FP32", [-1, 4])]
-    assert described(entry.outputs) == [("label", "INT64", [-1]), ("probabilities", "FP32", [-1, 3])]
+    assert described(entry.outputs) == [
+        ("label", "INT64", [-1]),
+        ("probabilities", "FP32", [-1, 3]),
+    ]
     assert packaging.load(package.path, "onnx") == graph
 
 
 def test_onnx_outputs_that_are_no_tensors_are_refused(iris: Any, tmp_path: Path) -> None:
-    graph = to_onnx(LogisticRegression(max_iter=500).fit(iris.data, iris.target), iris.data[:1].astype("f4"))
+    graph = to_onnx(
+        LogisticRegression(max_iter=500).fit(iris.data, iris.target), iris.data[:1].astype("f4")
+    )
 
     with pytest.raises(InvalidInput, match="zipmap"):
         packaging.package(graph, tmp_path)
@@ -154,7 +170,9 @@ def test_onnx_outputs_that_are_no_tensors_are_refused(iris: Any, tmp_path: Path)
 
 def test_a_torch_module_is_exported_for_batches_of_any_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, 3))
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, 3)
+    )
 
     package = packaging.package(module, tmp_path, example=np.zeros((1, 4), dtype=np.float32))
     loaded = packaging.load(package.path, package.format, unsafe=True)
@@ -169,7 +187,9 @@ def test_a_torch_module_is_exported_for_batches_of_any_size(tmp_path: Path) -> N
 
 
 def test_a_torch_program_is_loaded_only_from_whom_is_trusted(tmp_path: Path) -> None:
-    package = packaging.package(torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), tmp_path)
+    package = packaging.package(
+        torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), tmp_path
+    )
 
     with pytest.raises(UnsafeFormat, match="unsafe=True"):
         packaging.load(package.path, package.format)
@@ -187,7 +207,9 @@ def test_an_exported_program_and_its_file_are_described_alike(tmp_path: Path) ->
 
 def test_a_module_of_two_inputs_and_two_outputs_is_described_in_order(tmp_path: Path) -> None:
     class Both(torch.nn.Module):
-        def forward(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def forward(
+            self, left: torch.Tensor, right: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             return left + right, (left * right).sum(dim=1)
 
     package = packaging.package(Both(), tmp_path, example=(torch.zeros(2, 3), torch.zeros(2, 3)))
@@ -205,9 +227,9 @@ def test_pickles_take_two_words(pipeline: Any, tmp_path: Path) -> None:
         with pytest.raises(UnsafeFormat):
             packaging.package(path, tmp_path, **arguments)
     assert packaging.package(path, tmp_path, format="pickle", unsafe=True).format == "pickle"
-    assert methods(packaging.package(pipeline, tmp_path, format="pickle", unsafe=True))["predict"].inputs[
-        0
-    ] == TensorSpec(name="X", datatype="FP64", shape=[-1, 4])
+    assert methods(packaging.package(pipeline, tmp_path, format="pickle", unsafe=True))[
+        "predict"
+    ].inputs[0] == TensorSpec(name="X", datatype="FP64", shape=[-1, 4])
     with pytest.raises(UnsafeFormat):
         packaging.package(pipeline, tmp_path, format="pickle")
     with pytest.raises(InvalidInput, match="download"):

@@ -1,4 +1,6 @@
-"""Client-side transcoding against the rules of google.api.http, for each public RPC and for the special cases."""
+"""Client-side transcoding against the rules of google.api.http, for each public RPC and for the
+special cases.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,18 @@ CASES = [
         repository.ListModelsRequest(parent="buckets/default", page_size=5, filter='name = "a b*"'),
         HttpCall("GET", "/v1/buckets/default/models?pageSize=5&filter=name+%3D+%22a+b%2A%22", None),
     ),
-    (repository.ResolveModelVersionRequest(name=MODEL), HttpCall("GET", f"/v1/{MODEL}:resolve", None)),
+    (
+        repository.ResolveModelVersionRequest(name=MODEL),
+        HttpCall("GET", f"/v1/{MODEL}:resolve", None),
+    ),
     (
         repository.ResolveModelVersionRequest(name=f"{MODEL}/aliases/production"),
         HttpCall("GET", f"/v1/{MODEL}/aliases/production:resolve", None),
     ),
     (
-        repository.SetAliasRequest(alias=repository.Alias(name=f"{MODEL}/aliases/a", version=3, etag="e")),
+        repository.SetAliasRequest(
+            alias=repository.Alias(name=f"{MODEL}/aliases/a", version=3, etag="e")
+        ),
         HttpCall("PUT", f"/v1/{MODEL}/aliases/a", b'{"version":"3","etag":"e"}'),
     ),
     (
@@ -41,30 +48,46 @@ CASES = [
         HttpCall("DELETE", f"/v1/{MODEL}/aliases/a?etag=x%2Fy", None),
     ),
     (
-        repository.UploadArtifactRequest(name=f"{MODEL}/uploads/u1", artifact=httpbody_pb2.HttpBody(data=b"x")),
+        repository.UploadArtifactRequest(
+            name=f"{MODEL}/uploads/u1", artifact=httpbody_pb2.HttpBody(data=b"x")
+        ),
         HttpCall("POST", f"/v1/{MODEL}/uploads/u1:finish", None),
     ),
     (
-        router.PredictRequest(name=f"{MODEL}/versions/2", inputs=[Tensor(name="X", shape=[1], data=b"\xff")]),
-        HttpCall("POST", f"/v1/{MODEL}/versions/2:predict", b'{"inputs":[{"name":"X","shape":["1"],"data":"/w=="}]}'),
+        router.PredictRequest(
+            name=f"{MODEL}/versions/2", inputs=[Tensor(name="X", shape=[1], data=b"\xff")]
+        ),
+        HttpCall(
+            "POST",
+            f"/v1/{MODEL}/versions/2:predict",
+            b'{"inputs":[{"name":"X","shape":["1"],"data":"/w=="}]}',
+        ),
     ),
     (
         identity.UpdatePrincipalRequest(
             principal=identity.Principal(name="principals/anna", disabled=True),
             update_mask=FieldMask(paths=["display_name", "disabled"]),
         ),
-        HttpCall("PATCH", "/v1/principals/anna?updateMask=displayName%2Cdisabled", b'{"disabled":true}'),
+        HttpCall(
+            "PATCH", "/v1/principals/anna?updateMask=displayName%2Cdisabled", b'{"disabled":true}'
+        ),
     ),
 ]
 
 
-@pytest.mark.parametrize(("request_message", "expected"), CASES, ids=lambda v: getattr(v, "target", ""))
+@pytest.mark.parametrize(
+    ("request_message", "expected"), CASES, ids=lambda v: getattr(v, "target", "")
+)
 def test_requests_follow_the_rules(request_message: object, expected: HttpCall) -> None:
     assert to_http(request_message) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("request_message", "expected"), CASES, ids=lambda v: getattr(v, "target", ""))
-def test_a_server_reads_back_the_request_that_was_made(request_message: object, expected: HttpCall) -> None:
+@pytest.mark.parametrize(
+    ("request_message", "expected"), CASES, ids=lambda v: getattr(v, "target", "")
+)
+def test_a_server_reads_back_the_request_that_was_made(
+    request_message: object, expected: HttpCall
+) -> None:
     read, _ = request_of(expected.method, expected.target, expected.body or b"")
 
     sent = type(request_message)()
@@ -75,7 +98,12 @@ def test_a_server_reads_back_the_request_that_was_made(request_message: object, 
 
 
 def test_a_name_that_fits_no_route_is_explained() -> None:
-    for name in ["iris", "buckets/a/models/b/versions/", "buckets//models/x", "buckets/a/models/b/versions/1/x"]:
+    for name in [
+        "iris",
+        "buckets/a/models/b/versions/",
+        "buckets//models/x",
+        "buckets/a/models/b/versions/1/x",
+    ]:
         with pytest.raises(InvalidInput, match=r"buckets/\*/models/\*"):
             to_http(router.PredictRequest(name=name))
 
@@ -99,7 +127,10 @@ def test_an_rpc_without_a_route_says_so() -> None:
 def test_every_rpc_that_clients_call_has_a_request_of_its_own() -> None:
     for service in SERVICES:
         for method in service.methods:
-            assert rpc_of(GetMessageClass(method.input_type)()).path == f"/{service.full_name}/{method.name}"
+            assert (
+                rpc_of(GetMessageClass(method.input_type)()).path
+                == f"/{service.full_name}/{method.name}"
+            )
 
 
 def test_only_calls_that_change_nothing_are_repeatable() -> None:

@@ -12,7 +12,9 @@ from stellwerk.client.serving import serving_policy
 from stellwerk.type.v1.serving_pb2 import ServingPolicy
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
-SIGNATURE = [MethodSignature(method="predict", inputs=[TensorSpec(name="x", datatype="FP32", shape=[-1, 2])])]
+SIGNATURE = [
+    MethodSignature(method="predict", inputs=[TensorSpec(name="x", datatype="FP32", shape=[-1, 2])])
+]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,9 @@ SIGNATURE = [MethodSignature(method="predict", inputs=[TensorSpec(name="x", data
 def test_wishes_come_as_words_as_text_or_whole(wishes: Any) -> None:
     policy = serving_policy(wishes, None, SIGNATURE)
 
-    assert policy == ServingPolicy(max_batch_size=32, preferred_batch_sizes=[8, 16], response_cache=True)
+    assert policy == ServingPolicy(
+        max_batch_size=32, preferred_batch_sizes=[8, 16], response_cache=True
+    )
 
 
 def test_no_wish_is_no_policy() -> None:
@@ -39,12 +43,22 @@ def test_rows_to_warm_up_with_are_of_the_models_own_type() -> None:
 
     assert policy is not None
     (call,) = policy.warmup
-    assert (call.method, call.inputs[0].datatype, list(call.inputs[0].shape)) == ("predict", "FP32", [1, 2])
+    assert (call.method, call.inputs[0].datatype, list(call.inputs[0].shape)) == (
+        "predict",
+        "FP32",
+        [1, 2],
+    )
     assert call.inputs[0].data == np.array([[1, 2]], np.float32).tobytes()
 
 
 @pytest.mark.parametrize(
-    "wishes", [{"batch": 1}, {"max_batch_size": "many"}, {"response_cache": "perhaps"}, {"priority_levels": None}]
+    "wishes",
+    [
+        {"batch": 1},
+        {"max_batch_size": "many"},
+        {"response_cache": "perhaps"},
+        {"priority_levels": None},
+    ],
 )
 def test_what_means_nothing_is_refused(wishes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):

@@ -22,14 +22,21 @@ def test_arguments_come_before_the_environment() -> None:
 def test_a_token_may_lie_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("abc\n")
 
-    assert resolve("http://x", None, None, {"STELLWERK_TOKEN_FILE": str(tmp_path / "token")}).token == "abc"
+    assert (
+        resolve("http://x", None, None, {"STELLWERK_TOKEN_FILE": str(tmp_path / "token")}).token
+        == "abc"
+    )
     with pytest.raises(InvalidInput, match="nosuch"):
         resolve("http://x", None, None, {"STELLWERK_TOKEN_FILE": str(tmp_path / "nosuch")})
 
 
 def test_the_platform_that_runs_here_is_found(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("local-token")
-    ready = {"http": "http://127.0.0.1:8080", "grpc": "127.0.0.1:8081", "token_file": str(tmp_path / "token")}
+    ready = {
+        "http": "http://127.0.0.1:8080",
+        "grpc": "127.0.0.1:8081",
+        "token_file": str(tmp_path / "token"),
+    }
     (tmp_path / "ready.json").write_text(json.dumps(ready))
 
     found = resolve(None, None, None, {}, tmp_path)
@@ -54,7 +61,9 @@ def test_no_platform_at_all_is_told_with_what_to_do(tmp_path: Path) -> None:
         resolve(None, None, None, {}, tmp_path)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "http://", "grpc:/x", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "ftp://x", "http://", "grpc:/x", "file:///etc/passwd"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="address"):
         resolve(url, None, None, {})
@@ -89,7 +98,9 @@ def test_sizes_are_read_as_people_write_them() -> None:
 
 
 def test_requirements_are_what_was_said() -> None:
-    found = requirements(gpu=2, accelerator_memory="8GiB", label="west", frameworks=["torch"], cpu=4)
+    found = requirements(
+        gpu=2, accelerator_memory="8GiB", label="west", frameworks=["torch"], cpu=4
+    )
 
     assert (found.accelerator_count, found.accelerator_kind) == (2, "cuda")
     assert found.accelerator_memory_bytes == 8 << 30

@@ -32,7 +32,10 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -78,7 +81,9 @@ def grpcs(certificate_path: Path, key_path: Path) -> Iterator[str]:
         response_serializer=ListRuntimesResponse.SerializeToString,
     )
     name = "stellwerk.router.v1.RouterService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"ListRuntimes": handler}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(name, {"ListRuntimes": handler}),)
+    )
     pair = (key_path.read_bytes(), certificate_path.read_bytes())
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     server.start()

@@ -30,4 +30,8 @@ def test_a_comment_describes_the_field_below_it_and_no_other() -> None:
 
         colour: str = ""
 
-    assert settings_docs.comments(Settings) == {"speed": "How fast it goes.", "size": "", "colour": ""}
+    assert settings_docs.comments(Settings) == {
+        "speed": "How fast it goes.",
+        "size": "",
+        "colour": "",
+    }

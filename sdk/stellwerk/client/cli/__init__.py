@@ -1,4 +1,6 @@
-"""The `stellwerk` command. Commands stand in a file per noun; what takes long to import is imported when it is used."""
+"""The `stellwerk` command. Commands stand in a file per noun; what takes long to import is imported
+when it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from stellwerk.client.cli.root import app
 
 
 def main() -> None:
-    """The entry point: exit code 0, 1 for an error (told in one sentence), 2 for a usage that is none."""
+    """The entry point: exit code 0, 1 for an error (told in one sentence), 2 for a usage that is
+    none.
+    """
     app(prog_name="stellwerk")
 
 

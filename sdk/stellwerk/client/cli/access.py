@@ -16,12 +16,17 @@ principals_app = typer.Typer(no_args_is_help=True, help="People and applications
 
 PrincipalName = Annotated[str, typer.Argument(help="The principal, such as anna or billing-app.")]
 Roles = Annotated[
-    list[str] | None, typer.Option("--role", help="A role, such as caller, or editor@team for one bucket; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--role", help="A role, such as caller, or editor@team for one bucket; repeatable."
+    ),
 ]
 
 
 def _roles(entry: Any) -> str:
-    return " ".join(role.role if role.bucket == "*" else f"{role.role}@{role.bucket}" for role in entry.roles)
+    return " ".join(
+        role.role if role.bucket == "*" else f"{role.role}@{role.bucket}" for role in entry.roles
+    )
 
 
 @token_app.command()
@@ -29,14 +34,20 @@ def whoami(ctx: typer.Context) -> None:
     """Show who the platform takes you for."""
     options = Globals.of(ctx)
     found = options.client.access.caller()
-    facts = [("principal", found.principal), ("roles", _roles(found)), ("until", when(found, "expire_time"))]
+    facts = [
+        ("principal", found.principal),
+        ("roles", _roles(found)),
+        ("until", when(found, "expire_time")),
+    ]
     options.output.facts(found, facts)
 
 
 @token_app.command()
 def issue(
     ctx: typer.Context,
-    lifetime: Annotated[int, typer.Option(min=0, help="Seconds the token shall live; 0 for the default.")] = 0,
+    lifetime: Annotated[
+        int, typer.Option(min=0, help="Seconds the token shall live; 0 for the default.")
+    ] = 0,
 ) -> None:
     """Exchange the API key given as --token, or on standard input, for an access token."""
     options = Globals.of(ctx)
@@ -86,13 +97,25 @@ def list_keys(ctx: typer.Context, principal: PrincipalName) -> None:
     options = Globals.of(ctx)
     found = options.client.access.keys(principal)
     rows = [
-        (k.name, k.display_name, when(k, "create_time"), when(k, "expire_time"), when(k, "revoke_time")) for k in found
+        (
+            k.name,
+            k.display_name,
+            when(k, "create_time"),
+            when(k, "expire_time"),
+            when(k, "revoke_time"),
+        )
+        for k in found
     ]
-    options.output.table(found, ("KEY", "FOR", "MADE", "LAPSES", "REVOKED"), rows, f"{principal} has no keys")
+    options.output.table(
+        found, ("KEY", "FOR", "MADE", "LAPSES", "REVOKED"), rows, f"{principal} has no keys"
+    )
 
 
 @keys_app.command()
-def revoke(ctx: typer.Context, key: Annotated[str, typer.Argument(help="principals/{principal}/keys/{key}")]) -> None:
+def revoke(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="principals/{principal}/keys/{key}")],
+) -> None:
     """Revoke a key and every token issued for it."""
     options = Globals.of(ctx)
     revoked = options.client.access.revoke_key(key)
@@ -126,12 +149,16 @@ def update_principal(
     ctx: typer.Context,
     principal: PrincipalName,
     role: Roles = None,
-    disabled: Annotated[bool | None, typer.Option("--disable/--enable", help="Close or open its access.")] = None,
+    disabled: Annotated[
+        bool | None, typer.Option("--disable/--enable", help="Close or open its access.")
+    ] = None,
 ) -> None:
     """Replace a principal's roles, or close and open its access."""
     options = Globals.of(ctx)
     changed = options.client.access.update_principal(principal, roles=role, disabled=disabled)
-    options.output.show(changed, lambda: options.output.line(f"changed {changed.name}: {_roles(changed)}"))
+    options.output.show(
+        changed, lambda: options.output.line(f"changed {changed.name}: {_roles(changed)}")
+    )
 
 
 @principals_app.command("drop")

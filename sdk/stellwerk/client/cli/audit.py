@@ -41,7 +41,9 @@ def list_records(
 @app.command()
 def verify(
     ctx: typer.Context,
-    sequence: Annotated[int, typer.Option(min=0, help="A record's number, kept from an earlier check.")] = 0,
+    sequence: Annotated[
+        int, typer.Option(min=0, help="A record's number, kept from an earlier check.")
+    ] = 0,
     hash: Annotated[str, typer.Option(help="That record's hash.")] = "",
 ) -> None:
     """Recompute the chain. Exit code 1 if it is broken."""

@@ -18,8 +18,13 @@ def list_buckets(ctx: typer.Context) -> None:
     """List the buckets you may see."""
     options = Globals.of(ctx)
     found = options.client.buckets.list()
-    rows = [(b.name.removeprefix("buckets/"), b.description, b.creator, when(b, "create_time")) for b in found]
-    options.output.table(found, ("BUCKET", "DESCRIPTION", "CREATED BY", "CREATED"), rows, "no buckets")
+    rows = [
+        (b.name.removeprefix("buckets/"), b.description, b.creator, when(b, "create_time"))
+        for b in found
+    ]
+    options.output.table(
+        found, ("BUCKET", "DESCRIPTION", "CREATED BY", "CREATED"), rows, "no buckets"
+    )
 
 
 @app.command()
@@ -35,4 +40,6 @@ def drop(ctx: typer.Context, bucket: Bucket) -> None:
     """Delete a bucket that holds no models."""
     options = Globals.of(ctx)
     options.client.buckets.drop(bucket)
-    options.output.show({"deleted": bucket}, lambda: options.output.line(f"deleted bucket {bucket}"))
+    options.output.show(
+        {"deleted": bucket}, lambda: options.output.line(f"deleted bucket {bucket}")
+    )

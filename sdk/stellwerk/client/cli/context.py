@@ -1,4 +1,6 @@
-"""What every command has: the global options, a client made from them when first needed, and the output."""
+"""What every command has: the global options, a client made from them when first needed, and the
+output.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,12 @@ def complete_model(ctx: Any, incomplete: str) -> list[str]:
         from stellwerk.client.naming import short_name
 
         bucket = options.get("bucket") or "default"
-        with connect(options.get("url"), options.get("token"), bucket=bucket, timeout=_COMPLETION_SECONDS) as client:
-            found = [short_name(model.name).rpartition("/")[2] for model in client.models.list(limit=200)]
+        with connect(
+            options.get("url"), options.get("token"), bucket=bucket, timeout=_COMPLETION_SECONDS
+        ) as client:
+            found = [
+                short_name(model.name).rpartition("/")[2] for model in client.models.list(limit=200)
+            ]
     except Exception:  # a completion that fails shows nothing, whatever the reason
         return []
     return [name for name in found if name.startswith(incomplete)]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from stellwerk.repository.v1.repository_service_pb2 import ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Models: stored, versioned, promoted.")
-Name = Annotated[str, typer.Argument(help="The model, as iris or bucket/iris.", autocompletion=complete_model)]
+Name = Annotated[
+    str, typer.Argument(help="The model, as iris or bucket/iris.", autocompletion=complete_model)
+]
 Version = Annotated[int | None, typer.Option("--version", min=1, help="A version's number.")]
 Alias = Annotated[str | None, typer.Option("--alias", help="An alias, such as production.")]
 Pairs = Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")]
@@ -23,7 +25,9 @@ Pairs = Annotated[list[str] | None, typer.Option(help="key=value; may be repeate
 @app.command("list")
 def list_models(
     ctx: typer.Context,
-    filter: Annotated[str, typer.Option(help='Such as: name = "ir*" AND labels.stage = "test"')] = "",
+    filter: Annotated[
+        str, typer.Option(help='Such as: name = "ir*" AND labels.stage = "test"')
+    ] = "",
 ) -> None:
     """List the models of the bucket."""
     options = Globals.of(ctx)
@@ -31,7 +35,14 @@ def list_models(
     from stellwerk.client.naming import short_name
 
     rows = [
-        (short_name(m.name), m.latest_version, m.format, pairs(m.aliases), pairs(m.labels), when(m, "update_time"))
+        (
+            short_name(m.name),
+            m.latest_version,
+            m.format,
+            pairs(m.aliases),
+            pairs(m.labels),
+            when(m, "update_time"),
+        )
         for m in found
     ]
     columns = ("MODEL", "LATEST", "FORMAT", "ALIASES", "LABELS", "CHANGED")
@@ -52,7 +63,15 @@ def versions(ctx: typer.Context, name: Name) -> None:
     options = Globals.of(ctx)
     found = options.client.models.versions(name)
     rows = [
-        (v.version, v.format, size(v.size_bytes), v.creator, when(v, "create_time"), pairs(v.labels)) for v in found
+        (
+            v.version,
+            v.format,
+            size(v.size_bytes),
+            v.creator,
+            when(v, "create_time"),
+            pairs(v.labels),
+        )
+        for v in found
     ]
     columns = ("VERSION", "FORMAT", "SIZE", "STORED BY", "STORED", "LABELS")
     options.output.table(found, columns, rows, f"{name} has no versions")
@@ -61,19 +80,30 @@ def versions(ctx: typer.Context, name: Name) -> None:
 @app.command()
 def put(
     ctx: typer.Context,
-    path: Annotated[Path, typer.Argument(help="A .skops, .onnx, .pt2 or .safetensors file.", dir_okay=False)],
+    path: Annotated[
+        Path, typer.Argument(help="A .skops, .onnx, .pt2 or .safetensors file.", dir_okay=False)
+    ],
     name: Name,
-    format: Annotated[str | None, typer.Option(help="The format, if the ending does not tell.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="The format, if the ending does not tell.")
+    ] = None,
     label: Pairs = None,
     meta: Pairs = None,
     option: Pairs = None,
     serving: Annotated[
         list[str] | None,
-        typer.Option(help="How it is served, such as max_batch_size=32 or response_cache=true; may be repeated."),
+        typer.Option(
+            help=(
+                "How it is served, such as max_batch_size=32 or response_cache=true; may be"
+                " repeated."
+            )
+        ),
     ] = None,
     description: str = "",
     alias: Alias = None,
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Allow a format that runs code when loaded.")] = False,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Allow a format that runs code when loaded.")
+    ] = False,
 ) -> None:
     """Store a file as the next version of a model."""
     from stellwerk.client.requirements import parse_pairs
@@ -107,7 +137,9 @@ def get(
     """Write a model's artifact to a file."""
     options = Globals.of(ctx)
     with options.output.transfer(f"getting {name}") as progress:
-        written = options.client.models.download(name, path, version=version, alias=alias, progress=progress)
+        written = options.client.models.download(
+            name, path, version=version, alias=alias, progress=progress
+        )
     options.output.show({"path": str(written)}, lambda: options.output.line(str(written)))
 
 
@@ -137,7 +169,9 @@ def promote(
     """Point an alias at a version."""
     options = Globals.of(ctx)
     moved = options.client.models.promote(name, version, alias)
-    options.output.show(moved, lambda: options.output.line(f"{name}: {alias} is version {moved.version}"))
+    options.output.show(
+        moved, lambda: options.output.line(f"{name}: {alias} is version {moved.version}")
+    )
 
 
 @app.command()
@@ -145,8 +179,12 @@ def aliases(ctx: typer.Context, name: Name) -> None:
     """List the aliases of a model."""
     options = Globals.of(ctx)
     found = options.client.models.aliases(name)
-    rows = [(a.name.rpartition("/")[2], a.version, a.updater, when(a, "update_time")) for a in found]
-    options.output.table(found, ("ALIAS", "VERSION", "MOVED BY", "MOVED"), rows, f"{name} has no aliases")
+    rows = [
+        (a.name.rpartition("/")[2], a.version, a.updater, when(a, "update_time")) for a in found
+    ]
+    options.output.table(
+        found, ("ALIAS", "VERSION", "MOVED BY", "MOVED"), rows, f"{name} has no aliases"
+    )
 
 
 def _facts(version: ModelVersion) -> list[tuple[str, object]]:
@@ -167,7 +205,10 @@ def _facts(version: ModelVersion) -> list[tuple[str, object]]:
         ("labels", pairs(version.labels)),
         ("metadata", pairs(version.metadata)),
         ("needs", pairs({key: value for key, value in needs.items() if value})),
-        *((entry.method, f"{_tensors(entry.inputs)} → {_tensors(entry.outputs)}") for entry in version.signature),
+        *(
+            (entry.method, f"{_tensors(entry.inputs)} → {_tensors(entry.outputs)}")
+            for entry in version.signature
+        ),
     ]
 
 

@@ -1,4 +1,6 @@
-"""What commands print: tables for people, JSON for programs. Results go to stdout, everything else to stderr."""
+"""What commands print: tables for people, JSON for programs. Results go to stdout, everything else
+to stderr.
+"""
 
 from __future__ import annotations
 
@@ -68,13 +70,20 @@ class Output:
         else:
             for_people()
 
-    def table(self, value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    def table(
+        self, value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str
+    ) -> None:
         """The value as JSON, or these rows, or the sentence for none."""
         self.show(value, lambda: self._print_table(columns, rows) if rows else self.line(empty))
 
     def facts(self, value: Any, facts: Sequence[tuple[str, object]]) -> None:
         """The value as JSON, or one line for each fact that is not empty."""
-        self.show(value, lambda: self._print_table(("", ""), [fact for fact in facts if fact[1] not in ("", None)]))
+        self.show(
+            value,
+            lambda: self._print_table(
+                ("", ""), [fact for fact in facts if fact[1] not in ("", None)]
+            ),
+        )
 
     def line(self, text: str) -> None:
         sys.stdout.write(text + "\n")
@@ -86,7 +95,11 @@ class Output:
 
     def error(self, error: ServiceError) -> None:
         if self.json_wanted:
-            described = {"reason": error.reason, "message": error.message, "metadata": error.metadata}
+            described = {
+                "reason": error.reason,
+                "message": error.message,
+                "metadata": error.metadata,
+            }
             sys.stderr.write(json.dumps({"error": described}, ensure_ascii=False) + "\n")
         else:
             sys.stderr.write(f"error: {error.message}\n")
@@ -98,9 +111,20 @@ class Output:
             yield None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

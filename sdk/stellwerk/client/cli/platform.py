@@ -26,8 +26,20 @@ def runtimes(ctx: typer.Context) -> None:
     """List the runtimes: what they have and what they serve."""
     options = Globals.of(ctx)
     found = options.client.runtimes()
-    columns = ("RUNTIME", "CORES", "MEMORY", "ACCELERATORS", "LABELS", "FORMATS", "MODELS", "IN HAND", "STATE")
-    options.output.table(found, columns, [_runtime_row(entry) for entry in found], "no runtime is attached")
+    columns = (
+        "RUNTIME",
+        "CORES",
+        "MEMORY",
+        "ACCELERATORS",
+        "LABELS",
+        "FORMATS",
+        "MODELS",
+        "IN HAND",
+        "STATE",
+    )
+    options.output.table(
+        found, columns, [_runtime_row(entry) for entry in found], "no runtime is attached"
+    )
 
 
 def _runtime_row(entry: Any) -> tuple[object, ...]:
@@ -51,10 +63,24 @@ def _print_status(options: Globals, found: GetStatusResponse) -> None:
     for reason in found.reasons:
         output.line(f"  - {reason}")
     rows = [
-        (s.service, s.instance, s.version, "ready" if s.ready else "not ready", "; ".join(s.reasons))
+        (
+            s.service,
+            s.instance,
+            s.version,
+            "ready" if s.ready else "not ready",
+            "; ".join(s.reasons),
+        )
         for s in found.services
     ]
-    output.table(None, ("SERVICE", "INSTANCE", "VERSION", "STATE", "REASON"), rows, "no service is known")
-    output.line(f"broker: {found.broker or 'unknown'}; runtimes: {len(found.runtimes)}; queues: {len(found.queues)}")
+    output.table(
+        None, ("SERVICE", "INSTANCE", "VERSION", "STATE", "REASON"), rows, "no service is known"
+    )
+    output.line(
+        f"broker: {found.broker or 'unknown'}; runtimes: {len(found.runtimes)}; queues:"
+        f" {len(found.queues)}"
+    )
     for queue in found.queues:
-        output.line(f"  {queue.name}: {queue.messages} waiting, {queue.pending} pending, {queue.consumers} consumers")
+        output.line(
+            f"  {queue.name}: {queue.messages} waiting, {queue.pending} pending, {queue.consumers}"
+            " consumers"
+        )

@@ -1,4 +1,6 @@
-"""`stellwerk predict`: rows from a file, standard input or the command line; answers as lines or JSON."""
+"""`stellwerk predict`: rows from a file, standard input or the command line; answers as lines or
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,42 @@ from stellwerk.client.cli.context import Globals, complete_model
 
 def predict(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model, as iris or bucket/iris.", autocompletion=complete_model)],
-    rows: Annotated[str | None, typer.Argument(help="The rows as JSON, such as [[5.1, 3.5, 1.4, 0.2]].")] = None,
-    input: Annotated[
-        str | None, typer.Option("--input", "-i", help="A .json, .csv or .npy file, or - for JSON on standard input.")
+    name: Annotated[
+        str,
+        typer.Argument(help="The model, as iris or bucket/iris.", autocompletion=complete_model),
+    ],
+    rows: Annotated[
+        str | None, typer.Argument(help="The rows as JSON, such as [[5.1, 3.5, 1.4, 0.2]].")
     ] = None,
-    method: Annotated[str, typer.Option(help="The model's method, such as predict_proba.")] = "predict",
-    version: Annotated[int | None, typer.Option("--version", min=1, help="A version's number.")] = None,
-    alias: Annotated[str | None, typer.Option("--alias", help="An alias, such as production.")] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input", "-i", help="A .json, .csv or .npy file, or - for JSON on standard input."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="The model's method, such as predict_proba.")
+    ] = "predict",
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="A version's number.")
+    ] = None,
+    alias: Annotated[
+        str | None, typer.Option("--alias", help="An alias, such as production.")
+    ] = None,
 ) -> None:
     """Call a model."""
     if (rows is None) == (input is None):
         raise typer.BadParameter("give the rows as JSON, or a file with --input", param_hint="ROWS")
     data = parse_json(rows) if rows is not None else read(str(input))
     options = Globals.of(ctx)
-    answer = options.client.runtime.model(name, version=version, alias=alias).call(data, method=method)
-    described = {"predictions": answer.value, "model_version": answer.model_version, "runtime": answer.runtime}
+    answer = options.client.runtime.model(name, version=version, alias=alias).call(
+        data, method=method
+    )
+    described = {
+        "predictions": answer.value,
+        "model_version": answer.model_version,
+        "runtime": answer.runtime,
+    }
     options.output.show(described, lambda: _print_lines(answer.value))
 
 
@@ -40,7 +62,9 @@ def parse_json(text: str) -> Any:
     except ValueError as exc:
         raise typer.BadParameter(f"this is no JSON: {exc}", param_hint="ROWS") from exc
     if not isinstance(data, list | dict):
-        raise typer.BadParameter("give a list of rows, or an object with a list for each input", param_hint="ROWS")
+        raise typer.BadParameter(
+            "give a list of rows, or an object with a list for each input", param_hint="ROWS"
+        )
     return data
 
 
@@ -58,7 +82,9 @@ def read(source: str) -> Any:
             return _read_csv(path)
         return parse_json(path.read_text())
     except (OSError, ValueError) as exc:
-        raise typer.BadParameter(f"{source} cannot be read as data: {exc}", param_hint="--input") from exc
+        raise typer.BadParameter(
+            f"{source} cannot be read as data: {exc}", param_hint="--input"
+        ) from exc
 
 
 def _read_csv(path: Path) -> Any:

@@ -1,4 +1,6 @@
-"""The root of the command: global options, which may stand anywhere, and errors told in one sentence."""
+"""The root of the command: global options, which may stand anywhere, and errors told in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _HANDED_ON = ("up", "local", "conformance")
 
 
 class RootGroup(TyperGroup):
-    """Tells the platform's errors as one sentence and exit code 1; takes global options from any place."""
+    """Tells the platform's errors as one sentence and exit code 1; takes global options from any
+    place.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _globals_first(args))
@@ -74,16 +78,23 @@ app = typer.Typer(
 def root(
     ctx: typer.Context,
     url: Annotated[
-        str | None, typer.Option(envvar="STELLWERK_URL", help="The platform, http(s)://… or grpc(s)://…")
+        str | None,
+        typer.Option(envvar="STELLWERK_URL", help="The platform, http(s)://… or grpc(s)://…"),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(envvar="STELLWERK_TOKEN", show_envvar=True, help="An access token or API key.")
+        str | None,
+        typer.Option(
+            envvar="STELLWERK_TOKEN", show_envvar=True, help="An access token or API key."
+        ),
     ] = None,
-    bucket: Annotated[str, typer.Option(help="The bucket of models named without one.")] = "default",
+    bucket: Annotated[
+        str, typer.Option(help="The bucket of models named without one.")
+    ] = "default",
     json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 30.0,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
     ] = False,
 ) -> None:
     ctx.obj = Globals(url=url, token=token, bucket=bucket, as_json=json, timeout=timeout)
@@ -109,7 +120,9 @@ def local(ctx: typer.Context) -> None:
     local_app(args=ctx.args, prog_name="stellwerk local")
 
 
-@app.command("conformance", help="Check any server against the Open Inference Protocol.", **_HAND_ON)
+@app.command(
+    "conformance", help="Check any server against the Open Inference Protocol.", **_HAND_ON
+)
 def conformance(ctx: typer.Context) -> None:
     from stellwerk.conformance.cli import app as conformance_app
 

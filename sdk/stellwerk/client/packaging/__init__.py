@@ -1,6 +1,8 @@
-"""Objects to artifacts and back: which format a model is stored in, what it takes and gives, how it is loaded again.
+"""Objects to artifacts and back: which format a model is stored in, what it takes and gives, how it
+is loaded again.
 
-A packager is chosen by the modules an object's class comes from, so that no framework is imported needlessly.
+A packager is chosen by the modules an object's class comes from, so that no framework is imported
+needlessly.
 """
 
 from __future__ import annotations
@@ -26,12 +28,21 @@ _NEED_TRUST = ("torch_export",)
 
 
 def package(
-    model: Any, folder: Path, *, example: Any = None, format: str | None = None, unsafe: bool = False
+    model: Any,
+    folder: Path,
+    *,
+    example: Any = None,
+    format: str | None = None,
+    unsafe: bool = False,
 ) -> Package:
-    """Writes the model's artifact into the folder. Raises InvalidInput that says what is missing or not possible."""
+    """Writes the model's artifact into the folder. Raises InvalidInput that says what is missing or
+    not possible.
+    """
     packed: Package
     if isinstance(model, str | Path):
-        packed = _module("files").package(Path(model), example=example, format=format, unsafe=unsafe)
+        packed = _module("files").package(
+            Path(model), example=example, format=format, unsafe=unsafe
+        )
     elif format == "pickle":
         packed = _module("pickled").package(model, folder, example=example, unsafe=unsafe)
     else:
@@ -57,16 +68,19 @@ def file_name(format: str) -> str:
 
 
 def load(path: Path, format: str, unsafe: bool = False) -> Any:
-    """The model in an artifact. Raises UnsafeFormat where that could run code in it and `unsafe` is not said."""
+    """The model in an artifact. Raises UnsafeFormat where that could run code in it and `unsafe` is
+    not said.
+    """
     name = _BY_FORMAT.get(format)
     if name is None:
         raise InvalidInput(
-            f"a model of the format {format} is not loaded here; get its file with download()", format=format
+            f"a model of the format {format} is not loaded here; get its file with download()",
+            format=format,
         )
     if format in _NEED_TRUST and not unsafe:
         raise UnsafeFormat(
-            f"loading a {format} file can run code in it; say unsafe=True if you trust whoever stored the model, "
-            "or get the file with download()",
+            f"loading a {format} file can run code in it; say unsafe=True if you trust whoever"
+            " stored the model, or get the file with download()",
             format=format,
         )
     return _module(name).load(path)
@@ -76,4 +90,6 @@ def _module(name: str) -> Any:
     try:
         return importlib.import_module(f"stellwerk.client.packaging.{name}")
     except ModuleNotFoundError as exc:
-        raise InvalidInput(f"this needs the package {exc.name}; install it first", package=exc.name) from exc
+        raise InvalidInput(
+            f"this needs the package {exc.name}; install it first", package=exc.name
+        ) from exc

@@ -30,6 +30,8 @@ def spec_of(name: str, array: npt.NDArray[np.generic], columns: Sequence[str] = 
     text = array.dtype.kind in "OSU"
     datatype = "BYTES" if text else tensors.DATATYPES.get(array.dtype.newbyteorder("<"), "")
     if not datatype:
-        raise InvalidInput(f"'{name}' has the type {array.dtype}, which no tensor can carry", tensor=name)
+        raise InvalidInput(
+            f"'{name}' has the type {array.dtype}, which no tensor can carry", tensor=name
+        )
     shape = (-1, *array.shape[1:]) if array.ndim else (1,)
     return TensorSpec(name=name, datatype=datatype, shape=shape, columns=columns)

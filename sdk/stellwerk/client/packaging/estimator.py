@@ -1,6 +1,7 @@
 """scikit-learn estimators and pipelines as skops files: no code in them, only data and known types.
 
-The signature is found by calling the estimator, on the example if there is one, else on a row of zeros.
+The signature is found by calling the estimator, on the example if there is one, else on a row of
+zeros.
 """
 
 from __future__ import annotations
@@ -30,13 +31,19 @@ _NO_MODELS = ("sklearn.externals.", "sklearn.utils._testing", "sklearn.tests")
 
 
 def package(estimator: Any, folder: Path, *, example: Any = None) -> Package:
-    """Stores a fitted estimator. Raises InvalidInput if it is not fitted or not made of scikit-learn's own types."""
+    """Stores a fitted estimator. Raises InvalidInput if it is not fitted or not made of
+    scikit-learn's own types.
+    """
     try:
         check_is_fitted(estimator)
     except NotFittedError as exc:
-        raise InvalidInput(f"the {type(estimator).__name__} is not fitted yet; call its fit method first") from exc
+        raise InvalidInput(
+            f"the {type(estimator).__name__} is not fitted yet; call its fit method first"
+        ) from exc
     except TypeError as exc:
-        raise InvalidInput(f"a {type(estimator).__name__} is no estimator that can be stored") from exc
+        raise InvalidInput(
+            f"a {type(estimator).__name__} is no estimator that can be stored"
+        ) from exc
     path = folder / "model.skops"
     skops.io.dump(estimator, path)
     foreign = _foreign_types(path)
@@ -46,21 +53,28 @@ def package(estimator: Any, folder: Path, *, example: Any = None) -> Package:
             "build it of scikit-learn's types, or export it to ONNX",
             type=foreign[0],
         )
-    return Package("skops", path, signature_of(estimator, example), {"scikit-learn": sklearn.__version__})
+    return Package(
+        "skops", path, signature_of(estimator, example), {"scikit-learn": sklearn.__version__}
+    )
 
 
 def load(path: Path) -> Any:
-    """The estimator in a skops file. Raises UnsafeFormat if it holds types other than scikit-learn's own."""
+    """The estimator in a skops file. Raises UnsafeFormat if it holds types other than
+    scikit-learn's own.
+    """
     foreign = _foreign_types(path)
     if foreign:
         raise UnsafeFormat(
-            f"the file holds the type {foreign[0]}, which is not trusted; it was not loaded", type=foreign[0]
+            f"the file holds the type {foreign[0]}, which is not trusted; it was not loaded",
+            type=foreign[0],
         )
     return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
 
 
 def signature_of(estimator: Any, example: Any = None) -> list[MethodSignature]:
-    """What each method takes and gives. Raises InvalidInput if that takes an example to find out."""
+    """What each method takes and gives. Raises InvalidInput if that takes an example to find
+    out.
+    """
     sample = _zeros(estimator) if example is None else _named(example)
     inputs = list(_input_specs(sample))
     found, failure = [], None
@@ -74,25 +88,41 @@ def signature_of(estimator: Any, example: Any = None) -> list[MethodSignature]:
         except Exception as exc:  # whatever the model's own code raises
             failure = failure or exc
             continue
-        found.append(MethodSignature(method=method, inputs=inputs, outputs=_output_specs(method, answer)))
+        found.append(
+            MethodSignature(method=method, inputs=inputs, outputs=_output_specs(method, answer))
+        )
     if not found:
-        hint = "give example=, a few rows like those it was fitted on" if example is None else "is the example right?"
-        raise InvalidInput(f"the model could not be called to see what it takes and gives; {hint}") from failure
+        hint = (
+            "give example=, a few rows like those it was fitted on"
+            if example is None
+            else "is the example right?"
+        )
+        raise InvalidInput(
+            f"the model could not be called to see what it takes and gives; {hint}"
+        ) from failure
     predict = next((entry for entry in found if entry.method == "predict"), None)
-    if predict is not None and len(predict.outputs) == 1 and (is_classifier(estimator) or is_regressor(estimator)):
+    if (
+        predict is not None
+        and len(predict.outputs) == 1
+        and (is_classifier(estimator) or is_regressor(estimator))
+    ):
         found.append(_score_signature(inputs, predict.outputs[0]))
     return found
 
 
 def _foreign_types(path: Path) -> list[str]:
     try:
-        return [name for name in skops.io.get_untrusted_types(file=path) if not _is_sklearn_class(name)]
+        return [
+            name for name in skops.io.get_untrusted_types(file=path) if not _is_sklearn_class(name)
+        ]
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as exc:
         raise Corrupt("this is no skops file, or not a whole one") from exc
 
 
 def _is_sklearn_class(name: str) -> bool:
-    """A class, never a function: what is rebuilt is data, nothing is called with arguments from the file."""
+    """A class, never a function: what is rebuilt is data, nothing is called with arguments from the
+    file.
+    """
     module, _, attribute = name.rpartition(".")
     if not name.startswith("sklearn.") or name.startswith(_NO_MODELS):
         return False
@@ -106,7 +136,8 @@ def _zeros(estimator: Any) -> Any:
     width = getattr(estimator, "n_features_in_", None)
     if width is None:
         raise InvalidInput(
-            "the model does not say what it takes; give example=, a few rows like those it was fitted on"
+            "the model does not say what it takes; give example=, a few rows like those it was"
+            " fitted on"
         )
     names = getattr(estimator, "feature_names_in_", None)
     sample = np.zeros((1, int(width)))
@@ -124,12 +155,16 @@ def _named(example: Any) -> Any:
 
 
 def _input_specs(sample: Any) -> Iterator[TensorSpec]:
-    """One input for an array or a table of numbers; one input for each column of a table with text in it."""
+    """One input for an array or a table of numbers; one input for each column of a table with text
+    in it.
+    """
     if not is_frame(sample):
         yield spec_of(INPUT, sample.toarray() if hasattr(sample, "toarray") else sample)
         return
     columns = [str(name) for name in sample.columns]
-    kinds = {np.dtype(dtype).kind if isinstance(dtype, np.dtype) else "O" for dtype in sample.dtypes}
+    kinds = {
+        np.dtype(dtype).kind if isinstance(dtype, np.dtype) else "O" for dtype in sample.dtypes
+    }
     if kinds <= set("fiub"):
         yield spec_of(INPUT, sample.to_numpy(), columns)
         return
@@ -142,7 +177,9 @@ def _output_specs(method: str, answer: Any) -> list[TensorSpec]:
         return [spec_of(f"{method}_{index}", np.asarray(part)) for index, part in enumerate(answer)]
     if hasattr(answer, "toarray"):
         answer = answer.toarray()
-    return [spec_of(method, answer.to_numpy() if hasattr(answer, "to_numpy") else np.asarray(answer))]
+    return [
+        spec_of(method, answer.to_numpy() if hasattr(answer, "to_numpy") else np.asarray(answer))
+    ]
 
 
 def _score_signature(inputs: list[TensorSpec], predicted: TensorSpec) -> MethodSignature:

@@ -20,13 +20,19 @@ _BY_ENDING = {
 }
 
 
-def package(path: Path, *, example: Any = None, format: str | None = None, unsafe: bool = False) -> Package:
-    """The package of a file; it is not copied. Raises InvalidInput if it is missing or its format not known."""
+def package(
+    path: Path, *, example: Any = None, format: str | None = None, unsafe: bool = False
+) -> Package:
+    """The package of a file; it is not copied. Raises InvalidInput if it is missing or its format
+    not known.
+    """
     if not path.is_file():
         raise InvalidInput(f"there is no file {path}", path=str(path))
     kind = format or _BY_ENDING.get(path.suffix.lower())
     if kind is None:
-        raise InvalidInput(f"the ending of {path.name} tells no format; give format=", path=path.name)
+        raise InvalidInput(
+            f"the ending of {path.name} tells no format; give format=", path=path.name
+        )
     if kind == "skops":
         estimator = importlib.import_module("stellwerk.client.packaging.estimator")
         return Package("skops", path, estimator.signature_of(estimator.load(path), example))

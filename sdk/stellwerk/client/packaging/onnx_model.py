@@ -1,4 +1,6 @@
-"""ONNX models: stored as they are; what they take and give is asked of onnxruntime, which also shows that they load."""
+"""ONNX models: stored as they are; what they take and give is asked of onnxruntime, which also
+shows that they load.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ _DATATYPES = {
 
 
 def package(model: Any, folder: Path, *, example: Any = None) -> Package:
-    """Stores an onnx.ModelProto; the example is not needed. Raises InvalidInput if onnxruntime does not take it."""
+    """Stores an onnx.ModelProto; the example is not needed. Raises InvalidInput if onnxruntime does
+    not take it.
+    """
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return package_file(path)
@@ -45,7 +49,9 @@ def signature_of(path: Path) -> list[MethodSignature]:
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's errors have no common class
-        raise InvalidInput("onnxruntime cannot load this ONNX model; is the file whole, and its opset known?") from exc
+        raise InvalidInput(
+            "onnxruntime cannot load this ONNX model; is the file whole, and its opset known?"
+        ) from exc
     return [
         MethodSignature(
             method="predict",
@@ -74,5 +80,8 @@ def _spec(node: Any) -> TensorSpec:
             "for a scikit-learn classifier convert with options={'zipmap': False}",
             tensor=node.name,
         )
-    shape = [dimension if isinstance(dimension, int) and dimension >= 0 else -1 for dimension in node.shape]
+    shape = [
+        dimension if isinstance(dimension, int) and dimension >= 0 else -1
+        for dimension in node.shape
+    ]
     return TensorSpec(name=node.name, datatype=datatype, shape=shape)

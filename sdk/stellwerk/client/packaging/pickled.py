@@ -1,4 +1,5 @@
-"""Models as pickles, which run code when they are loaded: only where the caller says twice that this is meant.
+"""Models as pickles, which run code when they are loaded: only where the caller says twice that
+this is meant.
 
 They are written here and never read. The platform takes them only from who holds that permission.
 """

@@ -1,4 +1,6 @@
-"""torch.export archives (.pt2), described from the JSON in them and never loaded: torch's loader can run code."""
+"""torch.export archives (.pt2), described from the JSON in them and never loaded: torch's loader
+can run code.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,27 @@ _DATATYPES = {
 
 
 def package_file(path: Path) -> Package:
-    """The package of a file that torch.export.save wrote. Raises InvalidInput if it is something else."""
+    """The package of a file that torch.export.save wrote. Raises InvalidInput if it is something
+    else.
+    """
     try:
         program = _program(path)
         signature = _signature(program["graph_module"])
         torch_version = str(program.get("torch_version", ""))
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise InvalidInput("the file is no archive of torch.export.save from torch 2.8 or later") from exc
-    return Package("torch_export", path, [signature], {"torch": torch_version} if torch_version else {})
+        raise InvalidInput(
+            "the file is no archive of torch.export.save from torch 2.8 or later"
+        ) from exc
+    return Package(
+        "torch_export", path, [signature], {"torch": torch_version} if torch_version else {}
+    )
 
 
 def _program(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
-        name = next(name for name in [*archive.namelist(), ""] if name.endswith(_PROGRAM) or not name)
+        name = next(
+            name for name in [*archive.namelist(), ""] if name.endswith(_PROGRAM) or not name
+        )
         program: dict[str, Any] = json.loads(archive.read(name))
     return program
 
@@ -52,18 +62,27 @@ def _signature(graph_module: dict[str, Any]) -> MethodSignature:
     values = graph_module["graph"]["tensor_values"]
     specs = graph_module["signature"]
     inputs = [spec["user_input"]["arg"] for spec in specs["input_specs"] if "user_input" in spec]
-    outputs = [spec["user_output"]["arg"] for spec in specs["output_specs"] if "user_output" in spec]
-    names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
+    outputs = [
+        spec["user_output"]["arg"] for spec in specs["output_specs"] if "user_output" in spec
+    ]
+    names = (
+        ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
+    )
     return MethodSignature(
         method="predict",
         inputs=[_spec(_tensor(arg), values) for arg in inputs],
-        outputs=[_spec(_tensor(arg), values, name) for name, arg in zip(names, outputs, strict=True)],
+        outputs=[
+            _spec(_tensor(arg), values, name) for name, arg in zip(names, outputs, strict=True)
+        ],
     )
 
 
 def _tensor(argument: dict[str, Any]) -> str:
     if "as_tensor" not in argument:
-        raise InvalidInput("the program takes or gives something that is no tensor; export a module of tensors only")
+        raise InvalidInput(
+            "the program takes or gives something that is no tensor; export a module of tensors"
+            " only"
+        )
     return str(argument["as_tensor"]["name"])
 
 
@@ -71,6 +90,8 @@ def _spec(tensor: str, values: dict[str, Any], name: str = "") -> TensorSpec:
     value = values[tensor]
     datatype = _DATATYPES.get(value["dtype"])
     if datatype is None:
-        raise InvalidInput(f"'{tensor}' of the program has a datatype that no tensor of the platform has")
+        raise InvalidInput(
+            f"'{tensor}' of the program has a datatype that no tensor of the platform has"
+        )
     shape = [size.get("as_int", -1) for size in value["sizes"]]
     return TensorSpec(name=name or tensor, datatype=datatype, shape=shape)

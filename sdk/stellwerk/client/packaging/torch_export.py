@@ -1,4 +1,6 @@
-"""PyTorch modules as torch.export programs (.pt2): the graph and its weights, without the module's Python code."""
+"""PyTorch modules as torch.export programs (.pt2): the graph and its weights, without the module's
+Python code.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,25 @@ def load(path: Path) -> ExportedProgram:
         # Not torch.export.load: on an error that one goes on to read the file in an older way.
         return load_pt2(str(path)).exported_programs["model"]
     except (RuntimeError, ValueError, KeyError) as exc:
-        raise InvalidInput("the file is no torch.export program of a version that this torch knows") from exc
+        raise InvalidInput(
+            "the file is no torch.export program of a version that this torch knows"
+        ) from exc
 
 
 def _export(module: Any, example: Any) -> ExportedProgram:
     if not isinstance(module, torch.nn.Module):
-        raise InvalidInput(f"a {type(module).__name__} cannot be stored; give a torch.nn.Module or an ExportedProgram")
+        raise InvalidInput(
+            f"a {type(module).__name__} cannot be stored; give a torch.nn.Module or an"
+            " ExportedProgram"
+        )
     if example is None:
-        raise InvalidInput("a torch module is exported by running it; give example=, an input with its batch dimension")
-    inputs = tuple(_batch_of_two(part) for part in (example if isinstance(example, tuple) else (example,)))
+        raise InvalidInput(
+            "a torch module is exported by running it; give example=, an input with its batch"
+            " dimension"
+        )
+    inputs = tuple(
+        _batch_of_two(part) for part in (example if isinstance(example, tuple) else (example,))
+    )
     rows = Dim("rows")
     was_training = module.training
     module.eval()

@@ -1,1 +1,3 @@
-"""How requests reach the platform: HTTP or gRPC, blocking or asynchronous, behind one narrow port."""
+"""How requests reach the platform: HTTP or gRPC, blocking or asynchronous, behind one narrow
+port.
+"""

@@ -1,4 +1,6 @@
-"""The gRPC transport. Calls go by the RPC's path and messages: no stub is needed, and a new RPC costs nothing."""
+"""The gRPC transport. Calls go by the RPC's path and messages: no stub is needed, and a new RPC
+costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def _metadata(target: Target) -> tuple[tuple[str, str], ...]:
 
 
 def _codec(rpc: Rpc) -> dict[str, Any]:
-    return {"request_serializer": rpc.request.SerializeToString, "response_deserializer": rpc.response.FromString}
+    return {
+        "request_serializer": rpc.request.SerializeToString,
+        "response_deserializer": rpc.response.FromString,
+    }
 
 
 def _piece(request: Message, data: bytes) -> Message:
@@ -84,7 +89,9 @@ class GrpcTransport:
         except grpc.RpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
 
-    def upload(self, request: Message, pieces: Iterator[bytes], size: int, timeout: float) -> Message:
+    def upload(
+        self, request: Message, pieces: Iterator[bytes], size: int, timeout: float
+    ) -> Message:
         rpc = rpc_of(request)
         messages = (_piece(request, piece) for piece in pieces) if size else iter([request])
         try:
@@ -134,7 +141,9 @@ class AsyncGrpcTransport:
         except grpc.aio.AioRpcError as exc:
             raise from_grpc(exc, self._address, timeout) from None
 
-    async def upload(self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float) -> Message:
+    async def upload(
+        self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float
+    ) -> Message:
         rpc = rpc_of(request)
 
         async def messages() -> AsyncIterator[Message]:

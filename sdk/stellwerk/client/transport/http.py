@@ -1,4 +1,6 @@
-"""The REST transport, by httpx. Routes come from the descriptors; raw bodies are streamed in constant memory."""
+"""The REST transport, by httpx. Routes come from the descriptors; raw bodies are streamed in
+constant memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from stellwerk.client.rest import to_http
 from stellwerk.client.rpc import rpc_of
 from stellwerk.client.transport.port import Target, user_agent
 
-# The platform is told the caller's deadline; waiting a little longer lets it say itself what was late.
+# The platform is told the caller's deadline; waiting a little longer lets it say itself what was
+# late.
 GRACE_SECONDS = 0.5
 # The largest number that a grpc-timeout value may hold.
 MOST_MILLISECONDS = 99_999_999
@@ -29,8 +32,15 @@ def _client_options(target: Target) -> dict[str, Any]:
     headers = {"user-agent": user_agent(), "accept": "application/json"}
     if target.token:
         headers["authorization"] = f"Bearer {target.token}"
-    verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(target.ca)) if target.ca else True
-    return {"headers": headers, "verify": verify, "trust_env": not target.loopback, "limits": _LIMITS}
+    verify: ssl.SSLContext | bool = (
+        ssl.create_default_context(cafile=str(target.ca)) if target.ca else True
+    )
+    return {
+        "headers": headers,
+        "verify": verify,
+        "trust_env": not target.loopback,
+        "limits": _LIMITS,
+    }
 
 
 def _request(address: str, request: Message, timeout: float) -> dict[str, Any]:
@@ -63,14 +73,17 @@ def _failures(address: str, timeout: float) -> Iterator[None]:
     except httpx.ConnectError as exc:
         if "CERTIFICATE_VERIFY_FAILED" in str(exc):
             raise Unavailable(
-                f"the certificate of {address} is not trusted; give its authority's certificate as `ca`",
+                f"the certificate of {address} is not trusted; give its authority's certificate as"
+                " `ca`",
                 retry_after_ms=0,
                 address=address,
             ) from exc
         raise unreachable(address) from exc
     except httpx.HTTPError as exc:
         raise Unavailable(
-            f"the connection to {address} broke off before the answer came", retry_after_ms=0, address=address
+            f"the connection to {address} broke off before the answer came",
+            retry_after_ms=0,
+            address=address,
         ) from exc
 
 
@@ -93,7 +106,9 @@ class HttpTransport:
             response = self._client.request(**self._request(request, timeout))
         return _answer(request, response, self._address)
 
-    def upload(self, request: Message, pieces: Iterator[bytes], size: int, timeout: float) -> Message:
+    def upload(
+        self, request: Message, pieces: Iterator[bytes], size: int, timeout: float
+    ) -> Message:
         options = _for_upload(self._request(request, timeout), size) | {"content": pieces}
         with _failures(self._address, timeout):
             response = self._client.request(**options)
@@ -105,7 +120,9 @@ class HttpTransport:
             self._client.stream(**self._request(request, timeout)) as response,
         ):
             if not response.is_success:
-                raise from_http(response.status_code, response.headers, response.read(), self._address)
+                raise from_http(
+                    response.status_code, response.headers, response.read(), self._address
+                )
             yield from response.iter_bytes()
 
     def close(self) -> None:
@@ -125,7 +142,9 @@ class AsyncHttpTransport:
             response = await self._client.request(**self._request(request, timeout))
         return _answer(request, response, self._address)
 
-    async def upload(self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float) -> Message:
+    async def upload(
+        self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float
+    ) -> Message:
         options = _for_upload(self._request(request, timeout), size) | {"content": pieces}
         with _failures(self._address, timeout):
             response = await self._client.request(**options)
@@ -135,7 +154,12 @@ class AsyncHttpTransport:
         with _failures(self._address, timeout):
             async with self._client.stream(**self._request(request, timeout)) as response:
                 if not response.is_success:
-                    raise from_http(response.status_code, response.headers, await response.aread(), self._address)
+                    raise from_http(
+                        response.status_code,
+                        response.headers,
+                        await response.aread(),
+                        self._address,
+                    )
                 async for piece in response.aiter_bytes():
                     yield piece
 

@@ -1,4 +1,6 @@
-"""The binary tensor data extension: which outputs come how, and headers and sizes that do not fit."""
+"""The binary tensor data extension: which outputs come how, and headers and sizes that do not
+fit.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,18 @@ def _json_in_binary_out(s: Subject) -> None:
     equal(found["OUTPUT0"].parameters.get("binary_data_size"), 12, "binary_data_size")
 
 
-@CASES.specified("A binary answer carries the header's length, and octet-stream as its content type")
+@CASES.specified(
+    "A binary answer carries the header's length, and octet-stream as its content type"
+)
 def _headers(s: Subject) -> None:
-    reply = s.post(s.echo(), [_ROW], outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": True}}])
-    that(reply.headers.get(binary.HEADER, "").isdigit(), f"a number in {binary.HEADER}", dict(reply.headers))
+    reply = s.post(
+        s.echo(), [_ROW], outputs=[{"name": "OUTPUT0", "parameters": {"binary_data": True}}]
+    )
+    that(
+        reply.headers.get(binary.HEADER, "").isdigit(),
+        f"a number in {binary.HEADER}",
+        dict(reply.headers),
+    )
     kind = reply.headers.get("content-type", "")
     that(kind.split(";")[0] == _OCTETS, _OCTETS, kind)
     echoed(binary.outputs_of(reply), _ROW, "OUTPUT0")
@@ -54,7 +64,11 @@ def _one_binary_output(s: Subject) -> None:
     outputs = [{"name": "OUTPUT0"}, {"name": "OUTPUT1", "parameters": {"binary_data": True}}]
     reply = s.post(s.model("add_sub"), [_FIRST, _SECOND], outputs=outputs)
     found = binary.outputs_of(reply)
-    equal([list(found[name].items) for name in ("OUTPUT0", "OUTPUT1")], [[11, 22], [-9, -18]], "outputs")
+    equal(
+        [list(found[name].items) for name in ("OUTPUT0", "OUTPUT1")],
+        [[11, 22], [-9, -18]],
+        "outputs",
+    )
     sizes = {name: tensor.parameters.get("binary_data_size") for name, tensor in found.items()}
     equal(sizes, {"OUTPUT0": None, "OUTPUT1": 8}, "binary_data_size")
 
@@ -63,7 +77,9 @@ def _one_binary_output(s: Subject) -> None:
 def _output_overrides(s: Subject) -> None:
     outputs = [{"name": "OUTPUT0", "parameters": {"binary_data": False}}, {"name": "OUTPUT1"}]
     wish = {"binary_data_output": True}
-    found = binary.outputs_of(s.post(s.model("add_sub"), [_FIRST, _SECOND], outputs=outputs, parameters=wish))
+    found = binary.outputs_of(
+        s.post(s.model("add_sub"), [_FIRST, _SECOND], outputs=outputs, parameters=wish)
+    )
     sizes = {name: tensor.parameters.get("binary_data_size") for name, tensor in found.items()}
     equal(sizes, {"OUTPUT0": None, "OUTPUT1": 8}, "binary_data_size")
 
@@ -84,13 +100,17 @@ def _order(s: Subject) -> None:
         echoed(found, texts, "TEXTS_OUT")
 
 
-@CASES.specified("The id is returned in a binary answer too", "inference_rest.md, Inference Request JSON Object")
+@CASES.specified(
+    "The id is returned in a binary answer too", "inference_rest.md, Inference Request JSON Object"
+)
 def _id(s: Subject) -> None:
     body, headers = binary.encode([_ROW], id="b7", parameters={"binary_data_output": True})
     equal(binary.header_of(_ask(s, "echo_fp32", body, headers)).get("id"), "b7", '"id"')
 
 
-@CASES.specified("A header's length of 0 means that the body is the one input; all outputs come in binary", _RAW)
+@CASES.specified(
+    "A header's length of 0 means that the body is the one input; all outputs come in binary", _RAW
+)
 def _raw_request(s: Subject) -> None:
     tensor = Tensor("INPUT0", "FP32", (3,), [1.0, 2.0, 3.0])
     reply = _ask(s, "vector", tensor.raw(), {binary.HEADER: "0", "content-type": _OCTETS})
@@ -103,7 +123,8 @@ def _raw_request(s: Subject) -> None:
 def _raw_text(s: Subject) -> None:
     tensor = Tensor("text_input", "BYTES", (1,), [b"hello"])
     reply = _ask(s, "text", tensor.raw(), {binary.HEADER: "0", "content-type": _OCTETS})
-    # Whether the element's length stands before it, the text leaves open; Triton takes the bytes as they are.
+    # Whether the element's length stands before it, the text leaves open; Triton takes the bytes as
+    # they are.
     got = list(binary.outputs_of(reply)["text_output"].items)
     that(got in ([b"hello"], [tensor.raw()]), "the element that was sent", got)
 
@@ -113,7 +134,9 @@ def _raw_to_two_inputs(s: Subject) -> None:
     client_error(_ask(s, "add_sub", _FIRST.raw(), {binary.HEADER: "0", "content-type": _OCTETS}))
 
 
-@CASES.specified("A raw request to a model of two variable dimensions is a batch of one, or a client error", _RAW)
+@CASES.specified(
+    "A raw request to a model of two variable dimensions is a batch of one, or a client error", _RAW
+)
 def _raw_to_two_dimensions(s: Subject) -> None:
     reply = _ask(s, "echo_fp32", _ROW.raw(), {binary.HEADER: "0", "content-type": _OCTETS})
     if reply.status == 200:
@@ -138,7 +161,9 @@ def _wrong_header(s: Subject) -> None:
 @CASES.sensible("A header's length that cuts the JSON is a client error")
 def _cut_header(s: Subject) -> None:
     body, headers = binary.encode([_ROW])
-    client_error(_ask(s, "echo_fp32", body, {**headers, binary.HEADER: str(int(headers[binary.HEADER]) - 3)}))
+    client_error(
+        _ask(s, "echo_fp32", body, {**headers, binary.HEADER: str(int(headers[binary.HEADER]) - 3)})
+    )
 
 
 @CASES.sensible("Fewer bytes than the inputs announce are a client error")
@@ -153,9 +178,16 @@ def _left_over(s: Subject) -> None:
 
 
 def _size(s: Subject, size: object, shape: tuple[int, ...] = (1, 3), **more: object) -> Reply:
-    announced = {"name": "INPUT0", "datatype": "FP32", "shape": list(shape), "parameters": {"binary_data_size": size}}
+    announced = {
+        "name": "INPUT0",
+        "datatype": "FP32",
+        "shape": list(shape),
+        "parameters": {"binary_data_size": size},
+    }
     head = json.dumps({"inputs": [{**announced, **more}]}).encode()
-    return _ask(s, "echo_fp32", head + _ROW.raw(), {binary.HEADER: str(len(head)), "content-type": _OCTETS})
+    return _ask(
+        s, "echo_fp32", head + _ROW.raw(), {binary.HEADER: str(len(head)), "content-type": _OCTETS}
+    )
 
 
 @CASES.sensible("A binary_data_size that is not the tensor's size is a client error")
@@ -177,8 +209,18 @@ def _data_twice(s: Subject) -> None:
 
 @CASES.sensible("BYTES elements that end early, or announce more than there is, are a client error")
 def _broken_bytes(s: Subject) -> None:
-    for raw in (b"\x05\x00\x00\x00abc", b"\x01\x00\x00", b"\xff\xff\xff\xff", b"\x01\x00\x00\x00ab"):
-        tensor = {"name": "INPUT0", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(raw)}}
+    for raw in (
+        b"\x05\x00\x00\x00abc",
+        b"\x01\x00\x00",
+        b"\xff\xff\xff\xff",
+        b"\x01\x00\x00\x00ab",
+    ):
+        tensor = {
+            "name": "INPUT0",
+            "datatype": "BYTES",
+            "shape": [1, 1],
+            "parameters": {"binary_data_size": len(raw)},
+        }
         head = json.dumps({"inputs": [tensor]}).encode()
         headers = {binary.HEADER: str(len(head)), "content-type": _OCTETS}
         client_error(_ask(s, "echo_bytes", head + raw, headers))

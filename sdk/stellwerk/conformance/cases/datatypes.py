@@ -1,4 +1,6 @@
-"""Every datatype there and back: JSON, binary data, raw and typed contents; empty, scalar and unusual tensors."""
+"""Every datatype there and back: JSON, binary data, raw and typed contents; empty, scalar and
+unusual tensors.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from stellwerk.conformance.values import FIELDS, SAMPLES, Tensor, echoed, sample
 _TYPES = "inference_rest.md, Tensor Data Types"
 _GRPC = "inference_grpc.md, Tensor Data"
 _REST = Cases(Area.DATATYPES, Transport.REST, _TYPES)
-_BINARY = Cases(Area.DATATYPES, Transport.REST, "extension_binary_data.md, Binary Tensor Request", "binary_tensor_data")
+_BINARY = Cases(
+    Area.DATATYPES,
+    Transport.REST,
+    "extension_binary_data.md, Binary Tensor Request",
+    "binary_tensor_data",
+)
 _RPC = Cases(Area.DATATYPES, Transport.GRPC, _GRPC)
 
 
@@ -57,11 +64,22 @@ for _datatype in SAMPLES:
     _name, _sample = _datatype.lower(), sample(_datatype)
     if _datatype in FIELDS:
         _REST.add(f"{_name}_json", f"{_datatype} as JSON", Basis.SPECIFIED, over_json(_sample))
-        _RPC.add(f"{_name}_typed", f"{_datatype} as typed contents", Basis.SPECIFIED, over_grpc(_sample, True))
+        _RPC.add(
+            f"{_name}_typed",
+            f"{_datatype} as typed contents",
+            Basis.SPECIFIED,
+            over_grpc(_sample, True),
+        )
     # BF16 stands in no table of the protocol; tritonclient and Triton send it.
-    _basis, _place = (Basis.CONVENTION, "tritonclient") if _datatype == "BF16" else (Basis.SPECIFIED, "")
-    _BINARY.add(f"{_name}_binary", f"{_datatype} as binary data", _basis, over_binary(_sample), _place)
-    _RPC.add(f"{_name}_raw", f"{_datatype} as raw contents", _basis, over_grpc(_sample, False), _place)
+    _basis, _place = (
+        (Basis.CONVENTION, "tritonclient") if _datatype == "BF16" else (Basis.SPECIFIED, "")
+    )
+    _BINARY.add(
+        f"{_name}_binary", f"{_datatype} as binary data", _basis, over_binary(_sample), _place
+    )
+    _RPC.add(
+        f"{_name}_raw", f"{_datatype} as raw contents", _basis, over_grpc(_sample, False), _place
+    )
 
 for _shape in ((0, 3), (2, 0)):
     _name, _empty = "x".join(map(str, _shape)), Tensor("INPUT0", "FP32", _shape, [])
@@ -69,7 +87,12 @@ for _shape in ((0, 3), (2, 0)):
     _REST.add(f"empty_{_name}_json", _title, Basis.SENSIBLE, over_json(_empty))
     _RPC.add(f"empty_{_name}_raw", _title, Basis.SENSIBLE, over_grpc(_empty, False))
 _EMPTY_TEXTS = Tensor("INPUT0", "BYTES", (0, 1), [])
-_RPC.add("empty_bytes_raw", "A BYTES tensor of no elements is echoed", Basis.SENSIBLE, over_grpc(_EMPTY_TEXTS, False))
+_RPC.add(
+    "empty_bytes_raw",
+    "A BYTES tensor of no elements is echoed",
+    Basis.SENSIBLE,
+    over_grpc(_EMPTY_TEXTS, False),
+)
 
 
 @_REST.sensible("A tensor without dimensions is echoed")
@@ -84,7 +107,9 @@ def _scalar_raw(s: Subject) -> None:
     echoed(s.call(s.model("scalar"), [tensor]), tensor, "OUTPUT0")
 
 
-@_REST.specified("Several datatypes travel in one request", "inference_rest.md, Inference Request Examples")
+@_REST.specified(
+    "Several datatypes travel in one request", "inference_rest.md, Inference Request Examples"
+)
 def _mixed_json(s: Subject) -> None:
     numbers, texts = mixed()
     found = s.infer(s.model("mixed"), [numbers, texts])
@@ -110,7 +135,9 @@ def _not_a_number_raw(s: Subject) -> None:
 
 @_BINARY.sensible("NaN and the infinities as JSON outputs are no failure of the server")
 def _not_a_number_as_json(s: Subject) -> None:
-    body, headers = binary.encode([Tensor("INPUT0", "FP32", (1, 3), [math.nan, math.inf, -math.inf])])
+    body, headers = binary.encode(
+        [Tensor("INPUT0", "FP32", (1, 3), [math.nan, math.inf, -math.inf])]
+    )
     reply = s.http.post(model_path(s.echo(), "infer"), body, headers)
     no_server_error(reply)
     reply.json()
@@ -148,16 +175,26 @@ def _fp16_json(s: Subject) -> None:
 def _bool_is_a_byte(s: Subject) -> None:
     response = s.grpc.call("ModelInfer", infer_request(s.echo("BOOL"), [sample("BOOL")]))
     if response.raw_output_contents:
-        that(set(response.raw_output_contents[0]) <= {0, 1}, "bytes of 0 and 1", response.raw_output_contents[0])
+        that(
+            set(response.raw_output_contents[0]) <= {0, 1},
+            "bytes of 0 and 1",
+            response.raw_output_contents[0],
+        )
     echoed(outputs_of(response), sample("BOOL"), "OUTPUT0")
 
 
-@_RPC.sensible("A tensor of 8 MiB, more than gRPC's default of 4, is echoed", "tritonclient sets no limit")
+@_RPC.sensible(
+    "A tensor of 8 MiB, more than gRPC's default of 4, is echoed", "tritonclient sets no limit"
+)
 def _large_raw(s: Subject) -> None:
     tensor = Tensor("INPUT0", "FP32", (1024, 2048), [0.5] * (1024 * 2048))
     response = s.grpc.call("ModelInfer", infer_request(s.echo(), [tensor]))
     found = outputs_of(response)["OUTPUT0"]
-    that(list(found.items) == list(tensor.items), "what was sent", f"{len(found.items)} other elements")
+    that(
+        list(found.items) == list(tensor.items),
+        "what was sent",
+        f"{len(found.items)} other elements",
+    )
 
 
 def mixed() -> tuple[Tensor, Tensor]:

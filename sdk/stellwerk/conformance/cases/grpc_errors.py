@@ -17,14 +17,18 @@ from stellwerk.conformance.values import Tensor, echoed, sample
 
 CASES = Cases(Area.GRPC_ERRORS, Transport.GRPC, "inference_grpc.md, Inference (ModelInferRequest)")
 LIMITS = Cases(Area.LIMITS, Transport.GRPC, hostile=True)
-PARAMETERS = Cases(Area.PARAMETERS, Transport.GRPC, "extension_schedule_policy.md", "schedule_policy")
+PARAMETERS = Cases(
+    Area.PARAMETERS, Transport.GRPC, "extension_schedule_policy.md", "schedule_policy"
+)
 _INVALID, _NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 _ROW = Tensor("INPUT0", "FP32", (1, 4), [1.0, 2.0, 3.0, 4.0])
 _NOBODY = "conformance_nobody"
 Change = Callable[[Any], None]
 
 
-def _changed(cases: Cases, basis: Basis, name: str, title: str, change: Change, *, typed: bool = False) -> None:
+def _changed(
+    cases: Cases, basis: Basis, name: str, title: str, change: Change, *, typed: bool = False
+) -> None:
     """The echo of a row, with the message changed, is INVALID_ARGUMENT."""
 
     def check(s: Subject) -> None:
@@ -81,15 +85,30 @@ def _twice(request: Any) -> None:
     request.raw_input_contents.append(request.raw_input_contents[0])
 
 
-_wrong("raw_and_typed", "Raw and typed contents at once", _contents(fp32_contents=[1.0, 2.0, 3.0, 4.0]))
+_wrong(
+    "raw_and_typed", "Raw and typed contents at once", _contents(fp32_contents=[1.0, 2.0, 3.0, 4.0])
+)
 _wrong("raw_too_short", "A raw entry shorter than the shape says", _raw(b"123"))
 _wrong("raw_too_long", "A raw entry longer than the shape says", _raw(_ROW.raw() + b"1234"))
 _wrong("no_data", "An input with neither raw nor typed contents", _raw())
 _wrong("raw_extra", "A raw entry too many", _raw(_ROW.raw(), _ROW.raw()))
-_wrong("typed_too_few", "Fewer typed elements than the shape says", _contents(fp32_contents=[1.0]), typed=True)
-_wrong("typed_too_many", "More typed elements than the shape says", _contents(fp32_contents=[1.0] * 5), typed=True)
 _wrong(
-    "typed_wrong_field", "Typed elements in another datatype's field", _contents(int_contents=[1, 2, 3, 4]), typed=True
+    "typed_too_few",
+    "Fewer typed elements than the shape says",
+    _contents(fp32_contents=[1.0]),
+    typed=True,
+)
+_wrong(
+    "typed_too_many",
+    "More typed elements than the shape says",
+    _contents(fp32_contents=[1.0] * 5),
+    typed=True,
+)
+_wrong(
+    "typed_wrong_field",
+    "Typed elements in another datatype's field",
+    _contents(int_contents=[1, 2, 3, 4]),
+    typed=True,
 )
 _wrong("unknown_datatype", "The datatype FLOAT", _set("datatype", "FLOAT"))
 _wrong("wrong_datatype", "INT32 for an input of FP32", _set("datatype", "INT32"))
@@ -99,14 +118,32 @@ _wrong("unknown_output", "An unknown requested output", _output("NOPE"))
 _wrong("duplicate_input", "An input given twice", _twice)
 _wrong("wrong_rank", "One dimension for an input of two", _shape(4))
 _wrong("negative_shape", "A dimension of -1 in a request", _shape(-1, 4))
-_changed(LIMITS, Basis.SENSIBLE, "negative_product", "Two negative dimensions whose product fits", _shape(-2, -2))
-_changed(LIMITS, Basis.SENSIBLE, "overflow_to_zero", "A shape whose product overflows to 0", _shape(2**32, 2**32))
+_changed(
+    LIMITS,
+    Basis.SENSIBLE,
+    "negative_product",
+    "Two negative dimensions whose product fits",
+    _shape(-2, -2),
+)
+_changed(
+    LIMITS,
+    Basis.SENSIBLE,
+    "overflow_to_zero",
+    "A shape whose product overflows to 0",
+    _shape(2**32, 2**32),
+)
 _changed(
     LIMITS, Basis.SENSIBLE, "overflow_to_count", "A shape whose product overflows to what was sent",
     _shape(2**62 + 1, 4),
 )  # fmt: skip
 _changed(LIMITS, Basis.SENSIBLE, "huge", "A shape of a trillion elements", _shape(10**6, 10**6))
-_changed(LIMITS, Basis.SENSIBLE, "sixty_five_dimensions", "A shape of 65 dimensions", _shape(*[1] * 64, 4))
+_changed(
+    LIMITS,
+    Basis.SENSIBLE,
+    "sixty_five_dimensions",
+    "A shape of 65 dimensions",
+    _shape(*[1] * 64, 4),
+)
 
 
 @CASES.sensible("A raw entry too few is INVALID_ARGUMENT")
@@ -134,7 +171,10 @@ def _unknown_model(s: Subject) -> None:
 
 @CASES.sensible("An unknown version is NOT_FOUND")
 def _unknown_version(s: Subject) -> None:
-    code(s.grpc.refusal("ModelInfer", infer_request(s.echo(), [_ROW], model_version="999999")), _NOT_FOUND)
+    code(
+        s.grpc.refusal("ModelInfer", infer_request(s.echo(), [_ROW], model_version="999999")),
+        _NOT_FOUND,
+    )
 
 
 @CASES.sensible("A version that is no number is NOT_FOUND or INVALID_ARGUMENT")
@@ -169,7 +209,12 @@ for _datatype, _value in (("INT8", 300), ("INT16", 2**20), ("UINT8", 256), ("UIN
 
 @CASES.sensible("Raw BYTES that end early, or announce more than there is, are INVALID_ARGUMENT")
 def _broken_bytes(s: Subject) -> None:
-    for raw in (b"\x05\x00\x00\x00abc", b"\x01\x00\x00", b"\xff\xff\xff\xff", b"\x01\x00\x00\x00ab"):
+    for raw in (
+        b"\x05\x00\x00\x00abc",
+        b"\x01\x00\x00",
+        b"\xff\xff\xff\xff",
+        b"\x01\x00\x00\x00ab",
+    ):
         request = infer_request(s.echo("BYTES"), [Tensor("INPUT0", "BYTES", (1, 1), [b""])])
         request.raw_input_contents[0] = raw
         code(s.grpc.refusal("ModelInfer", request), _INVALID)
@@ -178,7 +223,9 @@ def _broken_bytes(s: Subject) -> None:
 @CASES.sensible("A model's own error is told as an error, and the next request is served")
 def _model_error(s: Subject) -> None:
     model = s.model("fails_on_13")
-    refusal = s.grpc.refusal("ModelInfer", infer_request(model, [Tensor("INPUT0", "INT64", (1, 1), [13])]))
+    refusal = s.grpc.refusal(
+        "ModelInfer", infer_request(model, [Tensor("INPUT0", "INT64", (1, 1), [13])])
+    )
     that(refusal is not None, "an error", "OK")
     good = Tensor("INPUT0", "INT64", (1, 2), [0, 12])
     echoed(s.call(model, [good]), good, "OUTPUT0")

@@ -18,8 +18,12 @@ from stellwerk.conformance.values import Tensor, echoed, sample
 from stellwerk.conformance.waiting import eventually
 
 STATISTICS = Cases(Area.STATISTICS, Transport.GRPC, "extension_statistics.md", "statistics")
-CONFIGURATION = Cases(Area.CONFIGURATION, Transport.GRPC, "extension_model_configuration.md", "model_configuration")
-REPOSITORY = Cases(Area.REPOSITORY, Transport.GRPC, "extension_model_repository.md", "model_repository")
+CONFIGURATION = Cases(
+    Area.CONFIGURATION, Transport.GRPC, "extension_model_configuration.md", "model_configuration"
+)
+REPOSITORY = Cases(
+    Area.REPOSITORY, Transport.GRPC, "extension_model_repository.md", "model_repository"
+)
 SHARED = Cases(Area.SHARED_MEMORY, Transport.GRPC, "extension_shared_memory.md")
 _NOBODY, _UNLOADED = "conformance_nobody", "UINT16"
 _NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -45,8 +49,16 @@ def _counting(s: Subject) -> None:
         that(after.inference_count > before.inference_count, "a higher inference_count", after)
         that(after.execution_count > before.execution_count, "a higher execution_count", after)
         success, earlier = after.inference_stats.success, before.inference_stats.success
-        that(success.count > earlier.count and success.ns > earlier.ns, "more success, and longer", after)
-        that(after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns, "more computing", after)
+        that(
+            success.count > earlier.count and success.ns > earlier.ns,
+            "more success, and longer",
+            after,
+        )
+        that(
+            after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns,
+            "more computing",
+            after,
+        )
 
     eventually(look)
 
@@ -67,7 +79,10 @@ def _last_inference(s: Subject) -> None:
 @STATISTICS.specified("Without a name all models are listed")
 def _all(s: Subject) -> None:
     s.call(s.echo(), [sample("FP32")])
-    names = [found.name for found in s.grpc.call("ModelStatistics", pb.ModelStatisticsRequest()).model_stats]
+    names = [
+        found.name
+        for found in s.grpc.call("ModelStatistics", pb.ModelStatisticsRequest()).model_stats
+    ]
     that(s.echo() in names, f"{s.echo()} among the models", names)
 
 
@@ -124,7 +139,11 @@ def _unload_and_load(s: Subject) -> None:
     model = s.echo(_UNLOADED)
     s.grpc.call("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=model))
     try:
-        eventually(lambda: that(not is_ready(_index(s).get(model, "")), f"{model} not READY", _index(s).get(model)))
+        eventually(
+            lambda: that(
+                not is_ready(_index(s).get(model, "")), f"{model} not READY", _index(s).get(model)
+            )
+        )
     finally:
         s.grpc.call("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=model))
     echoed(s.call(model, [sample(_UNLOADED)]), sample(_UNLOADED), "OUTPUT0")
@@ -132,12 +151,20 @@ def _unload_and_load(s: Subject) -> None:
 
 @REPOSITORY.sensible("Loading an unknown model is NOT_FOUND")
 def _load_unknown(s: Subject) -> None:
-    code(s.grpc.refusal("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=_NOBODY)), _NOT_FOUND)
+    code(
+        s.grpc.refusal("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name=_NOBODY)),
+        _NOT_FOUND,
+    )
 
 
 @REPOSITORY.sensible("Unloading an unknown model is NOT_FOUND")
 def _unload_unknown(s: Subject) -> None:
-    code(s.grpc.refusal("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=_NOBODY)), _NOT_FOUND)
+    code(
+        s.grpc.refusal(
+            "RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=_NOBODY)
+        ),
+        _NOT_FOUND,
+    )
 
 
 @SHARED.sensible("Shared memory that is not offered is UNIMPLEMENTED")

@@ -33,7 +33,11 @@ def _ready(s: Subject) -> None:
 def _model_ready(s: Subject) -> None:
     model = s.echo()
     for version in ("", version_of(s, model)):
-        equal(s.grpc.call("ModelReady", pb.ModelReadyRequest(name=model, version=version)).ready, True, "ready")
+        equal(
+            s.grpc.call("ModelReady", pb.ModelReadyRequest(name=model, version=version)).ready,
+            True,
+            "ready",
+        )
 
 
 @CASES.sensible("ModelReady of an unknown model is OK and says not ready", "the answer is a bool")
@@ -44,7 +48,11 @@ def _unknown_ready(s: Subject) -> None:
 @CASES.sensible("ModelReady of an unknown version, a number or not, is OK and says not ready")
 def _unknown_version_ready(s: Subject) -> None:
     for version in ("999999", "abc"):
-        equal(s.grpc.call("ModelReady", pb.ModelReadyRequest(name=s.echo(), version=version)).ready, False, "ready")
+        equal(
+            s.grpc.call("ModelReady", pb.ModelReadyRequest(name=s.echo(), version=version)).ready,
+            False,
+            "ready",
+        )
 
 
 @CASES.specified("ServerMetadata gives a name", _METADATA)
@@ -70,16 +78,23 @@ def _model_metadata(s: Subject) -> None:
     equal(outputs, [("NUMBERS_OUT", "FP32", [-1, -1]), ("TEXTS_OUT", "BYTES", [-1, -1])], "outputs")
 
 
-@CASES.convention("ModelMetadata of an unknown model is NOT_FOUND", "Triton, MLServer and KServe do")
+@CASES.convention(
+    "ModelMetadata of an unknown model is NOT_FOUND", "Triton, MLServer and KServe do"
+)
 def _unknown_metadata(s: Subject) -> None:
-    code(s.grpc.refusal("ModelMetadata", pb.ModelMetadataRequest(name=_NOBODY)), grpc.StatusCode.NOT_FOUND)
+    code(
+        s.grpc.refusal("ModelMetadata", pb.ModelMetadataRequest(name=_NOBODY)),
+        grpc.StatusCode.NOT_FOUND,
+    )
 
 
 @CASES.specified("ModelInfer names the model and the version that was used", _INFER)
 def _infer(s: Subject) -> None:
     model = s.echo()
     version = version_of(s, model)
-    response = s.grpc.call("ModelInfer", infer_request(model, [sample("FP32")], model_version=version))
+    response = s.grpc.call(
+        "ModelInfer", infer_request(model, [sample("FP32")], model_version=version)
+    )
     equal((response.model_name, response.model_version), (model, version), "name and version")
     echoed(outputs_of(response), sample("FP32"), "OUTPUT0")
 
@@ -87,24 +102,40 @@ def _infer(s: Subject) -> None:
 @CASES.specified("The request's id is returned", _INFER)
 def _id(s: Subject) -> None:
     for wanted in ("42", "x" * 200):
-        equal(s.grpc.call("ModelInfer", infer_request(s.echo(), [sample("FP32")], id=wanted)).id, wanted, "id")
+        equal(
+            s.grpc.call("ModelInfer", infer_request(s.echo(), [sample("FP32")], id=wanted)).id,
+            wanted,
+            "id",
+        )
 
 
 @CASES.specified("An id may be any string", _INFER)
 def _any_id(s: Subject) -> None:
-    equal(s.grpc.call("ModelInfer", infer_request(s.echo(), [sample("FP32")], id="Grüße")).id, "Grüße", "id")
+    equal(
+        s.grpc.call("ModelInfer", infer_request(s.echo(), [sample("FP32")], id="Grüße")).id,
+        "Grüße",
+        "id",
+    )
 
 
 @CASES.specified("Without requested outputs all are returned", _INFER)
 def _all_outputs(s: Subject) -> None:
     found = s.call(s.model("add_sub"), [FIRST, SECOND])
-    equal({name: list(tensor.items) for name, tensor in found.items()}, {"OUTPUT0": SUM, "OUTPUT1": DIFFERENCE}, "all")
+    equal(
+        {name: list(tensor.items) for name, tensor in found.items()},
+        {"OUTPUT0": SUM, "OUTPUT1": DIFFERENCE},
+        "all",
+    )
 
 
 @CASES.specified("Only the requested outputs are returned", _INFER)
 def _selection(s: Subject) -> None:
     found = s.call(s.model("add_sub"), [FIRST, SECOND], outputs=["OUTPUT1"])
-    equal({name: list(tensor.items) for name, tensor in found.items()}, {"OUTPUT1": DIFFERENCE}, "outputs")
+    equal(
+        {name: list(tensor.items) for name, tensor in found.items()},
+        {"OUTPUT1": DIFFERENCE},
+        "outputs",
+    )
 
 
 @CASES.sensible("Outputs come in the order in which they were requested")
@@ -114,12 +145,16 @@ def _order(s: Subject) -> None:
     equal(list(found["OUTPUT1"].items), DIFFERENCE, "OUTPUT1")
 
 
-@CASES.specified("Inputs are told apart by name; raw contents follow the order of the inputs", _INFER)
+@CASES.specified(
+    "Inputs are told apart by name; raw contents follow the order of the inputs", _INFER
+)
 def _input_order(s: Subject) -> None:
     equal(list(s.call(s.model("add_sub"), [SECOND, FIRST])["OUTPUT1"].items), DIFFERENCE, "OUTPUT1")
 
 
-@CASES.convention("A typed request too is answered raw", "tritonclient.grpc as_numpy reads nothing else")
+@CASES.convention(
+    "A typed request too is answered raw", "tritonclient.grpc as_numpy reads nothing else"
+)
 def _raw_answer(s: Subject) -> None:
     response = s.grpc.call("ModelInfer", infer_request(s.echo(), [sample("FP32")], typed=True))
     equal(len(response.raw_output_contents), 1, "raw entries")
@@ -128,17 +163,27 @@ def _raw_answer(s: Subject) -> None:
 @CASES.specified("An answer has raw contents or typed ones, never both", _INFER)
 def _one_form(s: Subject) -> None:
     response = s.grpc.call("ModelInfer", infer_request(s.echo(), [sample("FP32")]))
-    both = response.raw_output_contents and any(output.HasField("contents") for output in response.outputs)
+    both = response.raw_output_contents and any(
+        output.HasField("contents") for output in response.outputs
+    )
     that(not both, "no contents beside raw_output_contents", response)
 
 
-@CASES.specified("Parameters that the server does not know do no harm", "inference_grpc.md, Parameters")
+@CASES.specified(
+    "Parameters that the server does not know do no harm", "inference_grpc.md, Parameters"
+)
 def _unknown_parameters(s: Subject) -> None:
-    values = {"conformance_a": parameter("x"), "conformance_b": parameter(1), "conformance_c": parameter(True)}
+    values = {
+        "conformance_a": parameter("x"),
+        "conformance_b": parameter(1),
+        "conformance_c": parameter(True),
+    }
     echoed(s.call(s.echo(), [sample("FP32")], parameters=values), sample("FP32"), "OUTPUT0")
 
 
-@CASES.convention("A message packed with gzip is read", "tritonclient.grpc infer(compression_algorithm=…)")
+@CASES.convention(
+    "A message packed with gzip is read", "tritonclient.grpc infer(compression_algorithm=…)"
+)
 def _compressed(s: Subject) -> None:
     request = infer_request(s.echo(), [sample("FP32")])
     response = s.grpc.call("ModelInfer", request, compression=grpc.Compression.Gzip)
@@ -160,7 +205,9 @@ def _concurrent(s: Subject) -> None:
     model = s.model("add_sub")
 
     def ask(number: int) -> tuple[str, list[int]]:
-        tensors = [Tensor(f"INPUT{n}", "INT32", (1, 1), [value]) for n, value in enumerate((number, 1000))]
+        tensors = [
+            Tensor(f"INPUT{n}", "INT32", (1, 1), [value]) for n, value in enumerate((number, 1000))
+        ]
         response = s.grpc.call("ModelInfer", infer_request(model, tensors, id=f"r{number}"))
         return response.id, list(outputs_of(response)["OUTPUT0"].items)
 

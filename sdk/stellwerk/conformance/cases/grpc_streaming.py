@@ -30,15 +30,23 @@ def _index(response: Any) -> int:
 
 @CASES.specified("Each request of a stream is answered, with its id")
 def _answers(s: Subject) -> None:
-    responses = s.grpc.stream([infer_request(s.echo(), [sample("FP32")], id=f"s{n}") for n in range(5)])
+    responses = s.grpc.stream(
+        [infer_request(s.echo(), [sample("FP32")], id=f"s{n}") for n in range(5)]
+    )
     equal([response.error_message for response in responses], [""] * 5, "errors")
-    equal(sorted(response.infer_response.id for response in responses), [f"s{n}" for n in range(5)], "ids")
+    equal(
+        sorted(response.infer_response.id for response in responses),
+        [f"s{n}" for n in range(5)],
+        "ids",
+    )
     echoed(outputs_of(responses[0].infer_response), sample("FP32"), "OUTPUT0")
 
 
 @CASES.specified("An error is told in its response and does not end the stream")
 def _error_in_band(s: Subject) -> None:
-    requests = [infer_request(name, [sample("FP32")], id=name) for name in ("conformance_nobody", s.echo())]
+    requests = [
+        infer_request(name, [sample("FP32")], id=name) for name in ("conformance_nobody", s.echo())
+    ]
     bad, good = _two(s.grpc.stream(requests))
     that(bad.error_message, "an error_message", bad)
     equal(good.error_message, "", "error_message")
@@ -69,7 +77,9 @@ def _wrong_tensor(s: Subject) -> None:
 @CASES.specified("A model's own error is told in its response and does not end the stream")
 def _model_error(s: Subject) -> None:
     model = s.model("fails_on_13")
-    requests = [infer_request(model, [Tensor("INPUT0", "INT64", (1, 1), [n])], id=str(n)) for n in (13, 7)]
+    requests = [
+        infer_request(model, [Tensor("INPUT0", "INT64", (1, 1), [n])], id=str(n)) for n in (13, 7)
+    ]
     bad, good = _two(s.grpc.stream(requests))
     that(bad.error_message, "an error_message", bad)
     equal(good.infer_response.id, "7", "id")
@@ -101,7 +111,9 @@ def _final_flag(s: Subject) -> None:
     equal(plain(response.infer_response.parameters).get(_FINAL), True, _FINAL)
 
 
-@CASES.convention("A cancelled stream harms nothing", "tritonclient stop_stream(cancel_requests=True)")
+@CASES.convention(
+    "A cancelled stream harms nothing", "tritonclient stop_stream(cancel_requests=True)"
+)
 def _cancelled(s: Subject) -> None:
     def endless() -> Iterator[Any]:
         while True:
@@ -119,17 +131,27 @@ def _cancelled(s: Subject) -> None:
 @CASES.specified("A decoupled model answers as often as it likes")
 def _decoupled(s: Subject) -> None:
     responses = s.grpc.stream([_count(s, 3)])
-    equal([_index(response) for response in responses if response.infer_response.outputs], [0, 1, 2], "INDEX")
+    equal(
+        [_index(response) for response in responses if response.infer_response.outputs],
+        [0, 1, 2],
+        "INDEX",
+    )
     equal({response.infer_response.id for response in responses}, {"c3"}, "id")
 
 
 @CASES.specified("A decoupled model may answer not at all")
 def _decoupled_nothing(s: Subject) -> None:
     responses = s.grpc.stream([_count(s, 0), _count(s, 1)])
-    equal([_index(response) for response in responses if response.infer_response.outputs], [0], "INDEX")
+    equal(
+        [_index(response) for response in responses if response.infer_response.outputs],
+        [0],
+        "INDEX",
+    )
 
 
-@CASES.convention("With triton_enable_empty_final_response the last message is empty and final", "tritonclient")
+@CASES.convention(
+    "With triton_enable_empty_final_response the last message is empty and final", "tritonclient"
+)
 def _empty_final(s: Subject) -> None:
     responses = s.grpc.stream([_count(s, 2, triton_enable_empty_final_response=True)])
     flags = [plain(response.infer_response.parameters).get(_FINAL) for response in responses]
@@ -137,7 +159,10 @@ def _empty_final(s: Subject) -> None:
     that(not responses[-1].infer_response.outputs, "no outputs in the last message", responses[-1])
 
 
-@CASES.convention("Without it a decoupled model's answers are not marked final, and no empty message follows", "Triton")
+@CASES.convention(
+    "Without it a decoupled model's answers are not marked final, and no empty message follows",
+    "Triton",
+)
 def _no_empty_final(s: Subject) -> None:
     responses = s.grpc.stream([_count(s, 2)])
     equal(len(responses), 2, "number of messages")

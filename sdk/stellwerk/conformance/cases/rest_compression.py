@@ -14,7 +14,9 @@ from stellwerk.conformance.rest import JSON, model_path
 from stellwerk.conformance.subject import Subject
 from stellwerk.conformance.values import Tensor, echoed
 
-CASES = Cases(Area.COMPRESSION, Transport.REST, "tritonclient.http infer(request_compression_algorithm=…)")
+CASES = Cases(
+    Area.COMPRESSION, Transport.REST, "tritonclient.http infer(request_compression_algorithm=…)"
+)
 # Large enough that packing pays: a server need not pack what is small.
 _TENSOR = Tensor("INPUT0", "INT32", (1000, 10), list(range(10_000)))
 _BODY = json.dumps({"inputs": [_TENSOR.json()]}).encode()
@@ -41,11 +43,23 @@ def _answer(name: str) -> Check:
 
 # "deflate" is the zlib format: RFC 9110, 8.4.1.2.
 for _name, _pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
-    CASES.add(f"{_name}_request", f"A request packed with {_name} is read", Basis.CONVENTION, _request(_name, _pack))
-    CASES.add(f"{_name}_answer", f"A large answer is packed with {_name} on demand", Basis.SENSIBLE, _answer(_name))
+    CASES.add(
+        f"{_name}_request",
+        f"A request packed with {_name} is read",
+        Basis.CONVENTION,
+        _request(_name, _pack),
+    )
+    CASES.add(
+        f"{_name}_answer",
+        f"A large answer is packed with {_name} on demand",
+        Basis.SENSIBLE,
+        _answer(_name),
+    )
 
 
-@CASES.convention("A packed request with binary data is read; the header counts the JSON before packing")
+@CASES.convention(
+    "A packed request with binary data is read; the header counts the JSON before packing"
+)
 def _gzip_binary(s: Subject) -> None:
     if "binary_tensor_data" not in s.advertised:
         raise NotApplicable("the extension binary_tensor_data is not advertised")

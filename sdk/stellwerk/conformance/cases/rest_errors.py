@@ -1,4 +1,6 @@
-"""Requests over REST that are wrong: the caller is told so, as a client error with a reason, and nothing breaks."""
+"""Requests over REST that are wrong: the caller is told so, as a client error with a reason, and
+nothing breaks.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,19 @@ def _reason_for_missing_input(s: Subject) -> None:
 @CASES.specified('Every kind of failure says {"error": reason}')
 def _reasons(s: Subject) -> None:
     path = model_path(s.echo(), "infer")
-    wrong: list[Any] = [b"", b"x", [], {}, {"inputs": {}}, {"inputs": [{}]}, {"inputs": [{**_one, "shape": ["x"]}]}]
-    wrong += [{"inputs": [{**_one, **change}]} for change in ({"data": "x"}, {"datatype": "FLOAT"}, {"data": [1.0]})]
+    wrong: list[Any] = [
+        b"",
+        b"x",
+        [],
+        {},
+        {"inputs": {}},
+        {"inputs": [{}]},
+        {"inputs": [{**_one, "shape": ["x"]}]},
+    ]
+    wrong += [
+        {"inputs": [{**_one, **change}]}
+        for change in ({"data": "x"}, {"datatype": "FLOAT"}, {"data": [1.0]})
+    ]
     for body in wrong:
         reply = s.http.post(path, body, JSON)
         if reply.status >= 400:
@@ -95,12 +108,26 @@ _whole("inputs_no_list", "An object for inputs", {"inputs": _one})
 _whole("input_no_object", "A string for an input", {"inputs": ["INPUT0"]})
 _whole("id_no_string", "A number as id", {"id": 42, "inputs": [_one]})
 _whole("parameters_no_object", "A list of parameters", {"parameters": ["x"], "inputs": [_one]})
-_whole("parameter_object", "An object as a parameter's value", {"parameters": {"x": {"y": 1}}, "inputs": [_one]})
-_whole("outputs_no_list", "An object for outputs", {"inputs": [_one], "outputs": {"name": "OUTPUT0"}})
-_whole("output_without_name", "A requested output without a name", {"inputs": [_one], "outputs": [{}]})
-_whole("unknown_output", "An unknown requested output", {"inputs": [_one], "outputs": [{"name": "NOPE"}]})
+_whole(
+    "parameter_object",
+    "An object as a parameter's value",
+    {"parameters": {"x": {"y": 1}}, "inputs": [_one]},
+)
+_whole(
+    "outputs_no_list", "An object for outputs", {"inputs": [_one], "outputs": {"name": "OUTPUT0"}}
+)
+_whole(
+    "output_without_name", "A requested output without a name", {"inputs": [_one], "outputs": [{}]}
+)
+_whole(
+    "unknown_output",
+    "An unknown requested output",
+    {"inputs": [_one], "outputs": [{"name": "NOPE"}]},
+)
 _whole("duplicate_input", "An input given twice", {"inputs": [_one, _one]})
-_whole("unknown_input", "An input that the model does not take", {"inputs": [{**_one, "name": "NOPE"}]})
+_whole(
+    "unknown_input", "An input that the model does not take", {"inputs": [{**_one, "name": "NOPE"}]}
+)
 _whole("extra_input", "An input too many", {"inputs": [_one, {**_one, "name": "NOPE"}]})
 _input("no_name", "An input without a name", name=None)
 _input("no_shape", "An input without a shape", shape=None)
@@ -130,7 +157,10 @@ _input("number_for_bool", "A string for BOOL", "BOOL", data=[True, True, True, T
 _input("number_for_bytes", "A number for BYTES", "BYTES", data=["a", "b", "c", "d", "e", 6])
 
 
-@CASES.sensible("A bool for a number is taken or refused, never the server's failure", "inference_rest.md, Tensor Data")
+@CASES.sensible(
+    "A bool for a number is taken or refused, never the server's failure",
+    "inference_rest.md, Tensor Data",
+)
 def _bool_for_number(s: Subject) -> None:
     no_server_error(s.post(s.echo("INT32"), [sample("INT32").json(data=[1, 2, 3, 4, 5, True])]))
 
@@ -138,7 +168,9 @@ def _bool_for_number(s: Subject) -> None:
 @CASES.sensible("NaN and Infinity in JSON are taken or refused, never the server's failure")
 def _not_a_number(s: Subject) -> None:
     for word in (b"NaN", b"Infinity", b"-Infinity", b"1e999"):
-        data = b'{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":[' + word + b"]}]}"
+        data = (
+            b'{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":[' + word + b"]}]}"
+        )
         no_server_error(s.http.post(model_path(s.echo(), "infer"), data, JSON))
 
 

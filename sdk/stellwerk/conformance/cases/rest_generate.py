@@ -6,7 +6,15 @@ import json
 from typing import Any
 
 from stellwerk.conformance.case import Area, Cases, Transport
-from stellwerk.conformance.expect import Mismatch, client_error, equal, failed, json_object, status, that
+from stellwerk.conformance.expect import (
+    Mismatch,
+    client_error,
+    equal,
+    failed,
+    json_object,
+    status,
+    that,
+)
 from stellwerk.conformance.rest import Reply, model_path
 from stellwerk.conformance.subject import Subject
 
@@ -77,7 +85,11 @@ def _early_error(s: Subject) -> None:
 @CASES.sensible("A request that is no object, or whose text is none, is a client error")
 def _wrong(s: Subject) -> None:
     for body in (b"{", b"[]", b'{"text_input": {"a": 1}}'):
-        client_error(s.http.post(model_path(s.model("text"), "generate"), body, {"content-type": "application/json"}))
+        client_error(
+            s.http.post(
+                model_path(s.model("text"), "generate"), body, {"content-type": "application/json"}
+            )
+        )
 
 
 @CASES.sensible("generate asked of a model without text says so as a client error")

@@ -1,4 +1,6 @@
-"""Inference over REST that succeeds: what the answer holds, and the forms that a request may take."""
+"""Inference over REST that succeeds: what the answer holds, and the forms that a request may
+take.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SECOND = Tensor("INPUT1", "INT32", (2, 2), [10, 20, 30, 40])
 SUM, DIFFERENCE = [11, 22, 33, 44], [-9, -18, -27, -36]
 
 
-@CASES.specified("An answer names the model and gives each output's name, shape, datatype and data", RESPONSE)
+@CASES.specified(
+    "An answer names the model and gives each output's name, shape, datatype and data", RESPONSE
+)
 def _response(s: Subject) -> None:
     model = s.echo()
     reply = s.post(model, [sample("FP32")])
@@ -72,7 +76,11 @@ def _all_outputs(s: Subject) -> None:
 
 @CASES.sensible("An empty list of requested outputs means all")
 def _empty_outputs(s: Subject) -> None:
-    equal(sorted(s.infer(s.model("add_sub"), [FIRST, SECOND], outputs=[])), ["OUTPUT0", "OUTPUT1"], "outputs")
+    equal(
+        sorted(s.infer(s.model("add_sub"), [FIRST, SECOND], outputs=[])),
+        ["OUTPUT0", "OUTPUT1"],
+        "outputs",
+    )
 
 
 @CASES.specified("Only the requested outputs are returned")
@@ -85,10 +93,16 @@ def _selection(s: Subject) -> None:
 @CASES.sensible("Outputs come in the order in which they were requested")
 def _order(s: Subject) -> None:
     wanted = [{"name": "OUTPUT1"}, {"name": "OUTPUT0"}]
-    equal(list(s.infer(s.model("add_sub"), [FIRST, SECOND], outputs=wanted)), ["OUTPUT1", "OUTPUT0"], "outputs")
+    equal(
+        list(s.infer(s.model("add_sub"), [FIRST, SECOND], outputs=wanted)),
+        ["OUTPUT1", "OUTPUT0"],
+        "outputs",
+    )
 
 
-@CASES.specified("Parameters that the server does not know do no harm", "inference_rest.md, Parameters")
+@CASES.specified(
+    "Parameters that the server does not know do no harm", "inference_rest.md, Parameters"
+)
 def _unknown_parameters(s: Subject) -> None:
     parameters = {"conformance_text": "x", "conformance_number": 1.5, "conformance_truth": True}
     tensor = sample("FP32").json(parameters={"conformance_note": "x"})
@@ -97,13 +111,16 @@ def _unknown_parameters(s: Subject) -> None:
 
 @CASES.sensible("Members that the protocol does not know are ignored")
 def _unknown_members(s: Subject) -> None:
-    echoed(s.infer(s.echo(), [sample("FP32").json(note=1)], note={"a": [1]}), sample("FP32"), "OUTPUT0")
+    echoed(
+        s.infer(s.echo(), [sample("FP32").json(note=1)], note={"a": [1]}), sample("FP32"), "OUTPUT0"
+    )
 
 
 @CASES.sensible("JSON may hold whitespace, escapes and whole numbers for floats")
 def _json_forms(s: Subject) -> None:
     body = (
-        rb'{ "inputs" :[ {"n\u0061me":"INPUT\u0030", "datatype":"FP32","shape":[ 1 ,2 ], "data":[ 1, 2e0 ]}]} ' + b"\n"
+        rb'{ "inputs" :[ {"n\u0061me":"INPUT\u0030", "datatype":"FP32","shape":[ 1 ,2 ], "data":['
+        rb" 1, 2e0 ]}]} " + b"\n"
     )
     reply = s.http.post(model_path(s.echo(), "infer"), body, JSON)
     equal(binary.outputs_of(reply)["OUTPUT0"].items, [1.0, 2.0], "OUTPUT0")
@@ -121,7 +138,9 @@ def _content_types(s: Subject) -> None:
 def _chunked(s: Subject) -> None:
     body = json.dumps({"inputs": [sample("FP32").json()]}).encode()
     reply = s.http.post(
-        model_path(s.echo(), "infer"), tuple(body[at : at + 20] for at in range(0, len(body), 20)), JSON
+        model_path(s.echo(), "infer"),
+        tuple(body[at : at + 20] for at in range(0, len(body), 20)),
+        JSON,
     )
     echoed(binary.outputs_of(reply), sample("FP32"), "OUTPUT0")
 
@@ -139,7 +158,9 @@ def _concurrent(s: Subject) -> None:
         equal(list(pool.map(ask, range(32))), [(f"r{n}", [n + 1000]) for n in range(32)], "answers")
 
 
-@CASES.sensible("A model's own error is told as an error with a reason, and the next request is served")
+@CASES.sensible(
+    "A model's own error is told as an error with a reason, and the next request is served"
+)
 def _model_error(s: Subject) -> None:
     model = s.model("fails_on_13")
     failed(s.post(model, [Tensor("INPUT0", "INT64", (1, 1), [13])]))
@@ -156,4 +177,8 @@ def _model_error_beside(s: Subject) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ask, [1, 13, 2, 3, 13, 4, 5, 6]))
-    that([code == 200 for code in found] == [n != 13 for n in (1, 13, 2, 3, 13, 4, 5, 6)], "errors for 13 alone", found)
+    that(
+        [code == 200 for code in found] == [n != 13 for n in (1, 13, 2, 3, 13, 4, 5, 6)],
+        "errors for 13 alone",
+        found,
+    )

@@ -39,13 +39,19 @@ def _nested_lists(s: Subject) -> None:
 
 @CASES.sensible("A number of 100,000 digits is taken or refused, never the server's failure")
 def _long_number(s: Subject) -> None:
-    body = b'{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":[' + b"1" * 100_000 + b"]}]}"
+    body = (
+        b'{"inputs":[{"name":"INPUT0","shape":[1,1],"datatype":"FP32","data":['
+        + b"1" * 100_000
+        + b"]}]}"
+    )
     no_server_error(s.http.post(model_path(s.echo(), "infer"), body, JSON))
 
 
 @CASES.sensible("A thousand inputs that the model does not take are a client error")
 def _many_inputs(s: Subject) -> None:
-    tensors = [{"name": f"X{n}", "datatype": "FP32", "shape": [1, 1], "data": [1.0]} for n in range(1000)]
+    tensors = [
+        {"name": f"X{n}", "datatype": "FP32", "shape": [1, 1], "data": [1.0]} for n in range(1000)
+    ]
     client_error(s.post(s.echo(), tensors))
 
 
@@ -63,7 +69,11 @@ def _large_tensor(s: Subject) -> None:
     count = 250_000
     tensor = Tensor("INPUT0", "INT32", (500, 500), list(range(count)))
     found = s.infer(s.echo("INT32"), [tensor])["OUTPUT0"]
-    that(list(found.items) == list(tensor.items), "what was sent", f"{len(found.items)} other elements")
+    that(
+        list(found.items) == list(tensor.items),
+        "what was sent",
+        f"{len(found.items)} other elements",
+    )
 
 
 @CASES.sensible("A BYTES element of a mebibyte is echoed")
@@ -76,4 +86,8 @@ def _long_text(s: Subject) -> None:
 def _many_rows(s: Subject) -> None:
     tensor = Tensor("INPUT0", "INT32", (10_000, 1), list(range(10_000)))
     found = s.infer(s.echo("INT32"), [tensor])["OUTPUT0"]
-    equal((tuple(found.shape), list(found.items) == list(tensor.items)), ((10_000, 1), True), "shape and equality")
+    equal(
+        (tuple(found.shape), list(found.items) == list(tensor.items)),
+        ((10_000, 1), True),
+        "shape and equality",
+    )

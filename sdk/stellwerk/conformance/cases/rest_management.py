@@ -12,8 +12,12 @@ from stellwerk.conformance.values import Tensor, echoed, sample
 from stellwerk.conformance.waiting import eventually
 
 STATISTICS = Cases(Area.STATISTICS, Transport.REST, "extension_statistics.md", "statistics")
-CONFIGURATION = Cases(Area.CONFIGURATION, Transport.REST, "extension_model_configuration.md", "model_configuration")
-REPOSITORY = Cases(Area.REPOSITORY, Transport.REST, "extension_model_repository.md", "model_repository")
+CONFIGURATION = Cases(
+    Area.CONFIGURATION, Transport.REST, "extension_model_configuration.md", "model_configuration"
+)
+REPOSITORY = Cases(
+    Area.REPOSITORY, Transport.REST, "extension_model_repository.md", "model_repository"
+)
 SHARED = Cases(Area.SHARED_MEMORY, Transport.REST, "extension_shared_memory.md")
 _NOBODY = "conformance_nobody"
 _DURATIONS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
@@ -43,7 +47,11 @@ def _shape(s: Subject) -> None:
     that(isinstance(stats, dict), 'an object "inference_stats"', found)
     for name in _DURATIONS:
         duration = (stats or {}).get(name)
-        whole = isinstance(duration, dict) and _number(duration.get("count")) and _number(duration.get("ns"))
+        whole = (
+            isinstance(duration, dict)
+            and _number(duration.get("count"))
+            and _number(duration.get("ns"))
+        )
         that(whole, f'"{name}" with "count" and "ns"', duration)
 
 
@@ -99,10 +107,16 @@ def _configuration(s: Subject) -> None:
     for kind, name in (("input", "INPUT0"), ("output", "OUTPUT0")):
         tensors = body.get(kind)
         first = tensors[0] if isinstance(tensors, list) and tensors else {}
-        that((first.get("name"), first.get("data_type")) == (name, "TYPE_FP32"), f"{kind} {name} of TYPE_FP32", tensors)
+        that(
+            (first.get("name"), first.get("data_type")) == (name, "TYPE_FP32"),
+            f"{kind} {name} of TYPE_FP32",
+            tensors,
+        )
 
 
-@CONFIGURATION.convention("max_batch_size is a number in the configuration", "perf_analyzer, tritonclient")
+@CONFIGURATION.convention(
+    "max_batch_size is a number in the configuration", "perf_analyzer, tritonclient"
+)
 def _batch_size(s: Subject) -> None:
     body = json_object(s.http.get(model_path(s.echo(), "config")))
     that(_number(body.get("max_batch_size")), 'a number "max_batch_size"', body)
@@ -119,7 +133,11 @@ def _index(s: Subject, body: dict[str, Any]) -> list[dict[str, Any]]:
     reply = s.http.post("/v2/repository/index", body)
     status(reply, 200)
     found = reply.json()
-    that(isinstance(found, list) and all(isinstance(x, dict) for x in found), "a list of objects", reply.brief())
+    that(
+        isinstance(found, list) and all(isinstance(x, dict) for x in found),
+        "a list of objects",
+        reply.brief(),
+    )
     listed: list[dict[str, Any]] = found
     return listed
 
@@ -151,7 +169,9 @@ def _index_ready(s: Subject) -> None:
 
 
 def is_ready(state: str) -> bool:
-    """Whether this is the state of a model that serves; how it is spelled is for a case of its own."""
+    """Whether this is the state of a model that serves; how it is spelled is for a case of its
+    own.
+    """
     return state.rpartition(".")[2] == "READY"
 
 
@@ -203,7 +223,9 @@ def _unload_unknown(s: Subject) -> None:
 def _not_offered(s: Subject) -> None:
     for kind in ("systemsharedmemory", "cudasharedmemory"):
         if kind.replace("shared", "_shared_") not in s.advertised:
-            reply = s.http.post(f"/v2/{kind}/region/r/register", {"key": "/r", "offset": 0, "byte_size": 8})
+            reply = s.http.post(
+                f"/v2/{kind}/region/r/register", {"key": "/r", "offset": 0, "byte_size": 8}
+            )
             status(reply, 501, 404, 400)
     if {"system_shared_memory", "cuda_shared_memory"} <= s.advertised:
         raise NotApplicable("the server offers it; that takes memory shared with its machine")

@@ -37,7 +37,11 @@ def _classification(s: Subject) -> None:
     found = binary.outputs_of(_classified(s, 2))["OUTPUT0"]
     equal(found.datatype, "BYTES", "datatype")
     parts = [item.split(b":")[:2] for item in found.items]
-    equal([(float(value), int(place)) for value, place in parts], [(10.0, 2), (5.0, 1)], "value and place")
+    equal(
+        [(float(value), int(place)) for value, place in parts],
+        [(10.0, 2), (5.0, 1)],
+        "value and place",
+    )
 
 
 @CLASSES.sensible("A classification that is no number is a client error")

@@ -11,7 +11,9 @@ from stellwerk.conformance.subject import Subject
 
 HTTP_API = "inference_rest.md, HTTP/REST (table of endpoints)"
 CASES = Cases(Area.REST, Transport.REST, HTTP_API)
-HEALTH = Cases(Area.HEALTH, Transport.REST, "inference_rest.md, Server Live, Server Ready, Model Ready")
+HEALTH = Cases(
+    Area.HEALTH, Transport.REST, "inference_rest.md, Server Live, Server Ready, Model Ready"
+)
 _NOBODY = "conformance_nobody"
 
 
@@ -36,7 +38,9 @@ def _version_ready(s: Subject) -> None:
     status(s.http.get(model_path(model, "ready", version_of(s, model))), 200)
 
 
-@CASES.convention("A model that is not there is not ready: any status but 200", "tritonclient is_model_ready")
+@CASES.convention(
+    "A model that is not there is not ready: any status but 200", "tritonclient is_model_ready"
+)
 def _unknown_not_ready(s: Subject) -> None:
     reply = s.http.get(model_path(_NOBODY, "ready"))
     that(reply.status >= 400, "an error status", reply.brief())
@@ -75,16 +79,22 @@ def _server_metadata(s: Subject) -> None:
     body = json_object(reply)
     that(isinstance(body.get("name"), str), 'a string "name"', body)
     that(isinstance(body.get("version"), str), 'a string "version"', body)
-    texts = isinstance(body.get("extensions"), list) and all(isinstance(x, str) for x in body["extensions"])
+    texts = isinstance(body.get("extensions"), list) and all(
+        isinstance(x, str) for x in body["extensions"]
+    )
     that(texts, 'a list of strings "extensions"', body)
 
 
-@CASES.sensible("GET /v2/ is GET /v2", "open_inference_rest.yaml lists /v2/, inference_rest.md lists v2")
+@CASES.sensible(
+    "GET /v2/ is GET /v2", "open_inference_rest.yaml lists /v2/, inference_rest.md lists v2"
+)
 def _server_metadata_slash(s: Subject) -> None:
     status(s.http.get("/v2/"), 200)
 
 
-@CASES.specified("GET /v2/models/MODEL describes inputs and outputs", "inference_rest.md, Model Metadata")
+@CASES.specified(
+    "GET /v2/models/MODEL describes inputs and outputs", "inference_rest.md, Model Metadata"
+)
 def _model_metadata(s: Subject) -> None:
     model = s.echo()
     reply = s.http.get(model_path(model))
@@ -93,7 +103,11 @@ def _model_metadata(s: Subject) -> None:
     equal(body.get("name"), model, '"name"')
     that(isinstance(body.get("platform"), str), 'a string "platform"', body)
     versions = body.get("versions", [])
-    that(isinstance(versions, list) and all(isinstance(v, str) for v in versions), '"versions" of strings', body)
+    that(
+        isinstance(versions, list) and all(isinstance(v, str) for v in versions),
+        '"versions" of strings',
+        body,
+    )
     described(body.get("inputs"), [("INPUT0", "FP32", [-1, -1])])
     described(body.get("outputs"), [("OUTPUT0", "FP32", [-1, -1])])
 
@@ -102,7 +116,9 @@ def _model_metadata(s: Subject) -> None:
 def _metadata_of_several(s: Subject) -> None:
     body = json_object(s.http.get(model_path(s.model("mixed"))))
     described(body.get("inputs"), [("NUMBERS", "FP32", [-1, -1]), ("TEXTS", "BYTES", [-1, -1])])
-    described(body.get("outputs"), [("NUMBERS_OUT", "FP32", [-1, -1]), ("TEXTS_OUT", "BYTES", [-1, -1])])
+    described(
+        body.get("outputs"), [("NUMBERS_OUT", "FP32", [-1, -1]), ("TEXTS_OUT", "BYTES", [-1, -1])]
+    )
 
 
 @CASES.specified("A version's metadata has a path of its own", "inference_rest.md, Model Metadata")
@@ -113,7 +129,10 @@ def _version_metadata(s: Subject) -> None:
     equal(json_object(reply).get("name"), model, '"name"')
 
 
-@CASES.specified("Metadata of an unknown model is an error with a reason", "inference_rest.md, Model Metadata Error")
+@CASES.specified(
+    "Metadata of an unknown model is an error with a reason",
+    "inference_rest.md, Model Metadata Error",
+)
 def _metadata_unknown(s: Subject) -> None:
     failed(s.http.get(model_path(_NOBODY)))
 
@@ -128,7 +147,9 @@ def _metadata_unknown_version(s: Subject) -> None:
     status(s.http.get(model_path(s.echo(), version="999999")), 404, 400)
 
 
-@CASES.convention("JSON answers say content-type application/json", "tritonclient, every HTTP client")
+@CASES.convention(
+    "JSON answers say content-type application/json", "tritonclient, every HTTP client"
+)
 def _content_type(s: Subject) -> None:
     for path in ("/v2", model_path(s.echo())):
         kind = s.http.get(path).headers.get("content-type", "")
@@ -144,7 +165,11 @@ def _unknown_path(s: Subject) -> None:
 
 @CASES.sensible("A wrong method answers 405 or 404 with a reason")
 def _wrong_method(s: Subject) -> None:
-    for method, path in (("POST", "/v2"), ("GET", model_path(s.echo(), "infer")), ("DELETE", "/v2/health/live")):
+    for method, path in (
+        ("POST", "/v2"),
+        ("GET", model_path(s.echo(), "infer")),
+        ("DELETE", "/v2/health/live"),
+    ):
         reply = s.http.send(method, path)
         status(reply, 405, 404)
         failed(reply)

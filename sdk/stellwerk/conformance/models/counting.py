@@ -1,4 +1,6 @@
-"""The decoupled conformance model for Stellwerk: an estimator whose predict is a generator, stored as a pickle."""
+"""The decoupled conformance model for Stellwerk: an estimator whose predict is a generator, stored
+as a pickle.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The conformance models, defined precisely enough to be built for any server.
 
-A server is tested with as many of them as it has; each that it lacks is a reason to skip cases, never a failure.
-Shapes are whole shapes, the batch dimension included; -1 is any size.
+A server is tested with as many of them as it has; each that it lacks is a reason to skip cases,
+never a failure. Shapes are whole shapes, the batch dimension included; -1 is any size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Behaviour(StrEnum):
     ADD_SUB = "add_sub"
     # An echo that raises an error when an element is 13.
     FAILS_ON_13 = "fails_on_13"
-    # Decoupled: for a COUNT of n, n responses whose INDEX is 0, 1, … n - 1; for 13 two responses and then an error.
+    # Decoupled: for a COUNT of n, n responses whose INDEX is 0, 1, … n - 1; for 13 two responses
+    # and then an error.
     COUNT_UP = "count_up"
 
 
@@ -64,7 +65,9 @@ def echo_of(datatype: str) -> str:
     return f"echo_{datatype.lower()}"
 
 
-def _echo(key: str, needed_for: str, *pairs: tuple[str, str, str, tuple[int, ...]]) -> ConformanceModel:
+def _echo(
+    key: str, needed_for: str, *pairs: tuple[str, str, str, tuple[int, ...]]
+) -> ConformanceModel:
     inputs = tuple(Spec(name, datatype, shape) for name, _, datatype, shape in pairs)
     outputs = tuple(Spec(name, datatype, shape) for _, name, datatype, shape in pairs)
     return ConformanceModel(key, inputs, outputs, Behaviour.ECHO, needed_for)

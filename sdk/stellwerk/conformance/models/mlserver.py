@@ -1,4 +1,6 @@
-"""The conformance models as a folder that `mlserver start` serves: one custom runtime, one settings file a model."""
+"""The conformance models as a folder that `mlserver start` serves: one custom runtime, one settings
+file a model.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,14 @@ _MODULE = "conformance_runtime"
 
 
 def write(folder: Path) -> list[str]:
-    """Writes MODEL/model-settings.json and the runtime beside it for each model; returns their names."""
+    """Writes MODEL/model-settings.json and the runtime beside it for each model; returns their
+    names.
+    """
     for model in MODELS.values():
         (folder / model.name).mkdir(parents=True, exist_ok=True)
-        (folder / model.name / "model-settings.json").write_text(json.dumps(settings(model), indent=2) + "\n")
+        (folder / model.name / "model-settings.json").write_text(
+            json.dumps(settings(model), indent=2) + "\n"
+        )
         (folder / model.name / f"{_MODULE}.py").write_text(_RUNTIME.read_text())
     return [model.name for model in MODELS.values()]
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stellwerk.conformance.models.definitions import MAGIC, MODELS, Behaviour, ConformanceModel, Spec
+from stellwerk.conformance.models.definitions import (
+    MAGIC,
+    MODELS,
+    Behaviour,
+    ConformanceModel,
+    Spec,
+)
 
-# Old enough for any onnxruntime of these years, new enough for Identity and Add of all our datatypes.
+# Old enough for any onnxruntime of these years, new enough for Identity and Add of all our
+# datatypes.
 _OPSET, _IR_VERSION = 16, 8
 _ELEMENTS = {
     "BOOL": "BOOL",
@@ -29,8 +36,8 @@ _ELEMENTS = {
 def graphs() -> dict[str, Any]:
     """Each model's key with its onnx.ModelProto.
 
-    A graph answers once, so the decoupled one is not among them; nor is that of BF16, which onnxruntime takes no
-    arrays of in Python, since numpy has no such type.
+    A graph answers once, so the decoupled one is not among them; nor is that of BF16, which
+    onnxruntime takes no arrays of in Python, since numpy has no such type.
     """
     return {
         key: build(model)
@@ -55,7 +62,9 @@ def build(model: ConformanceModel) -> Any:
     nodes, constants = _nodes(model)
     inputs, outputs = ([_value(spec) for spec in specs] for specs in (model.inputs, model.outputs))
     graph = helper.make_graph(nodes, model.name, inputs, outputs, initializer=constants)
-    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    whole = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
+    )
     checker.check_model(whole)
     return whole
 
@@ -66,7 +75,10 @@ def _nodes(model: ConformanceModel) -> tuple[list[Any], list[Any]]:
     names = [spec.name for spec in model.inputs]
     outputs = [spec.name for spec in model.outputs]
     if model.behaviour is Behaviour.ADD_SUB:
-        return [helper.make_node("Add", names, outputs[:1]), helper.make_node("Sub", names, outputs[1:])], []
+        return [
+            helper.make_node("Add", names, outputs[:1]),
+            helper.make_node("Sub", names, outputs[1:]),
+        ], []
     if model.behaviour is Behaviour.FAILS_ON_13:
         # Looking an element up among 0 … 12 echoes it, and is an error for 13.
         table = helper.make_tensor("TABLE", TensorProto.INT64, [MAGIC], list(range(MAGIC)))
@@ -77,6 +89,9 @@ def _nodes(model: ConformanceModel) -> tuple[list[Any], list[Any]]:
 def _value(spec: Spec) -> Any:
     from onnx import TensorProto, helper
 
-    # Each size that may vary has a name of its own per place, so that all tensors of one call agree on it.
+    # Each size that may vary has a name of its own per place, so that all tensors of one call agree
+    # on it.
     shape = [f"size{place}" if size < 0 else size for place, size in enumerate(spec.shape)]
-    return helper.make_tensor_value_info(spec.name, getattr(TensorProto, _ELEMENTS[spec.datatype]), shape)
+    return helper.make_tensor_value_info(
+        spec.name, getattr(TensorProto, _ELEMENTS[spec.datatype]), shape
+    )

@@ -10,7 +10,9 @@ _MODEL = Path(__file__).parent / "recipes" / "triton_model.py"
 
 
 def write(folder: Path) -> list[str]:
-    """Writes MODEL/config.pbtxt and MODEL/1/model.py for each that Triton can have; returns their names."""
+    """Writes MODEL/config.pbtxt and MODEL/1/model.py for each that Triton can have; returns their
+    names.
+    """
     written = []
     for model in MODELS.values():
         if _possible(model):

@@ -1,1 +1,3 @@
-"""Stand-ins for the five services, found before the real ones when their folder stands first on PYTHONPATH."""
+"""Stand-ins for the five services, found before the real ones when their folder stands first on
+PYTHONPATH.
+"""

@@ -1,4 +1,6 @@
-"""The conformance models as a custom runtime of MLServer; model-settings.json says which behaviour a model has."""
+"""The conformance models as a custom runtime of MLServer; model-settings.json says which behaviour
+a model has.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ MAGIC = 13
 
 
 class ConformanceRuntime(MLModel):
-    """Serves one conformance model. What it does not check, MLServer leaves to runtimes and does not check either."""
+    """Serves one conformance model. What it does not check, MLServer leaves to runtimes and does
+    not check either.
+    """
 
     async def load(self):
         self.behaviour = self.settings.parameters.extra["behaviour"]
@@ -34,7 +38,9 @@ class ConformanceRuntime(MLModel):
 
     def response(self, payload, outputs):
         version = self.version or None
-        return InferenceResponse(id=payload.id, model_name=self.name, model_version=version, outputs=list(outputs))
+        return InferenceResponse(
+            id=payload.id, model_name=self.name, model_version=version, outputs=list(outputs)
+        )
 
     async def predict_stream(self, payloads):
         async for payload in payloads:
@@ -44,7 +50,9 @@ class ConformanceRuntime(MLModel):
             tensor = payload.inputs[0]
             count = int(NumpyCodec.decode_input(tensor)[0])
             for index in range(2 if count == MAGIC else count):
-                yield self.response(payload, [NumpyCodec.encode_output("INDEX", np.array([index], np.int32))])
+                yield self.response(
+                    payload, [NumpyCodec.encode_output("INDEX", np.array([index], np.int32))]
+                )
             if count == MAGIC:
                 raise InferenceError("the model fails on 13")
 

@@ -1,4 +1,6 @@
-"""A conformance model for Triton's Python backend; config.pbtxt beside it says which behaviour it has."""
+"""A conformance model for Triton's Python backend; config.pbtxt beside it says which behaviour it
+has.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ class TritonPythonModel:
         if self.behaviour == "add_sub":
             first, second = (tensor.as_numpy() for tensor in tensors)
             arrays = [first + second, first - second]
-            answers = [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays, strict=True)]
+            answers = [
+                pb_utils.Tensor(name, array)
+                for name, array in zip(self.outputs, arrays, strict=True)
+            ]
             return pb_utils.InferenceResponse(answers)
         if self.behaviour == "fails_on_13" and (tensors[0].as_numpy() == MAGIC).any():
             return pb_utils.InferenceResponse(error=pb_utils.TritonError("the model fails on 13"))
@@ -45,7 +50,9 @@ class TritonPythonModel:
             tensor = pb_utils.Tensor("INDEX", np.array([index], np.int32))
             sender.send(pb_utils.InferenceResponse([tensor]))
         if count == MAGIC:
-            sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError("the model fails on 13")))
+            sender.send(
+                pb_utils.InferenceResponse(error=pb_utils.TritonError("the model fails on 13"))
+            )
         sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
