@@ -54,7 +54,7 @@ soak: install ## Long runs that show that nothing grows, leaks or wears out; wri
 	@$(BIN)/python -m soak
 
 secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)
-	@$(BIN)/python -m stellwerk.local init-secrets --containers compose/secrets
+	@$(BIN)/python -m services.local init-secrets --containers compose/secrets
 
 compose-check: install ## Validate compose/ with the real Compose binary and hadolint
 	$(BIN)/python -m pytest tests/integration/test_compose.py

@@ -26,11 +26,11 @@ import uvloop
 from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
 
-from services.chassis.broker.amqp_broker import AmqpBroker
+from services.chassis.broker.amqp.broker import AmqpBroker
 from services.chassis.broker.port import Delivery, Message
-from services.wire import topology
-from services.wire.topology import QueueSpec
-from stellwerk.local.rabbitmq import RabbitMQ
+from services.local.backing.rabbitmq import RabbitMQ
+from stellwerk.wire import topology
+from stellwerk.wire.topology import QueueSpec
 
 # As a router and a runtime use them.
 QUESTIONS = topology.inference_queue("bench/iris/1/any")

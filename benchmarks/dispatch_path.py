@@ -13,12 +13,12 @@ import structlog
 import uvloop
 
 from services.chassis.broker.port import Broker, Delivery, Handler, Message
-from services.router.dispatch import Dispatcher
-from services.router.pending import Outcome, PendingTable
-from services.router.policy import QueuePolicy
-from services.wire.errors import Overloaded
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.queueing.pending_requests import Outcome, PendingTable
+from services.router.queueing.queue_policy import QueuePolicy
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.errors import Overloaded
 
 KEY = "default/iris/1/any"
 _PATIENT = 3600.0

@@ -30,21 +30,22 @@ from prometheus_client import CollectorRegistry
 from benchmarks import rest_load
 from benchmarks.measurement import RestCall
 from benchmarks.processes import Child
-from services.api_gateway import infer_answer, infer_request
-from services.api_gateway.app import Doorkeeper, HttpDoor
-from services.api_gateway.calls import Answered
 from services.api_gateway.config import GatewaySettings
-from services.api_gateway.http_server import HttpServer
-from services.api_gateway.infer_request import AS_JSON
-from services.api_gateway.journal import HttpJournal
-from services.api_gateway.request import SENDER
+from services.api_gateway.http.access_log import HttpJournal
+from services.api_gateway.http.door import Doorkeeper, HttpDoor
+from services.api_gateway.http.exchange import Limits
+from services.api_gateway.http.request import SENDER
+from services.api_gateway.http.server import HttpServer
+from services.api_gateway.open_inference import infer_request
+from services.api_gateway.open_inference import infer_response as infer_answer
+from services.api_gateway.open_inference.infer_request import AS_JSON
 from services.api_gateway.site import site_of
-from services.api_gateway.upstreams import Upstreams
-from services.api_gateway.visit import Limits
+from services.api_gateway.upstream.channels import Upstreams
+from services.api_gateway.upstream.model_calls import Answered
 from services.chassis import logs, telemetry
 from services.chassis.context import CallContext, Principal
-from services.wire.open_inference import Ask
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.open_inference import Ask
 
 _CONNECTIONS, _SECONDS, _ROUNDS = 64, 2.0, 5
 _PATH = b"/v2/models/iris/infer"

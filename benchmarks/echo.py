@@ -20,8 +20,8 @@ import uvloop
 
 from benchmarks.measurement import GrpcCall
 from benchmarks.processes import Child
-from inference import grpc_service_pb2 as pb
-from inference import grpc_service_pb2_grpc
+from stellwerk.inference.v2 import grpc_service_pb2 as pb
+from stellwerk.inference.v2 import grpc_service_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelInferResponse]"
 

@@ -23,7 +23,7 @@ import grpc
 from benchmarks.measurement import GrpcCall, Measurement, System, WrongAnswer
 from benchmarks.processes import CpuClock
 from benchmarks.ratios import SAMPLES_FOR_P99, percentile
-from inference import grpc_service_pb2 as pb
+from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # A call that takes longer than this is an error, not a slow answer.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from inference import grpc_service_pb2 as pb
+from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import grpc
 import uvloop
 
 from benchmarks.processes import Child
-from services.chassis.identity import from_service_key
+from services.chassis.access.service_identity import from_service_key
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import fleet_service_pb2_grpc as stubs
 from stellwerk.router.v1 import router_service_pb2 as router

@@ -12,7 +12,7 @@ import orjson
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from inference import grpc_service_pb2 as pb
+from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
 # The first flower of iris, a setosa: class 0.
 FLOWER = [5.1, 3.5, 1.4, 0.2]

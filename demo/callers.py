@@ -13,9 +13,9 @@ import numpy as np
 
 from demo.models import Array, Trained
 from demo.platform import Running
-from inference import grpc_service_pb2 as inference_pb
-from inference import grpc_service_pb2_grpc as inference_grpc
 from stellwerk.client import connect
+from stellwerk.inference.v2 import grpc_service_pb2 as inference_pb
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as inference_grpc
 from stellwerk.router.v1 import router_service_pb2 as router_pb
 from stellwerk.router.v1 import router_service_pb2_grpc as router_grpc
 from stellwerk.type.v1 import tensor_pb2

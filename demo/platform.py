@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stellwerk.local import ports
+from services.local import ports
 
 _STOP_SECONDS = 40
 
@@ -41,7 +41,7 @@ class Platform:
     def __init__(self, directory: Path, log: Path) -> None:
         self.log = log
         http, grpc = ports.reserve(2)
-        command = [sys.executable, "-m", "stellwerk.local", "up", "--data-dir", str(directory)]
+        command = [sys.executable, "-m", "services.local", "up", "--data-dir", str(directory)]
         command += ["--http-port", str(http), "--grpc-port", str(grpc)]
         with log.open("wb") as stream:
             self._process = subprocess.Popen(

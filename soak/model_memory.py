@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 
-from services.wire.tensors import from_numpy
 from soak.large_models import KINDS, MB, Sample
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
+from stellwerk.wire.tensors import from_numpy
 from tests.fakes.repository_source import FakeRepository
 from tests.fakes.router_server import FakeRouterServer
 

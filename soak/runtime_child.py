@@ -12,10 +12,10 @@ from pathlib import Path
 import uvloop
 
 from services.chassis import allocator
-from services.chassis.process import Process
-from services.runtime import memory
+from services.chassis.lifecycle.process import Process
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import assemble
+from services.runtime.models import memory
 from tests.fakes.process import standalone
 
 

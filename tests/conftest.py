@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from stellwerk.local import mongod as mongod_module
-from stellwerk.local import rabbitmq as rabbitmq_module
-from stellwerk.local.mongod import Mongod
-from stellwerk.local.rabbitmq import RabbitMQ
+from services.local.backing import mongod as mongod_module
+from services.local.backing import rabbitmq as rabbitmq_module
+from services.local.backing.mongod import Mongod
+from services.local.backing.rabbitmq import RabbitMQ
 
 # A slow machine is no reason to fail; where a submission is judged, the same examples are tried
 # each time.

@@ -7,7 +7,7 @@ import sys
 
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.main import compose
-from services.chassis.entry import run
+from services.chassis.lifecycle.entry import run
 
 if __name__ == "__main__":
     sys.exit(run(compose, GatewaySettings, os.environ))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from services.api_gateway import grpc_door, public
-from services.api_gateway.app import Doorkeeper, HttpDoor
-from services.api_gateway.call_stream import open_exchange
-from services.api_gateway.calls import Calls
 from services.api_gateway.config import GatewaySettings
-from services.api_gateway.credentials import Credentials, issuer
-from services.api_gateway.grpc_door import GrpcDoor
-from services.api_gateway.grpc_inference import GrpcInference
-from services.api_gateway.http_server import HttpServer
-from services.api_gateway.journal import HttpJournal
+from services.api_gateway.grpc_door import door as grpc_door
+from services.api_gateway.grpc_door.door import GrpcDoor
+from services.api_gateway.grpc_door.inference import GrpcInference
+from services.api_gateway.http.access_log import HttpJournal
+from services.api_gateway.http.door import Doorkeeper, HttpDoor
+from services.api_gateway.http.exchange import Limits
+from services.api_gateway.http.server import HttpServer
+from services.api_gateway.routing import exposed_services as public
 from services.api_gateway.servicer import GatewayServicer
 from services.api_gateway.site import site_of
-from services.api_gateway.upstreams import Upstreams, loopback
-from services.api_gateway.visit import Limits
-from services.chassis.process import Process
+from services.api_gateway.upstream.api_keys import Credentials, issuer
+from services.api_gateway.upstream.call_stream import open_exchange
+from services.api_gateway.upstream.channels import Upstreams, loopback
+from services.api_gateway.upstream.model_calls import Calls
+from services.chassis.lifecycle.process import Process
 from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from services.api_gateway.routes import Route
-from services.api_gateway.upstreams import Upstream, Upstreams
+from services.api_gateway.routing.routes import Route
+from services.api_gateway.upstream.channels import Upstream, Upstreams
 from stellwerk.gateway.v1 import gateway_service_pb2 as messages
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.api_gateway import documents, public
 from services.api_gateway.config import GatewaySettings
-from services.api_gateway.inference import Inference
-from services.api_gateway.predictions import Caller
-from services.api_gateway.response import Answer
-from services.api_gateway.rest import Rest
-from services.api_gateway.routes import RouteTable, routes_of
-from services.api_gateway.upstreams import Upstreams
-from services.api_gateway.visit import Handler
+from services.api_gateway.http.exchange import Handler
+from services.api_gateway.http.response import Answer
+from services.api_gateway.open_inference.handlers import Inference
+from services.api_gateway.open_inference.infer_handlers import Caller
+from services.api_gateway.openapi import documents
+from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing.routes import RouteTable, routes_of
+from services.api_gateway.transcoded import Rest
+from services.api_gateway.upstream.channels import Upstreams
 
 
 @dataclass(frozen=True, slots=True)

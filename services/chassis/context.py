@@ -9,7 +9,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from services.wire.permissions import Grant
+from stellwerk.wire.permissions import Grant
 
 
 @dataclass(frozen=True, slots=True)

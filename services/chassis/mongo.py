@@ -14,7 +14,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from services.wire.errors import Conflict, Overloaded, Unavailable
+from stellwerk.wire.errors import Conflict, Overloaded, Unavailable
 
 T = TypeVar("T")
 Document = dict[str, Any]

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from services.wire import errors
+from stellwerk.wire import errors
 
 DETAILS = "grpc-status-details-bin"
 # gRPC's own bound on metadata is 16 KiB for everything together.

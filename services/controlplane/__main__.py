@@ -5,7 +5,7 @@ told to stop.
 import os
 import sys
 
-from services.chassis.entry import run
+from services.chassis.lifecycle.entry import run
 from services.controlplane.config import ControlPlaneSettings
 from services.controlplane.main import compose
 

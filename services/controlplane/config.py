@@ -7,8 +7,8 @@ from pathlib import Path
 import pydantic
 
 from services.chassis.config import ServiceSettings
-from services.controlplane.issuer import DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS
-from services.controlplane.sealing import MIN_ROOT_KEY_LENGTH
+from services.controlplane.identity.issuer import DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS
+from services.controlplane.identity.sealing import MIN_ROOT_KEY_LENGTH
 
 
 class ControlPlaneSettings(ServiceSettings):

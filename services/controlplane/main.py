@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 
+from services.chassis.lifecycle.process import Process
 from services.chassis.mongo import MongoWatch, connect
-from services.chassis.process import Process
-from services.controlplane.bootstrap import Bootstrap
+from services.controlplane.audit.entries import MongoEntries
+from services.controlplane.audit.ledger import Ledger
 from services.controlplane.config import ControlPlaneSettings
-from services.controlplane.journal import Ledger
-from services.controlplane.keys import ServiceKeys
-from services.controlplane.mongo import MongoEntries
-from services.controlplane.peers import connect_peers
-from services.controlplane.register import Register
-from services.controlplane.sealing import Sealer
+from services.controlplane.identity.bootstrap import Bootstrap
+from services.controlplane.identity.key_refresher import Upkeep, in_turn
+from services.controlplane.identity.keys import ServiceKeys
+from services.controlplane.identity.register import Register
+from services.controlplane.identity.sealing import Sealer
+from services.controlplane.identity.store import IdentityStore
+from services.controlplane.identity.tokens import Policy, Tokens
 from services.controlplane.servicer import AuditServicer, ControlPlaneServicer, IdentityServicer
-from services.controlplane.status import get_status
-from services.controlplane.store import IdentityStore
-from services.controlplane.tokens import Policy, Tokens
-from services.controlplane.upkeep import Upkeep, in_turn
+from services.controlplane.status.peers import connect_peers
+from services.controlplane.status.platform_status import get_status
 from stellwerk.controlplane.v1 import (
     audit_service_pb2,
     controlplane_service_pb2,

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from google.protobuf import timestamp_pb2
 
-from services.controlplane.ledger import Entry, Finding
-from services.controlplane.principals import ApiKey, Principal
-from services.wire.errors import InvalidInput
-from services.wire.permissions import Grant, Role
+from services.controlplane.audit.chain import Entry, Finding
+from services.controlplane.identity.principals import ApiKey, Principal
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.permissions import Grant, Role
 
 # 9999-12-31, where protobuf's timestamps end.
 _LAST_MILLISECOND = 253_402_300_799_000

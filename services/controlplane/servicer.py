@@ -7,16 +7,16 @@ from typing import Any
 
 from services.chassis import context
 from services.controlplane import messages
-from services.controlplane.journal import Ledger
-from services.controlplane.ledger import Head
-from services.controlplane.register import Register
-from services.controlplane.tokens import Tokens
-from services.wire import paging
-from services.wire.errors import InvalidInput, NotPermitted
-from services.wire.permissions import ROLES
+from services.controlplane.audit.chain import Head
+from services.controlplane.audit.ledger import Ledger
+from services.controlplane.identity.register import Register
+from services.controlplane.identity.tokens import Tokens
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as controlplane
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
+from stellwerk.wire import paging
+from stellwerk.wire.errors import InvalidInput, NotPermitted
+from stellwerk.wire.permissions import ROLES
 
 
 class ControlPlaneServicer:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from services.chassis.entry import run
+from services.chassis.lifecycle.entry import run
 from services.repository.config import RepositorySettings
 from services.repository.main import compose
 

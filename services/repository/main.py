@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from services.chassis import mongo
-from services.chassis.process import Process
-from services.repository.aliases import Aliases
-from services.repository.buckets import Buckets
-from services.repository.catalogue import Catalogue
+from services.chassis.lifecycle.process import Process
+from services.repository.artifacts.downloads import Downloads
+from services.repository.artifacts.sweeper import Sweeper
+from services.repository.artifacts.transfers import Transfers
+from services.repository.artifacts.upload_sessions import Tickets
+from services.repository.artifacts.uploads import Uploads
+from services.repository.catalogue.aliases import Aliases
+from services.repository.catalogue.buckets import Buckets
+from services.repository.catalogue.catalogue import Catalogue
+from services.repository.catalogue.store import Store
 from services.repository.config import RepositorySettings
-from services.repository.downloads import Downloads
-from services.repository.gauges import Gauges
+from services.repository.events.outbox_publisher import Publisher, Relay
+from services.repository.metrics import Gauges
 from services.repository.mongo import Artifacts, Changes, Database
-from services.repository.relay import Publisher, Relay
 from services.repository.servicer import RepositoryServicer
-from services.repository.store import Store
-from services.repository.sweeper import Sweeper
-from services.repository.tickets import Tickets
-from services.repository.transfers import Transfers
-from services.repository.uploads import Uploads
 from stellwerk.repository.v1 import repository_service_pb2, repository_service_pb2_grpc
 
 

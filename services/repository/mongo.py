@@ -23,9 +23,9 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import CollectionInvalid
 
 from services.chassis.mongo import Document, errors, in_transaction
-from services.wire.errors import Corrupt
-from services.wire.names import DEFAULT_BUCKET
 from stellwerk.type.v1 import event_pb2
+from stellwerk.wire.errors import Corrupt
+from stellwerk.wire.names import DEFAULT_BUCKET
 
 T = TypeVar("T")
 Session = AsyncClientSession

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from services.repository.catalogue import Catalogue, model_name, version_name
-from services.repository.documents import time
-from services.repository.downloads import Downloads
-from services.repository.streams import opened
-from services.repository.uploads import Uploads
+from services.repository.artifacts.downloads import Downloads
+from services.repository.artifacts.streams import opened
+from services.repository.artifacts.uploads import Uploads
+from services.repository.catalogue.catalogue import Catalogue, model_name, version_name
+from services.repository.catalogue.documents import time
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
 

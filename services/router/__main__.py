@@ -5,7 +5,7 @@ stop.
 import os
 import sys
 
-from services.chassis.entry import run
+from services.chassis.lifecycle.entry import run
 from services.router.config import RouterSettings
 from services.router.main import compose
 

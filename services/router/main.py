@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from services.chassis.broker.hub import Hub
-from services.chassis.process import Process
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.lifecycle.process import Process
 from services.router import rpcs
-from services.router.admission import Limits
+from services.router.calls.invocations import Predictions
 from services.router.config import RouterSettings
-from services.router.directory import ModelDirectory
-from services.router.dispatch import Dispatcher
-from services.router.fleet import Fleet
-from services.router.pending import PendingTable
-from services.router.predictions import Predictions
-from services.router.rejections import DispatchMetrics
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.metrics import DispatchMetrics
+from services.router.fleet.reconciler import Serving
+from services.router.fleet.registry import Fleet
+from services.router.naming.directory import ModelDirectory
+from services.router.queueing.admission import Limits
+from services.router.queueing.pending_requests import PendingTable
 from services.router.rpcs import Parts
-from services.router.serving import Serving
-from services.wire import topology
+from stellwerk.wire import topology
 
 
 def compose(settings: RouterSettings) -> Process:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference import grpc_service_pb2 as inference_messages
-from inference import grpc_service_pb2_grpc as inference_stubs
-from services.chassis.broker.hub import Hub
 from services.chassis.broker.port import Broker
-from services.chassis.broker.pull import PullServicer
-from services.chassis.process import Process
-from services.router.attachments import FleetServicer
-from services.router.call_journal import CallJournal
-from services.router.calls import CallServicer
-from services.router.calls import add_to_server as add_calls_to_server
-from services.router.dispatch import Dispatcher
-from services.router.inference import InferenceServicer
-from services.router.inference_extension import Tools
-from services.router.log_settings import LogSettings
-from services.router.pending import PendingTable
-from services.router.predictions import Predictions
+from services.chassis.broker.pull.broker import PullServicer
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.lifecycle.process import Process
+from services.router.calls.call_log import CallJournal
+from services.router.calls.exchange_servicer import CallServicer
+from services.router.calls.exchange_servicer import add_to_server as add_calls_to_server
+from services.router.calls.invocations import Predictions
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.fleet.reconciler import Serving
+from services.router.fleet.servicer import FleetServicer
+from services.router.open_inference.log_settings import LogSettings
+from services.router.open_inference.management import Tools
+from services.router.open_inference.servicer import InferenceServicer
+from services.router.queueing.pending_requests import PendingTable
 from services.router.servicer import RouterServicer
-from services.router.serving import Serving
+from stellwerk.inference.v2 import grpc_service_pb2 as inference_messages
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as inference_stubs
 from stellwerk.job.v1 import pull_service_pb2, pull_service_pb2_grpc
 from stellwerk.router.v1 import (
     call_service_pb2,

@@ -7,17 +7,17 @@ from __future__ import annotations
 from typing import Any
 
 from services.chassis.broker.port import Broker
-from services.router import instances
-from services.router.callee import signature_of
-from services.router.dispatch import Dispatcher
-from services.router.pending import PendingTable
-from services.router.predictions import Predictions
-from services.router.serving import Serving
-from services.wire import topology
-from services.wire.errors import InvalidInput, RuntimeNotFound
-from services.wire.names import parse_model, parse_single
-from services.wire.open_inference import DEFAULT_METHOD
+from services.router.calls import rows as instances
+from services.router.calls.invocations import Predictions
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.fleet.reconciler import Serving
+from services.router.naming.target import signature_of
+from services.router.queueing.pending_requests import PendingTable
 from stellwerk.router.v1 import router_service_pb2 as messages
+from stellwerk.wire import topology
+from stellwerk.wire.errors import InvalidInput, RuntimeNotFound
+from stellwerk.wire.names import parse_model, parse_single
+from stellwerk.wire.open_inference import DEFAULT_METHOD
 
 
 class RouterServicer:

@@ -5,10 +5,10 @@ stop.
 import os
 import sys
 
-from services.chassis.entry import run
-from services.runtime import memory
+from services.chassis.lifecycle.entry import run
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import compose
+from services.runtime.models import memory
 
 if __name__ == "__main__":
     memory.use_one_heap()

@@ -9,22 +9,23 @@ from typing import Any
 
 from services.chassis.broker.port import Broker
 from services.chassis.telemetry import Tracing
-from services.runtime import inventory, memory
-from services.runtime.artifacts import ArtifactCache, Download
-from services.runtime.attach import Attachment, Open
-from services.runtime.cache import ModelCache
+from services.runtime.batching.scheduler import Executor
 from services.runtime.config import RuntimeSettings, parse_labels, runtime_name
-from services.runtime.consumer import WorkConsumer
-from services.runtime.executor import Executor
-from services.runtime.folder import FolderClaim
+from services.runtime.fleet import inventory
+from services.runtime.fleet.attachment import Attachment, Open
+from services.runtime.fleet.serving_table import ServingTable, Versions
 from services.runtime.formats.port import FormatSettings
-from services.runtime.loader import ModelLoader
+from services.runtime.intake.consumer import WorkConsumer
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.replies import ReplySender
-from services.runtime.response_cache import ResponseCache
-from services.runtime.serving import ServingTable, Versions
-from services.wire.topology import WORK_CANCELLED
+from services.runtime.models import memory
+from services.runtime.models.artifacts import ArtifactCache, Download
+from services.runtime.models.cache import ModelCache
+from services.runtime.models.cache_folder import FolderClaim
+from services.runtime.models.loader import ModelLoader
+from services.runtime.replies.response_cache import ResponseCache
+from services.runtime.replies.sender import ReplySender
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
+from stellwerk.wire.topology import WORK_CANCELLED
 
 
 @dataclass(frozen=True, slots=True)

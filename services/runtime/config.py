@@ -11,8 +11,8 @@ import platformdirs
 import pydantic
 
 from services.chassis.config import ServiceSettings
-from services.wire.errors import ServiceError
-from services.wire.names import check_id
+from stellwerk.wire.errors import ServiceError
+from stellwerk.wire.names import check_id
 
 _GIB = 1024**3
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from services.chassis.broker.port import Broker
-from services.chassis.process import Process
+from services.chassis.lifecycle.process import Process
 from services.runtime.agent import Agent, Surroundings
 from services.runtime.config import RuntimeSettings
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.repository import Repository
+from services.runtime.models.repository import Repository
 from services.runtime.servicer import RuntimeServicer
 from stellwerk.router.v1 import fleet_service_pb2_grpc as fleet_grpc
 from stellwerk.runtime.v1 import runtime_service_pb2 as runtime_pb2

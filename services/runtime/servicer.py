@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from services.runtime.cache import ModelCache
+from services.runtime.models.cache import ModelCache
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2 as runtime_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc

@@ -38,7 +38,7 @@ def test_the_repository_is_clean(check) -> None:
     ],
 )
 def test_a_planted_danger_is_found(tmp_path: Path, text: str, finding: str) -> None:
-    root = copy(tmp_path, "services/wire")
+    root = copy(tmp_path, "sdk/stellwerk/wire")
 
     found = new_findings(hygiene.dangerous, root, "services/router/new.py", text)
 

@@ -32,7 +32,7 @@ def test_the_repository_keeps_its_layers(check) -> None:
     [
         (
             layering.layers,
-            "services/wire/names.py",
+            "sdk/stellwerk/wire/names.py",
             "import services.chassis",
             "may not import services.chassis",
         ),
@@ -115,10 +115,10 @@ def test_the_repository_keeps_its_layers(check) -> None:
             "import jwt",
             "jwt may be imported only",
         ),
-        (layering.purity, "services/wire/names.py", "import time", "may not import time"),
+        (layering.purity, "sdk/stellwerk/wire/names.py", "import time", "may not import time"),
         (
             layering.purity,
-            "services/wire/names.py",
+            "sdk/stellwerk/wire/names.py",
             "from os import path",
             "may not import os.path",
         ),
@@ -150,27 +150,27 @@ def test_a_planted_import_is_found(
 
 
 def test_a_planted_cycle_is_found_though_one_import_hides_in_a_function(tmp_path: Path) -> None:
-    root = copy(tmp_path, "services/wire")
-    (root / "services/wire/first.py").write_text("from services.wire import second\n")
+    root = copy(tmp_path, "sdk/stellwerk/wire")
+    (root / "sdk/stellwerk/wire/first.py").write_text("from stellwerk.wire import second\n")
 
     found = new_findings(
         layering.cycles,
         root,
-        "services/wire/second.py",
-        "def f():\n    from services.wire.first import g",
+        "sdk/stellwerk/wire/second.py",
+        "def f():\n    from stellwerk.wire.first import g",
     )
 
-    assert found == ["import cycle: services.wire.first → services.wire.second"]
+    assert found == ["import cycle: stellwerk.wire.first → stellwerk.wire.second"]
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "from stellwerk.router.v1 import router_service_pb2",
-        "from inference import grpc_service_pb2",
+        "from stellwerk.inference.v2 import grpc_service_pb2",
         "from services.chassis import config",
-        "from services.wire.errors import NotFound",
-        "from services.router import placement",
+        "from stellwerk.wire.errors import NotFound",
+        "from services.router.fleet import placement",
         "from . import placement",
         "import numpy as np",
     ],

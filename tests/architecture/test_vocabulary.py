@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from services.api_gateway import http_status
-from services.wire.errors import ServiceError
+from services.api_gateway.http import status as http_status
+from stellwerk.wire.errors import ServiceError
 from tests.architecture.checks import vocabulary
 
 OURS = [

@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from services.chassis.broker.amqp_broker import AmqpBroker
-from services.chassis.broker.hub import Hub
-from services.chassis.broker.hub_broker import HubBroker
+from services.chassis.broker.amqp.broker import AmqpBroker
 from services.chassis.broker.port import Broker, Delivery
-from services.chassis.broker.pull import PullBroker, PullServicer
-from services.chassis.clients import ServiceChannel
-from services.chassis.transport import channel_options, server_options
-from services.wire.topology import QueueSpec
+from services.chassis.broker.pull.broker import PullBroker, PullServicer
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.hub_broker import HubBroker
+from services.chassis.rpc.channel import ServiceChannel
+from services.chassis.rpc.transport import channel_options, server_options
+from services.local.backing.rabbitmq import RabbitMQ
+from services.local.processes.child import free_port
 from stellwerk.job.v1 import pull_service_pb2_grpc
-from stellwerk.local.child import free_port
-from stellwerk.local.rabbitmq import RabbitMQ
+from stellwerk.wire.topology import QueueSpec
 from tests.contract.proxy import Proxy
 from tests.fakes.eventually import eventually
 

@@ -12,10 +12,10 @@ import psutil
 import pytest
 import structlog
 
-from services.chassis.broker.amqp_broker import AmqpBroker
+from services.chassis.broker.amqp.broker import AmqpBroker
 from services.chassis.broker.port import Depth, Message
-from services.wire.errors import BrokerDown, TooLarge
-from stellwerk.local.rabbitmq import RabbitMQ
+from services.local.backing.rabbitmq import RabbitMQ
+from stellwerk.wire.errors import BrokerDown, TooLarge
 from tests.contract.brokers import AtRabbit, Inbox, new_queue, until_not
 from tests.fakes.eventually import eventually
 

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.chassis.broker.amqp_broker import AmqpBroker
+from services.chassis.broker.amqp.broker import AmqpBroker
 from services.chassis.broker.port import Delivery, Message
-from stellwerk.local.rabbitmq import RabbitMQ
+from services.local.backing.rabbitmq import RabbitMQ
 from tests.contract.brokers import AtRabbit, Inbox, new_queue
 from tests.contract.proxy import Proxy
 from tests.fakes.eventually import eventually

@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 
 from services.chassis.broker.port import Depth, Message
-from services.wire.errors import Overloaded, Unroutable
-from services.wire.topology import QueueSpec
+from stellwerk.wire.errors import Overloaded, Unroutable
+from stellwerk.wire.topology import QueueSpec
 from tests.contract.brokers import Inbox, Place, new_queue
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from services.chassis.broker.port import Message
-from services.wire.errors import BrokerDown, Unroutable
+from stellwerk.wire.errors import BrokerDown, Unroutable
 from tests.contract.brokers import AtRabbit, AtRouter, Inbox, new_queue
 from tests.fakes.eventually import eventually
 

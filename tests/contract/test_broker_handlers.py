@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from services.chassis.broker.port import Delivery, Depth, Message
-from services.wire.errors import Unroutable
+from stellwerk.wire.errors import Unroutable
 from tests.contract.brokers import Inbox, Place, new_queue
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.chassis.broker.port import Depth, Message
-from services.wire.errors import Conflict, Unroutable
-from services.wire.topology import QueueSpec
+from stellwerk.wire.errors import Conflict, Unroutable
+from stellwerk.wire.topology import QueueSpec
 from tests.contract.brokers import Inbox, Place, new_queue, until_not
 
 

@@ -12,9 +12,10 @@ import pytest_asyncio
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
-from services.api_gateway import public, transcode
-from services.api_gateway.routes import RouteTable, routes_of
-from services.wire.errors import ServiceError
+from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing.routes import RouteTable, routes_of
+from services.api_gateway.transcoding import messages as transcode
+from stellwerk.wire.errors import ServiceError
 from tests.contract.envoy import Recorder, envoy
 from tests.contract.transcoding_cases import Case, cases
 

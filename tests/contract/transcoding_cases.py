@@ -12,9 +12,10 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor import FieldDescriptor as F
 
-from services.api_gateway import json_reader, scalars
-from services.api_gateway.routes import Route
-from services.api_gateway.templates import ANY
+from services.api_gateway.routing.path_templates import ANY
+from services.api_gateway.routing.routes import Route
+from services.api_gateway.transcoding import proto_json as json_reader
+from services.api_gateway.transcoding import scalars
 
 IDS = ["iris", "a.b", "x_1", "v-2", "ü", "a b", "a:b", "50%", "p+q", "a/b", "1"]
 TEXTS = [

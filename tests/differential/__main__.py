@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stellwerk.conformance import Report, Subject, connect
-from stellwerk.conformance.report import sentence
-from stellwerk.conformance.report_markdown import as_markdown
+from stellwerk.conformance.reporting.markdown import as_markdown
+from stellwerk.conformance.reporting.report import sentence
 from tests.differential.comparison import Comparison, compare
 from tests.differential.requests import requests
 from tests.differential.servers import MLServer, Running, Server, Stellwerk, Triton

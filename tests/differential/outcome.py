@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from stellwerk.conformance import Subject, binary
+from stellwerk.conformance import Subject
 from stellwerk.conformance.case import Transport
 from stellwerk.conformance.expect import Mismatch
-from stellwerk.conformance.rpc import Refusal, outputs_of
+from stellwerk.conformance.server import binary
+from stellwerk.conformance.server.rpc import Refusal, outputs_of
 from stellwerk.conformance.values import Tensor, same
 from tests.differential.requests import Request
 

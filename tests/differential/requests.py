@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference import grpc_service_pb2 as pb
-from stellwerk.conformance import binary
 from stellwerk.conformance.case import Transport
 from stellwerk.conformance.models import MODELS, Behaviour, ConformanceModel
-from stellwerk.conformance.rest import JSON, model_path
-from stellwerk.conformance.rpc import infer_request, parameter
+from stellwerk.conformance.server import binary
+from stellwerk.conformance.server.rest import JSON, model_path
+from stellwerk.conformance.server.rpc import infer_request, parameter
 from stellwerk.conformance.values import FIELDS, FLOATS, Tensor
+from stellwerk.inference.v2 import grpc_service_pb2 as pb
 from tests.differential.damage import MESSAGE_DAMAGES, REST_DAMAGES
 
 # Both have them, and both know each of their shapes.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.controlplane.issuer import SigningKey
-from services.controlplane.principals import ApiKey, Principal
-from services.controlplane.store import Revocations
-from services.wire.errors import AlreadyExists, Conflict, PrincipalNotFound
+from services.controlplane.identity.issuer import SigningKey
+from services.controlplane.identity.principals import ApiKey, Principal
+from services.controlplane.identity.store import Revocations
+from stellwerk.wire.errors import AlreadyExists, Conflict, PrincipalNotFound
 
 
 class FakeCredentials:

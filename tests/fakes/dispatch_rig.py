@@ -7,12 +7,12 @@ from typing import Any, cast
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.router.admission import Limits
-from services.router.dispatch import Dispatcher
-from services.router.pending import Outcome, PendingTable
-from services.router.rejections import DispatchMetrics
-from services.wire.errors import ServiceError
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.dispatch.metrics import DispatchMetrics
+from services.router.queueing.admission import Limits
+from services.router.queueing.pending_requests import Outcome, PendingTable
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import ServiceError
 from tests.fakes.held_broker import Clock, HeldBroker, turns
 
 KEY = "default/iris/1/any"

@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from services.controlplane.journal import SequenceTaken
-from services.controlplane.ledger import Entry, Head
-from services.wire.errors import Unavailable
+from services.controlplane.audit.chain import Entry, Head
+from services.controlplane.audit.ledger import SequenceTaken
+from stellwerk.wire.errors import Unavailable
 
 
 class FakeEntries:

@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 
-from services.wire.errors import ServiceError, to_work_error
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
+from stellwerk.wire.errors import ServiceError, to_work_error
 
 METHOD = "/stellwerk.router.v1.CallService/Exchange"
 VERSION = "buckets/default/models/m/versions/3"

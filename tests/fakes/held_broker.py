@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.chassis.broker.port import Handler, Message
-from services.wire.topology import QueueSpec
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.topology import QueueSpec
 
 
 class Clock:

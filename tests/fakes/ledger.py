@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.wire.errors import Unavailable
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+from stellwerk.wire.errors import Unavailable
 
 
 class FakeLedger:

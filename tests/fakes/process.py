@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from services.chassis.config import ServiceSettings
-from services.chassis.process import Process
+from services.chassis.lifecycle.process import Process
 from tests.fakes.issuer import FakeIssuer
 from tests.fakes.ledger import FakeLedger
 

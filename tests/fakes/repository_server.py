@@ -15,14 +15,14 @@ import grpc
 from pymongo import AsyncMongoClient
 
 from services.chassis.broker.port import Message
-from services.chassis.clients import ServiceChannel
-from services.chassis.process import Process
+from services.chassis.lifecycle.process import Process
+from services.chassis.rpc.channel import ServiceChannel
 from services.repository.config import RepositorySettings
 from services.repository.main import assemble
-from services.wire.errors import BrokerDown
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
 from stellwerk.type.v1 import event_pb2
+from stellwerk.wire.errors import BrokerDown
 from tests.fakes.issuer import FakeIssuer
 from tests.fakes.ledger import FakeLedger
 

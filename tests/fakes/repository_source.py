@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from services.wire.errors import ServiceError, VersionNotFound
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.errors import ServiceError, VersionNotFound
 
 
 class FakeRepository:

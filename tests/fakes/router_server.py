@@ -11,11 +11,10 @@ from typing import Any
 import grpc
 from google.api import httpbody_pb2
 
-from services.chassis.broker.hub import Hub
-from services.chassis.broker.hub_broker import HubBroker
 from services.chassis.broker.port import Delivery, Message
-from services.chassis.broker.pull_servicer import PullServicer
-from services.wire.topology import inference_queue, reply_queue, serving_key
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.hub_broker import HubBroker
+from services.chassis.broker.pull.servicer import PullServicer
 from stellwerk.job.v1 import pull_service_pb2_grpc as pull_grpc
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -23,6 +22,7 @@ from stellwerk.repository.v1 import repository_service_pb2_grpc as repository_gr
 from stellwerk.router.v1 import fleet_service_pb2 as fleet_pb2
 from stellwerk.router.v1 import fleet_service_pb2_grpc as fleet_grpc
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
+from stellwerk.wire.topology import inference_queue, reply_queue, serving_key
 from tests.fakes.repository_source import FakeRepository
 
 REPLIES = reply_queue("router-under-test")

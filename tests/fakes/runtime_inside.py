@@ -12,22 +12,22 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from services.chassis.broker.hub import Hub
-from services.chassis.broker.hub_broker import HubBroker
 from services.chassis.broker.port import Consumer, Delivery, Message
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.hub_broker import HubBroker
 from services.chassis.telemetry import Tracing
-from services.runtime.artifacts import ArtifactCache
-from services.runtime.cache import ModelCache
-from services.runtime.consumer import WorkConsumer
-from services.runtime.executor import Executor
+from services.runtime.batching.scheduler import Executor
 from services.runtime.formats.port import FormatSettings, LoadedModel
-from services.runtime.formats.skops import SkopsFormat
+from services.runtime.formats.sklearn.plugin import SkopsFormat
+from services.runtime.intake.consumer import WorkConsumer
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.replies import ReplySender
-from services.runtime.response_cache import ResponseCache
-from services.wire.topology import inference_queue, reply_queue, serving_key
+from services.runtime.models.artifacts import ArtifactCache
+from services.runtime.models.cache import ModelCache
+from services.runtime.replies.response_cache import ResponseCache
+from services.runtime.replies.sender import ReplySender
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.topology import inference_queue, reply_queue, serving_key
 from tests.fakes.log import FakeLog
 from tests.fakes.repository_source import FakeRepository
 

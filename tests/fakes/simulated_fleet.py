@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.router.pending import Outcome
-from services.wire.errors import DeadlinePassed, ServiceError, to_work_error
+from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import DeadlinePassed, ServiceError, to_work_error
 from tests.fakes.dispatch_rig import KEY, Rig
 from tests.fakes.held_broker import turns
 

@@ -14,13 +14,13 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 
-from services.api_gateway import public
+from services.api_gateway.routing import exposed_services as public
 from services.chassis import rpc_status
-from services.wire.errors import ServiceError, Unauthenticated
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2
+from stellwerk.wire.errors import ServiceError, Unauthenticated
 from tests.fakes import exchange
 from tests.fakes.issuer import FakeIssuer
 

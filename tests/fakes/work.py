@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.executor import Lane
+from services.runtime.batching.scheduler import Lane
 from services.runtime.formats.port import LoadedModel
-from services.runtime.forms import Forms
-from services.runtime.policy import BatchPolicy
-from services.runtime.requests import InHand, Request
-from services.wire.tensors import from_numpy
+from services.runtime.requests.batch_policy import BatchPolicy
+from services.runtime.requests.layouts import Forms
+from services.runtime.requests.request import InHand, Request
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.tensors import from_numpy
 from tests.fakes import models
 
 

@@ -12,7 +12,7 @@ import httpx
 
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.main import open_doors
-from services.chassis.process import Process
+from services.chassis.lifecycle.process import Process
 from tests.fakes.upstreams import FakeUpstreams
 
 

@@ -14,16 +14,19 @@ from typing import Any
 import pytest
 import structlog
 
-from services.api_gateway.call_stream import open_exchange
-from services.api_gateway.calls import LARGE_BYTES, Calls
-from services.chassis.clients import ServiceChannel
+from services.api_gateway.upstream.call_stream import open_exchange
+from services.api_gateway.upstream.model_calls import LARGE_BYTES, Calls
 from services.chassis.context import CallContext
-from services.chassis.process import Process
-from services.router.call_journal import CallJournal
-from services.router.callee import Callee
-from services.router.calls import CallServicer, add_to_server
-from services.router.statistics import Statistics
-from services.wire.errors import (
+from services.chassis.lifecycle.process import Process
+from services.chassis.rpc.channel import ServiceChannel
+from services.router.calls.call_log import CallJournal
+from services.router.calls.exchange_servicer import CallServicer, add_to_server
+from services.router.calls.statistics import Statistics
+from services.router.naming.target import Callee
+from stellwerk.job.v1 import work_pb2
+from stellwerk.repository.v1 import repository_service_pb2 as repository
+from stellwerk.router.v1 import call_service_pb2
+from stellwerk.wire.errors import (
     Cancelled,
     DeadlinePassed,
     InvalidInput,
@@ -35,11 +38,8 @@ from services.wire.errors import (
     Unavailable,
     to_work_error,
 )
-from services.wire.names import ModelName
-from services.wire.open_inference import Ask
-from stellwerk.job.v1 import work_pb2
-from stellwerk.repository.v1 import repository_service_pb2 as repository
-from stellwerk.router.v1 import call_service_pb2
+from stellwerk.wire.names import ModelName
+from stellwerk.wire.open_inference import Ask
 from tests.fakes.eventually import eventually
 from tests.fakes.process import Standalone, standalone
 

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from services.chassis.config import PREFIX, ServiceSettings, load
-from stellwerk.local import container_secrets
-from stellwerk.local.secrets import SERVICES, Secrets
+from services.local import container_secrets
+from services.local.secrets import SERVICES, Secrets
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose" / "compose.yaml"

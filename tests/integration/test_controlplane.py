@@ -17,14 +17,14 @@ from google.protobuf import field_mask_pb2, timestamp_pb2
 
 from services.chassis.rpc_status import from_rpc
 from services.controlplane.config import ControlPlaneSettings
-from services.controlplane.keys import new_service_key
-from services.controlplane.tokens import REFUSAL
-from services.wire import paging
-from services.wire.permissions import ROLES
+from services.controlplane.identity.keys import new_service_key
+from services.controlplane.identity.tokens import REFUSAL
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as platform
 from stellwerk.controlplane.v1 import controlplane_service_pb2_grpc as platform_grpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
+from stellwerk.wire import paging
+from stellwerk.wire.permissions import ROLES
 from tests.integration.controlplane_caller import (
     ROUTER_KEY,
     Caller,

@@ -16,17 +16,17 @@ from pymongo import AsyncMongoClient
 
 from services.chassis.mongo import Document, connect
 from services.controlplane import messages
-from services.controlplane.issuer import MAX_LIFETIME_SECONDS, current, new_signing_key
-from services.controlplane.journal import Ledger
-from services.controlplane.mongo import MongoEntries
-from services.controlplane.principals import Principal
-from services.controlplane.register import Register, make_key
-from services.controlplane.sealing import Sealer, WrongRootKey
-from services.controlplane.store import IdentityStore, Revocations
-from services.wire.errors import AlreadyExists, Conflict, KeyNotFound, NotReady, PrincipalNotFound
-from services.wire.permissions import Grant
+from services.controlplane.audit.entries import MongoEntries
+from services.controlplane.audit.ledger import Ledger
+from services.controlplane.identity.issuer import MAX_LIFETIME_SECONDS, current, new_signing_key
+from services.controlplane.identity.principals import Principal
+from services.controlplane.identity.register import Register, make_key
+from services.controlplane.identity.sealing import Sealer, WrongRootKey
+from services.controlplane.identity.store import IdentityStore, Revocations
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
+from stellwerk.wire.errors import AlreadyExists, Conflict, KeyNotFound, NotReady, PrincipalNotFound
+from stellwerk.wire.permissions import Grant
 
 
 @dataclass

@@ -12,18 +12,18 @@ import pytest_asyncio
 from google.api import httpbody_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from inference import grpc_service_pb2 as inference
-from inference import grpc_service_pb2_grpc as inference_stubs
-from services.api_gateway import public
+from services.api_gateway.routing import exposed_services as public
 from services.chassis import rpc_status
-from services.wire import errors
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.gateway.v1 import gateway_service_pb2 as own
 from stellwerk.gateway.v1 import gateway_service_pb2_grpc as own_stubs
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as inference_stubs
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.repository.v1 import repository_service_pb2_grpc as repository_stubs
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire import errors
 from tests.fakes.upstreams import API_KEY
 from tests.integration.gateway import Gateway, running, wait_for
 

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from services.wire import errors
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.repository.v1 import repository_service_pb2 as repository
+from stellwerk.wire import errors
 from tests.fakes.upstreams import API_KEY
 from tests.integration.gateway import Gateway, running, wait_for
 

@@ -14,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from inference import grpc_service_pb2 as inference
-from services.wire import errors, tensors
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2
+from stellwerk.wire import errors, tensors
 from tests.integration.gateway import Gateway, wait_for
 
 INFER = "/v2/models/m/infer"

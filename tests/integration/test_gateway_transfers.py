@@ -11,8 +11,8 @@ import httpx
 import pytest
 from google.api import httpbody_pb2
 
-from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as repository
+from stellwerk.wire import errors
 from tests.integration.gateway import Gateway, wait_for
 
 

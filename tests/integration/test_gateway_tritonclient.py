@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from inference import grpc_service_pb2 as inference
-from services.wire import errors, tensors
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire import errors, tensors
 from tests.integration.gateway import running
 
 PROGRAM = Path(__file__).with_name("triton_calls.py")

@@ -15,11 +15,11 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from stellwerk.local.child import StartFailed
-from stellwerk.local.mongod import Mongod
-from stellwerk.local.mongod import installed as mongod_installed
-from stellwerk.local.rabbitmq import RabbitMQ
-from stellwerk.local.rabbitmq import installed as rabbitmq_installed
+from services.local.backing.mongod import Mongod
+from services.local.backing.mongod import installed as mongod_installed
+from services.local.backing.rabbitmq import RabbitMQ
+from services.local.backing.rabbitmq import installed as rabbitmq_installed
+from services.local.processes.child import StartFailed
 
 needs_mongod = pytest.mark.skipif(not mongod_installed(), reason="no mongod here")
 needs_rabbitmq = pytest.mark.skipif(not rabbitmq_installed(), reason="no RabbitMQ here")
@@ -27,7 +27,7 @@ needs_rabbitmq = pytest.mark.skipif(not rabbitmq_installed(), reason="no RabbitM
 _ORPHAN_MAKER = """
 import sys
 from pathlib import Path
-from stellwerk.local.{module} import {cls}
+from services.local.{module} import {cls}
 server = {cls}(Path(sys.argv[1]))
 server.start()
 print(server.pid, flush=True)

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as pb
+from stellwerk.wire import errors
 from tests.fakes.repository_server import (
     Caller,
     RepositoryServer,

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from services.chassis.mongo import connect
+from services.local.backing.mongod import Mongod
 from services.repository.mongo import Database
-from services.wire import errors
-from stellwerk.local.mongod import Mongod
 from stellwerk.repository.v1 import repository_service_pb2 as pb
+from stellwerk.wire import errors
 from tests.fakes.repository_server import (
     RepositoryServer,
     connect_as,

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from services.wire import errors
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
+from stellwerk.wire import errors
 from tests.fakes.repository_server import (
     RepositoryServer,
     held,

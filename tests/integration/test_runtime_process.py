@@ -21,17 +21,17 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.chassis.process import Process
+from services.chassis.lifecycle.process import Process
+from services.local.processes.child import free_port
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import assemble
-from services.wire.tensors import from_numpy, to_numpy
 from soak import large_models
 from stellwerk.job.v1 import work_pb2
-from stellwerk.local.child import free_port
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2 as runtime_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
+from stellwerk.wire.tensors import from_numpy, to_numpy
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.process import Standalone, standalone

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stellwerk.local import mongod, rabbitmq
+from services.local.backing import mongod, rabbitmq
 from tests.fakes.platform.up import Start, Up, starter, until
 
 needs_mongod = pytest.mark.skipif(

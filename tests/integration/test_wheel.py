@@ -13,13 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys
-from services.api_gateway import comments, main
+from services.api_gateway import main; from services.api_gateway.openapi import comments
 from services.controlplane import main as controlplane
 from services.repository import main as repository
 from services.router import main as router
 from services.runtime import main as runtime
 from stellwerk.client import connect
-from stellwerk.local import cli
+from services.local import cli
 print(json.dumps([main.__file__, connect.__module__]))
 """
 

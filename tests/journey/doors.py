@@ -20,9 +20,9 @@ import grpc
 import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 
-from inference import grpc_service_pb2 as oip
-from inference import grpc_service_pb2_grpc as oip_stubs
-from services.api_gateway.http_status import HTTP_STATUS
+from services.api_gateway.http.status import HTTP_STATUS
+from stellwerk.inference.v2 import grpc_service_pb2 as oip
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as oip_stubs
 from tests.journey.stack import Platform
 
 Rows = Sequence[Sequence[float]]

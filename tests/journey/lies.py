@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from inference import grpc_service_pb2 as oip
+from stellwerk.inference.v2 import grpc_service_pb2 as oip
 from stellwerk.job.v1 import work_pb2
 
 MODEL = "carrier"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stellwerk.local.child import free_port
+from services.local.processes.child import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +53,7 @@ class Platform:
         self.data_dir, self.broker = data_dir, broker
         self.log_path = data_dir / "platform.log"
         data_dir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "stellwerk.local", "up", "--data-dir", str(data_dir)]
+        command = [sys.executable, "-m", "services.local", "up", "--data-dir", str(data_dir)]
         command += ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
         command += ["--runtimes", str(runtimes), "--broker", broker]
         command += options

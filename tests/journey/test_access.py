@@ -12,19 +12,19 @@ import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from inference import grpc_service_pb2
-from services.wire.permissions import ANONYMOUS, AUTHENTICATED, INFERENCE_SERVICE, ROLES, rule_of
 from stellwerk.controlplane.v1 import (
     audit_service_pb2,
     controlplane_service_pb2,
     identity_service_pb2,
 )
 from stellwerk.gateway.v1 import gateway_service_pb2
+from stellwerk.inference.v2 import grpc_service_pb2
 from stellwerk.job.v1 import pull_service_pb2
 from stellwerk.repository.v1 import repository_service_pb2
 from stellwerk.router.v1 import call_service_pb2, fleet_service_pb2, router_service_pb2
 from stellwerk.runtime.v1 import runtime_service_pb2
 from stellwerk.status.v1 import status_service_pb2
+from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, INFERENCE_SERVICE, ROLES, rule_of
 from tests.journey.stack import Platform
 
 FILES = [

@@ -12,13 +12,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from inference import grpc_service_pb2 as oip
-from inference import grpc_service_pb2_grpc as oip_stubs
-from services.api_gateway.http_status import HTTP_STATUS
-from services.wire import names
+from services.api_gateway.http.status import HTTP_STATUS
 from stellwerk.client import Client, errors
+from stellwerk.inference.v2 import grpc_service_pb2 as oip
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as oip_stubs
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.repository.v1 import repository_service_pb2_grpc as repository_stubs
+from stellwerk.wire import names
 from tests.journey.stack import Platform, eventually
 
 

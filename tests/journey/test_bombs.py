@@ -17,7 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from services.api_gateway.http_status import HTTP_STATUS
+from services.api_gateway.http.status import HTTP_STATUS
 from tests.journey.doors import GrpcDoor, RestDoor, door_of
 from tests.journey.stack import Platform
 

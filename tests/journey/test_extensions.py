@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.router.inference_extension import EXTENSIONS
+from services.router.open_inference.management import EXTENSIONS
 from stellwerk.client import connect
 from tests.journey.stack import Platform, eventually
 

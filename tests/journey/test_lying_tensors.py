@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from inference import grpc_service_pb2_grpc as oip_stubs
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as oip_stubs
 from tests.journey import lies
 from tests.journey.stack import Platform
 

@@ -15,12 +15,12 @@ import pytest
 
 from services.chassis.broker.connect import open_broker
 from services.chassis.broker.port import Broker, Delivery, Message
-from services.chassis.clients import ServiceChannel
-from services.wire import topology
-from services.wire.errors import InvalidInput
+from services.chassis.rpc.channel import ServiceChannel
 from stellwerk.client import connect
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1.requirements_pb2 import Requirements
+from stellwerk.wire import topology
+from stellwerk.wire.errors import InvalidInput
 from tests.fakes.eventually import eventually
 from tests.journey import lies
 from tests.journey.stack import Platform

@@ -7,9 +7,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from services.wire import errors
-from services.wire.errors import BY_CODE, BY_REASON, Conflict, Internal, Overloaded, ServiceError
 from stellwerk.job.v1.work_pb2 import WorkError
+from stellwerk.wire import errors
+from stellwerk.wire.errors import BY_CODE, BY_REASON, Conflict, Internal, Overloaded, ServiceError
 
 _CLASSES = sorted(BY_REASON.values(), key=lambda cls: cls.__name__)
 

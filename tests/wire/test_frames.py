@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.wire.frames import VARINT, Gathering, tag, varint
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.frames import VARINT, Gathering, tag, varint
 
 ITEMS = tag(work_pb2.WorkEnvelope, "items")
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.wire import names
-from services.wire.errors import InvalidInput
-from services.wire.names import ModelName
+from stellwerk.wire import names
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.names import ModelName
 
 _IDS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", fullmatch=True).filter(
     lambda i: ".." not in i

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from inference import grpc_service_pb2 as oip
-from services.wire import classification, open_inference, tensors
-from services.wire.errors import InvalidInput
-from services.wire.open_inference import CONTENTS
+from stellwerk.inference.v2 import grpc_service_pb2 as oip
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire import classification, open_inference, tensors
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.open_inference import CONTENTS
 
 InferInput = oip.ModelInferRequest.InferInputTensor
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.wire import paging
-from services.wire.errors import InvalidInput
+from stellwerk.wire import paging
+from stellwerk.wire.errors import InvalidInput
 
 
 @given(st.text(max_size=40), st.text(min_size=1, max_size=40))

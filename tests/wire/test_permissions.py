@@ -7,12 +7,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import grpc_service_pb2
-from services.wire import permissions
-from services.wire.permissions import Grant, Rule, UndeclaredRpc, permits, rule_of, rules_of
 from stellwerk.controlplane.v1 import audit_service_pb2
+from stellwerk.inference.v2 import grpc_service_pb2
 from stellwerk.repository.v1 import repository_service_pb2
 from stellwerk.router.v1 import fleet_service_pb2, router_service_pb2
+from stellwerk.wire import permissions
+from stellwerk.wire.permissions import Grant, Rule, UndeclaredRpc, permits, rule_of, rules_of
 
 REPOSITORY = repository_service_pb2.DESCRIPTOR.services_by_name["RepositoryService"]
 ROUTER = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]

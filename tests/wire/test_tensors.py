@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.wire import tensors
-from services.wire.errors import InvalidInput
 from stellwerk.type.v1.tensor_pb2 import Tensor, TensorSpec
+from stellwerk.wire import tensors
+from stellwerk.wire.errors import InvalidInput
 
 _SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 _FIXED = sorted(tensors.DTYPES)

@@ -7,9 +7,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.wire import topology
-from services.wire.names import ModelName
 from stellwerk.type.v1.requirements_pb2 import Requirements
+from stellwerk.wire import topology
+from stellwerk.wire.names import ModelName
 
 # AMQP's short strings.
 _LONGEST_NAME = 255

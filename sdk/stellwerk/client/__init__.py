@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stellwerk.client import errors, settings
 from stellwerk.client.platform import AsyncClient, Client
-from stellwerk.client.session import AsyncSession, State, SyncSession
+from stellwerk.client.session.session import AsyncSession, State, SyncSession
 from stellwerk.client.transport.port import AsyncTransport, SyncTransport, Target
 
 __all__ = ["AsyncClient", "Client", "connect", "connect_async", "errors"]

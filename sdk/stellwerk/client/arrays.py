@@ -13,9 +13,9 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from services.wire import tensors
 from stellwerk.client.errors import InvalidInput
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, Tensor, TensorSpec
+from stellwerk.wire import tensors
 
 Array = npt.NDArray[Any]
 TARGET = "y"

@@ -17,8 +17,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 # Every class of the vocabulary is a name here, so that callers write `errors.ModelNotFound`.
-from services.wire.errors import *  # noqa: F403
-from services.wire.errors import (
+from stellwerk.wire.errors import *  # noqa: F403
+from stellwerk.wire.errors import (
     CODE_BY_NUMBER,
     DOMAIN,
     DeadlinePassed,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.wire import names
 from stellwerk.client.errors import InvalidInput
+from stellwerk.wire import names
 
 
 def model_name(

@@ -7,14 +7,14 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from stellwerk.client.access import Access
-from stellwerk.client.audit import Audit
-from stellwerk.client.buckets import Buckets
-from stellwerk.client.models import Models
-from stellwerk.client.noun import Noun, S
-from stellwerk.client.plan import Plan, call, operation
-from stellwerk.client.runtime import Runtime
-from stellwerk.client.session import AsyncSession, SyncSession
+from stellwerk.client.resources.access import Access
+from stellwerk.client.resources.audit import Audit
+from stellwerk.client.resources.buckets import Buckets
+from stellwerk.client.resources.models import Models
+from stellwerk.client.resources.resource import Noun, S
+from stellwerk.client.resources.runtime import Runtime
+from stellwerk.client.session.plan import Plan, call, operation
+from stellwerk.client.session.session import AsyncSession, SyncSession
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as controlplane_pb
 from stellwerk.router.v1 import router_service_pb2 as router_pb
 

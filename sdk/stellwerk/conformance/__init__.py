@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stellwerk.conformance.cases import all_cases
-from stellwerk.conformance.probes import PROBES
-from stellwerk.conformance.report import Report
-from stellwerk.conformance.rest import Rest
-from stellwerk.conformance.rpc import Rpc
+from stellwerk.conformance.reporting.report import Report
 from stellwerk.conformance.run import Result, Revive, Verdict, chosen, run
-from stellwerk.conformance.subject import Subject, Unreachable
+from stellwerk.conformance.server.probes import PROBES
+from stellwerk.conformance.server.rest import Rest
+from stellwerk.conformance.server.rpc import Rpc
+from stellwerk.conformance.server.subject import Subject, Unreachable
 
 
 @dataclass(frozen=True, slots=True)

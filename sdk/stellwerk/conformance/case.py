@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stellwerk.conformance.subject import Subject
+    from stellwerk.conformance.server.subject import Subject
 
 Check = Callable[["Subject"], None]
 

@@ -127,7 +127,7 @@ def _check(
     timeout: float,
 ) -> Any:
     from stellwerk.conformance import Options, check
-    from stellwerk.conformance.subject import Unreachable
+    from stellwerk.conformance.server.subject import Unreachable
 
     names = {"echo_fp32": model} if model else {}
     options = Options(
@@ -147,8 +147,8 @@ def _progress(done: int, total: int, name: str) -> None:
 
 
 def _show(report: Any, format: Format, output: Path | None) -> None:
-    from stellwerk.conformance.report import as_json, as_text, sentence
-    from stellwerk.conformance.report_markdown import as_markdown
+    from stellwerk.conformance.reporting.markdown import as_markdown
+    from stellwerk.conformance.reporting.report import as_json, as_text, sentence
 
     text = {Format.TEXT: as_text, Format.JSON: as_json, Format.MARKDOWN: as_markdown}[format](
         report

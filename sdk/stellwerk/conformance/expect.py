@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import grpc
 
-    from stellwerk.conformance.rest import Reply
-    from stellwerk.conformance.rpc import Refusal
+    from stellwerk.conformance.server.rest import Reply
+    from stellwerk.conformance.server.rpc import Refusal
 
 _SHOWN = 300
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from stellwerk.conformance.case import Case
 from stellwerk.conformance.expect import Mismatch, NotApplicable
-from stellwerk.conformance.subject import Subject
+from stellwerk.conformance.server.subject import Subject
 
 Revive = Callable[[Subject], bool]
 

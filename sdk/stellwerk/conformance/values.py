@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference import grpc_service_pb2 as pb
 from stellwerk.conformance.expect import Mismatch, shown, that
+from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
 # struct's letters.
 FORMATS = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.chassis.broker.amqp_broker import AmqpBroker
-from services.chassis.broker.hub import Hub
-from services.chassis.broker.hub_broker import HubBroker
+from services.chassis.broker.amqp.broker import AmqpBroker
 from services.chassis.broker.port import Broker
-from services.chassis.broker.pull import PullBroker
+from services.chassis.broker.pull.broker import PullBroker
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.hub_broker import HubBroker
 
 PULL = "pull"
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.wire.topology import QueueSpec
+from stellwerk.wire.topology import QueueSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,6 @@ def cuda_devices() -> Sequence[router_pb2.Accelerator]:
     """
     if not may_have_cuda():
         return ()
-    from services.runtime.formats import torch_devices
+    from services.runtime.formats.torch import devices as torch_devices
 
     return torch_devices.accelerators()

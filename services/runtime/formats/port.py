@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.wire.errors import InvalidInput, NotImplementedHere
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.errors import InvalidInput, NotImplementedHere
 
 Array = npt.NDArray[np.generic]
 Arrays = Mapping[str, Array]

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 from services.runtime.formats.port import FormatSettings, ModelFormat
-from services.wire.errors import RequirementUnmet, UnsafeFormat
+from stellwerk.wire.errors import RequirementUnmet, UnsafeFormat
 
 GROUP = "stellwerk.model_formats"
 

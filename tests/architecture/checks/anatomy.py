@@ -76,7 +76,7 @@ def servicers(root: Path) -> list[str]:
             ):
                 found.append(
                     module.at(
-                        node, "a servicer does not abort; raise an error of services.wire.errors"
+                        node, "a servicer does not abort; raise an error of stellwerk.wire.errors"
                     )
                 )
     return found

@@ -11,8 +11,8 @@ from typing import Any
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
-from services.wire.permissions import ANONYMOUS, AUTHENTICATED, ROLES
 from stellwerk.options.v1 import options_pb2
+from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, ROLES
 
 _ACCESS: Any = options_pb2.access
 _HTTP: Any = annotations_pb2.http

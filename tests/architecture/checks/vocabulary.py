@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import grpc
 
-from services.wire.errors import ServiceError
+from stellwerk.wire.errors import ServiceError
 
 
 def classes(root: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stellwerk.local import ports
+from services.local import ports
 
 FAKES = Path(__file__).parent
 ROOT = Path(__file__).parents[3]
@@ -78,7 +78,7 @@ async def starter(tmp_path: Path, *always: str) -> AsyncIterator[Start]:
             str(tmp_path / "data"),
         ]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stellwerk.local", "up"),
+            *(sys.executable, "-m", "services.local", "up"),
             *(*command, *always, *arguments),
             env={
                 **os.environ,

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.api_gateway.call_stream import CallStream
-from services.wire.errors import DeadlinePassed, ServiceError
+from services.api_gateway.upstream.call_stream import CallStream
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
+from stellwerk.wire.errors import DeadlinePassed, ServiceError
 from tests.fakes.eventually import eventually
 
 

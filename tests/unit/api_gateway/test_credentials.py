@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from services.api_gateway.credentials import Credentials
-from services.wire.errors import Unauthenticated, Unavailable
+from services.api_gateway.upstream.api_keys import Credentials
+from stellwerk.wire.errors import Unauthenticated, Unavailable
 
 KEY = "swk_k1_" + "x" * 43
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from services.api_gateway.ending import Ending
+from services.api_gateway.upstream.stream_status import Ending
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "no such upload")
 OWN = (grpc.StatusCode.INTERNAL, "Internal error from Core")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import grpc_service_pb2 as inference
-from inference import model_config_pb2 as config
-from services.api_gateway import extension_json
-from services.wire.errors import InvalidInput
+from services.api_gateway.open_inference import management_json as extension_json
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.inference.v2 import model_config_pb2 as config
+from stellwerk.wire.errors import InvalidInput
 
 
 def test_numbers_of_64_bits_are_numbers_and_zeros_are_printed() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import orjson
 import pytest
 
-from inference import grpc_service_pb2 as inference
-from services.api_gateway import generate
-from services.api_gateway.calls import Answered
-from services.wire import tensors
-from services.wire.errors import InvalidInput
+from services.api_gateway.generation import text_generate as generate
+from services.api_gateway.upstream.model_calls import Answered
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.wire import tensors
+from stellwerk.wire.errors import InvalidInput
 
 
 def metadata(**inputs: tuple[str, list[int]]) -> inference.ModelMetadataResponse:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.api_gateway import grpc_door, public
-from services.api_gateway.upstreams import Upstreams, loopback
+from services.api_gateway.grpc_door import door as grpc_door
+from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.upstream.channels import Upstreams, loopback
 
 UPSTREAMS: Any = Upstreams({}, lambda address: None)  # type: ignore[arg-type, return-value]
 INFERENCE: Any = SimpleNamespace(infer=None, stream_infer=None)

@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from services.api_gateway.http_server import _JOINED_BYTES, _bounded
-from services.api_gateway.request import Request
+from services.api_gateway.http.request import Request
+from services.api_gateway.http.server import _JOINED_BYTES, _bounded
 
 REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import orjson
 
-from services.api_gateway import http_status
-from services.wire import errors
+from services.api_gateway.http import status as http_status
+from stellwerk.wire import errors
 
 
 def test_every_code_and_every_reason_has_a_status() -> None:

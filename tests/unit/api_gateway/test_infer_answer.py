@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from services.api_gateway import infer_answer
-from services.api_gateway.calls import Answered
-from services.api_gateway.infer_request import AS_BINARY, AS_JSON, Form
-from services.wire import tensors
-from services.wire.open_inference import Ask
+from services.api_gateway.open_inference import infer_response as infer_answer
+from services.api_gateway.open_inference.infer_request import AS_BINARY, AS_JSON, Form
+from services.api_gateway.upstream.model_calls import Answered
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire import tensors
+from stellwerk.wire.open_inference import Ask
 
 SCORES = tensors.from_numpy("scores", np.array([[0.25, 1.1], [0.5, -1]], "<f4"))
 WORDS = tensors.from_numpy("words", np.array([b"a", b"\xff"]))

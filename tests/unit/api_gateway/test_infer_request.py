@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from services.api_gateway import infer_answer, infer_request, tensors_json
-from services.api_gateway.calls import Answered
-from services.api_gateway.infer_request import AS_JSON
-from services.wire.errors import InvalidInput, NotImplementedHere, NotReady
-from services.wire.open_inference import Ask
-from services.wire.tensors import DATATYPES, DTYPES, join_bytes
+from services.api_gateway.open_inference import infer_request, tensors_json
+from services.api_gateway.open_inference import infer_response as infer_answer
+from services.api_gateway.open_inference.infer_request import AS_JSON
+from services.api_gateway.upstream.model_calls import Answered
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.errors import InvalidInput, NotImplementedHere, NotReady
+from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.tensors import DATATYPES, DTYPES, join_bytes
 
 
 def body(data: Any = None, shape: Any = None, datatype: Any = "FP32", **more: Any) -> bytes:

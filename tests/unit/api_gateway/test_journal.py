@@ -7,12 +7,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from services.api_gateway.journal import _MAX_GATHERED, HttpJournal
-from services.api_gateway.request import SENDER, Request
-from services.api_gateway.visit import Passage
+from services.api_gateway.http.access_log import _MAX_GATHERED, HttpJournal
+from services.api_gateway.http.exchange import Passage
+from services.api_gateway.http.request import SENDER, Request
 from services.chassis.context import CallContext
 from services.chassis.telemetry import Tracing
-from services.wire.errors import Unauthenticated
+from stellwerk.wire.errors import Unauthenticated
 from tests.fakes.eventually import eventually
 from tests.fakes.log import FakeLog
 

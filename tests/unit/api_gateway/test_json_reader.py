@@ -14,14 +14,14 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inference import grpc_service_pb2 as inference
-from services.api_gateway import json_reader
-from services.wire.errors import InvalidInput, TooLarge
+from services.api_gateway.transcoding import proto_json as json_reader
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.errors import InvalidInput, TooLarge
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 INT64 = st.integers(-(2**63), 2**63 - 1)

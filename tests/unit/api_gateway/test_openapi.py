@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from services.api_gateway import documents, openapi, public
-from services.api_gateway.comments import comments
-from services.api_gateway.routes import RouteTable, routes_of
+from services.api_gateway.openapi import builder as openapi
+from services.api_gateway.openapi import documents
+from services.api_gateway.openapi.comments import comments
+from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing.routes import RouteTable, routes_of
 
 ROUTES = routes_of(public.SERVED_BY)
 TABLE = RouteTable(ROUTES)

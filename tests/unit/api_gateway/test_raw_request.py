@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from inference import grpc_service_pb2 as inference
-from services.api_gateway import raw_request
-from services.wire.errors import InvalidInput
-from services.wire.tensors import join_bytes
+from services.api_gateway.open_inference import raw_request
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.tensors import join_bytes
 
 
 def metadata(*inputs: tuple[str, list[int]]) -> inference.ModelMetadataResponse:

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway import public, templates
-from services.api_gateway.routes import AmbiguousRoutes, Route, RouteTable, is_public, routes_of
-from services.wire.errors import InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError
+from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import path_templates as templates
+from services.api_gateway.routing.routes import (
+    AmbiguousRoutes,
+    Route,
+    RouteTable,
+    is_public,
+    routes_of,
+)
+from stellwerk.wire.errors import InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError
 
 ROUTES = routes_of(public.SERVED_BY)
 TABLE = RouteTable(ROUTES)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from inference import grpc_service_pb2 as inference
-from services.api_gateway.signatures import KEEP_SECONDS, Signatures
+from services.api_gateway.open_inference.metadata_cache import KEEP_SECONDS, Signatures
 from services.chassis.context import CallContext
-from services.wire.errors import ModelNotFound
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.wire.errors import ModelNotFound
 
 
 class Router:

@@ -10,11 +10,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import grpc_service_pb2 as oip
-from services.api_gateway import structure
-from services.api_gateway.structure import COUNTED_FROM_BYTES, MOST_FIELDS
-from services.wire.errors import TooLarge
+from services.api_gateway.grpc_door import message_limits as structure
+from services.api_gateway.grpc_door.message_limits import COUNTED_FROM_BYTES, MOST_FIELDS
+from stellwerk.inference.v2 import grpc_service_pb2 as oip
 from stellwerk.router.v1 import router_service_pb2 as router
+from stellwerk.wire.errors import TooLarge
 
 REQUEST = oip.ModelInferRequest
 EMPTY_INPUT, EMPTY_OUTPUT = b"\x2a\x00", b"\x32\x00"

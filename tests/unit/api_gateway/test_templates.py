@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway import templates
-from services.wire.errors import InvalidInput
+from services.api_gateway.routing import path_templates as templates
+from stellwerk.wire.errors import InvalidInput
 
 
 def test_a_literal_template_has_its_segments() -> None:

@@ -12,14 +12,15 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import grpc_service_pb2 as inference
-from services.api_gateway import public, transcode
-from services.api_gateway.routes import RouteTable, routes_of
-from services.wire.errors import InvalidInput
+from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing.routes import RouteTable, routes_of
+from services.api_gateway.transcoding import messages as transcode
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
+from stellwerk.wire.errors import InvalidInput
 
 TABLE = RouteTable(routes_of(public.SERVED_BY))
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

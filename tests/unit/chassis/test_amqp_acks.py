@@ -9,7 +9,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.chassis.broker.amqp_acks import Acks
+from services.chassis.broker.amqp.acks import Acks
 
 
 class Channel:

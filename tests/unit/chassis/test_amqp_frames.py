@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from services.chassis.broker import amqp_frames
+from services.chassis.broker.amqp import frames as amqp_frames
 from services.chassis.broker.port import Message
 
 FRAME_MAX = 4096

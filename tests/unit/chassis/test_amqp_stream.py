@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from services.chassis.broker.amqp_stream import Stream
+from services.chassis.broker.amqp.stream import Stream
 
 
 class Transport:

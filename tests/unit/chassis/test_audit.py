@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import structlog
 
-from services.chassis.audit import Journal, RemoteLedger
-from services.wire.errors import DeadlinePassed, NotPermitted, ServiceError, Unavailable
+from services.chassis.access.audit import Journal, RemoteLedger
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+from stellwerk.wire.errors import DeadlinePassed, NotPermitted, ServiceError, Unavailable
 from tests.fakes.ledger import FakeLedger
 
 REFUSAL, OUTCOME = audit.AuditRecord.KIND_REFUSAL, audit.AuditRecord.KIND_OUTCOME

@@ -10,11 +10,12 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.chassis import call_log, logs
-from services.chassis.call_log import CallLog
+from services.chassis import logs
 from services.chassis.context import CallContext, Principal
+from services.chassis.rpc import call_log
+from services.chassis.rpc.call_log import CallLog
 from services.chassis.telemetry import CallMetrics
-from services.wire.errors import ModelNotFound
+from stellwerk.wire.errors import ModelNotFound
 from tests.fakes.eventually import eventually
 
 METHOD = "/stellwerk.test.v1.TestService/Do"

@@ -14,11 +14,14 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from services.chassis import context
-from services.chassis.auth import REFUSAL
-from services.chassis.clients import ServiceChannel
+from services.chassis.access.token_verifier import REFUSAL
 from services.chassis.config import ServiceSettings
-from services.chassis.process import Process
-from services.wire.errors import (
+from services.chassis.lifecycle.process import Process
+from services.chassis.rpc.channel import ServiceChannel
+from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+from stellwerk.repository.v1 import repository_service_pb2 as messages
+from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
+from stellwerk.wire.errors import (
     Conflict,
     DeadlinePassed,
     ModelNotFound,
@@ -26,9 +29,6 @@ from services.wire.errors import (
     ServiceError,
     Unavailable,
 )
-from stellwerk.controlplane.v1 import audit_service_pb2 as audit
-from stellwerk.repository.v1 import repository_service_pb2 as messages
-from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
 from tests.fakes.process import Standalone, standalone
 
 CANARY = "hunter2-password"

@@ -17,9 +17,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from services.chassis.broker.hub import Dispatch, Hub, Result
 from services.chassis.broker.port import Depth, Message
-from services.wire.topology import QueueSpec
+from services.chassis.broker.pull.hub import Dispatch, Hub, Result
+from stellwerk.wire.topology import QueueSpec
 
 MAX_LENGTH = 5
 QUEUES = {name: QueueSpec(name, max_length=MAX_LENGTH) for name in ("a", "b")}

@@ -10,11 +10,11 @@ from contextlib import aclosing
 
 import pytest
 
-from services.chassis.broker.hub import Hub
 from services.chassis.broker.port import Depth, Message
-from services.chassis.broker.pull_servicer import PullServicer
-from services.wire.errors import Overloaded
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.servicer import PullServicer
 from stellwerk.job.v1 import pull_service_pb2 as pull
+from stellwerk.wire.errors import Overloaded
 
 MEBIBYTE = bytes(1024 * 1024)
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.chassis import probe, transport
 from services.chassis.config import ConfigError, ServiceSettings, load
+from services.chassis.lifecycle import probe
+from services.chassis.rpc import transport
 from tests.fakes.process import standalone
 
 NOW = datetime.datetime.now(datetime.UTC)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from services.controlplane.bootstrap import ADMIN_ID, Bootstrap, FileProblem
-from services.controlplane.keys import digest, new_api_key, parse_api_key
-from services.controlplane.principals import ADMIN
-from services.wire.errors import Unavailable
+from services.controlplane.identity.bootstrap import ADMIN_ID, Bootstrap, FileProblem
+from services.controlplane.identity.keys import digest, new_api_key, parse_api_key
+from services.controlplane.identity.principals import ADMIN
+from stellwerk.wire.errors import Unavailable
 from tests.fakes.credentials import FakeCredentials
 from tests.fakes.ledger import FakeLedger
 

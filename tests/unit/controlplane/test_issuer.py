@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.chassis.auth import TokenVerifier
-from services.controlplane.issuer import (
+from services.chassis.access.token_verifier import TokenVerifier
+from services.controlplane.identity.issuer import (
     GRACE_SECONDS,
     MAX_LIFETIME_SECONDS,
     SigningKey,
@@ -27,10 +27,10 @@ from services.controlplane.issuer import (
     sign,
     thumbprint,
 )
-from services.controlplane.sealing import Sealer, WrongRootKey
-from services.wire.errors import Unauthenticated
-from services.wire.permissions import Grant
+from services.controlplane.identity.sealing import Sealer, WrongRootKey
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
+from stellwerk.wire.errors import Unauthenticated
+from stellwerk.wire.permissions import Grant
 
 NOW = 1_800_000_000.0
 ADA = Subject("principals/ada", (Grant("editor"), Grant("viewer", "team-a")), "0123456789abcdef")

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from services.controlplane.journal import MAX_RECORDS_PER_CALL, Ledger, SequenceTaken
-from services.controlplane.ledger import Entry, Head, extend, hash_of
-from services.wire.errors import InvalidInput, Overloaded, Unavailable
+from services.controlplane.audit.chain import Entry, Head, extend, hash_of
+from services.controlplane.audit.ledger import MAX_RECORDS_PER_CALL, Ledger, SequenceTaken
 from stellwerk.controlplane.v1 import audit_service_pb2 as pb
+from stellwerk.wire.errors import InvalidInput, Overloaded, Unavailable
 from tests.fakes.entries import FakeEntries
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.controlplane.keys import (
+from services.controlplane.identity.keys import (
     ServiceKeys,
     new_api_key,
     new_service_key,
@@ -16,7 +16,7 @@ from services.controlplane.keys import (
     parse_service_key,
     read_directory,
 )
-from services.wire.permissions import ROLES
+from stellwerk.wire.permissions import ROLES
 
 _SERVICES = sorted(name.removeprefix("service.") for name, role in ROLES.items() if role.service)
 

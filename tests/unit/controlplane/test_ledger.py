@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.controlplane.ledger import GENESIS, Entry, Head, canonical, extend, hash_of, verify
+from services.controlplane.audit.chain import (
+    GENESIS,
+    Entry,
+    Head,
+    canonical,
+    extend,
+    hash_of,
+    verify,
+)
 
 _text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 _entries = st.lists(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.controlplane.principals import (
+from services.controlplane.identity.principals import (
     ADMIN,
     ApiKey,
     Principal,
@@ -15,9 +15,9 @@ from services.controlplane.principals import (
     parse_key,
     parse_principal,
 )
-from services.wire.errors import InvalidInput
-from services.wire.permissions import ROLES, Grant
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.permissions import ROLES, Grant
 
 ADA = Principal("ada", "u1", "Ada", (Grant("editor", "team-a"),), False, 1.0, "e1")
 

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from services.controlplane.status import NO_RUNTIME, Peers, get_status, summarise
-from services.wire.errors import Unavailable
+from services.controlplane.status.platform_status import NO_RUNTIME, Peers, get_status, summarise
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.status.v1 import status_service_pb2 as status
+from stellwerk.wire.errors import Unavailable
 
 READY = [status.ServiceStatus(service=name, ready=True) for name in ("controlplane", "router")]
 FLEET = router.ListRuntimesResponse(runtimes=[router.Runtime(name="runtimes/r1")])

@@ -9,16 +9,16 @@ from pathlib import Path
 import jwt
 import pytest
 
-from services.chassis.auth import TokenVerifier
-from services.controlplane.issuer import MAX_LIFETIME_SECONDS, SigningKey
-from services.controlplane.keys import ServiceKeys, new_api_key, new_service_key
-from services.controlplane.principals import Principal
-from services.controlplane.register import NewKey, make_key
-from services.controlplane.sealing import WrongRootKey
-from services.controlplane.store import Revocations
-from services.controlplane.tokens import REFUSAL, Policy, Tokens
-from services.wire.errors import InvalidInput, Unauthenticated, Unavailable
-from services.wire.permissions import Grant
+from services.chassis.access.token_verifier import TokenVerifier
+from services.controlplane.identity.issuer import MAX_LIFETIME_SECONDS, SigningKey
+from services.controlplane.identity.keys import ServiceKeys, new_api_key, new_service_key
+from services.controlplane.identity.principals import Principal
+from services.controlplane.identity.register import NewKey, make_key
+from services.controlplane.identity.sealing import WrongRootKey
+from services.controlplane.identity.store import Revocations
+from services.controlplane.identity.tokens import REFUSAL, Policy, Tokens
+from stellwerk.wire.errors import InvalidInput, Unauthenticated, Unavailable
+from stellwerk.wire.permissions import Grant
 from tests.fakes.credentials import FakeCredentials
 
 ADA = Principal("ada", "u1", "Ada", (Grant("editor", "team-a"),), False, 1.0, "e1")

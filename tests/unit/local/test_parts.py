@@ -13,11 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.local import backing, ports, supervisor
-from stellwerk.local.logs import LogStream
-from stellwerk.local.plan import Options, Ports, environment, process_names, reachable, services
-from stellwerk.local.secrets import Secrets, write
-from stellwerk.local.supervised import FIRST_DELAY, LONGEST_DELAY, STEADY_SECONDS, restart_delay
+from services.local import ports
+from services.local.backing import servers as backing
+from services.local.plan import Options, Ports, environment, process_names, reachable, services
+from services.local.processes import supervisor
+from services.local.processes.logs import LogStream
+from services.local.processes.supervised import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    STEADY_SECONDS,
+    restart_delay,
+)
+from services.local.secrets import Secrets, write
 
 
 def _plan(**options: object) -> dict[str, dict[str, str]]:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.repository import filters
-from services.repository.documents import condition, conditions
-from services.repository.filters import Term
-from services.wire.errors import InvalidInput
+from services.repository.catalogue import filters
+from services.repository.catalogue.documents import condition, conditions
+from services.repository.catalogue.filters import Term
+from stellwerk.wire.errors import InvalidInput
 
 FIELDS = st.sampled_from(["name", "format", "labels.team", "labels.a.b/c-d"])
 

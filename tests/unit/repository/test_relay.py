@@ -10,10 +10,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from services.chassis.broker.port import Message
-from services.repository.gauges import Gauges
-from services.repository.relay import Relay
-from services.wire.errors import BrokerDown
+from services.repository.events.outbox_publisher import Relay
+from services.repository.metrics import Gauges
 from stellwerk.type.v1 import event_pb2
+from stellwerk.wire.errors import BrokerDown
 from tests.fakes.repository_server import until
 
 

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.repository.formats import (
+from services.repository.artifacts.chunker import Intake
+from services.repository.catalogue.formats import (
     HEAD_BYTES,
     UNSAFE_FORMATS,
     check_beginning,
     check_format,
     is_pickle,
 )
-from services.repository.intake import Intake
-from services.repository.specs import check_spec
-from services.wire.errors import InvalidInput, TooLarge
+from services.repository.catalogue.specs import check_spec
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.type.v1 import requirements_pb2, serving_pb2, tensor_pb2
+from stellwerk.wire.errors import InvalidInput, TooLarge
 
 LIMIT = 1 << 30
 

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 
-from services.router import admission
-from services.router.admission import Backlog, Limits, Load
-from services.router.fair_queue import FairQueue
-from services.router.latency import Speed
-from services.router.pending import Ticket
-from services.router.policy import QueuePolicy
-from services.wire.errors import Overloaded
+from services.router.queueing import admission
+from services.router.queueing.admission import Backlog, Limits, Load
+from services.router.queueing.fair_queue import FairQueue
+from services.router.queueing.pending_requests import Ticket
+from services.router.queueing.queue_policy import QueuePolicy
+from services.router.queueing.service_rate import Speed
+from stellwerk.wire.errors import Overloaded
 
 
 class Desk:

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from services.chassis.context import Principal
 from services.chassis.telemetry import CallMetrics, Tracing
-from services.router.call_journal import CallJournal
-from services.router.calls import Exchange
-from services.router.statistics import Statistics, describe
-from services.wire.permissions import Grant
+from services.router.calls.call_log import CallJournal
+from services.router.calls.exchange_servicer import Exchange
+from services.router.calls.statistics import Statistics, describe
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
+from stellwerk.wire.permissions import Grant
 from tests.fakes.log import FakeLog
 
 NAME = "buckets/default/models/iris/versions/1"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from inference import model_config_pb2 as messages
-from services.router.configuration import config_of, described_signature
-from services.wire.tensors import ALL_DATATYPES
+from services.router.open_inference.model_config import config_of, described_signature
+from stellwerk.inference.v2 import model_config_pb2 as messages
 from stellwerk.repository.v1.repository_service_pb2 import ModelVersion
 from stellwerk.type.v1.serving_pb2 import ServingPolicy
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
+from stellwerk.wire.tensors import ALL_DATATYPES
 
 
 def signature(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.deadlines import TICK_SECONDS, Deadlines
+from services.router.queueing.timing_wheel import TICK_SECONDS, Deadlines
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from services.chassis.broker.port import Message
-from services.router.directory import ModelDirectory
-from services.wire.errors import ModelNotFound, ServiceError, Unavailable
-from services.wire.names import ModelName
+from services.router.naming.directory import ModelDirectory
 from stellwerk.repository.v1 import repository_service_pb2 as messages
 from stellwerk.type.v1 import event_pb2
+from stellwerk.wire.errors import ModelNotFound, ServiceError, Unavailable
+from stellwerk.wire.names import ModelName
 
 IRIS, WINE = ModelName("default", "iris"), ModelName("default", "wine")
 

@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from services.router.policy import QueuePolicy
-from services.wire.errors import (
+from services.router.queueing.queue_policy import QueuePolicy
+from stellwerk.wire.errors import (
     BrokerDown,
     DeadlinePassed,
     Overloaded,

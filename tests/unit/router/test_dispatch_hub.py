@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 import structlog
 
-from services.chassis.broker.hub import Hub
-from services.chassis.broker.hub_broker import HubBroker
 from services.chassis.broker.port import Delivery, Message
-from services.router.dispatch import Dispatcher
-from services.router.pending import PendingTable
-from services.wire import topology
-from services.wire.errors import DeadlinePassed, ModelFailed, to_work_error
+from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.hub_broker import HubBroker
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.queueing.pending_requests import PendingTable
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire import topology
+from stellwerk.wire.errors import DeadlinePassed, ModelFailed, to_work_error
 from tests.fakes.dispatch_rig import KEY
 from tests.fakes.eventually import eventually
 from tests.fakes.held_broker import turns

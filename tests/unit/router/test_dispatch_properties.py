@@ -12,8 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from services.router.policy import QueuePolicy
-from services.wire.errors import (
+from services.router.queueing.queue_policy import QueuePolicy
+from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import (
     BrokerDown,
     DeadlinePassed,
     Overloaded,
@@ -21,7 +22,6 @@ from services.wire.errors import (
     Unroutable,
     to_work_error,
 )
-from stellwerk.job.v1 import work_pb2
 from tests.fakes.dispatch_rig import KEY, Rig
 from tests.fakes.held_broker import turns
 

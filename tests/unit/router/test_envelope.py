@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.envelope import encode
-from services.wire.frames import varint
+from services.router.dispatch.envelope import encode
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.frames import varint
 
 
 @given(

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.fair_queue import FairQueue
-from services.router.pending import Ticket
+from services.router.queueing.fair_queue import FairQueue
+from services.router.queueing.pending_requests import Ticket
 
 
 class Desk:

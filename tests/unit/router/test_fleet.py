@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.router.fleet import READY, Fleet
+from services.router.fleet.registry import READY, Fleet
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 

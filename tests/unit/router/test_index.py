@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.router.fleet import FAILED, LOADING, READY, Member
-from services.router.index import Catalogue, entries, loaded, memory
+from services.router.fleet.registry import FAILED, LOADING, READY, Member
+from services.router.open_inference.repository_index import Catalogue, entries, loaded, memory
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 

@@ -12,20 +12,20 @@ from typing import Any
 import grpc
 import pytest
 
-from inference import grpc_service_pb2 as messages
-from inference import grpc_service_pb2_grpc as stubs
-from services.chassis.process import Process
-from services.router.directory import ModelDirectory
-from services.router.fleet import READY, Fleet
-from services.router.inference_extension import EXTENSIONS, InferenceExtension, Tools
-from services.router.log_settings import LogSettings
-from services.router.serving import Outgoing, Serving
-from services.router.statistics import Statistics
-from services.wire.errors import ModelNotFound
+from services.chassis.lifecycle.process import Process
+from services.router.calls.statistics import Statistics
+from services.router.fleet.reconciler import Outgoing, Serving
+from services.router.fleet.registry import READY, Fleet
+from services.router.naming.directory import ModelDirectory
+from services.router.open_inference.log_settings import LogSettings
+from services.router.open_inference.management import EXTENSIONS, InferenceExtension, Tools
+from stellwerk.inference.v2 import grpc_service_pb2 as messages
+from stellwerk.inference.v2 import grpc_service_pb2_grpc as stubs
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import fleet_service_pb2 as fleet_messages
 from stellwerk.router.v1 import router_service_pb2 as router
+from stellwerk.wire.errors import ModelNotFound
 from tests.fakes.eventually import eventually
 from tests.fakes.process import Standalone, standalone
 

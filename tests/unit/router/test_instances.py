@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from google.protobuf import json_format, struct_pb2
 
-from services.router import instances
-from services.wire import tensors
-from services.wire.errors import InvalidInput
+from services.router.calls import rows as instances
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
+from stellwerk.wire import tensors
+from stellwerk.wire.errors import InvalidInput
 
 
 def rows(value: list[Any]) -> struct_pb2.ListValue:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.latency import Speed
+from services.router.queueing.service_rate import Speed
 
 
 def busy(

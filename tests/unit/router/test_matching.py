@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.router.matching import merge, unmet
-from services.wire.errors import InvalidInput
+from services.router.fleet.requirements import merge, unmet
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1.requirements_pb2 import Requirements
+from stellwerk.wire.errors import InvalidInput
 
 GIB = 1024**3
 

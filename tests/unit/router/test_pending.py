@@ -7,9 +7,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.pending import Outcome, PendingTable, Ticket
-from services.wire.errors import BrokerDown, NoRuntimeAvailable
+from services.router.queueing.pending_requests import Outcome, PendingTable, Ticket
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import BrokerDown, NoRuntimeAvailable
 
 
 class Desk:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.fleet import FAILED, LOADING, READY, Fleet
-from services.router.placement import Demand, Serve, StopServing, candidates, explain, failure, plan
-from services.wire.errors import NoRuntimeAvailable, RequirementUnmet, UnsafeFormat
+from services.router.fleet.placement import (
+    Demand,
+    Serve,
+    StopServing,
+    candidates,
+    explain,
+    failure,
+    plan,
+)
+from services.router.fleet.registry import FAILED, LOADING, READY, Fleet
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1.requirements_pb2 import Requirements
+from stellwerk.wire.errors import NoRuntimeAvailable, RequirementUnmet, UnsafeFormat
 
 IDLE = 60.0
 KEY = "default/iris/1/any"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from services.router.callee import Callee
-from services.router.predictions import Predictions
-from services.wire.errors import NotImplementedHere, TooLarge
+from services.router.calls.invocations import Predictions
+from services.router.naming.target import Callee
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import serving_pb2, tensor_pb2
+from stellwerk.wire.errors import NotImplementedHere, TooLarge
 
 DEMAND: Any = SimpleNamespace(key="default/m/1/any")
 

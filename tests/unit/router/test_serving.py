@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from services.router.fleet import FAILED, LOADING, READY, Fleet
-from services.router.serving import Outgoing, Serving
-from services.wire.errors import ModelFailed, RequirementUnmet
+from services.router.fleet.reconciler import Outgoing, Serving
+from services.router.fleet.registry import FAILED, LOADING, READY, Fleet
 from stellwerk.repository.v1.repository_service_pb2 import ModelVersion
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1.requirements_pb2 import Requirements
+from stellwerk.wire.errors import ModelFailed, RequirementUnmet
 from tests.fakes.eventually import eventually
 
 MODEL = "buckets/default/models/iris"

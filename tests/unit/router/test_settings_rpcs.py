@@ -12,9 +12,9 @@ import pytest
 from services.chassis.context import CallContext
 from services.chassis.logs import Levels
 from services.chassis.telemetry import Sampling, Tracing
-from services.router import trace_settings
-from services.router.log_settings import LogSettings
-from services.wire.errors import InvalidInput, NotReady
+from services.router.open_inference import trace_settings
+from services.router.open_inference.log_settings import LogSettings
+from stellwerk.wire.errors import InvalidInput, NotReady
 
 
 class Exporting(Tracing):

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.statistics import MAX_PLACES, Statistics, describe
+from services.router.calls.statistics import MAX_PLACES, Statistics, describe
 from stellwerk.job.v1 import work_pb2
 
 NAME = "buckets/default/models/iris/versions/3"

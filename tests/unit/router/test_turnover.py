@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from services.chassis.broker.port import Message
-from services.router.directory import ModelDirectory
-from services.router.fleet import FAILED, LOADING, READY, Fleet
-from services.router.predictions import Predictions
-from services.router.serving import Serving
-from services.router.turnover import PATIENCE_SECONDS, Turnover
-from services.wire import topology
-from services.wire.names import ModelName
+from services.router.calls.invocations import Predictions
+from services.router.fleet.reconciler import Serving
+from services.router.fleet.registry import FAILED, LOADING, READY, Fleet
+from services.router.naming.directory import ModelDirectory
+from services.router.naming.former_versions import PATIENCE_SECONDS, Turnover
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1 import event_pb2
+from stellwerk.wire import topology
+from stellwerk.wire.names import ModelName
 
 IRIS, FIRST = ModelName("default", "iris"), ModelName("default", "iris", version=1)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.window import CallSizes, window
+from services.router.queueing.send_window import CallSizes, window
 
 
 def seen(seconds: Callable[[int], float], *sizes: int) -> CallSizes:

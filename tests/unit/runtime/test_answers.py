@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.answers import ReplyWriter
-from services.runtime.calls import Piece
-from services.runtime.columns import column, whole
-from services.wire.errors import InvalidInput, from_work_error
-from services.wire.tensors import to_numpy
+from services.runtime.execution.invoke import Piece
+from services.runtime.replies.encoding import ReplyWriter
+from services.runtime.requests.row_slices import column, whole
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import InvalidInput, from_work_error
+from stellwerk.wire.tensors import to_numpy
 from tests.fakes.work import Inbox
 
 WRITER = ReplyWriter("runtimes/r1")

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import pytest
 
-from services.runtime.artifacts import ArtifactCache
-from services.wire.errors import Corrupt, Overloaded, Unavailable
+from services.runtime.models.artifacts import ArtifactCache
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.errors import Corrupt, Overloaded, Unavailable
 from tests.fakes import models
 from tests.fakes.repository_source import FakeRepository
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from services.runtime.attach import Attachment
-from services.wire.errors import Unavailable
+from services.runtime.fleet.attachment import Attachment
 from stellwerk.router.v1 import fleet_service_pb2 as fleet_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
+from stellwerk.wire.errors import Unavailable
 from tests.fakes.eventually import eventually
 from tests.fakes.log import FakeLog
 

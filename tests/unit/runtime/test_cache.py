@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.runtime.artifacts import ArtifactCache
-from services.runtime.cache import ModelCache
 from services.runtime.formats.port import Array, Arrays
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.model_threads import SMALL_BYTES
-from services.wire.errors import InvalidInput, ModelFailed, Overloaded, ServiceError
+from services.runtime.models.artifacts import ArtifactCache
+from services.runtime.models.cache import ModelCache
+from services.runtime.models.load_threads import SMALL_BYTES
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.errors import InvalidInput, ModelFailed, Overloaded, ServiceError
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.repository_source import FakeRepository

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.calls import Outcome, execute
+from services.runtime.execution.invoke import Outcome, execute
 from services.runtime.formats.port import Array, Arrays, OneAnswer
-from services.runtime.joining import Joining
-from services.runtime.requests import Request
-from services.wire import tensors
-from services.wire.errors import InvalidInput, ModelFailed, Overloaded
+from services.runtime.requests.batchability import Joining
+from services.runtime.requests.request import Request
+from stellwerk.wire import tensors
+from stellwerk.wire.errors import InvalidInput, ModelFailed, Overloaded
 from tests.fakes import models
 from tests.fakes.work import Inbox
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from services.chassis.broker.port import Message
-from services.wire.tensors import from_numpy
-from services.wire.topology import WORK_CANCELLED
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.tensors import from_numpy
+from stellwerk.wire.topology import WORK_CANCELLED
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.runtime_inside import Rig, rig

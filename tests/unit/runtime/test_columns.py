@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.columns import check_rows, column, join, offsets, select, whole
-from services.wire import tensors
-from services.wire.errors import InvalidInput, ModelFailed
+from services.runtime.requests.row_slices import check_rows, column, join, offsets, select, whole
+from stellwerk.wire import tensors
+from stellwerk.wire.errors import InvalidInput, ModelFailed
 from tests.fakes.work import Inbox
 
 NUMBERS = sorted(tensors.DTYPES)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.chassis.broker.hub_broker import HubBroker
 from services.chassis.broker.port import Delivery
-from services.wire.tensors import from_numpy, to_numpy
-from services.wire.topology import inference_queue, serving_key
+from services.chassis.broker.pull.hub_broker import HubBroker
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.tensors import from_numpy, to_numpy
+from stellwerk.wire.topology import inference_queue, serving_key
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.runtime_inside import Rig, rig

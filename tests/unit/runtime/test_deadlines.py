@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.deadlines import Deadlines
-from services.runtime.requests import NEVER, InHand
+from services.runtime.requests.deadlines import Deadlines
+from services.runtime.requests.request import NEVER, InHand
 from tests.fakes.work import Inbox
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import threadpoolctl
 
-from services.runtime.executor import Executor, Lane
+from services.runtime.batching.scheduler import Executor, Lane
+from services.runtime.execution.jobs import CallJob
+from services.runtime.execution.native_threads import ThreadLimits
 from services.runtime.formats.port import Array, Arrays, OneAnswer
-from services.runtime.jobs import CallJob
-from services.runtime.policy import BatchPolicy
-from services.runtime.requests import Request
-from services.runtime.threads import ThreadLimits
+from services.runtime.requests.batch_policy import BatchPolicy
+from services.runtime.requests.request import Request
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.work import Inbox

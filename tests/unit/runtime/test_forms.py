@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.joining import Joining
-from services.runtime.policy import BatchPolicy
-from services.runtime.requests import NEVER
-from services.wire import tensors
-from services.wire.errors import InvalidInput
+from services.runtime.requests.batch_policy import BatchPolicy
+from services.runtime.requests.batchability import Joining
+from services.runtime.requests.request import NEVER
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire import tensors
+from stellwerk.wire.errors import InvalidInput
 from tests.fakes import models
 from tests.fakes.work import Inbox, item
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from services.chassis.config import ConfigError, load
-from services.runtime import inventory
 from services.runtime.config import RuntimeSettings, parse_labels, runtime_name
-from services.runtime.folder import FolderClaim
-from services.runtime.loader import device_for
-from services.wire.names import check_id
+from services.runtime.fleet import inventory
+from services.runtime.models.cache_folder import FolderClaim
+from services.runtime.models.loader import device_for
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.type.v1 import requirements_pb2
+from stellwerk.wire.names import check_id
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> No
 
 def test_scikit_learn_models_do_not_bring_torch() -> None:
     answer = python(
-        "import sys, services.runtime.formats.skops_file as loading; before = 'torch' in"
+        "import sys, services.runtime.formats.sklearn.skops_file as loading; before = 'torch' in"
         " sys.modules; import torch; import sklearn.externals.array_api_compat.torch; print(before,"
         " loading.is_trusted('sklearn.tree._tree.Tree'))"
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.runtime.formats.port import Signature
-from services.runtime.joining import Joining, joining, same, unlike
+from services.runtime.requests.batchability import Joining, joining, same, unlike
 from tests.fakes import models
 
 ROWS = models.spec("x", "FP64", -1, 2)

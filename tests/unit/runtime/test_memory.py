@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from services.runtime.memory import Meter, give_back, release, resident_bytes
+from services.runtime.models.memory import Meter, give_back, release, resident_bytes
 
 MB = 1 << 20
 
@@ -61,7 +61,7 @@ def test_pieces_that_threads_allocated_go_back_where_there_is_one_heap() -> None
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from services.chassis import allocator
-from services.runtime import memory
+from services.runtime.models import memory
 
 allocator.keep_memory_of_messages()
 memory.use_one_heap()
@@ -148,7 +148,7 @@ def test_work_that_fails_is_over() -> None:
 
 def test_collections_pass_over_what_was_there_before() -> None:
     script = (
-        "import gc, services.runtime.memory as memory\n"
+        "import gc, services.runtime.models.memory as memory\n"
         "before = len(gc.get_objects())\n"
         "memory.spare_libraries()\n"
         "new = [[]]\n"

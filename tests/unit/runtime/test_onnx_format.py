@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import _get_all_tensors, uses_external_data
 from skl2onnx import to_onnx
 
-from services.runtime.formats import onnx_guard
-from services.runtime.formats.onnx import OnnxFormat
+from services.runtime.formats.onnx import guard as onnx_guard
+from services.runtime.formats.onnx.plugin import OnnxFormat
 from services.runtime.formats.port import FormatSettings
-from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
+from stellwerk.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
 from tests.fakes import models
 
 FORMAT = OnnxFormat(FormatSettings())

@@ -12,12 +12,12 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from services.runtime.formats.pickled import PickleFormat
-from services.runtime.formats.pickled_model import PickledModel
+from services.runtime.formats.pickled.model import PickledModel
+from services.runtime.formats.pickled.plugin import PickleFormat
 from services.runtime.formats.port import FormatSettings
-from services.runtime.formats.skops import SkopsFormat
-from services.wire.errors import InvalidInput, NotImplementedHere
+from services.runtime.formats.sklearn.plugin import SkopsFormat
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.errors import InvalidInput, NotImplementedHere
 from tests.fakes import models
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from services.runtime.formats.port import Signature
-from services.runtime.policy import BatchPolicy, batch_policy, prefetch, row_bytes
+from services.runtime.requests.batch_policy import BatchPolicy, batch_policy, prefetch, row_bytes
 from stellwerk.type.v1 import serving_pb2
 from tests.fakes import models
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from services.runtime.formats.port import Array, Arrays, OneAnswer
-from services.wire.tensors import to_numpy
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.tensors import to_numpy
 from tests.fakes import models
 from tests.fakes.runtime_inside import Rig, rig
 from tests.fakes.work import item

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from services.runtime.formats import registry
-from services.runtime.formats.pickled import PickleFormat
+from services.runtime.formats.pickled.plugin import PickleFormat
 from services.runtime.formats.port import FormatSettings
-from services.wire.errors import Corrupt, RequirementUnmet, UnsafeFormat
+from stellwerk.wire.errors import Corrupt, RequirementUnmet, UnsafeFormat
 from tests.fakes import models
 
 

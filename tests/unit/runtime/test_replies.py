@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 
 from services.chassis.broker.port import Message
-from services.runtime.replies import ReplySender
-from services.wire.errors import BrokerDown, NotPermitted, ServiceError, Unroutable
+from services.runtime.replies.sender import ReplySender
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire.errors import BrokerDown, NotPermitted, ServiceError, Unroutable
 from tests.fakes.eventually import eventually
 from tests.fakes.log import FakeLog
 

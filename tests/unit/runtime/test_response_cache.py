@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from services.runtime.response_cache import _OVERHEAD, Outputs, ResponseCache, cache_key
+from services.runtime.replies.response_cache import _OVERHEAD, Outputs, ResponseCache, cache_key
 from stellwerk.type.v1 import tensor_pb2
 
 VERSIONS = ["a", "b", "c"]

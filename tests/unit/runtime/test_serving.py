@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.runtime.artifacts import ArtifactCache
-from services.runtime.cache import ModelCache
+from services.runtime.fleet.serving_table import ServingTable
 from services.runtime.formats.port import Array, Arrays
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.serving import ServingTable
-from services.wire.errors import BrokerDown, ServiceError, Unavailable, UnsafeFormat
+from services.runtime.models.artifacts import ArtifactCache
+from services.runtime.models.cache import ModelCache
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
+from stellwerk.wire.errors import BrokerDown, ServiceError, Unavailable, UnsafeFormat
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.log import FakeLog

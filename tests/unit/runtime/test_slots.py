@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from services.runtime.slots import Slots
+from services.runtime.execution.workers import Slots
 
 
 class Job:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from services.runtime.formats.port import Array, Arrays
-from services.wire.tensors import to_numpy
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.tensors import to_numpy
 from tests.fakes import models
 from tests.fakes.eventually import eventually
 from tests.fakes.runtime_inside import Rig, rig

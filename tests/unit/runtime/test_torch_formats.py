@@ -19,11 +19,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from services.runtime.formats import torch_devices
 from services.runtime.formats.port import FormatSettings
-from services.runtime.formats.torch_export import TorchExportFormat
-from services.runtime.formats.torch_safetensors import TorchSafetensorsFormat
-from services.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
+from services.runtime.formats.torch import devices as torch_devices
+from services.runtime.formats.torch.export_plugin import TorchExportFormat
+from services.runtime.formats.torch.safetensors_plugin import TorchSafetensorsFormat
+from stellwerk.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
 from tests.fakes import models
 
 EXPORT = TorchExportFormat(FormatSettings())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.tuner import BatchTuner
+from services.runtime.batching.batch_size import BatchTuner
 
 
 def drive(

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.policy import BatchPolicy
-from services.runtime.requests import Request
-from services.runtime.waiting import Waiting
+from services.runtime.batching.queue import Waiting
+from services.runtime.requests.batch_policy import BatchPolicy
+from services.runtime.requests.request import Request
 from tests.fakes.work import Inbox
 
 INF = float("inf")

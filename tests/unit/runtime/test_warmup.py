@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from services.runtime.formats.port import Array, Arrays, FormatSettings
-from services.runtime.loader import ModelLoader
-from services.runtime.warmup import warm_up
-from services.wire.errors import ModelFailed, Overloaded
-from services.wire.tensors import from_numpy
+from services.runtime.models.loader import ModelLoader
+from services.runtime.models.warmup import warm_up
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.type.v1 import serving_pb2
+from stellwerk.wire.errors import ModelFailed, Overloaded
+from stellwerk.wire.tensors import from_numpy
 from tests.fakes import models
 from tests.fakes.log import FakeLog
 

@@ -27,9 +27,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from services.wire import errors, names, tensors
 from stellwerk.client.packaging import estimator
-from stellwerk.client.rpc import Rpc, rpc_of
+from stellwerk.client.transport.rpc import Rpc, rpc_of
 from stellwerk.controlplane.v1 import (
     audit_service_pb2,
     controlplane_service_pb2,
@@ -37,6 +36,7 @@ from stellwerk.controlplane.v1 import (
 )
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
+from stellwerk.wire import errors, names, tensors
 
 TOKEN = "header.payload.signature"
 API_KEY = "swk_0123456789abcdef_" + "k" * 43

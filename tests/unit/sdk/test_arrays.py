@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from services.wire import tensors
 from stellwerk.client.arrays import from_tensors, to_tensor, to_tensors
 from stellwerk.client.errors import InvalidInput
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
+from stellwerk.wire import tensors
 
 
 def spec(datatype: str, *shape: int, name: str = "X", columns: Any = ()) -> TensorSpec:

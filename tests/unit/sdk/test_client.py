@@ -257,7 +257,7 @@ async def test_many_calls_of_one_async_client_run_at_once(
 
 
 def test_every_platform_error_is_exported_to_callers() -> None:
-    from services.wire.errors import BY_REASON
+    from stellwerk.wire.errors import BY_REASON
 
     for cls in BY_REASON.values():
         assert issubclass(cls, ServiceError)

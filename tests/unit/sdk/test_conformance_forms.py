@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stellwerk.conformance import binary
 from stellwerk.conformance.expect import Mismatch
-from stellwerk.conformance.rest import Reply, model_path
-from stellwerk.conformance.rpc import infer_request, outputs_of
+from stellwerk.conformance.server import binary
+from stellwerk.conformance.server.rest import Reply, model_path
+from stellwerk.conformance.server.rpc import infer_request, outputs_of
 from stellwerk.conformance.values import (
     FIELDS,
     FORMATS,
@@ -146,7 +146,7 @@ def test_a_request_over_grpc_is_raw_or_typed_never_both() -> None:
 
 
 def test_fewer_raw_entries_than_outputs_are_a_mismatch() -> None:
-    from inference import grpc_service_pb2 as pb
+    from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
     response = pb.ModelInferResponse(raw_output_contents=[b"1"])
     with pytest.raises(Mismatch, match="raw entry for each"):

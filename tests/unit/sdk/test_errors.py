@@ -11,12 +11,12 @@ import orjson
 import pytest
 from google.protobuf import json_format
 
-from services.wire.errors import BY_REASON, ServiceError
 from stellwerk.client import errors
-from stellwerk.client.retry import RetryBudget, pause_before_retry
+from stellwerk.client.session.retry import RetryBudget, pause_before_retry
 from stellwerk.client.transport.http import HttpTransport
 from stellwerk.client.transport.port import Target
 from stellwerk.router.v1.router_service_pb2 import ListRuntimesRequest, PredictRequest
+from stellwerk.wire.errors import BY_REASON, ServiceError
 from tests.unit.sdk.fake_platform import rich_status
 
 ADDRESS = "http://example.test"

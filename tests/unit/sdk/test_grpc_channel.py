@@ -12,14 +12,14 @@ import grpc_testing
 import numpy as np
 import pytest
 
-from services.wire import tensors
 from stellwerk.client import Client, errors
-from stellwerk.client.session import State, SyncSession
+from stellwerk.client.session.session import State, SyncSession
 from stellwerk.client.transport.grpc import GrpcTransport
 from stellwerk.client.transport.port import Target
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
+from stellwerk.wire import tensors
 from tests.unit.sdk.fake_platform import rich_status
 
 REPOSITORY = repository.DESCRIPTOR.services_by_name["RepositoryService"]

@@ -12,8 +12,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message_factory import GetMessageClass
 
 from stellwerk.client.errors import Internal, InvalidInput
-from stellwerk.client.rest import HttpCall, from_http, to_http
-from stellwerk.client.rpc import rpc_of
+from stellwerk.client.transport.rest import HttpCall, from_http, to_http
+from stellwerk.client.transport.rpc import rpc_of
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import fleet_service_pb2 as fleet

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stellwerk.client.errors import InvalidInput
-from stellwerk.client.serving import serving_policy
+from stellwerk.client.resources.serving import serving_policy
 from stellwerk.type.v1.serving_pb2 import ServingPolicy
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stellwerk.client.errors import InvalidInput, Unauthenticated, Unavailable
-from stellwerk.client.requirements import byte_size, requirements
+from stellwerk.client.resources.requirements import byte_size, requirements
 from stellwerk.client.settings import resolve
 
 

@@ -106,7 +106,7 @@ def put(
     ] = False,
 ) -> None:
     """Store a file as the next version of a model."""
-    from stellwerk.client.requirements import parse_pairs
+    from stellwerk.client.resources.requirements import parse_pairs
 
     options = Globals.of(ctx)
     with options.output.transfer(f"storing {path.name}") as progress:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from stellwerk.client.errors import ServiceError
-    from stellwerk.client.plan import Progress
+    from stellwerk.client.session.plan import Progress
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

@@ -108,14 +108,14 @@ _HAND_ON: dict[str, Any] = {
 
 @app.command("up", help="Run the whole platform on this machine.", **_HAND_ON)
 def up(ctx: typer.Context) -> None:
-    from stellwerk.local.cli import app as local_app
+    from services.local.cli import app as local_app
 
     local_app(args=["up", *ctx.args], prog_name="stellwerk")
 
 
 @app.command("local", help="Prepare this machine to run the platform.", **_HAND_ON)
 def local(ctx: typer.Context) -> None:
-    from stellwerk.local.cli import app as local_app
+    from services.local.cli import app as local_app
 
     local_app(args=ctx.args, prog_name="stellwerk local")
 

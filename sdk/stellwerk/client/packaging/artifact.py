@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from services.wire import tensors
 from stellwerk.client.errors import InvalidInput
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
+from stellwerk.wire import tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import grpc
 from google.protobuf.message import Message
 
 from stellwerk.client.errors import from_grpc
-from stellwerk.client.rpc import Rpc, rpc_of
 from stellwerk.client.transport.port import Target, user_agent
+from stellwerk.client.transport.rpc import Rpc, rpc_of
 
 # As much as the platform itself takes in one message.
 MAX_MESSAGE_BYTES = 64 << 20

@@ -14,10 +14,10 @@ import httpx
 from google.protobuf.message import Message
 
 from stellwerk.client.errors import Unavailable, from_http, late, unreachable
-from stellwerk.client.rest import from_http as read_answer
-from stellwerk.client.rest import to_http
-from stellwerk.client.rpc import rpc_of
 from stellwerk.client.transport.port import Target, user_agent
+from stellwerk.client.transport.rest import from_http as read_answer
+from stellwerk.client.transport.rest import to_http
+from stellwerk.client.transport.rpc import rpc_of
 
 # The platform is told the caller's deadline; waiting a little longer lets it say itself what was
 # late.

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from stellwerk.conformance.case import Case
-from stellwerk.conformance.cases import (
-    binary_data,
-    datatypes,
-    grpc_errors,
-    grpc_management,
-    grpc_server,
-    grpc_streaming,
-    rest_compression,
-    rest_errors,
-    rest_generate,
-    rest_infer,
-    rest_limits,
-    rest_management,
-    rest_parameters,
-    rest_server,
-)
+from stellwerk.conformance.cases import binary_data, datatypes
+from stellwerk.conformance.cases.grpc import errors as grpc_errors
+from stellwerk.conformance.cases.grpc import management as grpc_management
+from stellwerk.conformance.cases.grpc import server as grpc_server
+from stellwerk.conformance.cases.grpc import streaming as grpc_streaming
+from stellwerk.conformance.cases.rest import compression as rest_compression
+from stellwerk.conformance.cases.rest import errors as rest_errors
+from stellwerk.conformance.cases.rest import generate as rest_generate
+from stellwerk.conformance.cases.rest import infer as rest_infer
+from stellwerk.conformance.cases.rest import limits as rest_limits
+from stellwerk.conformance.cases.rest import management as rest_management
+from stellwerk.conformance.cases.rest import parameters as rest_parameters
+from stellwerk.conformance.cases.rest import server as rest_server
 
 
 def all_cases() -> list[Case]:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 
-from stellwerk.conformance import binary
 from stellwerk.conformance.case import Area, Basis, Case, Cases, Check, Transport
 from stellwerk.conformance.expect import client_error, no_server_error, that
-from stellwerk.conformance.rest import model_path
-from stellwerk.conformance.rpc import infer_request, outputs_of
-from stellwerk.conformance.subject import Subject
+from stellwerk.conformance.server import binary
+from stellwerk.conformance.server.rest import model_path
+from stellwerk.conformance.server.rpc import infer_request, outputs_of
+from stellwerk.conformance.server.subject import Subject
 from stellwerk.conformance.values import FIELDS, SAMPLES, Tensor, echoed, sample
 
 _TYPES = "inference_rest.md, Tensor Data Types"

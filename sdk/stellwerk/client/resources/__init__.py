@@ -1,0 +1,1 @@
+"""The nouns of the SDK: models, runtimes, buckets, access and audit. Imports session and packaging."""

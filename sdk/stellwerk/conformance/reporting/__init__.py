@@ -1,0 +1,1 @@
+"""Writes a run's results as text, JSON and Markdown. Imports the modules of conformance."""

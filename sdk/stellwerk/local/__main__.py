@@ -1,7 +1,0 @@
-"""`python -m stellwerk.local`: the same commands without the client's."""
-
-from __future__ import annotations
-
-from stellwerk.local.cli import app
-
-app(prog_name="stellwerk local")

@@ -1,0 +1,220 @@
+"""The Open Inference Protocol's request and answer, as gRPC carries them, to the platform's own
+work and back.
+
+Answers are always raw, because the commonest client reads nothing else. Numbers and rules are those
+of the protocol and of its parameters, classification and schedule policy extensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.job.v1 import work_pb2
+from stellwerk.type.v1 import tensor_pb2
+from stellwerk.wire import classification, tensors
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.tensors import DTYPES
+
+DEFAULT_METHOD = "predict"
+FINAL = "triton_final_response"
+EMPTY_FINAL = "triton_enable_empty_final_response"
+_RESERVED = "triton_"
+_MAX_UINT32 = (1 << 32) - 1
+
+# The field of InferTensorContents that holds a datatype's elements. FP16 and BF16 can only be raw.
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+# Typed elements are read one by one; larger tensors can be given raw.
+MAX_TYPED = 1 << 23
+_NONE: Mapping[str, int] = {}
+
+
+@dataclass(slots=True)
+class Ask:
+    """What a caller asks of a model: the work, and how its answer is to look."""
+
+    model: str
+    version: str
+    id: str
+    work: work_pb2.WorkItem
+    # Microseconds that the caller gives it at most; 0 for as long as the call lasts.
+    timeout_us: int = 0
+    # The outputs to be given as the k best classes, with their k.
+    classes: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    # The end of an answer in several parts is to be told, though it holds nothing.
+    empty_final: bool = False
+
+
+def read(request: inference.ModelInferRequest) -> Ask:
+    """The request as work. Raises InvalidInput unless every input is given exactly once, in one
+    form.
+    """
+    ask = Ask(
+        request.model_name,
+        request.model_version,
+        request.id,
+        work_pb2.WorkItem(method=DEFAULT_METHOD),
+    )
+    read_inputs(request, ask.work)
+    if request.parameters:
+        take_parameters(ask, {name: plain(value) for name, value in request.parameters.items()})
+    for output in request.outputs:
+        ask.work.outputs.append(output.name)
+        if output.parameters:
+            take_output_parameters(
+                ask, output.name, {key: plain(value) for key, value in output.parameters.items()}
+            )
+    return ask
+
+
+def plain(parameter: inference.InferParameter) -> object:
+    """The parameter's value, None if it has none."""
+    chosen = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, chosen) if chosen else None
+
+
+def take_parameters(ask: Ask, given: Mapping[str, object]) -> None:
+    """Puts a request's parameters where they belong; ones that the protocol does not know mean
+    nothing here.
+    """
+    for name, value in given.items():
+        if name == "method":
+            if not isinstance(value, str):
+                raise InvalidInput(
+                    "the parameter 'method' must be a string", field="parameters.method"
+                )
+            ask.work.method = value or DEFAULT_METHOD
+        elif name == "priority":
+            ask.work.priority = _whole(name, value, _MAX_UINT32)
+        elif name == "timeout":
+            ask.timeout_us = _whole(name, value, (1 << 63) - 1)
+        elif name in ("sequence_start", "sequence_end", EMPTY_FINAL):
+            if not isinstance(value, bool):
+                raise InvalidInput(
+                    f"the parameter '{name}' must be true or false", field=f"parameters.{name}"
+                )
+            ask.empty_final = ask.empty_final or (name == EMPTY_FINAL and value)
+        elif name == "sequence_id":
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                raise InvalidInput("the parameter 'sequence_id' must be a whole number or a string")
+        elif name.startswith(_RESERVED):
+            raise InvalidInput(
+                f"the parameter '{name[:64]}' is reserved; names that begin with '{_RESERVED}' are"
+            )
+
+
+def take_output_parameters(ask: Ask, output: str, given: Mapping[str, object]) -> None:
+    """Puts the parameters of a wanted output where they belong."""
+    if "classification" in given:
+        count = _whole("classification", given["classification"], _MAX_UINT32)
+        ask.classes = {**ask.classes, output: count} if count else ask.classes
+
+
+def _whole(name: str, value: object, highest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+        raise InvalidInput(
+            f"the parameter '{name}' must be a whole number from 0 to {highest}",
+            field=f"parameters.{name}",
+        )
+    return value
+
+
+def read_inputs(request: inference.ModelInferRequest, work: work_pb2.WorkItem) -> None:
+    """Adds the request's inputs to the work; see `read`."""
+    raw = request.raw_input_contents
+    if not raw:
+        for given in request.inputs:
+            _typed(
+                given, work.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape)
+            )
+        return
+    if len(raw) != len(request.inputs):
+        raise InvalidInput(
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; give one"
+            " for each",
+            expected=len(request.inputs),
+            got=len(raw),
+        )
+    for given, data in zip(request.inputs, raw, strict=True):
+        if given.HasField("contents"):
+            raise InvalidInput(
+                "inputs are given both raw and typed; give them in one of the two forms"
+            )
+        work.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape, data=data)
+
+
+def _typed(given: Any, tensor: tensor_pb2.Tensor) -> None:
+    name, datatype = given.name, given.datatype
+    wanted = CONTENTS.get(datatype)
+    if wanted is None and datatype in tensors.ALL_DATATYPES:
+        raise InvalidInput(f"input '{name}' of {datatype} can only be given raw", tensor=name)
+    for descriptor, _ in given.contents.ListFields():
+        if descriptor.name != wanted:
+            raise InvalidInput(
+                f"input '{name}' of {datatype[:32]} has elements in {descriptor.name}", tensor=name
+            )
+    if wanted is None:
+        tensors.check(tensor)  # says which datatypes there are
+        return
+    elements = getattr(given.contents, wanted)
+    count = tensors.element_count(given.shape, name)
+    if datatype == "BYTES":
+        tensors.check_text_count(count, name)
+    elif count > MAX_TYPED:
+        raise InvalidInput(
+            f"input '{name}' has {count} elements; give more than {MAX_TYPED} raw", tensor=name
+        )
+    if len(elements) != count:
+        raise InvalidInput(
+            f"input '{name}' of shape {list(given.shape)} needs {count} elements, got"
+            f" {len(elements)}",
+            tensor=name,
+            expected=count,
+            got=len(elements),
+        )
+    tensor.data = (
+        tensors.join_bytes(elements) if datatype == "BYTES" else _pack(elements, datatype, name)
+    )
+
+
+def _pack(elements: Any, datatype: str, name: str) -> bytes:
+    dtype = DTYPES[datatype]
+    wide = np.asarray(elements, dtype=dtype if dtype.kind in "bf" else None)
+    if dtype.kind in "iu" and wide.size:
+        info: Any = np.iinfo(dtype.type)  # type: ignore[type-var]
+        if int(wide.min()) < info.min or int(wide.max()) > info.max:
+            raise InvalidInput(
+                f"input '{name}' holds a number that does not fit {datatype}", tensor=name
+            )
+    return wide.astype(dtype).tobytes()
+
+
+def write(
+    ask: Ask, version: str, outputs: Sequence[tensor_pb2.Tensor]
+) -> inference.ModelInferResponse:
+    """The answer; `version` is the resource name of the version that gave it. Raises InvalidInput
+    for classes of what has none."""
+    response = inference.ModelInferResponse(
+        model_name=ask.model, model_version=version[version.rfind("/") + 1 :], id=ask.id
+    )
+    for tensor in classification.apply(outputs, ask.classes) if ask.classes else outputs:
+        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        response.raw_output_contents.append(tensor.data)
+    return response

@@ -1,0 +1,1 @@
+"""Serves text generation over REST. Imports http, upstream and transcoding."""

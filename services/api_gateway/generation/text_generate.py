@@ -1,0 +1,80 @@
+"""The generate extension: a plain JSON object whose keys are a model's inputs, and one whose keys
+are its outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from services.api_gateway.open_inference import infer_response as infer_answer
+from services.api_gateway.open_inference import tensors_json
+from services.api_gateway.open_inference.infer_request import checked_parameters, id_of
+from services.api_gateway.transcoding.proto_json import parse
+from services.api_gateway.upstream.model_calls import Answered
+from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.open_inference import DEFAULT_METHOD, Ask, take_parameters
+
+_OWN_KEYS = ("id", "parameters")
+
+
+def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse) -> Ask:
+    """What the body asks for: keys that name inputs are tensors, others are parameters. Raises
+    InvalidInput.
+    """
+    data = parse(body)
+    if type(data) is not dict:
+        raise InvalidInput("the body must be a JSON object whose keys are the model's inputs")
+    ask = Ask(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    specs = {spec.name: spec for spec in metadata.inputs}
+    if "id" not in specs:
+        ask.id = id_of(data)
+    given = {key: value for key, value in data.items() if key in specs or key not in _OWN_KEYS}
+    if "parameters" not in specs and data.get("parameters") is not None:
+        if type(data["parameters"]) is not dict:
+            raise InvalidInput("the parameters of the request must be an object")
+        given = {**data["parameters"], **given}
+    for name, spec in specs.items():
+        if name in given:
+            _add(ask.work, spec, given.pop(name))
+    take_parameters(ask, checked_parameters(given, "the request"))
+    return ask
+
+
+def write(ask: Ask, answered: Answered) -> bytes:
+    """The answer as JSON: an output of one element is that element, any other the flat list of
+    them.
+    """
+    answer: dict[str, Any] = {"id": ask.id} if ask.id else {}
+    answer |= {"model_name": ask.model, "model_version": infer_answer.version_of(answered)}
+    answer |= infer_answer.plain_outputs(ask, answered)
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _add(
+    work: work_pb2.WorkItem, spec: inference.ModelMetadataResponse.TensorMetadata, value: object
+) -> None:
+    nested, shape = value, list[int]()
+    while type(nested) is list and len(shape) < len(spec.shape) + 1:
+        shape.append(len(nested))
+        nested = nested[0] if nested else None
+    data = value if type(value) is list else [value]
+    given, count = tensors_json.check_shape(shape or [1], spec.name)
+    raw = tensors_json.encode(spec.name, spec.datatype, given, count, data)
+    work.inputs.add(
+        name=spec.name, datatype=spec.datatype, shape=_fitted(shape, list(spec.shape)), data=raw
+    )
+
+
+def _fitted(shape: list[int], wanted: list[int]) -> list[int]:
+    """The shape with dimensions of 1 where the model has more: a scalar is one row of one
+    element.
+    """
+    missing = len(wanted) - len(shape)
+    # Several texts for a model that takes one a row are rows.
+    if missing == 1 and wanted[-1] == 1 and shape != [1]:
+        return [*shape, 1]
+    return [1] * missing + shape

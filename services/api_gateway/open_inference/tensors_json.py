@@ -1,0 +1,231 @@
+"""Tensors between the JSON of the Open Inference Protocol and raw little-endian bytes.
+
+Strict: an element must have the type that the datatype says. JSON has no NaN and no infinity: as
+input a floating datatype takes the strings "NaN", "Infinity" and "-Infinity"; as output they are
+null.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stellwerk.wire.errors import InvalidInput, NotReady
+from stellwerk.wire.tensors import (
+    ALL_DATATYPES,
+    DTYPES,
+    MAX_DIMENSIONS,
+    MAX_ELEMENTS,
+    check_text_count,
+    element_count,
+    join_bytes,
+    split_bytes,
+)
+
+_FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_INT_LIMITS = {
+    name: (int(np.iinfo(dtype.str).min), int(np.iinfo(dtype.str).max))
+    for name, dtype in DTYPES.items()
+    if dtype.kind in "iu"
+}
+# Datatypes that `struct` packs, strictly, by its own letters; FP16 and BF16 are rounded by numpy.
+_LETTERS = {
+    "BOOL": "?", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I",
+    "UINT64": "Q", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_INT, _BOOL, _STR = frozenset({int}), frozenset({bool}), frozenset({str})
+_NUMBERS = frozenset({int, float})
+_ELEMENT_TYPES = {name: _NUMBERS if name in _FLOATS else _INT for name in ALL_DATATYPES} | {
+    "BOOL": _BOOL
+}
+# Below it, packing and printing plain numbers is cheaper than making an array of them.
+_FEW = 64
+# How far nested data is flattened at most; wire allows no more dimensions.
+_MAX_NESTING = MAX_DIMENSIONS
+JsonArray = npt.NDArray[Any] | list[str] | list[float | None] | tuple[Any, ...]
+
+
+def check_shape(shape: object, name: str) -> tuple[list[int], int]:
+    """A shape as integers and its number of elements. Raises InvalidInput."""
+    if type(shape) is not list:
+        raise _no_shape(name)
+    bounded = 0 < len(shape) <= MAX_DIMENSIONS
+    count = 1
+    # Cut off, because a product of a million dimensions is a day's work.
+    for dimension in shape[:MAX_DIMENSIONS]:
+        if type(dimension) is not int:
+            raise _no_shape(name)
+        count *= dimension
+        bounded = bounded and 0 < dimension < MAX_ELEMENTS
+    # What is out of the ordinary, zeros among it, is looked at more closely.
+    if bounded and count <= MAX_ELEMENTS:
+        return shape, count
+    if any(type(dimension) is not int for dimension in shape):
+        raise _no_shape(name)
+    if any(dimension >= 1 << 63 for dimension in shape):
+        raise InvalidInput(f"tensor '{name}' has a shape with too many elements", tensor=name)
+    return shape, element_count(shape, name)
+
+
+def check_datatype(datatype: object, name: str) -> str:
+    """The datatype if there is such a one. Raises InvalidInput."""
+    if type(datatype) is not str or datatype not in ALL_DATATYPES:
+        raise InvalidInput(
+            f"tensor '{name}' needs a datatype, one of {', '.join(sorted(ALL_DATATYPES))}",
+            tensor=name,
+        )
+    return datatype
+
+
+def encode(name: str, datatype: object, shape: list[int], count: int, data: object) -> bytes:
+    """The raw bytes of a tensor's data, which is flat or nested as its shape. Raises
+    InvalidInput.
+    """
+    known = check_datatype(datatype, name)
+    if known == "BYTES":
+        check_text_count(count, name)
+    if type(data) is not list:
+        raise InvalidInput(f"tensor '{name}' needs data: a list of its elements", tensor=name)
+    types = set(map(type, data))
+    if list in types:
+        data = _flatten(name, shape, data)
+        types = set(map(type, data))
+    if len(data) != count:
+        raise InvalidInput(
+            f"tensor '{name}' of shape {shape} needs {count} elements, got {len(data)}",
+            tensor=name,
+            expected=count,
+            got=len(data),
+        )
+    return elements(name, known, data, types)
+
+
+def elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
+    """The raw bytes of flat data whose elements have these types. Raises InvalidInput."""
+    if types <= _ELEMENT_TYPES[datatype] and datatype in _LETTERS:
+        try:
+            packed: bytes = _packer(datatype, len(flat))(*flat)
+            return packed
+        except (struct.error, OverflowError):
+            raise _does_not_fit(name, datatype) from None
+    if datatype in _FLOATS:
+        return _floats(name, datatype, flat, types)
+    if datatype == "BYTES":
+        _only(name, datatype, types, _STR, "strings")
+        return join_bytes([text.encode() for text in flat])
+    _only(
+        name,
+        datatype,
+        types,
+        _ELEMENT_TYPES[datatype],
+        "true and false" if datatype == "BOOL" else "whole numbers",
+    )
+    raise AssertionError("every datatype is packed by now")
+
+
+def decode(name: str, datatype: str, shape: list[int], raw: bytes) -> JsonArray:
+    """The elements of an output as something orjson prints with OPT_SERIALIZE_NUMPY, flat."""
+    if datatype == "BYTES":
+        try:
+            return [item.decode() for item in split_bytes(raw, element_count(shape, name), name)]
+        except UnicodeDecodeError:
+            raise NotReady(
+                f"output '{name}' holds bytes that are no UTF-8 text and so have no JSON form; "
+                "ask for it with the parameter binary_data, or call over gRPC",
+                tensor=name,
+            ) from None
+    if datatype == "BF16":
+        widened = np.frombuffer(raw, dtype="<u2").astype("<u4") << 16
+        return widened.view("<f4")
+    return np.frombuffer(raw, dtype=DTYPES[datatype])
+
+
+@lru_cache(maxsize=1024)
+def _small_packer(datatype: str, count: int) -> Any:
+    return struct.Struct(f"<{count}{_LETTERS[datatype]}").pack
+
+
+def _packer(datatype: str, count: int) -> Any:
+    # The format of a large tensor is not worth keeping.
+    return (_small_packer if count <= _FEW else _small_packer.__wrapped__)(datatype, count)
+
+
+def _flatten(name: str, shape: list[int], data: list[Any]) -> list[Any]:
+    """Nested data as one list; nesting must be that of the shape, at every level."""
+    depth, level = 0, data
+    while level and list in set(map(type, level)):
+        depth += 1
+        if depth > _MAX_NESTING or set(map(type, level)) != {list}:
+            raise _misshapen(name, shape)
+        # A level's lists must all be as long as the shape says, and there must be as many as it
+        # says.
+        if (
+            depth >= len(shape)
+            or set(map(len, level)) != {shape[depth]}
+            or (depth == 1 and len(level) != shape[0])
+        ):
+            raise _misshapen(name, shape)
+        level = list(chain.from_iterable(level))
+    if depth and depth != len(shape) - 1 and level:
+        raise _misshapen(name, shape)
+    return level
+
+
+def _no_shape(name: str) -> InvalidInput:
+    return InvalidInput(f"tensor '{name}' needs a shape: a list of whole numbers", tensor=name)
+
+
+def _misshapen(name: str, shape: list[int]) -> InvalidInput:
+    return InvalidInput(
+        f"the data of tensor '{name}' must be flat or nested as its shape {shape} says", tensor=name
+    )
+
+
+def _does_not_fit(name: str, datatype: str) -> InvalidInput:
+    if datatype in _FLOATS:
+        return InvalidInput(f"the data of tensor '{name}' does not fit {datatype}", tensor=name)
+    low, high = _INT_LIMITS[datatype]
+    return InvalidInput(
+        f"the data of tensor '{name}' of {datatype} must lie between {low} and {high}", tensor=name
+    )
+
+
+def _only(name: str, datatype: str, types: set[type], allowed: frozenset[type], words: str) -> None:
+    if not types <= allowed:
+        raise InvalidInput(
+            f"the data of tensor '{name}' of {datatype} must be {words} only", tensor=name
+        )
+
+
+def _floats(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
+    """Floats with specials among them, and those that `struct` does not round."""
+    special = str in types
+    if special:
+        flat = [_SPECIAL.get(item, item) if type(item) is str else item for item in flat]
+        types = set(map(type, flat))
+    _only(
+        name, datatype, types, _NUMBERS, 'numbers or the strings "NaN", "Infinity" and "-Infinity"'
+    )
+    dtype = DTYPES["FP32" if datatype == "BF16" else datatype]
+    with np.errstate(over="ignore"):
+        wide = np.array(flat, dtype=np.float64)
+        array = wide.astype(dtype)
+    if np.isinf(array).any() and (
+        not special or not np.array_equal(np.isinf(array), np.isinf(wide))
+    ):
+        raise _does_not_fit(name, datatype)
+    return _to_bf16(array) if datatype == "BF16" else array.tobytes()
+
+
+def _to_bf16(array: npt.NDArray[Any]) -> bytes:
+    """The upper halves of the float32 words, rounded to nearest even; NaN stays NaN."""
+    words = array.view("<u4").astype(np.uint64)
+    rounded = (words + 0x7FFF + ((words >> 16) & 1)) >> 16
+    return np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2").tobytes()

@@ -1,0 +1,77 @@
+"""The comments of the protos, by full name, from the descriptor set that is generated beside the
+Python modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2
+
+from stellwerk.inference.v2 import grpc_service_pb2
+
+_SET = Path(grpc_service_pb2.__file__).parents[3] / "stellwerk.binpb"
+_MESSAGE, _ENUM, _SERVICE = 4, 5, 6
+_FIELD_IN_MESSAGE, _NESTED_IN_MESSAGE, _ENUM_IN_MESSAGE, _VALUE_IN_ENUM, _METHOD_IN_SERVICE = (
+    2,
+    3,
+    4,
+    2,
+    2,
+)
+
+
+@cache
+def comments() -> Mapping[str, str]:
+    """Every comment, in one paragraph, by the full name of what it is about; nothing where the set
+    is not installed.
+    """
+    if not _SET.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for file in descriptor_pb2.FileDescriptorSet.FromString(_SET.read_bytes()).file:
+        for location in file.source_code_info.location:
+            text = " ".join(location.leading_comments.split())
+            if text and (name := _name_at(file, list(location.path))):
+                found[name] = text
+    return found
+
+
+def _name_at(file: descriptor_pb2.FileDescriptorProto, path: list[int]) -> str:
+    """The full name of the element at a path of numbers (google/protobuf/descriptor.proto,
+    SourceCodeInfo).
+    """
+    kinds: dict[int, Any] = {
+        _MESSAGE: file.message_type,
+        _ENUM: file.enum_type,
+        _SERVICE: file.service,
+    }
+    if len(path) < 2 or path[0] not in kinds:
+        return ""
+    element: Any = kinds[path[0]][path[1]]
+    names = [file.package, element.name]
+    for kind, index in zip(path[2::2], path[3::2], strict=False):
+        inner = _inner(element, kind)
+        if inner is None:
+            return ""
+        element = inner[index]
+        names.append(element.name)
+    return ".".join(names) if len(path) % 2 == 0 else ""
+
+
+def _inner(element: Any, kind: int) -> Any:
+    if isinstance(element, descriptor_pb2.DescriptorProto):
+        by_kind: dict[int, Any] = {
+            _FIELD_IN_MESSAGE: element.field,
+            _NESTED_IN_MESSAGE: element.nested_type,
+            _ENUM_IN_MESSAGE: element.enum_type,
+        }
+        return by_kind.get(kind)
+    if isinstance(element, descriptor_pb2.EnumDescriptorProto):
+        return element.value if kind == _VALUE_IN_ENUM else None
+    if isinstance(element, descriptor_pb2.ServiceDescriptorProto):
+        return element.method if kind == _METHOD_IN_SERVICE else None
+    return None

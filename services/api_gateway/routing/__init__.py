@@ -1,0 +1,1 @@
+"""Finds the RPC that an HTTP method and path call. Imports config alone."""

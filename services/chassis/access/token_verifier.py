@@ -1,0 +1,143 @@
+"""Verifies bearer tokens against the issuer's public keys, once per token; every failure has the
+same text.
+
+Only ES256 is accepted; the key comes from the trusted set by `kid` and from nowhere a token could
+name (RFC 8725).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+
+from services.chassis.context import Principal
+from stellwerk.controlplane.v1 import identity_service_pb2 as identity
+from stellwerk.wire.errors import Unauthenticated, Unavailable
+from stellwerk.wire.permissions import Grant
+
+ALGORITHM = "ES256"
+AUDIENCE = "stellwerk"
+LEEWAY_SECONDS = 30
+MAX_TOKEN_BYTES = 8192
+# A token that claims to live longer than any issuer gives is refused rather than believed.
+MAX_LIFETIME_SECONDS = 24 * 3600
+_REQUIRED = ["exp", "iat", "nbf", "iss", "aud", "sub"]
+_HEADER_FIELDS = {"alg", "kid", "typ"}
+_CACHE_SIZE = 10_000
+REFUSAL = "a valid bearer token is needed: send it as 'Authorization: Bearer …'"
+
+
+def bearer(authorization: str) -> str:
+    """The token of an Authorization value; raises Unauthenticated if it carries none."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated(REFUSAL)
+    return token.strip()
+
+
+class TokenVerifier:
+    """Tokens in, principals out."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._issuer = ""
+        self._keys: dict[str, Any] = {}
+        self._revoked_keys: frozenset[str] = frozenset()
+        self._revoked_principals: frozenset[str] = frozenset()
+        self._valid_from: dict[str, int] = {}
+        self._seen: OrderedDict[str, Principal] = OrderedDict()
+        self._trusted = b""
+
+    @property
+    def ready(self) -> bool:
+        """Whether any key is trusted yet."""
+        return bool(self._keys)
+
+    def trust(self, bundle: identity.GetTrustResponse) -> None:
+        """Takes over keys and revocations; what was verified before is verified anew."""
+        data = bundle.SerializeToString(deterministic=True)
+        if data == self._trusted:
+            return
+        self._trusted = data
+        self._issuer = bundle.issuer
+        self._keys = {key.kid: jwt.PyJWK(_jwk(key)).key for key in bundle.keys}
+        self._revoked_keys = frozenset(bundle.revoked_key_ids)
+        self._revoked_principals = frozenset(bundle.revoked_principals)
+        self._valid_from = dict(bundle.tokens_valid_from)
+        self._seen.clear()
+
+    def verify(self, token: str) -> Principal:
+        """The principal that the token stands for. Raises Unauthenticated, or Unavailable before
+        any key is known.
+        """
+        if not self._keys:
+            raise Unavailable(
+                "tokens cannot be checked yet: the control plane has not been reached"
+            )
+        principal = self._seen.get(token)
+        if principal is None:
+            principal = self._decode(token)
+            self._seen[token] = principal
+            if len(self._seen) > _CACHE_SIZE:
+                self._seen.popitem(last=False)
+        if principal.expires_at + LEEWAY_SECONDS <= self._clock():
+            raise Unauthenticated(REFUSAL)
+        return principal
+
+    def _decode(self, token: str) -> Principal:
+        if len(token) > MAX_TOKEN_BYTES:
+            raise Unauthenticated(REFUSAL)
+        try:
+            header = jwt.get_unverified_header(token)
+            key = self._keys.get(header.get("kid", ""))
+            if key is None or header.get("alg") != ALGORITHM or not set(header) <= _HEADER_FIELDS:
+                raise Unauthenticated(REFUSAL)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": _REQUIRED},
+            )
+            if float(claims["exp"]) - float(claims["iat"]) > MAX_LIFETIME_SECONDS:
+                raise Unauthenticated(REFUSAL)
+            principal = Principal(
+                name=str(claims["sub"]),
+                grants=tuple(
+                    Grant(str(role), str(bucket)) for role, bucket in claims.get("grants", [])
+                ),
+                key_id=str(claims.get("key", "")),
+                expires_at=float(claims["exp"]),
+            )
+        except (
+            jwt.PyJWTError,
+            ValueError,
+            TypeError,
+            RecursionError,
+            OverflowError,
+            AttributeError,
+        ):
+            raise Unauthenticated(REFUSAL) from None
+        if principal.key_id in self._revoked_keys or principal.name in self._revoked_principals:
+            raise Unauthenticated(REFUSAL)
+        if int(claims["iat"]) < self._valid_from.get(principal.name, 0):
+            raise Unauthenticated(REFUSAL)
+        return principal
+
+
+def _jwk(key: identity.Jwk) -> dict[str, str]:
+    return {
+        "kty": key.kty,
+        "kid": key.kid,
+        "use": key.use,
+        "alg": key.alg,
+        "crv": key.crv,
+        "x": key.x,
+        "y": key.y,
+    }

@@ -1,0 +1,1 @@
+"""Keeps the broker port on RabbitMQ, over pika. Imports the modules of broker."""

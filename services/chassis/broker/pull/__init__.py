@@ -1,0 +1,1 @@
+"""Keeps the broker port without a broker: the router's own queues, over gRPC. Imports the modules of broker."""

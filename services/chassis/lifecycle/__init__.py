@@ -1,0 +1,1 @@
+"""Starts, watches and stops one process. Imports all other rooms of chassis."""

@@ -1,0 +1,162 @@
+"""Calls to other services. This channel is the only one a service gets, so nothing can be
+forgotten: it adds the service's own token, passes on deadline, request id and trace, and raises the
+class of error that the peer raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from services.chassis import context
+from services.chassis.rpc_status import from_rpc
+from stellwerk.wire import metadata as keys
+from stellwerk.wire.errors import DeadlinePassed
+
+Metadata = Sequence[tuple[str, str]]
+TokenSource = Callable[[], Awaitable[str]]
+# Without a caller's deadline a call between services may take this long.
+DEFAULT_TIMEOUT = 10.0
+# What a hop keeps for itself, so that the inner service gets to say what timed out.
+MARGIN_SECONDS = 0.03
+
+
+def _propagated() -> list[tuple[str, str]]:
+    call = context.current()
+    if call is None:
+        return [(keys.REQUEST_ID, context.new_request_id())]
+    pairs = [
+        (keys.REQUEST_ID, call.request_id),
+        (keys.TRACEPARENT, call.traceparent),
+        (keys.TRACESTATE, call.tracestate),
+    ]
+    return [(key, value) for key, value in pairs if value]
+
+
+def remaining(timeout: float | None) -> float:
+    """The time an onward call gets: the given timeout, never more than the caller's time less a
+    margin.
+    """
+    call = context.current()
+    if call is None or call.deadline is None:
+        return DEFAULT_TIMEOUT if timeout is None else timeout
+    left = call.remaining() - MARGIN_SECONDS
+    if left <= 0:
+        raise DeadlinePassed("the call did not finish before its deadline")
+    return left if timeout is None else min(left, timeout)
+
+
+class StreamCall:
+    """An open stream whose errors are ours. Iterate it, or use read and write."""
+
+    def __init__(self, call: Any, peer: str) -> None:
+        self._call, self._peer = call, peer
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for message in self._call:
+                yield message
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc(exc, self._peer) from None
+
+    async def read(self) -> Any:
+        """The next message, or grpc.aio.EOF."""
+        try:
+            return await self._call.read()
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc(exc, self._peer) from None
+
+    async def write(self, message: Any) -> None:
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as exc:
+            raise from_rpc(exc, self._peer) from None
+
+    async def done_writing(self) -> None:
+        await self._call.done_writing()
+
+    def cancel(self) -> bool:
+        return bool(self._call.cancel())
+
+
+class ServiceChannel:
+    """What generated stubs are given in place of a bare channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, peer: str, token: TokenSource | None) -> None:
+        self._channel, self._peer, self._token = channel, peer, token
+
+    async def _metadata(self, extra: Metadata | None) -> list[tuple[str, str]]:
+        pairs = [*_propagated(), *(extra or ())]
+        if self._token is not None:
+            pairs.append((keys.AUTHORIZATION, f"Bearer {await self._token()}"))
+        return pairs
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
+        inner = self._channel.unary_unary(method, *args, **kwargs)
+
+        async def call(
+            request: Any, *, timeout: float | None = None, metadata: Metadata | None = None
+        ) -> Any:
+            try:
+                return await inner(
+                    request, timeout=remaining(timeout), metadata=await self._metadata(metadata)
+                )
+            except grpc.aio.AioRpcError as exc:
+                raise from_rpc(exc, self._peer) from None
+
+        return call
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
+        inner = self._channel.stream_unary(method, *args, **kwargs)
+
+        async def call(
+            requests: AsyncIterator[Any],
+            *,
+            timeout: float | None = None,
+            metadata: Metadata | None = None,
+        ) -> Any:
+            try:
+                return await inner(
+                    requests, timeout=timeout, metadata=await self._metadata(metadata)
+                )
+            except grpc.aio.AioRpcError as exc:
+                raise from_rpc(exc, self._peer) from None
+
+        return call
+
+    def unary_stream(
+        self, method: str, *args: Any, **kwargs: Any
+    ) -> Callable[..., AsyncIterator[Any]]:
+        inner = self._channel.unary_stream(method, *args, **kwargs)
+
+        async def call(
+            request: Any, *, timeout: float | None = None, metadata: Metadata | None = None
+        ) -> AsyncIterator[Any]:
+            stream = StreamCall(
+                inner(request, timeout=timeout, metadata=await self._metadata(metadata)), self._peer
+            )
+            try:
+                async for message in stream:
+                    yield message
+            finally:
+                stream.cancel()
+
+        return call
+
+    def stream_stream(
+        self, method: str, *args: Any, **kwargs: Any
+    ) -> Callable[..., Awaitable[StreamCall]]:
+        """The call must be awaited to get the open stream: a token may have to be waited for."""
+        inner = self._channel.stream_stream(method, *args, **kwargs)
+
+        async def call(
+            requests: AsyncIterator[Any] | None = None, *, metadata: Metadata | None = None
+        ) -> StreamCall:
+            return StreamCall(inner(requests, metadata=await self._metadata(metadata)), self._peer)
+
+        return call
+
+    async def close(self) -> None:
+        await self._channel.close()

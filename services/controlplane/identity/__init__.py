@@ -1,0 +1,1 @@
+"""Knows principals, their keys and roles, and issues their tokens. Imports audit."""

@@ -1,0 +1,1 @@
+"""Runs the MongoDB and RabbitMQ servers that a local platform needs. Imports processes."""

@@ -1,0 +1,229 @@
+"""A private RabbitMQ node as a child process: own cookie, own epmd, own user, loopback only, any
+account.
+
+Uses the installed server's own scripts, not the wrappers in /usr/sbin that change the user and drop
+the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+from services.local.processes.child import Child, StartFailed, free_port
+
+_SCRIPT_DIRECTORIES = (
+    "/usr/lib/rabbitmq/bin",
+    "/opt/rabbitmq/sbin",
+    "/opt/homebrew/opt/rabbitmq/sbin",
+    "/usr/local/opt/rabbitmq/sbin",
+)
+_USER = "stellwerk"
+_NODE = "stellwerk@localhost"
+_START_SECONDS = 90.0
+_CONFIG = """\
+listeners.tcp.1 = 127.0.0.1:{port}
+default_user = {user}
+default_pass = {password}
+loopback_users.1 = {user}
+vm_memory_high_watermark.absolute = {memory_mb}MB
+disk_free_limit.absolute = 100MB
+log.console = true
+log.console.level = info
+log.file = false
+"""
+
+
+def scripts() -> Path | None:
+    """The directory of rabbitmq-server and rabbitmqctl, None if this machine has none."""
+    for directory in map(Path, _SCRIPT_DIRECTORIES):
+        if (directory / "rabbitmq-server").exists():
+            return directory
+    on_path = shutil.which("rabbitmq-server")
+    return (
+        Path(on_path).resolve().parent if on_path and not on_path.startswith("/usr/sbin") else None
+    )
+
+
+def installed() -> bool:
+    """Whether `RabbitMQ` can start one here."""
+    return scripts() is not None and _epmd() is not None
+
+
+def _epmd() -> Path | None:
+    on_path = shutil.which("epmd")
+    if on_path:
+        return Path(on_path)
+    erlang = shutil.which("erl")
+    beside = Path(erlang).resolve().parent / "epmd" if erlang else None
+    return beside if beside and beside.exists() else None
+
+
+class RabbitMQ:
+    """One node with all its files in `directory`. Blocking: call from a thread where a loop
+    runs.
+    """
+
+    def __init__(self, directory: Path, *, port: int = 0, memory_mb: int = 512) -> None:
+        self.directory = directory
+        self.port = port
+        self.version = ""
+        self._memory_mb = memory_mb
+        self._epmd_port = 0
+        self._dist_port = 0
+        self._password = ""
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._node = Child("rabbitmq", directory)
+        self._epmd = Child("epmd", directory)
+
+    @property
+    def url(self) -> str:
+        """How a client connects, the password included."""
+        return f"amqp://{_USER}:{self._password}@127.0.0.1:{self.port}/%2F"
+
+    @property
+    def pid(self) -> int | None:
+        return self._node.pid
+
+    def start(self) -> None:
+        """Starts the node and waits until it takes connections. Raises StartFailed."""
+        bin_directory, epmd = scripts(), _epmd()
+        if bin_directory is None or epmd is None:
+            raise StartFailed(
+                "RabbitMQ is not installed here; apt-get install rabbitmq-server brings it"
+            )
+        self.prepare()
+        try:
+            # An epmd in the foreground under our own warden; one that the node starts itself would
+            # outlive it.
+            self._epmd.start(
+                [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment()
+            )
+            self._epmd.wait_until(lambda: _listens(self._epmd_port), 10)
+            self._node.start([bin_directory / "rabbitmq-server"], self._environment())
+            self._node.wait_until(self._greets, _START_SECONDS)
+        except StartFailed:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends the node and its epmd."""
+        self._node.stop()
+        self._epmd.stop()
+
+    def kill(self) -> None:
+        """Ends the node as a crash would; `start` brings it back on the same port with its durable
+        state.
+        """
+        self._node.kill()
+        self._epmd.stop()
+
+    def ctl(self, *arguments: str) -> str:
+        """Runs rabbitmqctl against the node and returns what it prints. Raises
+        subprocess.CalledProcessError.
+        """
+        command = [str((scripts() or Path()) / "rabbitmqctl"), "-n", _NODE, "-q", *arguments]
+        done = subprocess.run(
+            command,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            cwd=self.directory,
+        )
+        return done.stdout
+
+    def prepare(self) -> None:
+        """Settles ports, password and configuration, so that `url` holds before the node runs.
+        `start` does it too.
+        """
+        self.port = self.port or free_port()
+        self._epmd_port = self._epmd_port or free_port()
+        self._dist_port = self._dist_port or free_port()
+        for name in ("home", "mnesia", "log"):
+            (self.directory / name).mkdir(exist_ok=True)
+        cookie = self.directory / "home" / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(secrets.token_hex(20))
+            cookie.chmod(0o400)
+        password = self.directory / "password"
+        if not password.exists():
+            password.touch(mode=0o600)
+            password.write_text(secrets.token_hex(24))
+        self._password = password.read_text()
+        config = self.directory / "rabbitmq.conf"
+        config.touch(mode=0o600)
+        config.write_text(
+            _CONFIG.format(
+                port=self.port, user=_USER, password=self._password, memory_mb=self._memory_mb
+            )
+        )
+        (self.directory / "enabled_plugins").write_text("[].\n")
+
+    def _environment(self) -> dict[str, str]:
+        base = self.directory
+        # One scheduler that sleeps when idle: a guest on the machine, not its owner. With two,
+        # connections, channels and queues wake each other across cores for each message: twice the
+        # CPU, and a third less throughput.
+        erl = (
+            "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface"
+            " {127,0,0,1}"
+        )
+        return {
+            "PATH": (
+                os.defpath + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/opt/homebrew/bin"
+            ),
+            "LANG": "C.UTF-8",
+            "HOME": str(base / "home"),
+            # Makes the script become the node instead of waiting for it: the pid we hold is the
+            # node's.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP": str(base / "erl_crash.dump"),
+            "RABBITMQ_BASE": str(base),
+            "RABBITMQ_MNESIA_BASE": str(base / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(base / "log"),
+            "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(base / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(base / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(base / "generated"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(base / "feature_flags"),
+            "RABBITMQ_PID_FILE": str(base / "pid"),
+            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": erl,
+        }
+
+    def _greets(self) -> bool:
+        """Whether the node answers an AMQP client; notes its version, which stands in the
+        greeting.
+        """
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                greeting = connection.recv(4096)
+        except OSError:
+            return False
+        if greeting[:1] != b"\x01":
+            return False
+        # A field table entry: name, "S" for a long string, its length, its bytes.
+        at = greeting.find(b"\x07versionS")
+        if at >= 0:
+            (length,) = struct.unpack_from(">I", greeting, at + 9)
+            self.version = greeting[at + 13 : at + 13 + length].decode()
+        return True
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

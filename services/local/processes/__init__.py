@@ -1,0 +1,1 @@
+"""Starts, watches, logs and restarts child processes. Imports config alone."""

@@ -1,0 +1,1 @@
+"""Names, describes and stores models, versions, aliases and buckets. Imports events."""

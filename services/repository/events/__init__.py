@@ -1,0 +1,1 @@
+"""Publishes what happened to models, in the order of the commits. Imports config alone."""

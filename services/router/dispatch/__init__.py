@@ -1,0 +1,1 @@
+"""Sends requests to the broker and hears their replies. Imports queueing."""

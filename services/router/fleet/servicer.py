@@ -1,0 +1,77 @@
+"""FleetService: one stream per attached runtime. The stream is the attachment; when it ends, the
+runtime is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import structlog
+
+from services.router.fleet.reconciler import Outgoing, Serving
+from stellwerk.router.v1 import fleet_service_pb2 as messages
+from stellwerk.wire.errors import InvalidInput, Unavailable
+from stellwerk.wire.names import parse_single
+
+
+class FleetServicer:
+    """Runtimes in, orders out."""
+
+    def __init__(
+        self, serving: Serving, instance: str, log: structlog.typing.FilteringBoundLogger
+    ) -> None:
+        self._serving, self._instance, self._log = serving, instance, log
+
+    async def Attach(
+        self, requests: AsyncIterator[messages.AttachRequest], _: Any
+    ) -> AsyncGenerator[messages.AttachResponse]:
+        first = await anext(requests, None)
+        if first is None or not first.HasField("advertisement") or not first.advertisement.instance:
+            raise InvalidInput(
+                "the first message of a runtime must be its advertisement, with its instance"
+            )
+        parse_single(first.advertisement.name, "runtimes", "runtime")
+        instance = first.advertisement.instance
+        outgoing: Outgoing = asyncio.Queue()
+        self._take(instance, first)
+        self._serving.attach(instance, outgoing)
+        self._log.info(
+            "runtime_attached", runtime=first.advertisement.name, instance_attached=instance
+        )
+        reader = asyncio.create_task(self._read(instance, requests))
+        try:
+            yield messages.AttachResponse(welcome=messages.Welcome(router_instance=self._instance))
+            while True:
+                waiter = asyncio.create_task(outgoing.get())
+                await asyncio.wait({reader, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiter.done():
+                    waiter.cancel()
+                    await reader  # raises what ended it
+                    return
+                order = waiter.result()
+                if order is None:
+                    raise Unavailable("the router let this runtime go; attach again")
+                yield order
+        finally:
+            reader.cancel()
+            self._serving.detach(instance, outgoing)
+            self._log.info(
+                "runtime_detached", runtime=first.advertisement.name, instance_attached=instance
+            )
+
+    async def _read(self, instance: str, requests: AsyncIterator[messages.AttachRequest]) -> None:
+        async for message in requests:
+            self._take(instance, message)
+            self._serving.reconcile()
+
+    def _take(self, instance: str, message: messages.AttachRequest) -> None:
+        now = time.monotonic()
+        if message.HasField("advertisement"):
+            if message.advertisement.instance != instance:
+                raise InvalidInput("a runtime's instance does not change within a stream")
+            self._serving.fleet.advertise(message.advertisement, now)
+        elif message.HasField("report"):
+            self._serving.fleet.report(instance, message.report, now)

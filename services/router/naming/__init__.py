@@ -1,0 +1,1 @@
+"""Resolves model names to versions. Imports queueing and fleet."""

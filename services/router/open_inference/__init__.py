@@ -1,0 +1,1 @@
+"""Serves the Open Inference Protocol's RPCs. Imports fleet, naming and calls."""

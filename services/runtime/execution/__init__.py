@@ -1,0 +1,1 @@
+"""Runs model calls in worker threads. Imports formats and requests."""

@@ -1,0 +1,1 @@
+"""Attaches to a router, advertises this runtime and serves what the router asks for. Imports models and intake."""

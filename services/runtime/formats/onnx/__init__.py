@@ -1,0 +1,1 @@
+"""Loads ONNX models on onnxruntime. Imports formats.port and formats.installed."""

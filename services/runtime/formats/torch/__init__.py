@@ -1,0 +1,1 @@
+"""Loads PyTorch programs and weights. Imports formats.port and formats.installed."""

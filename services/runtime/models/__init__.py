@@ -1,0 +1,1 @@
+"""Fetches, loads, keeps and frees models. Imports formats."""

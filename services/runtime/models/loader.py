@@ -1,0 +1,90 @@
+"""Turns an artifact into a model in memory: which format, on which device. Formats are found in the
+background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from services.runtime.formats.port import FormatSettings, LoadedModel, ModelFormat
+from services.runtime.formats.registry import Formats, load_formats
+from services.runtime.models.warmup import warm_up
+from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire.errors import RequirementUnmet
+
+
+class ModelLoader:
+    """Knows the formats once `start` has found them, which takes seconds where there are GPUs to
+    ask for.
+    """
+
+    def __init__(
+        self, settings: FormatSettings, *, allow_unsafe: bool, log: Any, loaded: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._allow_unsafe = allow_unsafe
+        self._log = log
+        self._loaded = loaded
+        self._formats: Formats | None = None
+        self._ready = asyncio.Event()
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be loaded yet; "" when it can."""
+        return "" if self._formats is not None else "model formats are being found"
+
+    async def start(self) -> None:
+        """Finds the formats, off the loop."""
+        self._formats = await asyncio.to_thread(
+            load_formats, self._settings, allow_unsafe=self._allow_unsafe, log=self._log
+        )
+        self._ready.set()
+        self._log.info("formats_ready", formats=[item.name for item in self._formats.usable])
+
+    async def formats(self) -> list[ModelFormat]:
+        """The formats that this runtime loads; waits until they are known."""
+        await self._ready.wait()
+        assert self._formats is not None
+        return self._formats.usable
+
+    async def check(self, version: repository_pb2.ModelVersion) -> None:
+        """Raises UnsafeFormat or RequirementUnmet if the version's format cannot be loaded here."""
+        await self._ready.wait()
+        assert self._formats is not None
+        self._formats.find(version.format)
+
+    def prepare(self, version: repository_pb2.ModelVersion) -> None:
+        """Imports what loading the version needs; for a worker thread. Raises as `check` does."""
+        if self._formats is None:
+            raise RequirementUnmet("the runtime is still looking for its model formats")
+        self._formats.find(version.format).prepare()
+
+    def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
+        """Loads the artifact and makes its warm-up calls; for a worker thread. Raises ModelFailed
+        if one fails.
+        """
+        if self._formats is None:
+            raise RequirementUnmet("the runtime is still looking for its model formats")
+        item = self._formats.find(version.format)
+        model = item.load(path, version, device_for(version, self._settings.device))
+        self._loaded()
+        try:
+            calls = warm_up(model, version, invent=not item.runs_code, log=self._log)
+        except BaseException:
+            model.close()
+            raise
+        self._log.debug("model_warmed_up", model_version=version.name, calls=calls)
+        return model
+
+
+def device_for(version: repository_pb2.ModelVersion, preferred: str) -> str:
+    """The device: an accelerator if the version requires one, else what the operator prefers."""
+    requires = version.requires
+    if not requires.accelerator_count and not requires.accelerator_kind:
+        return preferred
+    if preferred.startswith("cuda"):
+        return preferred
+    return requires.accelerator_kind or "cuda"

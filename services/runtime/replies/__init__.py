@@ -1,0 +1,1 @@
+"""Encodes, sends and reports the replies to requests. Imports requests and execution."""

@@ -1,0 +1,172 @@
+"""Sends answers to routers: what is there goes at once; what comes while a message is under way
+goes with the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.chassis.broker.port import Broker, Message
+from stellwerk.job.v1 import work_pb2
+from stellwerk.wire.errors import (
+    BrokerDown,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+    Unroutable,
+    to_work_error,
+)
+
+# Bounds of one message: a reply more costs its router little, a huge message delays all that come
+# behind it.
+_MAX_REPLIES = 256
+_MAX_BYTES = 4 * 1024 * 1024
+# A broker that is away for longer than this has lost the connection, and with it the question.
+_ATTEMPTS = 5
+_PAUSE_SECONDS = 0.5
+# Told how many replies left, and whether the broker took them; it did not if nobody waits for them
+# any more.
+Sent = Callable[[int, bool], None]
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    frames: Sequence[bytes]
+    size: int
+    sent: Sent
+
+
+@dataclass(slots=True, eq=False)
+class _Outbox:
+    queue: str
+    waiting: deque[_Outgoing] = field(default_factory=deque)
+
+
+@dataclass(slots=True, eq=False)
+class _Sending:
+    """A message under way."""
+
+    box: _Outbox
+    parts: Sequence[_Outgoing]
+    message: Message
+    attempt: int = 1
+
+    @property
+    def replies(self) -> int:
+        return sum([len(part.frames) for part in self.parts])
+
+
+class ReplySender:
+    """One outbox for each reply queue, and at most one message of each under way."""
+
+    def __init__(self, broker: Broker, *, max_message_bytes: int, log: Any) -> None:
+        self._broker = broker
+        # Frames and envelopes add a little to the reply itself.
+        self._max_bytes = max_message_bytes - 64 * 1024
+        self._log = log
+        self._boxes: dict[str, _Outbox] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def send(self, queue: str, frames: Sequence[bytes], sent: Sent) -> None:
+        """Queues replies, each serialised as an envelope of one. `sent` is called once or more, for
+        all of them.
+        """
+        box = self._boxes.get(queue)
+        if box is None:
+            box = self._boxes[queue] = _Outbox(queue)
+            self._empty.clear()
+            # Not at once: what else this turn of the loop answers belongs into this message.
+            asyncio.get_running_loop().call_soon(self._next, box)
+        part: list[bytes] = []
+        size = 0
+        for given in frames:
+            frame = given if len(given) <= self._max_bytes else _too_large(given, self._max_bytes)
+            if part and (size + len(frame) > _MAX_BYTES or len(part) >= _MAX_REPLIES):
+                box.waiting.append(_Outgoing(part, size, sent))
+                part, size = [], 0
+            part.append(frame)
+            size += len(frame)
+        box.waiting.append(_Outgoing(part, size, sent))
+
+    async def close(self) -> None:
+        """Waits until every outbox is empty."""
+        await self._empty.wait()
+
+    def _next(self, box: _Outbox) -> None:
+        parts = _fitting(box.waiting)
+        body = b"".join([frame for part in parts for frame in part.frames])
+        self._post(_Sending(box, parts, Message(body)))
+
+    def _post(self, sending: _Sending) -> None:
+        def confirmed(future: asyncio.Future[None]) -> None:
+            if future.cancelled():
+                self._forget(
+                    sending.box
+                )  # nobody knows whether it arrived, so the work stays unacknowledged
+            else:
+                self._confirmed(sending, future.exception())
+
+        self._broker.post(sending.box.queue, sending.message).add_done_callback(confirmed)
+
+    def _confirmed(self, sending: _Sending, error: BaseException | None) -> None:
+        box = sending.box
+        if isinstance(error, (BrokerDown, Overloaded)) and sending.attempt < _ATTEMPTS:
+            self._log.warning(
+                "reply_delayed", queue=box.queue, reason=error.reason, attempt=sending.attempt
+            )
+            sending.attempt += 1
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._post, sending)
+            return
+        if error is not None:
+            self._say(sending, error)
+        for part in sending.parts:
+            part.sent(len(part.frames), error is None)
+        if box.waiting:
+            self._next(box)
+        else:
+            self._forget(box)
+
+    def _forget(self, box: _Outbox) -> None:
+        del self._boxes[box.queue]
+        if not self._boxes:
+            self._empty.set()
+
+    def _say(self, sending: _Sending, error: BaseException) -> None:
+        fields = {"queue": sending.box.queue, "replies": sending.replies}
+        if isinstance(error, Unroutable):
+            self._log.info("reply_unwanted", **fields)
+        elif isinstance(error, ServiceError):
+            self._log.error("reply_refused", reason=error.reason, **fields)
+        else:
+            self._log.error("reply_refused", reason="INTERNAL", exc_info=error, **fields)
+
+
+def _fitting(waiting: deque[_Outgoing]) -> list[_Outgoing]:
+    """Takes what makes one message from the front; at least one."""
+    parts = [waiting.popleft()]
+    size, count = parts[0].size, len(parts[0].frames)
+    while (
+        waiting
+        and size + waiting[0].size <= _MAX_BYTES
+        and count + len(waiting[0].frames) <= _MAX_REPLIES
+    ):
+        size, count = size + waiting[0].size, count + len(waiting[0].frames)
+        parts.append(waiting.popleft())
+    return parts
+
+
+def _too_large(frame: bytes, limit: int) -> bytes:
+    error = TooLarge(
+        f"the answer has {len(frame)} bytes, more than the {limit} that a message may have; ask for"
+        " fewer rows",
+        size_bytes=len(frame),
+        limit_bytes=limit,
+    )
+    (reply,) = work_pb2.WorkReplyEnvelope.FromString(frame).replies
+    short = work_pb2.WorkReply(id=reply.id, error=to_work_error(error), runtime=reply.runtime)
+    return work_pb2.WorkReplyEnvelope(replies=[short]).SerializeToString()
