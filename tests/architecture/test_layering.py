@@ -149,16 +149,19 @@ def test_a_planted_import_is_found(
     assert finding in found[0]
 
 
-def test_a_planted_cycle_is_found_though_one_import_hides_in_a_function(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f():\n    from stellwerk.wire.first import g",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stellwerk.wire.first import g",
+    ],
+    ids=["in a function", "for the type checker"],
+)
+def test_a_planted_cycle_is_found_though_one_import_hides(tmp_path: Path, text: str) -> None:
     root = copy(tmp_path, "sdk/stellwerk/wire")
     (root / "sdk/stellwerk/wire/first.py").write_text("from stellwerk.wire import second\n")
 
-    found = new_findings(
-        layering.cycles,
-        root,
-        "sdk/stellwerk/wire/second.py",
-        "def f():\n    from stellwerk.wire.first import g",
-    )
+    found = new_findings(layering.cycles, root, "sdk/stellwerk/wire/second.py", text)
 
     assert found == ["import cycle: stellwerk.wire.first → stellwerk.wire.second"]
 

@@ -132,15 +132,17 @@ def environment(root: Path) -> list[str]:
 
 
 def cycles(root: Path) -> list[str]:
-    """Groups of modules that import each other, also by imports hidden in functions; imports for
-    types do not run.
+    """Returns a complaint for each group of modules that import each other.
+
+    Imports inside functions and imports for the type checker count: whoever reads one of these
+    modules must read the others too.
     """
     known = {module.name: module for module in modules(root)}
     graph = {
         name: {
             target
             for found in imports(module)
-            if not found.for_types and (target := _resolve(found.target, known)) and target != name
+            if (target := _resolve(found.target, known)) and target != name
         }
         for name, module in known.items()
     }

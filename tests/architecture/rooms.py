@@ -1,0 +1,77 @@
+"""The rooms of each package and the arrows between them: which room may import which.
+
+A room stands below all rooms that it imports. The checks are in `checks/rooms.py`.
+"""
+
+from __future__ import annotations
+
+from tests.architecture.checks.rooms import House
+
+HOUSES: dict[str, House] = {
+    "services.api_gateway": House(
+        {
+            "routing": "",
+            "http": "routing",
+            "upstream": "routing",
+            "transcoding": "routing",
+            "open_inference": "http upstream transcoding",
+            "generation": "http upstream transcoding open_inference",
+            "grpc_door": "routing upstream",
+            "openapi": "routing http transcoding",
+        },
+        leaves="config",
+    ),
+    "services.router": House(
+        {
+            "queueing": "",
+            "fleet": "queueing",
+            "naming": "queueing fleet",
+            "dispatch": "queueing",
+            "calls": "fleet naming dispatch",
+            "open_inference": "fleet calls",
+        },
+        leaves="config metrics",
+    ),
+    "services.runtime": House(
+        {
+            "formats": "",
+            "requests": "formats",
+            "execution": "formats requests",
+            "batching": "requests execution",
+            "models": "formats",
+            "replies": "requests execution",
+            "intake": "formats requests execution batching models replies",
+            "fleet": "formats models",
+        },
+        leaves="config metrics",
+    ),
+    "services.runtime.formats": House(
+        {"onnx": "", "torch": "", "sklearn": "", "pickled": "sklearn"}, leaves="port installed"
+    ),
+    "services.repository": House(
+        {"events": "", "catalogue": "", "artifacts": "catalogue"}, leaves="config metrics mongo"
+    ),
+    "services.controlplane": House({"audit": "", "identity": "", "status": ""}, leaves="config"),
+    "services.chassis": House(
+        {"broker": "", "access": "", "rpc": "access", "lifecycle": "broker access rpc"},
+        leaves="config context logs telemetry mongo rpc_status allocator release",
+    ),
+    "services.chassis.broker": House(
+        {"amqp": "", "pull": ""}, leaves="port received topics backoff"
+    ),
+    "services.local": House({"processes": "", "backing": "processes"}, leaves="ports secrets plan"),
+    "stellwerk.client": House(
+        {
+            "transport": "",
+            "session": "transport",
+            "packaging": "",
+            "resources": "session packaging",
+            "cli": "session resources",
+        },
+        leaves="errors settings naming arrays",
+    ),
+    "stellwerk.conformance": House(
+        {"models": "", "server": "models", "cases": "server", "reporting": ""},
+        leaves="case expect values run",
+    ),
+}
