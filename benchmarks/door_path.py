@@ -45,7 +45,7 @@ from services.api_gateway.upstream.model_calls import Answered
 from services.chassis import logs, telemetry
 from services.chassis.context import CallContext, Principal
 from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.open_inference import InferRequest
 
 _CONNECTIONS, _SECONDS, _ROUNDS = 64, 2.0, 5
 _PATH = b"/v2/models/iris/infer"
@@ -63,11 +63,11 @@ class Instant:
     def __init__(self) -> None:
         self.answered = Answered("buckets/default/models/iris/versions/1", [_OUTPUT], True)
 
-    async def call(self, ask: Ask, call: CallContext) -> Answered:
+    async def call(self, ask: InferRequest, call: CallContext) -> Answered:
         """See `calls.Calls`."""
         return self.answered
 
-    async def stream(self, ask: Ask, call: CallContext) -> AsyncGenerator[Answered]:
+    async def stream(self, ask: InferRequest, call: CallContext) -> AsyncGenerator[Answered]:
         """See `calls.Calls`."""
         yield self.answered
 

@@ -39,7 +39,7 @@ from stellwerk.wire.errors import (
     to_work_error,
 )
 from stellwerk.wire.names import ModelName
-from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.open_inference import InferRequest
 from tests.fakes.eventually import eventually
 from tests.fakes.process import Standalone, standalone
 
@@ -127,10 +127,10 @@ class Rig:
 
 def asks(
     method: str = "echo", data: bytes = b"1234", model: str = "iris", version: str = ""
-) -> Ask:
+) -> InferRequest:
     work = work_pb2.WorkItem(method=method)
     work.inputs.add(name="x", datatype="UINT8", shape=[len(data)], data=data)
-    return Ask(model, version, "", work)
+    return InferRequest(model, version, "", work)
 
 
 @asynccontextmanager

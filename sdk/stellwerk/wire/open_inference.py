@@ -47,7 +47,7 @@ _NONE: Mapping[str, int] = {}
 
 
 @dataclass(slots=True)
-class Ask:
+class InferRequest:
     """What a caller asks of a model: the work, and how its answer is to look."""
 
     model: str
@@ -62,26 +62,28 @@ class Ask:
     empty_final: bool = False
 
 
-def read(request: inference.ModelInferRequest) -> Ask:
-    """The request as work. Raises InvalidInput unless every input is given exactly once, in one
-    form.
+def read(message: inference.ModelInferRequest) -> InferRequest:
+    """Reads a ModelInferRequest. Raises InvalidInput unless each input is given exactly once, in one
+    form: raw or typed.
     """
-    ask = Ask(
-        request.model_name,
-        request.model_version,
-        request.id,
+    request = InferRequest(
+        message.model_name,
+        message.model_version,
+        message.id,
         work_pb2.WorkItem(method=DEFAULT_METHOD),
     )
-    read_inputs(request, ask.work)
-    if request.parameters:
-        take_parameters(ask, {name: plain(value) for name, value in request.parameters.items()})
-    for output in request.outputs:
-        ask.work.outputs.append(output.name)
+    read_inputs(message, request.work)
+    if message.parameters:
+        take_parameters(request, {name: plain(value) for name, value in message.parameters.items()})
+    for output in message.outputs:
+        request.work.outputs.append(output.name)
         if output.parameters:
             take_output_parameters(
-                ask, output.name, {key: plain(value) for key, value in output.parameters.items()}
+                request,
+                output.name,
+                {key: plain(value) for key, value in output.parameters.items()},
             )
-    return ask
+    return request
 
 
 def plain(parameter: inference.InferParameter) -> object:
@@ -90,7 +92,7 @@ def plain(parameter: inference.InferParameter) -> object:
     return getattr(parameter, chosen) if chosen else None
 
 
-def take_parameters(ask: Ask, given: Mapping[str, object]) -> None:
+def take_parameters(request: InferRequest, given: Mapping[str, object]) -> None:
     """Puts a request's parameters where they belong; ones that the protocol does not know mean
     nothing here.
     """
@@ -100,17 +102,17 @@ def take_parameters(ask: Ask, given: Mapping[str, object]) -> None:
                 raise InvalidInput(
                     "the parameter 'method' must be a string", field="parameters.method"
                 )
-            ask.work.method = value or DEFAULT_METHOD
+            request.work.method = value or DEFAULT_METHOD
         elif name == "priority":
-            ask.work.priority = _whole(name, value, _MAX_UINT32)
+            request.work.priority = _whole(name, value, _MAX_UINT32)
         elif name == "timeout":
-            ask.timeout_us = _whole(name, value, (1 << 63) - 1)
+            request.timeout_us = _whole(name, value, (1 << 63) - 1)
         elif name in ("sequence_start", "sequence_end", EMPTY_FINAL):
             if not isinstance(value, bool):
                 raise InvalidInput(
                     f"the parameter '{name}' must be true or false", field=f"parameters.{name}"
                 )
-            ask.empty_final = ask.empty_final or (name == EMPTY_FINAL and value)
+            request.empty_final = request.empty_final or (name == EMPTY_FINAL and value)
         elif name == "sequence_id":
             if isinstance(value, bool) or not isinstance(value, int | str):
                 raise InvalidInput("the parameter 'sequence_id' must be a whole number or a string")
@@ -120,11 +122,11 @@ def take_parameters(ask: Ask, given: Mapping[str, object]) -> None:
             )
 
 
-def take_output_parameters(ask: Ask, output: str, given: Mapping[str, object]) -> None:
+def take_output_parameters(request: InferRequest, output: str, given: Mapping[str, object]) -> None:
     """Puts the parameters of a wanted output where they belong."""
     if "classification" in given:
         count = _whole("classification", given["classification"], _MAX_UINT32)
-        ask.classes = {**ask.classes, output: count} if count else ask.classes
+        request.classes = {**request.classes, output: count} if count else request.classes
 
 
 def _whole(name: str, value: object, highest: int) -> int:
@@ -207,14 +209,14 @@ def _pack(elements: Any, datatype: str, name: str) -> bytes:
 
 
 def write(
-    ask: Ask, version: str, outputs: Sequence[tensor_pb2.Tensor]
+    request: InferRequest, version: str, outputs: Sequence[tensor_pb2.Tensor]
 ) -> inference.ModelInferResponse:
     """The answer; `version` is the resource name of the version that gave it. Raises InvalidInput
     for classes of what has none."""
     response = inference.ModelInferResponse(
-        model_name=ask.model, model_version=version[version.rfind("/") + 1 :], id=ask.id
+        model_name=request.model, model_version=version[version.rfind("/") + 1 :], id=request.id
     )
-    for tensor in classification.apply(outputs, ask.classes) if ask.classes else outputs:
+    for tensor in classification.apply(outputs, request.classes) if request.classes else outputs:
         response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         response.raw_output_contents.append(tensor.data)
     return response

@@ -16,19 +16,21 @@ from services.api_gateway.upstream.model_calls import Answered
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput
-from stellwerk.wire.open_inference import DEFAULT_METHOD, Ask, take_parameters
+from stellwerk.wire.open_inference import DEFAULT_METHOD, InferRequest, take_parameters
 
 _OWN_KEYS = ("id", "parameters")
 
 
-def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse) -> Ask:
+def read(
+    body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse
+) -> InferRequest:
     """What the body asks for: keys that name inputs are tensors, others are parameters. Raises
     InvalidInput.
     """
     data = parse(body)
     if type(data) is not dict:
         raise InvalidInput("the body must be a JSON object whose keys are the model's inputs")
-    ask = Ask(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    ask = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
     specs = {spec.name: spec for spec in metadata.inputs}
     if "id" not in specs:
         ask.id = id_of(data)
@@ -44,7 +46,7 @@ def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadat
     return ask
 
 
-def write(ask: Ask, answered: Answered) -> bytes:
+def write(ask: InferRequest, answered: Answered) -> bytes:
     """The answer as JSON: an output of one element is that element, any other the flat list of
     them.
     """

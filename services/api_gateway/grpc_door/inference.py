@@ -15,7 +15,7 @@ from services.chassis.rpc.guard import bounded
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire import open_inference
 from stellwerk.wire.errors import InvalidInput, ServiceError, Unavailable
-from stellwerk.wire.open_inference import FINAL, Ask
+from stellwerk.wire.open_inference import FINAL, InferRequest
 
 # Requests of one stream that wait for answers; beyond, its next request is not read yet.
 MAX_IN_HAND = 512
@@ -141,7 +141,7 @@ class _Stream:
         self._out.put_nowait(message)
 
 
-def _response(ask: Ask, answered: Answered) -> inference.ModelStreamInferResponse | None:
+def _response(ask: InferRequest, answered: Answered) -> inference.ModelStreamInferResponse | None:
     """The answer as the stream tells it; None for an end without outputs that nobody asked to be
     told.
     """

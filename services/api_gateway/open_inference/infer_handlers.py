@@ -18,7 +18,7 @@ from services.api_gateway.open_inference.metadata_cache import Signatures
 from services.api_gateway.upstream.model_calls import Answered
 from services.chassis.context import CallContext
 from stellwerk.wire.errors import NotImplementedHere, ServiceError
-from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.open_inference import InferRequest
 
 _EVENTS = b"text/event-stream; charset=utf-8"
 
@@ -26,9 +26,9 @@ _EVENTS = b"text/event-stream; charset=utf-8"
 class Caller(Protocol):
     """The way to the models; see `calls`."""
 
-    async def call(self, ask: Ask, call: CallContext) -> Answered: ...
+    async def call(self, ask: InferRequest, call: CallContext) -> Answered: ...
 
-    def stream(self, ask: Ask, call: CallContext) -> AsyncGenerator[Answered]: ...
+    def stream(self, ask: InferRequest, call: CallContext) -> AsyncGenerator[Answered]: ...
 
 
 class Predictions:
@@ -56,7 +56,7 @@ class Predictions:
         first = await anext(answers)
         return Stream(_events(ask, first, answers, write), _EVENTS)
 
-    async def _infer_request(self, visit: Visit) -> tuple[Ask, Form]:
+    async def _infer_request(self, visit: Visit) -> tuple[InferRequest, Form]:
         model, version = _named(visit)
         body = await visit.body()
         header = visit.request.headers.get(infer_answer.JSON_SIZE)
@@ -68,7 +68,7 @@ class Predictions:
         metadata = await self._signatures.of(model, version, visit.call)
         return raw_request.read(body, model, version, metadata), AS_BINARY
 
-    async def _generate_request(self, visit: Visit) -> Ask:
+    async def _generate_request(self, visit: Visit) -> InferRequest:
         model, version = _named(visit)
         body = await visit.body()
         return generate.read(
@@ -107,10 +107,10 @@ def _bounded(visit: Visit) -> CallContext:
 
 
 async def _events(
-    ask: Ask,
+    ask: InferRequest,
     first: Answered,
     rest: AsyncGenerator[Answered],
-    write: Callable[[Ask, Answered], bytes],
+    write: Callable[[InferRequest, Answered], bytes],
 ) -> AsyncGenerator[bytes]:
     """One event for each answer and, should it fail, one for the error."""
     async with aclosing(rest):
@@ -124,6 +124,6 @@ async def _events(
             yield b"data: " + http_status.inference_body(error) + b"\n\n"
 
 
-def _is_told(ask: Ask, answered: Answered) -> bool:
+def _is_told(ask: InferRequest, answered: Answered) -> bool:
     """An end without outputs is told to those who asked for it."""
     return bool(answered.outputs) or ask.empty_final or not answered.final

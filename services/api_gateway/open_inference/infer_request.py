@@ -17,7 +17,7 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput, NotImplementedHere
 from stellwerk.wire.open_inference import (
     DEFAULT_METHOD,
-    Ask,
+    InferRequest,
     take_output_parameters,
     take_parameters,
 )
@@ -42,7 +42,9 @@ AS_JSON = Form(False, _NOTHING)
 AS_BINARY = Form(True, _NOTHING)
 
 
-def read(body: bytes, model: str, version: str, json_size: int | None = None) -> tuple[Ask, Form]:
+def read(
+    body: bytes, model: str, version: str, json_size: int | None = None
+) -> tuple[InferRequest, Form]:
     """What a body asks for, its first `json_size` bytes being JSON and the rest the data of its
     binary inputs.
 
@@ -55,7 +57,7 @@ def read(body: bytes, model: str, version: str, json_size: int | None = None) ->
     inputs = data.get("inputs")
     if type(inputs) is not list or not inputs:
         raise InvalidInput("the body needs 'inputs': a list of tensors")
-    ask = Ask(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    ask = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
     at = len(body) if json_size is None else json_size
     for item in inputs:
         at = _read_input(ask.work, item, body, at)
@@ -102,7 +104,7 @@ def checked_parameters(given: object, of: str) -> dict[str, Any]:
     return given
 
 
-def _read_rest(ask: Ask, data: dict[str, Any]) -> Form:
+def _read_rest(ask: InferRequest, data: dict[str, Any]) -> Form:
     """Takes the id, the parameters and the wanted outputs; returns the form of these."""
     if len(data) == 1:
         return AS_JSON
@@ -124,7 +126,7 @@ def _read_rest(ask: Ask, data: dict[str, Any]) -> Form:
     return Form(form.binary, chosen) if chosen else form
 
 
-def _read_output(ask: Ask, item: Any, binary: dict[str, bool]) -> None:
+def _read_output(ask: InferRequest, item: Any, binary: dict[str, bool]) -> None:
     name = _name(item, "an output")
     ask.work.outputs.append(name)
     if (given := item.get("parameters")) is None:

@@ -13,13 +13,13 @@ from services.api_gateway.open_inference import tensors_json
 from services.api_gateway.open_inference.infer_request import AS_JSON, Form
 from services.api_gateway.upstream.model_calls import Answered
 from stellwerk.wire import classification
-from stellwerk.wire.open_inference import FINAL, Ask
+from stellwerk.wire.open_inference import FINAL, InferRequest
 
 JSON_SIZE = b"inference-header-content-length"
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
-def write(ask: Ask, form: Form, answered: Answered) -> Answer:
+def write(ask: InferRequest, form: Form, answered: Answered) -> Answer:
     """The answer in the form that was asked for. Raises NotReady for what has no JSON form."""
     described, binary = _described(ask, form, answered)
     head = orjson.dumps(described, option=_NUMPY)
@@ -28,14 +28,14 @@ def write(ask: Ask, form: Form, answered: Answered) -> Answer:
     return Answer(200, b"".join([head, *binary]), OCTETS, [(JSON_SIZE, str(len(head)).encode())])
 
 
-def write_part(ask: Ask, answered: Answered) -> bytes:
+def write_part(ask: InferRequest, answered: Answered) -> bytes:
     """One of any number of answers, as JSON that says whether it is the last."""
     described, _ = _described(ask, AS_JSON, answered)
     described["parameters"] = {FINAL: answered.final}
     return orjson.dumps(described, option=_NUMPY)
 
 
-def plain_outputs(ask: Ask, answered: Answered) -> dict[str, Any]:
+def plain_outputs(ask: InferRequest, answered: Answered) -> dict[str, Any]:
     """The outputs' elements by name, flat; one element stands alone. To be printed with
     OPT_SERIALIZE_NUMPY.
     """
@@ -52,11 +52,13 @@ def version_of(answered: Answered) -> str:
     return name[name.rfind("/") + 1 :]
 
 
-def _outputs(ask: Ask, answered: Answered) -> Any:
+def _outputs(ask: InferRequest, answered: Answered) -> Any:
     return classification.apply(answered.outputs, ask.classes) if ask.classes else answered.outputs
 
 
-def _described(ask: Ask, form: Form, answered: Answered) -> tuple[dict[str, Any], list[bytes]]:
+def _described(
+    ask: InferRequest, form: Form, answered: Answered
+) -> tuple[dict[str, Any], list[bytes]]:
     """The answer as plain data, and the data of its binary outputs; `id` only where one was
     given.
     """

@@ -9,11 +9,13 @@ import math
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput
-from stellwerk.wire.open_inference import DEFAULT_METHOD, Ask
+from stellwerk.wire.open_inference import DEFAULT_METHOD, InferRequest
 from stellwerk.wire.tensors import ITEM_SIZES, join_bytes
 
 
-def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse) -> Ask:
+def read(
+    body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse
+) -> InferRequest:
     """The request that the body stands for; a body for BYTES is its one element. Raises
     InvalidInput.
 
@@ -26,7 +28,7 @@ def read(body: bytes, model: str, version: str, metadata: inference.ModelMetadat
             f" {len(metadata.inputs)}"
         )
     [spec] = metadata.inputs
-    ask = Ask(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    ask = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
     if spec.datatype == "BYTES":
         shape, data = _shape(spec, 1), join_bytes([body])
     else:

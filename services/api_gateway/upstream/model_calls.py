@@ -13,7 +13,7 @@ from services.chassis.rpc.channel import MARGIN_SECONDS
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import DeadlinePassed, ServiceError, from_work_error
-from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.open_inference import InferRequest
 
 # Calls above this many bytes have a stream of their own, so that small ones do not queue behind
 # megabytes.
@@ -44,7 +44,7 @@ class Calls:
         """Keeps the streams open."""
         await asyncio.gather(self._small.run(), self._large.run())
 
-    async def call(self, ask: Ask, call: CallContext) -> Answered:
+    async def call(self, ask: InferRequest, call: CallContext) -> Answered:
         """Calls a model once. Raises the error it ended with, DeadlinePassed at the latest of the
         two timeouts.
         """
@@ -59,7 +59,7 @@ class Calls:
             stream.forget(id)
             raise
 
-    async def stream(self, ask: Ask, call: CallContext) -> AsyncGenerator[Answered]:
+    async def stream(self, ask: InferRequest, call: CallContext) -> AsyncGenerator[Answered]:
         """Calls a model that may answer several times; each answer as it comes, the last one with
         `final`.
 
@@ -83,7 +83,9 @@ class Calls:
         finally:
             stream.forget(id)
 
-    def _prepare(self, ask: Ask, call: CallContext) -> tuple[CallStream, messages.Call, float]:
+    def _prepare(
+        self, ask: InferRequest, call: CallContext
+    ) -> tuple[CallStream, messages.Call, float]:
         seconds = call.remaining() - MARGIN_SECONDS
         if ask.timeout_us:
             seconds = min(seconds, ask.timeout_us / 1e6)

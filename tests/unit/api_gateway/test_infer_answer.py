@@ -14,20 +14,20 @@ from services.api_gateway.open_inference.infer_request import AS_BINARY, AS_JSON
 from services.api_gateway.upstream.model_calls import Answered
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import tensors
-from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.open_inference import InferRequest
 
 SCORES = tensors.from_numpy("scores", np.array([[0.25, 1.1], [0.5, -1]], "<f4"))
 WORDS = tensors.from_numpy("words", np.array([b"a", b"\xff"]))
 
 
-def ask(**changes: Any) -> Ask:
+def ask(**changes: Any) -> InferRequest:
     given: dict[str, Any] = {
         "model": "team:m",
         "version": "",
         "id": "",
         "work": work_pb2.WorkItem(),
     }
-    return Ask(**{**given, **changes})
+    return InferRequest(**{**given, **changes})
 
 
 def answered(*outputs: Any, final: bool = True) -> Answered:

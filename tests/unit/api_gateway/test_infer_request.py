@@ -21,7 +21,7 @@ from services.api_gateway.upstream.model_calls import Answered
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import InvalidInput, NotImplementedHere, NotReady
-from stellwerk.wire.open_inference import Ask
+from stellwerk.wire.open_inference import InferRequest
 from stellwerk.wire.tensors import DATATYPES, DTYPES, join_bytes
 
 
@@ -43,7 +43,7 @@ def raw(data: Any, shape: list[int], datatype: str) -> bytes:
 
 def printed(data: bytes, datatype: str, shape: list[int]) -> bytes:
     output = tensor_pb2.Tensor(name="y", datatype=datatype, shape=shape, data=data)
-    ask = Ask("m", "", "", work_pb2.WorkItem())
+    ask = InferRequest("m", "", "", work_pb2.WorkItem())
     return infer_answer.write(
         ask, AS_JSON, Answered("buckets/b/models/m/versions/1", [output], True)
     ).body
