@@ -9,6 +9,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from stellwerk.wire.deadlines import HOP_SECONDS
 from stellwerk.wire.permissions import Grant
 
 
@@ -47,6 +48,8 @@ class CallContext:
         return 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
+# Seconds that work outside of a call may take.
+_NO_CALL_SECONDS = 30.0
 _current: ContextVar[CallContext | None] = ContextVar("stellwerk_call", default=None)
 
 
@@ -58,6 +61,15 @@ def current() -> CallContext | None:
 def bind(call: CallContext | None) -> None:
     """Makes `call` the current one for this task and the tasks it starts."""
     _current.set(call)
+
+
+def work_deadline() -> float:
+    """Returns, in time.monotonic(), when work on the current call must end, so that its caller still
+    hears from this process how it ended; see `stellwerk.wire.deadlines`.
+    """
+    call = _current.get()
+    seconds = _NO_CALL_SECONDS if call is None else call.remaining()
+    return time.monotonic() + seconds - HOP_SECONDS
 
 
 def caller() -> Principal:

@@ -76,8 +76,10 @@ def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> errors.ServiceError:
     return errors.rebuild(code, "", f"the {peer} answered {code.name}")
 
 
-def mean(exc: BaseException, request_id: str) -> errors.ServiceError:
-    """The error a caller is told for an exception: ours as it is, anything else without detail."""
+def as_service_error(exc: BaseException, request_id: str) -> errors.ServiceError:
+    """Returns the error that a caller is told for an exception: a ServiceError as it is, a
+    TimeoutError as DeadlinePassed, anything else as Internal without detail.
+    """
     if isinstance(exc, errors.ServiceError):
         return exc
     if isinstance(exc, TimeoutError):

@@ -12,7 +12,16 @@ from stellwerk.inference.v2 import grpc_service_pb2
 from stellwerk.repository.v1 import repository_service_pb2
 from stellwerk.router.v1 import fleet_service_pb2, router_service_pb2
 from stellwerk.wire import permissions
-from stellwerk.wire.permissions import Grant, Rule, UndeclaredRpc, permits, rule_of, rules_of
+from stellwerk.wire.errors import NotPermitted
+from stellwerk.wire.permissions import (
+    Grant,
+    Rule,
+    UndeclaredRpc,
+    authorise,
+    permits,
+    rule_of,
+    rules_of,
+)
 
 REPOSITORY = repository_service_pb2.DESCRIPTOR.services_by_name["RepositoryService"]
 ROUTER = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
@@ -48,6 +57,17 @@ def test_a_bucket_cannot_be_named_after_the_star_to_gain_all() -> None:
 
 def test_a_grant_on_the_empty_bucket_holds_nowhere() -> None:
     assert not permits([Grant("editor", "")], "models.write", "")
+
+
+@pytest.mark.parametrize(("bucket", "where"), [("team-a", " on buckets/team-a"), ("", "")])
+def test_a_refusal_names_the_permission_and_where_it_is_missing(bucket: str, where: str) -> None:
+    with pytest.raises(NotPermitted) as refused:
+        authorise([Grant("viewer", "team-b")], "infer", bucket)
+
+    assert refused.value.message == (
+        f"this needs the permission infer{where}; ask an administrator for a role that has it"
+    )
+    assert refused.value.metadata == {"permission": "infer"}
 
 
 def test_an_unknown_role_permits_nothing() -> None:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from stellwerk.options.v1 import options_pb2
 from stellwerk.wire import names
+from stellwerk.wire.errors import NotPermitted
 
 ANONYMOUS = "anonymous"
 AUTHENTICATED = "authenticated"
@@ -118,6 +119,20 @@ def permits(grants: Iterable[Grant], permission: str, bucket: str) -> bool:
         if role and permission in role.permissions and in_scope:
             return True
     return False
+
+
+def authorise(grants: Iterable[Grant], permission: str, bucket: str) -> None:
+    """Raises NotPermitted unless the grants give the permission on the bucket, or on the whole
+    platform for bucket "".
+    """
+    if permits(grants, permission, bucket):
+        return
+    where = f" on buckets/{bucket}" if bucket else ""
+    raise NotPermitted(
+        f"this needs the permission {permission}{where}; ask an administrator for a role that has"
+        " it",
+        permission=permission,
+    )
 
 
 @dataclass(frozen=True, slots=True)

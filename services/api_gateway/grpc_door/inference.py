@@ -113,7 +113,7 @@ class _Stream:
                 if message is not None:
                     self._out.put_nowait(message)
         except Exception as exc:
-            self._tell(rpc_status.mean(exc, self._call.request_id), request)
+            self._tell(rpc_status.as_service_error(exc, self._call.request_id), request)
 
     def _one_of_many(self) -> CallContext:
         """A call of its own for a request, with the stream's caller."""

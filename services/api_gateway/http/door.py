@@ -181,7 +181,7 @@ class HttpDoor:
                 request.sender.close()
 
     def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
-        error = rpc_status.mean(exc, call.request_id)
+        error = rpc_status.as_service_error(exc, call.request_id)
         if isinstance(error, Internal) and error is not exc:
             self._log.error("unexpected_error", method=call.method, exc_info=exc)
         return error

@@ -17,10 +17,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.api_gateway.routing import exposed_services as public
 from services.api_gateway.upstream.stream_status import Ending
 from services.chassis import context
-from services.chassis.rpc.channel import MARGIN_SECONDS
 from services.chassis.rpc_status import from_rpc
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.errors import DeadlinePassed
+from stellwerk.wire.deadlines import onward
 
 _HEALTH_TIMEOUT = 2.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -151,10 +150,7 @@ def _remaining() -> float | None:
     call = context.current()
     if call is None or call.deadline is None:
         return None
-    left = call.remaining() - MARGIN_SECONDS
-    if left <= 0:
-        raise DeadlinePassed("the call did not finish before its deadline")
-    return left
+    return onward(call.remaining())
 
 
 def _metadata() -> list[tuple[str, str]]:

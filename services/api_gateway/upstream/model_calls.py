@@ -9,10 +9,11 @@ from functools import partial
 
 from services.api_gateway.upstream.call_stream import CallStream, Open
 from services.chassis.context import CallContext
-from services.chassis.rpc.channel import MARGIN_SECONDS
+from services.chassis.futures import settle
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire.errors import DeadlinePassed, ServiceError, from_work_error
+from stellwerk.wire.deadlines import onward
+from stellwerk.wire.errors import ServiceError, from_work_error
 from stellwerk.wire.open_inference import InferRequest
 
 # Calls above this many bytes have a stream of their own, so that small ones do not queue behind
@@ -52,7 +53,7 @@ class Calls:
         if not stream.is_open:
             await stream.opened(seconds)
         answered: asyncio.Future[messages.Answer] = asyncio.get_running_loop().create_future()
-        id = stream.send(message, ask.work, call.token, seconds, partial(_settle, answered))
+        id = stream.send(message, ask.work, call.token, seconds, partial(settle, answered))
         try:
             return _answered(await answered)
         except asyncio.CancelledError:
@@ -86,11 +87,9 @@ class Calls:
     def _prepare(
         self, ask: InferRequest, call: CallContext
     ) -> tuple[CallStream, messages.Call, float]:
-        seconds = call.remaining() - MARGIN_SECONDS
+        seconds = onward(call.remaining())
         if ask.timeout_us:
             seconds = min(seconds, ask.timeout_us / 1e6)
-        if seconds <= 0:
-            raise DeadlinePassed("the call did not finish before its deadline")
         message = messages.Call(
             model=ask.model,
             version=ask.version,
@@ -101,17 +100,6 @@ class Calls:
         )
         large = sum(len(tensor.data) for tensor in ask.work.inputs) > LARGE_BYTES
         return self._large if large else self._small, message, seconds
-
-
-def _settle(
-    answered: asyncio.Future[messages.Answer], item: messages.Answer | ServiceError
-) -> None:
-    if answered.done():
-        return
-    if isinstance(item, ServiceError):
-        answered.set_exception(item)
-    else:
-        answered.set_result(item)
 
 
 def _answered(answer: messages.Answer) -> Answered:

@@ -13,14 +13,12 @@ import grpc
 from services.chassis import context
 from services.chassis.rpc_status import from_rpc
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.errors import DeadlinePassed
+from stellwerk.wire.deadlines import onward
 
 Metadata = Sequence[tuple[str, str]]
 TokenSource = Callable[[], Awaitable[str]]
 # Without a caller's deadline a call between services may take this long.
 DEFAULT_TIMEOUT = 10.0
-# What a hop keeps for itself, so that the inner service gets to say what timed out.
-MARGIN_SECONDS = 0.03
 
 
 def _propagated() -> list[tuple[str, str]]:
@@ -36,15 +34,13 @@ def _propagated() -> list[tuple[str, str]]:
 
 
 def remaining(timeout: float | None) -> float:
-    """The time an onward call gets: the given timeout, never more than the caller's time less a
-    margin.
+    """Returns the seconds an onward call gets: the given timeout, never more than the caller's time
+    less the share of this hop. Raises DeadlinePassed if that leaves none.
     """
     call = context.current()
     if call is None or call.deadline is None:
         return DEFAULT_TIMEOUT if timeout is None else timeout
-    left = call.remaining() - MARGIN_SECONDS
-    if left <= 0:
-        raise DeadlinePassed("the call did not finish before its deadline")
+    left = onward(call.remaining())
     return left if timeout is None else min(left, timeout)
 
 

@@ -28,7 +28,7 @@ from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.wire import metadata as keys
 from stellwerk.wire.errors import Cancelled, NotPermitted, ServiceError, Unauthenticated
 from stellwerk.wire.names import bucket_of
-from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, LIBRARY_RULES, Rule, permits
+from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, LIBRARY_RULES, Rule, authorise
 
 Exchange = Callable[[str], Awaitable[str]]
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
@@ -155,14 +155,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             call.resource = rule.resource_of(first)
         if rule.permission in (ANONYMOUS, AUTHENTICATED) or call.principal is None:
             return
-        bucket = bucket_of(call.resource)
-        if not permits(call.principal.grants, rule.permission, bucket):
-            where = f" on buckets/{bucket}" if bucket else ""
-            raise NotPermitted(
-                f"this needs the permission {rule.permission}{where}; ask an administrator for a"
-                " role that has it",
-                permission=rule.permission,
-            )
+        authorise(call.principal.grants, rule.permission, bucket_of(call.resource))
 
     def _set_deadline(self, rule: Rule, call: CallContext, grpc_context: Any) -> None:
         """A unary call ends at its caller's deadline or our cap; a stream stays open unless its
@@ -187,14 +180,14 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             outcome = "OK"
             return response
         except Exception as exc:
-            outcome = rpc_status.mean(exc, call.request_id).reason
+            outcome = rpc_status.as_service_error(exc, call.request_id).reason
             raise
         finally:
             self._with.journal.note(_record(audit.AuditRecord.KIND_OUTCOME, call, outcome))
 
-    def mean(self, exc: Exception, call: CallContext) -> ServiceError:
-        """The error that the caller is told; what is a fault of ours is told to the log."""
-        error = rpc_status.mean(exc, call.request_id)
+    def as_service_error(self, exc: Exception, call: CallContext) -> ServiceError:
+        """Returns the error that the caller is told; logs the exception if it is a fault of ours."""
+        error = rpc_status.as_service_error(exc, call.request_id)
         if error is not exc and error.code is grpc.StatusCode.INTERNAL:
             self._with.log.error("unexpected_error", method=call.method, exc_info=exc)
         return error
@@ -292,7 +285,7 @@ class _Around:
             self._guard.end(self._rule, self._call, None, self._started, self._span)
             return True
         if isinstance(exc, Exception):
-            self.error = self._guard.mean(exc, self._call)
+            self.error = self._guard.as_service_error(exc, self._call)
         elif isinstance(exc, asyncio.CancelledError | GeneratorExit):
             self.error = Cancelled("the caller went away")
         self._guard.end(self._rule, self._call, self.error, self._started, self._span)

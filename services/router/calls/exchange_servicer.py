@@ -21,8 +21,8 @@ from services.router.naming.target import Callee
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import metadata as keys
+from stellwerk.wire.deadlines import HOP_SECONDS
 from stellwerk.wire.errors import (
-    NotPermitted,
     ServiceError,
     Unauthenticated,
     Unavailable,
@@ -30,7 +30,7 @@ from stellwerk.wire.errors import (
 )
 from stellwerk.wire.frames import Gathering, tag, varint
 from stellwerk.wire.names import ModelName, parse_inference_name
-from stellwerk.wire.permissions import permits
+from stellwerk.wire.permissions import authorise
 
 # Bounds of one frame of answers.
 _MAX_ANSWERS = 256
@@ -39,8 +39,6 @@ _ANSWER = tag(messages.ExchangeResponse, "answers")
 _REPLY = tag(messages.Answer, "reply")
 _PERMISSION = "infer"
 _MAX_ALLOWED = 10_000
-# What the router keeps of the deadline, so that it can still say what timed out.
-_MARGIN_SECONDS = 0.01
 
 parse = functools.lru_cache(maxsize=16_384)(parse_inference_name)
 
@@ -82,7 +80,7 @@ class _Call:
     @property
     def deadline(self) -> float:
         """In time.monotonic()."""
-        return self.started + self.message.timeout_ms / 1000 - _MARGIN_SECONDS
+        return self.started + self.message.timeout_ms / 1000 - HOP_SECONDS
 
     def context(self) -> CallContext:
         """The call as those need it that other services are asked for."""
@@ -109,7 +107,7 @@ class Exchange:
             log,
         )
         self._tokens: dict[int, str] = {}
-        self._allowed: dict[tuple[int, str], bool] = {}
+        self._allowed: set[tuple[int, str]] = set()
         self.calls: dict[int, _Call] = {}
         self.outgoing = Gathering(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
         self.wake = asyncio.Event()
@@ -161,17 +159,11 @@ class Exchange:
         call.principal = principal = self._verifier.verify(token)
         name = parse(message.model, message.version)
         asked = (message.credential, name.bucket)
-        allowed = self._allowed.get(asked)
-        if allowed is None:
+        if asked not in self._allowed:
+            authorise(principal.grants, _PERMISSION, name.bucket)
             if len(self._allowed) >= _MAX_ALLOWED:
                 self._allowed.clear()
-            allowed = self._allowed[asked] = permits(principal.grants, _PERMISSION, name.bucket)
-        if not allowed:
-            raise NotPermitted(
-                f"this needs the permission {_PERMISSION} on buckets/{name.bucket}; "
-                "ask an administrator for a role that has it",
-                permission=_PERMISSION,
-            )
+            self._allowed.add(asked)
         facts = message.work.context
         facts[keys.REQUEST_ID] = message.request_id
         facts[keys.PRINCIPAL] = principal.name
@@ -196,7 +188,7 @@ class Exchange:
             self._fail(call, exc)
 
     def _fail(self, call: _Call, exc: Exception) -> None:
-        error = rpc_status.mean(exc, call.message.request_id)
+        error = rpc_status.as_service_error(exc, call.message.request_id)
         if error is not exc and not isinstance(exc, TimeoutError):
             self._log.error("unexpected_error", request_id=call.message.request_id, exc_info=exc)
         self.answer(call, error)

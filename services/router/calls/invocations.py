@@ -10,8 +10,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.chassis import context
+from services.chassis.futures import settle
 from services.router.calls.statistics import Statistics
 from services.router.dispatch.dispatcher import Answered, Dispatcher
 from services.router.fleet.placement import Demand
@@ -26,8 +28,6 @@ from stellwerk.wire.errors import NotImplementedHere, ServiceError, TooLarge, fr
 from stellwerk.wire.names import ModelName
 from stellwerk.wire.open_inference import DEFAULT_METHOD
 
-# What the router keeps of the deadline, so that it can still say what timed out.
-_MARGIN_SECONDS = 0.02
 _NOTHING = requirements_pb2.Requirements()
 _MAX_CALLEES = 10_000
 
@@ -81,10 +81,9 @@ class Predictions:
         former = next(filter(self._answers, earlier), None)
         if former is None or self._answers(callee):
             return callee
-        call, now = context.current(), time.monotonic()
-        deadline = now + (call.remaining() if call else 30.0)
+        patience = change.patience(time.monotonic(), context.work_deadline())
         try:
-            await self.serving.ready(self.demand(callee), change.patience(now, deadline))
+            await self.serving.ready(self.demand(callee), patience)
         except ServiceError:
             return callee if self._answers(callee) or not self._answers(former) else former
         return callee
@@ -175,7 +174,7 @@ class Predictions:
         `stellwerk.wire.errors`.
         """
         call = context.current()
-        deadline = time.monotonic() + (call.remaining() if call else 30.0) - _MARGIN_SECONDS
+        deadline = context.work_deadline()
         work = work_pb2.WorkItem(
             method=method or DEFAULT_METHOD, inputs=inputs, outputs=outputs, context=_context(call)
         )
@@ -204,15 +203,7 @@ class Predictions:
     async def _call(self, send: Callable[[Answered], str]) -> work_pb2.WorkReply:
         future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
 
-        def answered(item: work_pb2.WorkReply | ServiceError) -> None:
-            if future.done():
-                return
-            if isinstance(item, ServiceError):
-                future.set_exception(item)
-            else:
-                future.set_result(item)
-
-        id = send(answered)
+        id = send(partial(settle, future))
         try:
             return await future
         except asyncio.CancelledError:

@@ -26,7 +26,7 @@ from services.router.queueing.queue_policy import QueuePolicy
 from services.router.queueing.timing_wheel import TICK_SECONDS
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
-from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unavailable
+from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, Unavailable
 
 # Nobody waits longer.
 _LONGEST_SECONDS = 24 * 3600.0
@@ -154,36 +154,6 @@ class Dispatcher:
             self._cancellations.add(id)
         else:
             self._pending.end(ticket, None)
-
-    async def call(
-        self,
-        key: str,
-        item: work_pb2.WorkItem,
-        deadline: float,
-        *,
-        tenant: str = "",
-        policy: QueuePolicy = _PLAIN,
-        cost: int = 1,
-    ) -> work_pb2.WorkReply:
-        """Submits an item and waits for its last reply, which may hold an error of the runtime.
-        Raises what `submit` raises, and what ended the item without a reply."""
-        future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
-
-        def answered(outcome: Outcome) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, ServiceError):
-                future.set_exception(outcome)
-            elif not outcome.more:
-                future.set_result(outcome)
-
-        id = self.submit(
-            key, item, deadline=deadline, answered=answered, tenant=tenant, policy=policy, cost=cost
-        )
-        try:
-            return await future
-        finally:
-            self.cancel(id)
 
     def _open(self, key: str) -> Lane:
         lane = self._lanes[key] = Lane(key, self._slots, self._backlog)

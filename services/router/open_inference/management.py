@@ -35,8 +35,6 @@ EXTENSIONS = (
     "binary_tensor_data", "classification", "generate", "logging", "model_configuration", "model_repository",
     "parameters", "schedule_policy", "statistics", "trace",
 )  # fmt: skip
-# What the router keeps of the deadline, so that it can still say what timed out.
-_MARGIN_SECONDS = 0.02
 # Letting a model go is waited for this long, so that who looks afterwards sees it gone.
 _UNLOAD_SECONDS = 5.0
 
@@ -133,7 +131,7 @@ class InferenceExtension:
                     " configuration or other files; store a new version"
                 )
             raise _unknown(parameter)
-        await self._serving.load(await self._predictions.resolve(name), time.monotonic() + _left())
+        await self._serving.load(await self._predictions.resolve(name), context.work_deadline())
         return messages.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -146,7 +144,8 @@ class InferenceExtension:
             if value.WhichOneof("parameter_choice") != "bool_param":
                 raise InvalidInput("unload_dependents is true or false", field="parameters")
         await self._predictions.resolve(name)
-        await self._serving.unload(name.parent, time.monotonic() + min(_left(), _UNLOAD_SECONDS))
+        deadline = min(context.work_deadline(), time.monotonic() + _UNLOAD_SECONDS)
+        await self._serving.unload(name.parent, deadline)
         return messages.RepositoryModelUnloadResponse()
 
     async def TraceSetting(
@@ -219,11 +218,6 @@ def _addressed(request: Any) -> ModelName:
 
 def _unknown(parameter: str) -> InvalidInput:
     return InvalidInput(f"there is no parameter '{parameter[:64]}' here", field="parameters")
-
-
-def _left() -> float:
-    call = context.current()
-    return (call.remaining() if call else 30.0) - _MARGIN_SECONDS
 
 
 def _order(name: ModelName) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import structlog
@@ -12,6 +13,7 @@ import structlog
 from services.chassis.broker.port import Delivery, Message
 from services.chassis.broker.pull.hub import Hub
 from services.chassis.broker.pull.hub_broker import HubBroker
+from services.chassis.futures import settle
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.queueing.pending_requests import PendingTable
 from stellwerk.job.v1 import work_pb2
@@ -45,9 +47,18 @@ class Echo:
         delivery.ack()
 
     async def call(self, method: str, seconds: float = 5.0) -> work_pb2.WorkReply:
-        return await self.dispatcher.call(
-            KEY, work_pb2.WorkItem(method=method), time.monotonic() + seconds
+        """Submits an item and waits for its reply; one that is cancelled is cancelled there."""
+        future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
+        id = self.dispatcher.submit(
+            KEY,
+            work_pb2.WorkItem(method=method),
+            deadline=time.monotonic() + seconds,
+            answered=partial(settle, future),
         )
+        try:
+            return await future
+        finally:
+            self.dispatcher.cancel(id)
 
 
 @pytest.fixture
