@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from stellwerk.wire.errors import ServiceError
-
 T = TypeVar("T")
 
 
-def settle(future: asyncio.Future[T], outcome: T | ServiceError) -> None:
-    """Ends `future` with the outcome: its exception if that is a ServiceError, else its result. A
-    future that has ended, such as a cancelled one, stays as it is.
+def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
+    """Ends `future` with the outcome: raised in its waiter if that is an exception, else its result.
+
+    Does nothing to a future that has ended: its waiter was cancelled, or an earlier outcome came.
     """
     if future.done():
         return
-    if isinstance(outcome, ServiceError):
+    if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:
         future.set_result(outcome)

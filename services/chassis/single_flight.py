@@ -1,40 +1,45 @@
-"""One piece of work per key at a time: who asks meanwhile waits for the same answer."""
+"""Runs one piece of work per key at a time; callers that ask meanwhile share its result."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class SingleFlight(Generic[T]):
-    """Work in the air, by key. A waiter that gives up does not take the work away from the
-    others.
-    """
+class SingleFlight(Generic[K, T]):
+    """Holds the tasks that are under way, by key."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, asyncio.Task[T]] = {}
+        self._tasks: dict[K, asyncio.Task[T]] = {}
 
-    async def run(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The answer of `work`, or of the same work that is under way already. Raises what it
-        raises.
-        """
+    def start(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Returns the task of this key, started now unless it is under way. Await it shielded."""
         task = self._tasks.get(key)
         if task is None:
             task = asyncio.create_task(work())
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
+        return task
 
-    def _landed(self, key: str, task: asyncio.Task[T]) -> None:
+    async def run(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Returns the result of `work`, or of the task of this key that is under way.
+
+        A caller that is cancelled leaves the task to the others. Raises what the work raises.
+        """
+        return await asyncio.shield(self.start(key, work))
+
+    def _landed(self, key: K, task: asyncio.Task[T]) -> None:
         self._tasks.pop(key, None)
         if not task.cancelled():
-            task.exception()  # seen, even if every waiter is gone
+            # Marks the exception as retrieved: asyncio would log it if every caller is gone.
+            task.exception()
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels the tasks that are under way and waits for their end."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

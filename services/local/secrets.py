@@ -12,6 +12,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk.wire import api_keys
+
 SERVICES = ("api_gateway", "router", "runtime", "repository", "controlplane")
 
 
@@ -44,11 +46,17 @@ class Secrets:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             directory.chmod(0o700)
         wanted = {
-            self.service_key(name): f"sws_{name}_{secrets.token_urlsafe(32)}" for name in SERVICES
+            self.service_key(name): api_keys.service_key(name, _random_secret())
+            for name in SERVICES
         }
         wanted[self.root_key] = secrets.token_urlsafe(48)
-        wanted[self.admin_key] = f"swk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+        key_id = secrets.token_hex(api_keys.ID_BYTES)
+        wanted[self.admin_key] = api_keys.api_key(key_id, _random_secret())
         return [path for path, text in wanted.items() if write_new(path, text)]
+
+
+def _random_secret() -> str:
+    return secrets.token_urlsafe(api_keys.SECRET_BYTES)
 
 
 def write_new(path: Path, text: str) -> bool:

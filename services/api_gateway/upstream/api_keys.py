@@ -7,7 +7,6 @@ exchange.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -15,13 +14,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from services.chassis.single_flight import SingleFlight
 from stellwerk.controlplane.v1 import identity_service_pb2 as messages
 from stellwerk.controlplane.v1 import identity_service_pb2_grpc as stubs
+from stellwerk.wire.api_keys import API_KEY_PREFIX, MAX_LENGTH
 from stellwerk.wire.errors import ServiceError, Unauthenticated
 
-KEY_PREFIX = "swk_"
-# No API key is longer; what is, is not sent anywhere.
-MAX_KEY_LENGTH = 256
 # A token is renewed while this part of its life is left, so that it does not lapse on its way.
 _RENEW_AT = 0.2
 _REFUSED_SECONDS = 3.0
@@ -61,32 +59,23 @@ class Credentials:
         """
         self._issue, self._size, self._clock = issue, size, clock
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[_Known]] = {}
+        self._asking: SingleFlight[bytes, _Known] = SingleFlight()
 
     async def token(self, bearer: str) -> str:
         """The token that a bearer value stands for. Raises Unauthenticated, or Unavailable without
         control plane.
         """
-        if not bearer.startswith(KEY_PREFIX):
+        if not bearer.startswith(API_KEY_PREFIX):
             return bearer
-        if len(bearer) > MAX_KEY_LENGTH or not bearer.isascii():
+        if len(bearer) > MAX_LENGTH or not bearer.isascii():
             raise Unauthenticated("this API key is not valid")
         digest = hashlib.sha256(bearer.encode()).digest()
         known = self._known.get(digest)
         if known is None or known.until <= self._clock():
-            known = await self._ask_once(digest, bearer)
+            known = await self._asking.run(digest, lambda: self._ask(digest, bearer))
         if known.error is not None:
             raise known.error.with_traceback(None)
         return known.token
-
-    async def _ask_once(self, digest: bytes, key: str) -> _Known:
-        task = self._asking.get(digest)
-        if task is None:
-            task = asyncio.create_task(self._ask(digest, key))
-            self._asking[digest] = task
-            task.add_done_callback(lambda _: self._asking.pop(digest, None))
-        # One caller's going away must not take the answer from the others.
-        return await asyncio.shield(task)
 
     async def _ask(self, digest: bytes, key: str) -> _Known:
         try:

@@ -13,6 +13,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.chassis.futures import settle
 from services.controlplane.audit.chain import Check, Entry, Finding, Head, extend
 from stellwerk.controlplane.v1 import audit_service_pb2 as pb
 from stellwerk.wire.errors import InvalidInput, Overloaded, Unavailable
@@ -168,14 +169,12 @@ class Ledger:
                 # write.
                 self._head = None
                 for waiting in batch:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(exc)
+                    settle(waiting.done, exc)
                 continue
             written = 0
             for waiting in batch:
                 written += len(waiting.records)
-                if not waiting.done.done():
-                    waiting.done.set_result(numbers[written - 1])
+                settle(waiting.done, numbers[written - 1])
             await self._note_head()
 
     async def _note_head(self) -> None:

@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stellwerk.wire import api_keys
 from stellwerk.wire.permissions import ROLES
 
-_API_KEY = re.compile(r"swk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-# The service's name may hold "_" and so may the secret: what tells them apart is the secret's fixed
-# length.
-_SERVICE_KEY = re.compile(r"sws_([a-z][a-z_]{0,30})_([A-Za-z0-9_-]{43})")
-# Longer than any key; a longer text is not even matched.
-MAX_KEY_LENGTH = 128
 # A key file is one line; what is larger is not one.
 _MAX_FILE_BYTES = 4096
 # Unknown keys make the directory be read again, but no more often than this.
@@ -52,29 +46,29 @@ def same(left: bytes, right: bytes) -> bool:
 
 def new_api_key() -> tuple[str, str]:
     """A new key's id and its full text, swk_<id>_<secret>."""
-    key_id = secrets.token_hex(8)
-    return key_id, f"swk_{key_id}_{secrets.token_urlsafe(32)}"
+    key_id = secrets.token_hex(api_keys.ID_BYTES)
+    return key_id, api_keys.api_key(key_id, secrets.token_urlsafe(api_keys.SECRET_BYTES))
 
 
 def new_service_key(service: str) -> str:
     """A new key of a service, sws_<service>_<secret>."""
-    return f"sws_{service}_{secrets.token_urlsafe(32)}"
+    return api_keys.service_key(service, secrets.token_urlsafe(api_keys.SECRET_BYTES))
 
 
 def parse_api_key(text: str) -> Presented | None:
     """The key, or None if the text is none."""
-    match = _API_KEY.fullmatch(text) if len(text) <= MAX_KEY_LENGTH else None
-    return Presented(match[1], digest(text)) if match else None
+    key_id = api_keys.api_key_id(text)
+    return Presented(key_id, digest(text)) if key_id is not None else None
 
 
 def parse_service_key(text: str) -> Presented | None:
     """The key, its service as id, or None if the text is none or names no service that has a
     role.
     """
-    match = _SERVICE_KEY.fullmatch(text) if len(text) <= MAX_KEY_LENGTH else None
-    if match is None or f"service.{match[1]}" not in ROLES:
+    service = api_keys.service_of_key(text)
+    if service is None or f"service.{service}" not in ROLES:
         return None
-    return Presented(match[1], digest(text))
+    return Presented(service, digest(text))
 
 
 class ServiceKeys:

@@ -6,12 +6,12 @@ nobody whose model is known.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from typing import Any
 
 from services.chassis.broker.port import Delivery
+from services.chassis.single_flight import SingleFlight
 from services.router.naming.former_versions import Turnover
 from stellwerk.repository.v1 import repository_service_pb2 as messages
 from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
@@ -32,7 +32,7 @@ class ModelDirectory:
         self._stub: Any = stubs.RepositoryServiceStub(channel)
         self._lifetime = lifetime_seconds
         self._known: OrderedDict[ModelName, tuple[float, messages.ModelVersion]] = OrderedDict()
-        self._asking: dict[ModelName, asyncio.Task[messages.ModelVersion]] = {}
+        self._asking: SingleFlight[ModelName, messages.ModelVersion] = SingleFlight()
         self._epoch = 0
         self.turnover = Turnover()
 
@@ -47,9 +47,9 @@ class ModelDirectory:
         """
         known = self._known.get(name)
         if known is None:
-            return await asyncio.shield(self._refresh(name))
+            return await self._asking.run(name, lambda: self._ask(name))
         if known[0] <= time.monotonic():
-            self._refresh(name)
+            self._asking.start(name, lambda: self._ask(name))
         return known[1]
 
     def known(self, name: ModelName) -> messages.ModelVersion | None:
@@ -57,24 +57,15 @@ class ModelDirectory:
         known = self._known.get(name)
         return known[1] if known is not None and known[0] > time.monotonic() else None
 
-    def _refresh(self, name: ModelName) -> asyncio.Task[messages.ModelVersion]:
-        task = self._asking.get(name)
-        if task is None:
-            task = asyncio.create_task(self._ask(name))
-            self._asking[name] = task
-            task.add_done_callback(lambda done: self._asked(name, done))
-        return task
-
-    def _asked(self, name: ModelName, done: asyncio.Task[messages.ModelVersion]) -> None:
-        self._asking.pop(name, None)
-        if not done.cancelled() and isinstance(done.exception(), NotFound):
-            self._known.pop(name, None)
-
     async def _ask(self, name: ModelName) -> messages.ModelVersion:
         epoch = self._epoch
-        answer = await self._stub.ResolveModelVersion(
-            messages.ResolveModelVersionRequest(name=str(name)), timeout=5.0
-        )
+        try:
+            answer = await self._stub.ResolveModelVersion(
+                messages.ResolveModelVersionRequest(name=str(name)), timeout=5.0
+            )
+        except NotFound:
+            self._known.pop(name, None)
+            raise
         if epoch == self._epoch:
             self._known[name] = (time.monotonic() + self._lifetime, answer.model_version)
             if len(self._known) > _CAPACITY:

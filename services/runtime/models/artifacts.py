@@ -35,7 +35,7 @@ class ArtifactCache:
         self._download = download
         self._fetched = fetched
         self._kept: LruBytes[str] = LruBytes(capacity)
-        self._flights: SingleFlight[None] = SingleFlight()
+        self._flights: SingleFlight[str, None] = SingleFlight()
         self._verified: set[str] = set()
 
     async def start(self) -> None:

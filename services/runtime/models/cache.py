@@ -56,7 +56,7 @@ class ModelCache:
         self._waiting: Counter[str] = Counter()
         self._unwanted: set[str] = set()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._flights: SingleFlight[None] = SingleFlight()
+        self._flights: SingleFlight[str, None] = SingleFlight()
 
     @property
     def capacity(self) -> int:
