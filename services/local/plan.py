@@ -54,6 +54,8 @@ class Ports:
     repository: int
     router: int
     runtimes: tuple[int, ...]
+    mongod: int = 0
+    rabbitmq: int = 0
     metrics: Mapping[str, int] = field(default_factory=dict)
 
 

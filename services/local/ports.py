@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -20,9 +21,13 @@ class PortTaken(Exception):
     """A port that was asked for cannot be had; the message says which option to change."""
 
 
-def reserve(count: int) -> list[int]:
-    """So many different TCP ports of 127.0.0.1 that nobody listens on now."""
-    candidates = list(range(_LOWEST, _first_ephemeral()))
+def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
+    """Returns `count` different TCP ports of 127.0.0.1 that nobody listens on now.
+
+    `excluding` holds ports that are promised to others and not bound yet. Raises PortTaken if too
+    few are free.
+    """
+    candidates = [port for port in range(_LOWEST, _first_ephemeral()) if port not in excluding]
     random.shuffle(candidates)
     found: list[int] = []
     for port in candidates:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from services.local import ports
 from services.local.backing.mongod import Mongod
 from services.local.backing.mongod import installed as mongod_installed
 from services.local.backing.rabbitmq import RabbitMQ
@@ -102,7 +101,7 @@ class Backing:
             self._server.kill()
 
 
-def choose_mongo(url: str, directory: Path) -> Backing:
+def choose_mongo(url: str, directory: Path, port: int) -> Backing:
     """The database at `url`, or one of our own. Raises StartFailed if there is none to be had."""
     if url:
         return Backing("mongod", f"MongoDB at {place(url)}", url, "as told")
@@ -112,11 +111,11 @@ def choose_mongo(url: str, directory: Path) -> Backing:
             " brings one (Linux), or name one with --mongo-url"
         )
     return Backing(
-        "mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=ports.reserve(1)[0])
+        "mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=port)
     )
 
 
-def choose_broker(choice: str, directory: Path) -> Backing:
+def choose_broker(choice: str, directory: Path, port: int) -> Backing:
     """The broker for `choice`: an amqp:// URL, "pull", or "auto" for a private RabbitMQ if that is
     installed.
     """
@@ -126,7 +125,7 @@ def choose_broker(choice: str, directory: Path) -> Backing:
         return pull("as told")
     if not rabbitmq_installed():
         return pull("RabbitMQ is not installed here")
-    server = RabbitMQ(directory / "rabbitmq", port=ports.reserve(1)[0])
+    server = RabbitMQ(directory / "rabbitmq", port=port)
     return Backing("rabbitmq", "RabbitMQ", "", "a private node", server)
 
 

@@ -21,7 +21,7 @@ class Report:
     token_file: Path
     broker: str
     mongo: str
-    pids: Mapping[str, int | None] = field(default_factory=dict)
+    pids: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> str:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
+
 from services.local.plan import Service
 from services.local.processes.logs import LogStream
 
@@ -69,6 +71,22 @@ class Supervised:
             self._process.pid
             if self._process is not None and self._process.returncode is None
             else None
+        )
+
+    def listens_on(self, port: int) -> bool:
+        """Returns whether this process itself, not another program, listens on the TCP port."""
+        pid = self.pid
+        if pid is None:
+            return False
+        try:
+            sockets = psutil.Process(pid).net_connections("tcp")
+        except psutil.AccessDenied:
+            # Some hardened kernels hide a process's sockets even from its parent.
+            return True
+        except psutil.NoSuchProcess:
+            return False
+        return any(
+            found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in sockets
         )
 
     async def run(self) -> None:

@@ -80,8 +80,8 @@ class Supervisor:
         internal = choose_ports(options)
         options.secrets.create()
         began = time.monotonic()
-        mongo = choose_mongo(options.mongo_url, options.data_dir)
-        self._broker = choose_broker(options.broker, options.data_dir)
+        mongo = choose_mongo(options.mongo_url, options.data_dir, internal.mongod)
+        self._broker = choose_broker(options.broker, options.data_dir, internal.rabbitmq)
         self._backings = [mongo, self._broker]
         # Nobody waits for anybody here: whoever is up first looks for the others until they are
         # there.
@@ -221,8 +221,16 @@ class Supervisor:
             attached = await readiness.attached_runtimes(addresses["router"], token)
         except grpc.aio.AioRpcError as exc:
             return [f"router does not list its runtimes ({exc.code().name})"]
+        if not attached:
+            return ["no runtime has attached to the router"]
         write(token_file, token)
-        return [] if attached else ["no runtime has attached to the router"]
+        # Last, with no await after it: a process may have ended since it answered, and a program
+        # that took its port may have answered in its place.
+        return [
+            f"{process.name} does not listen on {process.service.address}"
+            for process in self._processes
+            if not process.listens_on(int(process.service.address.rpartition(":")[2]))
+        ]
 
     async def _fetch_token(self) -> str:
         address = next(
@@ -245,27 +253,34 @@ class Supervisor:
     def _write_ready(self) -> str | None:
         if self._report is None:
             return None
-        pids = {process.name: process.pid for process in self._processes}
-        pids |= {backing.name: backing.pid for backing in self._backings if backing.pid}
+        running = [*self._processes, *self._backings]
+        pids = {part.name: part.pid for part in running if part.pid is not None}
         self._report = replace(self._report, pids=pids)
         return self._ready_file.write(self._report)
 
 
 def choose_ports(options: Options) -> Ports:
-    """Internal ports for every process; metrics from --metrics-port upwards, or on free ones."""
+    """Chooses a port for every process; metrics ports count up from --metrics-port, if given.
+
+    Raises PortTaken if a port of --metrics-port cannot be bound, or too few ports are free.
+    """
     names = process_names(options.runtimes)
-    internal = ports.reserve(len(names) - 1 + len(names))
-    controlplane, repository, router = internal[:3]
-    runtimes, free = internal[3 : len(names) - 1], internal[len(names) - 1 :]
-    wanted = (
-        [options.metrics_port + offset for offset in range(len(names))]
-        if options.metrics_port
-        else free
-    )
-    for port in wanted:
-        ports.require("127.0.0.1", port, "--metrics-port")
+    # Ports that the user chose are not bound yet, so that they look free.
+    promised = {options.http_port, options.grpc_port}
+    metrics: list[int] = []
+    if options.metrics_port:
+        metrics = [options.metrics_port + offset for offset in range(len(names))]
+        for port in metrics:
+            ports.require("127.0.0.1", port, "--metrics-port")
+    free = iter(ports.reserve(5 + options.runtimes + len(names), excluding=promised | set(metrics)))
     return Ports(
-        controlplane, repository, router, tuple(runtimes), dict(zip(names, wanted, strict=True))
+        controlplane=next(free),
+        repository=next(free),
+        router=next(free),
+        mongod=next(free),
+        rabbitmq=next(free),
+        runtimes=tuple(next(free) for _ in range(options.runtimes)),
+        metrics=dict(zip(names, metrics or free, strict=False)),
     )
 
 

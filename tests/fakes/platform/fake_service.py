@@ -42,22 +42,28 @@ class Router(router_service_pb2_grpc.RouterServiceServicer):
 
 
 def serve(name: str) -> None:
-    """Serves until SIGTERM."""
+    """Serves until SIGTERM; exits at once, with code 3, while a file NAME.crash is there."""
     told = {key: value for key, value in os.environ.items() if key.startswith("STELLWERK_")}
     Path(f"{name}.env.json").write_text(json.dumps(told))
     if Path(f"{name}.crash").exists():
         sys.exit(3)
     print(json.dumps({"service": name, "event": "started"}), flush=True)
     print("not JSON", file=sys.stderr, flush=True)
-    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
-    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(Identity(), server)
-    router_service_pb2_grpc.add_RouterServiceServicer_to_server(Router(), server)
-    server.add_insecure_port(told["STELLWERK_LISTEN"])
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    server.start()
+    server = answering(told["STELLWERK_LISTEN"])
     ended.wait()
     with Path("stopped").open("a") as order:
         order.write(f"{name}\n")
     server.stop(0).wait()
+
+
+def answering(address: str) -> grpc.Server:
+    """A started server that answers at the address as any of the five would."""
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
+    identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(Identity(), server)
+    router_service_pb2_grpc.add_RouterServiceServicer_to_server(Router(), server)
+    server.add_insecure_port(address)
+    server.start()
+    return server

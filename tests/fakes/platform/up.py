@@ -43,6 +43,16 @@ class Up:
         line = await asyncio.wait_for(self.process.stdout.readline(), 100)
         return dict(json.loads(line))
 
+    async def said(self, event: str) -> dict[str, Any]:
+        """The next line of its log with this event."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(100):
+            async for line in self.process.stderr:
+                record = json.loads(line)
+                if record["event"] == event:
+                    return dict(record)
+        raise AssertionError(f"it ended without saying {event}")
+
     async def ended(self) -> tuple[int, str, str]:
         """Exit code, the rest of standard output, standard error."""
         out, err = await asyncio.wait_for(self.process.communicate(), 60)

@@ -31,7 +31,8 @@ def _plan(**options: object) -> dict[str, dict[str, str]]:
     chosen = Options(data_dir=Path("/data"), **options)  # type: ignore[arg-type]
     names = process_names(chosen.runtimes)
     metrics = {name: 30_000 + at for at, name in enumerate(names)}
-    internal = Ports(1, 2, 3, tuple(range(10, 10 + chosen.runtimes)), metrics)
+    runtimes = tuple(range(10, 10 + chosen.runtimes))
+    internal = Ports(1, 2, 3, runtimes=runtimes, metrics=metrics)
     planned = services(
         chosen, internal, broker_file=Path("/b"), mongo_file=Path("/m"), inherited={}
     )
@@ -61,6 +62,25 @@ def test_reserved_ports_are_different_and_below_those_of_outgoing_connections(co
     assert len(set(found)) == count
     lowest_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(port < lowest_ephemeral for port in found)
+
+
+def test_ports_promised_to_others_are_not_reserved_for_us() -> None:
+    everything = set(range(65_536))
+    free = set(ports.reserve(40))
+
+    assert set(ports.reserve(20, excluding=everything - free)) <= free
+
+
+def test_no_process_gets_a_port_that_the_user_chose() -> None:
+    http, grpc = ports.reserve(2)
+
+    for _ in range(50):
+        chosen = supervisor.choose_ports(
+            Options(data_dir=Path("/data"), http_port=http, grpc_port=grpc)
+        )
+        ours = [chosen.controlplane, chosen.repository, chosen.router, *chosen.runtimes]
+        ours += [chosen.mongod, chosen.rabbitmq, *chosen.metrics.values()]
+        assert len({*ours, http, grpc}) == len(ours) + 2 == 13
 
 
 def test_an_address_that_is_not_ours_is_a_problem_with_a_reason() -> None:
@@ -183,8 +203,8 @@ def test_addresses_are_shown_without_their_passwords() -> None:
 
 
 def test_a_given_broker_is_used_as_told(tmp_path: Path) -> None:
-    pull = backing.choose_broker("pull", tmp_path)
-    amqp = backing.choose_broker("amqp://user:secret@host:5672/v", tmp_path)
+    pull = backing.choose_broker("pull", tmp_path, 1)
+    amqp = backing.choose_broker("amqp://user:secret@host:5672/v", tmp_path, 1)
 
     assert (pull.url, pull.description) == ("pull", "pull dispatch (as told)")
     assert (amqp.url, amqp.description) == (

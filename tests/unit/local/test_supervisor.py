@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fakes.platform.fake_service import answering
 from tests.fakes.platform.up import Start, starter, until
 
 SERVICES = {"api_gateway", "router", "runtime", "repository", "controlplane"}
@@ -95,7 +96,8 @@ async def test_a_killed_service_comes_back_alone_where_it_was(start: Start) -> N
 
     after = await until(
         lambda: (
-            (pids := platform.report()["pids"])["router"] not in (before["router"], None) and pids
+            (pids := platform.report()["pids"]).get("router") not in (before["router"], None)
+            and pids
         )
     )
     assert {name for name in before if before[name] != after[name]} == {"router"}
@@ -113,9 +115,39 @@ async def test_each_of_the_five_comes_back_without_disturbing_the_others(start: 
 
     def renewed() -> bool:
         now = platform.report()["pids"]
-        return all(now[name] not in (before[name], None) for name in SERVICES)
+        return all(now.get(name) not in (before[name], None) for name in SERVICES)
 
     await until(renewed)
+
+
+async def test_it_is_not_ready_while_another_program_answers_in_place_of_a_service(
+    start: Start, tmp_path: Path
+) -> None:
+    crash = tmp_path / "data" / "run" / "router.crash"
+    crash.parent.mkdir(parents=True)
+    crash.touch()
+    platform = await start()
+    await until(lambda: (crash.parent / "router.env.json").exists())
+    impostor = answering(platform.told("router")["STELLWERK_LISTEN"])
+
+    waiting = await platform.said("waiting")
+
+    assert [word.partition(" ")[0] for word in waiting["missing"]] == ["router"]
+    impostor.stop(0).wait()
+    crash.unlink()
+    pids = (await platform.ready())["pids"]
+    assert set(pids) == SERVICES and None not in pids.values()
+
+
+async def test_a_process_that_does_not_run_has_no_pid_in_the_ready_file(start: Start) -> None:
+    platform = await start()
+    pids = (await platform.ready())["pids"]
+    (platform.data_dir / "run" / "router.crash").touch()
+
+    os.kill(pids["router"], signal.SIGKILL)
+
+    gone = await until(lambda: (now := platform.report()["pids"]) != pids and now)
+    assert gone == {name: pid for name, pid in pids.items() if name != "router"}
 
 
 async def test_sigterm_stops_the_gateway_first_and_leaves_nothing_behind(start: Start) -> None:
