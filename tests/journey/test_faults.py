@@ -44,7 +44,9 @@ def test_a_killed_service_comes_back_alone(platform: Platform, iris_stored: str,
     killed = platform.kill(name)
     started = time.monotonic()
 
-    eventually(lambda: platform.pids().get(name) not in (killed, None), 10, f"{name} has a new process")
+    eventually(
+        lambda: platform.pids().get(name) not in (killed, None), 10, f"{name} has a new process"
+    )
     eventually(
         lambda: predicts(platform), 10 - (time.monotonic() - started), "predictions flow again"
     )
@@ -89,7 +91,9 @@ async def test_no_call_hangs_when_a_runtime_is_killed_in_flight(
     assert outcomes["wrong"] == 0
     assert sum(outcomes.values()) == calls
     assert outcomes["right"] >= calls * 0.9, outcomes
-    eventually(lambda: platform.pids().get(serving) not in (killed, None), 10, "the runtime is back")
+    eventually(
+        lambda: platform.pids().get(serving) not in (killed, None), 10, "the runtime is back"
+    )
     eventually(lambda: ready(platform), 40, "everything is ready again")
 
 

