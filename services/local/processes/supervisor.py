@@ -253,7 +253,7 @@ class Supervisor:
     def _write_ready(self) -> str | None:
         if self._report is None:
             return None
-        running = [*self._processes, *self._backings]
+        running: list[Supervised | Backing] = [*self._processes, *self._backings]
         pids = {part.name: part.pid for part in running if part.pid is not None}
         self._report = replace(self._report, pids=pids)
         return self._ready_file.write(self._report)
