@@ -23,11 +23,10 @@ from typing import Any, Protocol
 import psutil
 import structlog
 import uvloop
-from pika import BasicProperties, URLParameters
-from pika.adapters.asyncio_connection import AsyncioConnection
 
-from services.chassis.broker.amqp.broker import AmqpBroker
-from services.chassis.broker.port import Delivery, Message
+from benchmarks.bare_pika import PATIENCE_SECONDS, PREFETCH, OnMessage, Pika
+from services.chassis.broker.connect import open_broker
+from services.chassis.broker.port import Broker, Delivery, Message
 from services.local.backing.rabbitmq import RabbitMQ
 from stellwerk.wire import topology
 from stellwerk.wire.topology import QueueSpec
@@ -36,13 +35,7 @@ from stellwerk.wire.topology import QueueSpec
 QUESTIONS = topology.inference_queue("bench/iris/1/any")
 ANSWERS = topology.reply_queue("bench")
 EXPIRATION_MS = 30_000
-PREFETCH = 256
 BODY_BYTES = 512
-# What an answer is given before the run is called broken.
-PATIENCE_SECONDS = 20.0
-
-# Called with (body, reply_to, correlation_id, ack).
-OnMessage = Callable[[bytes, str, str, Callable[[], None]], None]
 
 
 class Party(Protocol):
@@ -63,10 +56,10 @@ class Ours:
     """The platform's adapter."""
 
     def __init__(self) -> None:
-        self._broker: AmqpBroker | None = None
+        self._broker: Broker | None = None
 
     async def start(self, url: str) -> None:
-        self._broker = AmqpBroker(url, name="bench")
+        self._broker = open_broker(url, name="bench")
         await self._broker.start()
 
     async def listen(self, queue: QueueSpec, on_message: OnMessage) -> None:
@@ -86,92 +79,7 @@ class Ours:
         await self._broker.close()
 
 
-class Pika:
-    """The library alone, its callbacks used as they come: one connection publishes, another
-    consumes.
-    """
-
-    def __init__(self) -> None:
-        self._connections: list[AsyncioConnection] = []
-        self._publishing: Any = None
-        self._confirms: dict[int, Callable[[], None]] = {}
-        self._last_tag = 0
-
-    async def start(self, url: str) -> None:
-        self._publishing = await self._channel(url)
-        await _called(
-            lambda done: self._publishing.confirm_delivery(self._on_confirm, callback=done)
-        )
-        self._consuming = await self._channel(url)
-
-    async def listen(self, queue: QueueSpec, on_message: OnMessage) -> None:
-        def deliver(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            on_message(
-                body,
-                properties.reply_to,
-                properties.correlation_id,
-                lambda: None if queue.exclusive else channel.basic_ack(method.delivery_tag),
-            )
-
-        channel = self._consuming
-        arguments: dict[str, Any] = {"x-expires": queue.expires_ms} if queue.expires_ms else {}
-        if queue.max_length:
-            arguments |= {"x-max-length": queue.max_length, "x-overflow": "reject-publish"}
-        await _called(
-            lambda done: channel.queue_declare(
-                queue.name,
-                durable=queue.durable,
-                exclusive=queue.exclusive,
-                arguments=arguments,
-                callback=done,
-            )
-        )
-        await _called(lambda done: channel.basic_qos(prefetch_count=PREFETCH, callback=done))
-        await _called(
-            lambda done: channel.basic_consume(
-                queue.name, deliver, auto_ack=queue.exclusive, callback=done
-            )
-        )
-
-    def send(self, queue: str, message: Message, confirmed: Callable[[], None]) -> None:
-        properties = BasicProperties(
-            delivery_mode=1,
-            reply_to=message.reply_to or None,
-            correlation_id=message.correlation_id,
-            expiration=str(message.expiration_ms) if message.expiration_ms else None,
-        )
-        self._last_tag += 1
-        self._confirms[self._last_tag] = confirmed
-        self._publishing.basic_publish("", queue, message.body, properties, mandatory=True)
-
-    async def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        await asyncio.sleep(0.1)
-
-    async def _channel(self, url: str) -> Any:
-        connection: Any = await _called(
-            lambda done: AsyncioConnection(URLParameters(url), on_open_callback=done)
-        )
-        self._connections.append(connection)
-        return await _called(lambda done: connection.channel(on_open_callback=done))
-
-    def _on_confirm(self, frame: Any) -> None:
-        tag = frame.method.delivery_tag
-        for confirmed in (
-            [t for t in self._confirms if t <= tag] if frame.method.multiple else [tag]
-        ):
-            self._confirms.pop(confirmed)()
-
-
 PARTIES: dict[str, Callable[[], Party]] = {"ours": Ours, "bare pika": Pika}
-
-
-async def _called(begin: Callable[[Callable[[Any], None]], Any]) -> Any:
-    """What a function with a callback calls back with."""
-    done = asyncio.get_running_loop().create_future()
-    begin(done.set_result)
-    return await asyncio.wait_for(done, PATIENCE_SECONDS)
 
 
 async def _answer(party: Party, url: str, listening: Any, over: Any) -> None:

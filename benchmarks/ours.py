@@ -72,7 +72,7 @@ class Stellwerk:
     def input_of(self, name: str) -> Input:
         """The one input of a model that is stored."""
         answer = httpx.get(
-            f"{self.ready['http']}/v2/models/{name}", headers=self._authorization(), timeout=60
+            f"{self.ready['http']}/v2/models/{name}", headers=self.authorization(), timeout=60
         )
         answer.raise_for_status()
         tensor = answer.json()["inputs"][0]
@@ -82,12 +82,12 @@ class Stellwerk:
         """A prediction of one flower."""
         url = f"{self.ready['http']}/v2/models/{model}/infer"
         return RestCall(
-            url, body, {"Content-Type": "application/json", **self._authorization()}, is_setosa
+            url, body, {"Content-Type": "application/json", **self.authorization()}, is_setosa
         )
 
     def grpc(self, request: bytes) -> GrpcCall:
         """A call on the public gRPC port."""
-        metadata = {"authorization": self._authorization()["Authorization"]}
+        metadata = {"authorization": self.authorization()["Authorization"]}
         return GrpcCall(self.ready["grpc"].removeprefix("grpc://"), request, metadata)
 
     def model_loads(self, model: str) -> float:
@@ -105,7 +105,8 @@ class Stellwerk:
         environment: dict[str, str] = psutil.Process(self.ready["pids"][process]).environ()
         return environment
 
-    def _authorization(self) -> dict[str, str]:
+    def authorization(self) -> dict[str, str]:
+        """Returns the header that an administrator signs in with."""
         return {"Authorization": f"Bearer {self._token()}"}
 
     def _token(self) -> str:

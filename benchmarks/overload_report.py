@@ -54,60 +54,18 @@ def write_timeouts(systems: list[dict[str, Any]], about: dict[str, Any], folder:
 
 
 def overload_table(found: dict[str, Any]) -> str:
-    """What each system did at each step, and which targets it met."""
+    """Returns a page: what each system did at each step of load, and which targets it met."""
     lines = [
         report.title(found),
         "",
-        (
-            f"A call takes {found['work_ms']:g} ms and is never joined with another; clients wait"
-            f" {found['deadline_ms']:g} ms and do not try again. C is each system's own capacity;"
-            f" arrivals are a Poisson process, {found['step_seconds']:g} s for each step. Latencies"
-            " in ms, from when a request should have left."
-        ),
+        f"A call takes {found['work_ms']:g} ms and is never joined with another; clients wait"
+        f" {found['deadline_ms']:g} ms and do not try again. C is each system's own capacity;"
+        f" arrivals are a Poisson process, {found['step_seconds']:g} s for each step. Latencies"
+        " in ms, from when a request should have left.",
         "",
-        *_row(
-            (
-                "system",
-                "load",
-                "offered/s",
-                "in time/s",
-                "refused",
-                "expired",
-                "late",
-                "abandoned",
-                "failed",
-            )
-        ),
-        *_separator(9),
-    ]
-    names = ("refused", "expired", "late", "abandoned", "failed")
-    for system in found["systems"]:
-        for step in system["steps"]:
-            counts = [str(step["outcomes"].get(name, 0)) for name in names]
-            load = f"{step['factor']:g} C"
-            lines += _row(
-                (
-                    system["system"],
-                    load,
-                    f"{step['offered']:.0f}",
-                    f"{step['goodput']:.0f}",
-                    *counts,
-                )
-            )
-    lines += ["", *_row(("system", "target", "found", "limit", "met")), *_separator(5)]
-    for system in found["systems"]:
-        for verdict in [*system["verdicts"], _burst_verdict(system["burst"])]:
-            value = "–" if verdict["found"] is None else f"{verdict['found']:.2f}"
-            lines += _row(
-                (
-                    system["system"],
-                    verdict["what"],
-                    value,
-                    f"{verdict['limit']:g}",
-                    _met(verdict["met"]),
-                )
-            )
-    lines += [
+        *_steps(found["systems"]),
+        "",
+        *_verdicts(found["systems"]),
         "",
         "The load generator's own CPU, and how late its requests left at the 99th percentile:",
         "",
@@ -118,6 +76,30 @@ def overload_table(found: dict[str, Any]) -> str:
             f"- {system['system']}: {own['cpu']:.0%} of a core, {own['lateness_p99_ms']:.1f} ms"
         )
     return "\n".join(lines) + "\n"
+
+
+def _steps(systems: list[dict[str, Any]]) -> list[str]:
+    """Returns a table with a row for each step of each system."""
+    names = ("refused", "expired", "late", "abandoned", "failed")
+    lines = [*_row(("system", "load", "offered/s", "in time/s", *names)), *_separator(9)]
+    for system in systems:
+        for step in system["steps"]:
+            counts = [str(step["outcomes"].get(name, 0)) for name in names]
+            offered, goodput = f"{step['offered']:.0f}", f"{step['goodput']:.0f}"
+            load = f"{step['factor']:g} C"
+            lines += _row((system["system"], load, offered, goodput, *counts))
+    return lines
+
+
+def _verdicts(systems: list[dict[str, Any]]) -> list[str]:
+    """Returns a table with a row for each target of each system."""
+    lines = [*_row(("system", "target", "found", "limit", "met")), *_separator(5)]
+    for system in systems:
+        for verdict in [*system["verdicts"], _burst_verdict(system["burst"])]:
+            value = "–" if verdict["found"] is None else f"{verdict['found']:.2f}"
+            limit, met = f"{verdict['limit']:g}", _met(verdict["met"])
+            lines += _row((system["system"], verdict["what"], value, limit, met))
+    return lines
 
 
 def timeouts_table(found: dict[str, Any]) -> str:

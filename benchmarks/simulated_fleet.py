@@ -21,7 +21,8 @@ import grpc
 import uvloop
 
 from benchmarks.processes import Child
-from services.chassis.access.service_identity import from_service_key
+from stellwerk.controlplane.v1 import identity_service_pb2 as identities
+from stellwerk.controlplane.v1 import identity_service_pb2_grpc as identity_stubs
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import fleet_service_pb2_grpc as stubs
 from stellwerk.router.v1 import router_service_pb2 as router
@@ -97,11 +98,12 @@ async def _run(router_address: str, controlplane: str, key: str, count: int) -> 
         grpc.aio.insecure_channel(router_address) as fleet,
         grpc.aio.insecure_channel(controlplane) as identity,
     ):
-        token, _ = await from_service_key(identity, key)()
+        issuer: Any = identity_stubs.IdentityServiceStub(identity)
+        issued = await issuer.IssueToken(identities.IssueTokenRequest(api_key=key))
         stub = stubs.FleetServiceStub(fleet)
         async with asyncio.TaskGroup() as group:
             for number in range(count):
-                group.create_task(_attach(stub, token, number, welcomed))
+                group.create_task(_attach(stub, issued.access_token, number, welcomed))
             for _ in range(count):
                 await welcomed.acquire()
             print("attached", flush=True)

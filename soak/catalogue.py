@@ -4,7 +4,6 @@ stands in SOAKS.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,7 +35,7 @@ def models_come_and_go(progress: Progress) -> Outcome:
     rows: list[list[str | int | float]] = []
     kept = True
     for kind in KINDS:
-        memory = asyncio.run(loads_and_unloads(kind, ROUNDS, SIZE))
+        memory = loads_and_unloads(kind, ROUNDS, SIZE)
         kept = kept and memory.growth <= MOST_GROWTH
         rows.append([kind, *_megabytes(memory), f"{memory.growth:+.1%}", round(memory.seconds)])
         progress(f"{kind}: {memory.growth:+.1%} after {ROUNDS} rounds")
@@ -63,7 +62,7 @@ def models_make_room(progress: Progress) -> Outcome:
     rows: list[list[str | int | float]] = []
     kept = True
     for kind in KINDS:
-        memory = asyncio.run(evictions(kind, ROUNDS // 2, SIZE))
+        memory = evictions(kind, ROUNDS // 2, SIZE)
         most = max(memory.loaded) - memory.baseline
         kept = kept and most <= SIZE * (1 + 2 * MOST_GROWTH)
         rows.append([kind, *_megabytes(memory), round(most / MB), round(memory.seconds)])

@@ -1,18 +1,17 @@
-"""Models of any size, one of each way of holding memory: single blocks, many small arrays, cycles,
-C++ heaps.
+"""Models of any size, one for each way of holding memory: single blocks, many small arrays, cycles
+and the heaps of C++ libraries.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.type.v1 import tensor_pb2
 
 MB = 1_000_000
@@ -23,13 +22,14 @@ _ROW_BYTES = 91
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An artifact on disk, its version's metadata without digest and size, and one row to call it
-    with.
-    """
+    """An artifact on disk, how it is stored, and one row of shape [1, columns] to call it with."""
 
     path: Path
-    version: repository_pb2.ModelVersion
+    name: str
+    format: str
+    signature: list[tensor_pb2.MethodSignature]
     row: np.ndarray[Any, Any]
+    options: dict[str, str] = field(default_factory=dict)
 
 
 Make = Callable[[Path, str, int], Sample]
@@ -110,10 +110,8 @@ def weights(folder: Path, name: str, size: int) -> Sample:
     columns = _side(size, 4)
     save_file(torch.nn.Linear(columns, columns).state_dict(), folder / name)
     sample = _sample(folder / name, "torch_safetensors", "FP32", columns)
-    sample.version.format_options["module"] = "torch.nn:Linear"
-    sample.version.format_options["kwargs"] = (
-        f'{{"in_features": {columns}, "out_features": {columns}}}'
-    )
+    sample.options["module"] = "torch.nn:Linear"
+    sample.options["kwargs"] = f'{{"in_features": {columns}, "out_features": {columns}}}'
     return sample
 
 
@@ -127,17 +125,12 @@ KINDS: dict[str, Make] = {
 
 
 def _side(size: int, item_size: int) -> int:
-    """The side of a square matrix of so many bytes."""
+    """Returns the side of the largest square matrix of at most `size` bytes, 4 at least."""
     return max(4, int((size / item_size) ** 0.5))
 
 
 def _sample(path: Path, model_format: str, datatype: str, columns: int) -> Sample:
     spec = tensor_pb2.TensorSpec(name="X", datatype=datatype, shape=[-1, columns])
-    version = repository_pb2.ModelVersion(
-        name=f"buckets/soak/models/{path.stem}/versions/1",
-        version=1,
-        format=model_format,
-        signature=[tensor_pb2.MethodSignature(method="predict", inputs=[spec])],
-    )
+    signature = [tensor_pb2.MethodSignature(method="predict", inputs=[spec])]
     dtype = np.float64 if datatype == "FP64" else np.float32
-    return Sample(path, version, np.zeros((1, columns), dtype))
+    return Sample(path, path.stem, model_format, signature, np.zeros((1, columns), dtype))

@@ -1,35 +1,33 @@
-"""Loads and unloads large models in a runtime process, and reads from outside how much memory it
-has.
+"""Loads and unloads large models in a runtime of a platform, and reads its memory from outside.
 
-The baseline is the process after it has loaded, called and unloaded a model of a few bytes of the
+Everything goes through public doors: `stellwerk up` starts the platform, the SDK stores and calls
+the models, and the protocol's model repository extension loads and unloads them.
+
+The baseline is the runtime after it has loaded, called and unloaded a model of a few bytes of the
 same kind: the libraries are in memory then, and every buffer and thread that a first model brings.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import httpx
 import psutil
 
+from benchmarks.ours import Stellwerk
 from soak.large_models import KINDS, MB, Sample
-from stellwerk.job.v1 import work_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
-from stellwerk.wire.tensors import from_numpy
-from tests.fakes.repository_source import FakeRepository
-from tests.fakes.router_server import FakeRouterServer
 
+# Calls of a model that has just been loaded: more than the runtime's two slots.
 CALLS = 4
-_READY = router_pb2.ServedModel.STATE_READY
-_FAILED = router_pb2.ServedModel.STATE_FAILED
-_PATIENCE = 60.0
+# Seconds without a fall of more than a megabyte after which memory counts as settled.
+_SETTLED_SECONDS = 0.5
+# Seconds that loading or unloading a model of 200 MB may take on a busy machine.
+_PATIENCE = 120.0
 
 
 @dataclass(slots=True)
@@ -47,149 +45,133 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """What the last round left, as a share of the baseline."""
+        """The share of the baseline that the last round left behind."""
         return self.unloaded[-1] / self.baseline - 1
 
 
 class Runtime:
-    """A runtime process, and the router that tells it what to do."""
+    """The one runtime of a platform, reached as its users and its operator reach it."""
 
-    def __init__(self, router: FakeRouterServer, process: psutil.Process) -> None:
-        self._router = router
-        self._process = process
-        self._asked = 0
+    def __init__(self, platform: Stellwerk) -> None:
+        self._platform = platform
+        self._http = httpx.Client(base_url=platform.ready["http"], timeout=_PATIENCE)
+        runtimes = [name for name in platform.ready["pids"] if name.startswith("runtime")]
+        self._process = psutil.Process(platform.ready["pids"][runtimes[0]])
 
-    async def attached(self) -> None:
-        """Waits until the runtime has said what it has."""
-        await self._until(lambda: self._router.advertisements and self._router.reports)
+    def store(self, sample: Sample) -> None:
+        """Stores the sample as the only version of a model of its name."""
+        self._platform.client.models.put(
+            sample.path,
+            sample.name,
+            format=sample.format,
+            signature=sample.signature,
+            options=sample.options,
+        )
 
-    async def serve(self, sample: Sample) -> str:
-        """Has the model served, and stored before if it was not; returns its key when it is
-        ready.
+    def load(self, sample: Sample) -> None:
+        """Has the model loaded. Raises httpx.HTTPStatusError if the runtime cannot."""
+        self._post(f"/v2/repository/models/{sample.name}/load")
+
+    def unload(self, sample: Sample) -> None:
+        """Has the model let go; returns when the runtime does not have it any more."""
+        self._post(f"/v2/repository/models/{sample.name}/unload")
+
+    def call(self, sample: Sample, calls: int = CALLS) -> None:
+        """Calls the model `calls` times, one call after the other."""
+        model = self._platform.client.runtime.model(sample.name)
+        for _ in range(calls):
+            model.predict(sample.row)
+
+    def settled(self) -> int:
+        """Returns the resident bytes once they have stopped falling.
+
+        A runtime lets go of models in the background.
         """
-        if sample.version.name not in self._router.repository.versions:
-            self._router.repository.add(sample.version, sample.path)
-        key = self._router.serve(sample.version)
-        await self._until(lambda: self._router.states().get(key) in (_READY, _FAILED))
-        if self._router.states()[key] == _FAILED:
-            raise RuntimeError(self._router.reports[-1].models[-1].error)
-        return key
-
-    async def call(self, sample: Sample, calls: int = CALLS) -> None:
-        """Calls the version several times at once."""
-        self._asked += 1
-        tensor = from_numpy("X", sample.row)
-        items = [
-            work_pb2.WorkItem(
-                id=f"{self._asked}.{number}", method="predict", inputs=[tensor], timeout_ms=30_000
-            )
-            for number in range(calls)
-        ]
-        for reply in await self._router.ask(sample.version, *items):
-            if reply.HasField("error"):
-                raise RuntimeError(reply.error.message)
-
-    async def stop(self, key: str) -> None:
-        """Has the version stopped."""
-        self._router.stop_serving(key)
-        await self._until(lambda: key not in self._router.states())
-
-    async def resident(self) -> int:
-        """Resident bytes once they have stopped to fall: models are let go in the background."""
-        lowest, since = self.rss(), time.monotonic()
-        while time.monotonic() - since < 0.3:
-            await asyncio.sleep(0.02)
+        lowest = self.rss()
+        since = time.monotonic()
+        while time.monotonic() - since < _SETTLED_SECONDS:
+            time.sleep(0.02)
             if (now := self.rss()) < lowest - MB:
-                lowest, since = now, time.monotonic()
+                lowest = now
+                since = time.monotonic()
         return self.rss()
 
     def rss(self) -> int:
-        """Resident bytes now."""
+        """Returns the resident bytes of the runtime process now."""
         return int(self._process.memory_info().rss)
 
-    async def _until(self, condition: Any) -> None:
-        async with asyncio.timeout(_PATIENCE):
-            while not condition():
-                if not self._process.is_running():
-                    raise RuntimeError("the runtime process has ended")
-                await asyncio.sleep(0.01)
+    def _post(self, path: str) -> None:
+        self._http.post(path, json={}, headers=self._platform.authorization()).raise_for_status()
 
 
-@asynccontextmanager
-async def runtime(folder: Path, memory_bytes: int = 0) -> AsyncIterator[Runtime]:
-    """A runtime process that is attached, with an empty cache."""
-    router = FakeRouterServer(FakeRepository())
-    await router.start()
-    arguments = [
-        "--port",
-        str(router.port),
-        "--folder",
-        str(folder / "cache"),
-        "--memory-bytes",
-        str(memory_bytes),
-    ]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "soak.runtime_child", *arguments
-    )
+@contextmanager
+def runtime(memory_bytes: int = 0) -> Iterator[Runtime]:
+    """Starts a platform whose one runtime has two slots and an empty cache; stops it afterwards.
+
+    `memory_bytes` bounds what its models may take together; 0 leaves it at half the machine's.
+    """
+    settings = {"STELLWERK_SLOTS": "2", "STELLWERK_DEVICES": "cpu"}
+    if memory_bytes:
+        settings["STELLWERK_MEMORY_BYTES"] = str(memory_bytes)
+    platform = Stellwerk(env=settings)
     try:
-        made = Runtime(router, psutil.Process(child.pid))
-        await made.attached()
-        yield made
+        yield Runtime(platform)
     finally:
-        child.terminate()
-        await child.wait()
-        await router.stop()
+        platform.stop()
 
 
-async def loads_and_unloads(kind: str, rounds: int, size: int) -> Memory:
-    """One model of this kind and size in bytes: served, called and stopped, so many times."""
+def loads_and_unloads(kind: str, rounds: int, size: int) -> Memory:
+    """Loads, calls and unloads one model of `size` bytes `rounds` times."""
     memory = Memory()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tiny = KINDS[kind](folder, f"tiny-{kind}", 0)
-        large = KINDS[kind](folder, f"large-{kind}", size)
-        async with runtime(folder) as under_test:
-            memory.bare = await under_test.resident()
-            await _round(under_test, tiny)
-            memory.baseline = await under_test.resident()
-            for _ in range(rounds):
-                memory.loaded.append(await _round(under_test, large))
-                memory.unloaded.append(await under_test.resident())
+    with tempfile.TemporaryDirectory() as name, runtime() as under_test:
+        tiny = KINDS[kind](Path(name), f"tiny-{kind}", 0)
+        large = KINDS[kind](Path(name), f"large-{kind}", size)
+        memory.bare = under_test.settled()
+        under_test.store(tiny)
+        under_test.store(large)
+        _round(under_test, tiny)
+        memory.baseline = under_test.settled()
+        for _ in range(rounds):
+            memory.loaded.append(_round(under_test, large))
+            memory.unloaded.append(under_test.settled())
     memory.seconds = time.monotonic() - started
     return memory
 
 
-async def _round(under_test: Runtime, sample: Sample) -> int:
-    key = await under_test.serve(sample)
-    await under_test.call(sample)
+def _round(under_test: Runtime, sample: Sample) -> int:
+    """Loads, calls and unloads the model; returns the resident bytes while it was loaded."""
+    under_test.load(sample)
+    under_test.call(sample)
     loaded = under_test.rss()
-    await under_test.stop(key)
+    under_test.unload(sample)
     return loaded
 
 
-async def evictions(kind: str, rounds: int, size: int) -> Memory:
-    """Two models of this size in turns, on a runtime with memory for one and a half: each pushes
-    the other out.
+def evictions(kind: str, rounds: int, size: int) -> Memory:
+    """Calls two models of `size` bytes in turns on a runtime with memory for one and a half.
+
+    Each call pushes the other model out.
     """
     memory = Memory()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tiny = KINDS[kind](folder, f"tiny-{kind}", 0)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        runtime(memory_bytes=size * 3 // 2) as under_test,
+    ):
+        tiny = KINDS[kind](Path(name), f"tiny-{kind}", 0)
         pair = [
-            KINDS[kind](folder, f"{letter}-{kind}", size + number)
+            KINDS[kind](Path(name), f"{letter}-{kind}", size + number)
             for number, letter in enumerate("ab")
         ]
-        async with runtime(folder, memory_bytes=size * 3 // 2) as under_test:
-            memory.bare = await under_test.resident()
-            await _round(under_test, tiny)
-            memory.baseline = await under_test.resident()
-            for sample in pair:
-                await under_test.serve(sample)
-            for number in range(rounds):
-                await under_test.call(pair[number % 2], calls=1)
-                memory.loaded.append(await under_test.resident())
-            memory.unloaded = memory.loaded
+        memory.bare = under_test.settled()
+        for sample in (tiny, *pair):
+            under_test.store(sample)
+        _round(under_test, tiny)
+        memory.baseline = under_test.settled()
+        for number in range(rounds):
+            under_test.call(pair[number % 2], calls=1)
+            memory.loaded.append(under_test.settled())
+        memory.unloaded = memory.loaded
     memory.seconds = time.monotonic() - started
     return memory
