@@ -1,4 +1,4 @@
-"""python -m services.repository"""
+"""Starts the repository process: `python -m services.repository`."""
 
 import os
 import sys

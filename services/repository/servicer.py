@@ -1,4 +1,6 @@
-"""stellwerk.repository.v1.RepositoryService: message in, use case, message out."""
+"""Serves stellwerk.repository.v1.RepositoryService: turns each request message into one call of the
+catalogue, the uploads or the downloads, and its result into the response message.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from services.repository.artifacts.downloads import Downloads
-from services.repository.artifacts.streams import opened
+from services.repository.artifacts.incoming import open_stream
 from services.repository.artifacts.uploads import Uploads
 from services.repository.catalogue.catalogue import Catalogue, model_name, version_name
 from services.repository.catalogue.documents import time
@@ -18,10 +20,12 @@ CONTENT_TYPE = "application/octet-stream"
 
 
 class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
-    """The repository's RPCs."""
+    """The RPCs of the repository; see the protobuf service for what each does."""
 
     def __init__(self, catalogue: Catalogue, uploads: Uploads, downloads: Downloads) -> None:
-        self._catalogue, self._uploads, self._downloads = catalogue, uploads, downloads
+        self._catalogue = catalogue
+        self._uploads = uploads
+        self._downloads = downloads
 
     async def CreateBucket(
         self, request: pb.CreateBucketRequest, context: Any
@@ -52,7 +56,7 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
     async def UploadArtifact(
         self, request_iterator: AsyncIterator[pb.UploadArtifactRequest], context: Any
     ) -> pb.UploadArtifactResponse:
-        upload, pieces = await opened(request_iterator, context)
+        upload, pieces = await open_stream(request_iterator, context)
         return pb.UploadArtifactResponse(model_version=await self._uploads.receive(upload, pieces))
 
     async def DownloadArtifact(
@@ -62,8 +66,9 @@ class RepositoryServicer(repository_service_pb2_grpc.RepositoryServiceServicer):
         async with aclosing(self._downloads.send(*version_name(request.name))) as pieces:
             async for piece in pieces:
                 message = pb.DownloadArtifactResponse()
-                # Set in place: a body that is built first is copied when it is handed over.
+                # Assigned in place: passing a finished HttpBody to the constructor copies it.
                 message.artifact.data = piece
+                # Only the first message names the content type, as google.api.HttpBody wants it.
                 message.artifact.content_type = content_type
                 content_type = ""
                 yield message

@@ -1,1 +1,3 @@
-"""Takes artifacts in and gives them out, whole or not at all. Imports catalogue and events."""
+"""Receives artifacts and makes them versions, sends them, and removes what no version owns. May
+import the root's config, metrics and mongo, events and catalogue.
+"""

@@ -1,4 +1,4 @@
-"""Downloads: a version's bytes, with their digest verified before the last of them is given out."""
+"""Sends the bytes of a version; the last chunk is sent only after the digest of all is verified."""
 
 from __future__ import annotations
 
@@ -9,58 +9,65 @@ from contextlib import aclosing
 
 import structlog
 
-from services.repository.artifacts.transfers import Transfers
-from services.repository.catalogue.store import Artifact, Store
-from services.repository.metrics import Gauges
-from services.repository.mongo import Artifacts
+from services.repository.artifacts.artifact_store import ArtifactStore, TransferSlots
+from services.repository.catalogue.models import Models, StoredArtifact
+from services.repository.metrics import RepositoryMetrics
 from stellwerk.wire.errors import Corrupt
 from stellwerk.wire.names import ModelName
 
 
 class Downloads:
-    """Gives out artifacts."""
+    """Sends artifacts in pieces of up to `piece_bytes`."""
 
     def __init__(
         self,
         piece_bytes: int,
-        store: Store,
-        artifacts: Artifacts,
-        transfers: Transfers,
-        gauges: Gauges,
+        models: Models,
+        artifacts: ArtifactStore,
+        transfers: TransferSlots,
+        metrics: RepositoryMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        self._piece_bytes, self._store, self._artifacts = piece_bytes, store, artifacts
-        self._transfers, self._gauges, self._log = transfers, gauges, log
+        self._piece_bytes = piece_bytes
+        self._models = models
+        self._artifacts = artifacts
+        self._transfers = transfers
+        self._metrics = metrics
+        self._log = log
 
     async def send(self, name: ModelName, version: int) -> AsyncGenerator[bytes, None]:
-        """The artifact in pieces. Raises Corrupt in place of the last piece if the bytes are not
-        those once stored.
+        """Yields the artifact in pieces.
+
+        Raises ModelNotFound, VersionNotFound, Overloaded; Corrupt in place of the last piece if the
+        bytes are not those once stored.
         """
-        artifact = await self._store.artifact(name, version)
-        with self._transfers.place():
+        artifact = await self._models.artifact(name, version)
+        with self._transfers.slot():
             async with aclosing(self._verified(name, version, artifact)) as chunks:
                 async for chunk in chunks:
                     for start in range(0, len(chunk), self._piece_bytes):
                         piece = (
-                            chunk
+                            chunk  # whole: slicing would copy it
                             if len(chunk) <= self._piece_bytes
                             else chunk[start : start + self._piece_bytes]
                         )
-                        self._gauges.bytes_out.inc(len(piece))
+                        self._metrics.bytes_out.inc(len(piece))
                         yield piece
 
     async def _verified(
-        self, name: ModelName, version: int, artifact: Artifact
+        self, name: ModelName, version: int, artifact: StoredArtifact
     ) -> AsyncGenerator[bytes, None]:
-        """The chunks, each held back until the next one has come and the last one until all are
-        known to be right.
+        """Yields the chunks one behind the reading, and the last one when size and digest are
+        verified.
         """
-        digest, size = hashlib.sha256(), 0
+        digest = hashlib.sha256()
+        size = 0
         held = b""
         try:
             async with aclosing(self._artifacts.read(artifact.file)) as chunks:
                 async for chunk in chunks:
                     size += len(chunk)
+                    # Hashing releases the interpreter's lock: the loop sends meanwhile.
                     digesting = asyncio.ensure_future(asyncio.to_thread(digest.update, chunk))
                     if held:
                         yield held
@@ -72,10 +79,10 @@ class Downloads:
                     version=f"{name}/{version}",
                 )
         except Corrupt:
-            # One that was deleted under the download is gone, not damaged: this raises
+            # A version deleted during the download is gone, not damaged: this raises
             # VersionNotFound.
-            await self._store.artifact(name, version)
-            self._gauges.corrupt.inc()
+            await self._models.artifact(name, version)
+            self._metrics.corrupt.inc()
             self._log.error(
                 "artifact_corrupt", model=str(name), version=version, file=artifact.file
             )

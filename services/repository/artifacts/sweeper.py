@@ -1,6 +1,4 @@
-"""Removes what dead processes left behind: uploads that lapsed, dead streams, chunks that belong to
-nothing.
-"""
+"""Removes what dead processes left: lapsed uploads, files of dead streams, orphaned chunks."""
 
 from __future__ import annotations
 
@@ -8,28 +6,31 @@ import asyncio
 
 import structlog
 
-from services.repository.artifacts.upload_sessions import Tickets
-from services.repository.metrics import Gauges
-from services.repository.mongo import Artifacts
+from services.repository.artifacts.artifact_store import ArtifactStore
+from services.repository.artifacts.upload_sessions import UploadSessions
+from services.repository.metrics import RepositoryMetrics
 from stellwerk.wire.errors import ServiceError
 
 
 class Sweeper:
-    """Sweeps at start and now and then."""
+    """Sweeps at the start and every `seconds`."""
 
     def __init__(
         self,
-        tickets: Tickets,
-        artifacts: Artifacts,
-        gauges: Gauges,
+        sessions: UploadSessions,
+        artifacts: ArtifactStore,
+        metrics: RepositoryMetrics,
         log: structlog.typing.FilteringBoundLogger,
         seconds: float,
     ) -> None:
-        self._tickets, self._artifacts, self._gauges, self._log = tickets, artifacts, gauges, log
+        self._sessions = sessions
+        self._artifacts = artifacts
+        self._metrics = metrics
+        self._log = log
         self._seconds = seconds
 
     async def run(self) -> None:
-        """Sweeps for ever; a database that is away is tried again the next time."""
+        """Sweeps until cancelled; a sweep that fails is logged and repeated at its next time."""
         while True:
             try:
                 await self.sweep()
@@ -38,12 +39,12 @@ class Sweeper:
             await asyncio.sleep(self._seconds)
 
     async def sweep(self) -> int:
-        """Sweeps once; returns how many files were removed."""
-        dead = await self._tickets.drop_lapsed()
+        """Sweeps once; returns the number of files removed."""
+        dead = await self._sessions.drop_lapsed()
         for file in dead:
             await self._artifacts.remove(file)
         removed = len(dead) + await self._artifacts.remove_orphans()
         if removed:
-            self._gauges.swept.inc(removed)
-            self._log.info("swept", files=removed)
+            self._metrics.swept.inc(removed)
+            self._log.info("files_swept", files=removed)
         return removed

@@ -1,7 +1,7 @@
-"""Records of uploads: open → streaming → committed, each step taken by exactly one caller.
+"""Records uploads in MongoDB: open → streaming → committed, each step taken by exactly one stream.
 
-The token of a stream fences it and is the id of the file it writes. A stream renews its lease by
-the database's clock; who stopped doing so is taken for dead.
+The token of a stream fences the upload against other streams, and is the id of the file that the
+stream writes. A stream renews its lease by the database's clock; one that stops is taken for dead.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from services.repository.mongo import Database, Session
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire.errors import Conflict, UploadNotFound
 
-OPEN, STREAMING, COMMITTED = "open", "streaming", "committed"
-# Longer than any pause of a living process; a dead one is noticed after it.
+OPEN = "open"
+STREAMING = "streaming"
+COMMITTED = "committed"
+# Seconds without renewal after which a stream is taken for dead; it is renewed four times as often,
+# so that a pause of a living process or of the database does not end it.
 LEASE_SECONDS = 30.0
-# How long the answer to a repeated upload is kept.
+# Seconds for which a repeated upload is answered with the version it became.
 COMMITTED_SECONDS = 24 * 3600.0
 
 
-def _ahead(seconds: float) -> dict[str, Any]:
+def _seconds_from_now(seconds: float) -> dict[str, Any]:
     return {"$add": ["$$NOW", int(seconds * 1000)]}
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """One upload as it is recorded."""
+class UploadSession:
+    """One upload: its id, the key of its model, its creator's name, its state, what the creator
+    declared, and the version it became (0 before).
+    """
 
     id: str
     model: str
@@ -38,8 +43,8 @@ class Ticket:
     version: int
 
     @classmethod
-    def of(cls, document: Document) -> Ticket:
-        """The ticket kept in this document."""
+    def of(cls, document: Document) -> UploadSession:
+        """Reads a session from its document."""
         return cls(
             id=document["_id"],
             model=document["model"],
@@ -50,23 +55,25 @@ class Ticket:
         )
 
 
-class Tickets:
-    """The records of uploads."""
+class UploadSessions:
+    """Creates, reads and advances the records of uploads. `upload` is an upload's id, `token` a
+    stream's token.
+    """
 
     def __init__(self, database: Database) -> None:
         self._uploads = database.uploads
 
-    async def open(self, ticket: Ticket, now: datetime, seconds: float) -> datetime:
-        """Records a new upload; returns when it lapses."""
+    async def open(self, session: UploadSession, now: datetime, seconds: float) -> datetime:
+        """Records a new upload that lapses `seconds` after `now`; returns that time."""
         expires = now + timedelta(seconds=seconds)
         async with errors():
             await self._uploads.insert_one(
                 {
-                    "_id": ticket.id,
-                    "model": ticket.model,
-                    "creator": ticket.creator,
+                    "_id": session.id,
+                    "model": session.model,
+                    "creator": session.creator,
                     "state": OPEN,
-                    "spec": ticket.spec.SerializeToString(),
+                    "spec": session.spec.SerializeToString(),
                     "version": 0,
                     "file": "",
                     "expires": expires,
@@ -75,14 +82,16 @@ class Tickets:
         return expires
 
     async def count_open(self, creator: str, limit: int) -> int:
-        """How many unfinished uploads a caller has, counted up to `limit`."""
+        """Returns the number of a caller's unfinished uploads, counted up to `limit`."""
         async with errors():
             return await self._uploads.count_documents(
                 {"creator": {"$eq": creator}, "state": {"$in": [OPEN, STREAMING]}}, limit=limit
             )
 
-    async def get(self, upload: str, model: str) -> Ticket:
-        """The upload of this id and model, unless it has lapsed. Raises UploadNotFound."""
+    async def get(self, upload: str, model: str) -> UploadSession:
+        """Returns the upload of this id and model key. Raises UploadNotFound, also for a lapsed
+        one.
+        """
         async with errors():
             found = await self._uploads.find_one(
                 {
@@ -92,15 +101,11 @@ class Tickets:
                 }
             )
         if found is None:
-            raise UploadNotFound(
-                "there is no such upload, or it has lapsed; open a new one", upload=upload
-            )
-        return Ticket.of(found)
+            raise upload_not_found(upload)
+        return UploadSession.of(found)
 
     async def claim(self, upload: str, token: str) -> None:
-        """Makes the stream with this token the only one. Raises Conflict if there is, or was,
-        another.
-        """
+        """Makes an open upload the stream's. Raises Conflict if another stream claimed it."""
         async with errors():
             result = await self._uploads.update_one(
                 {"_id": {"$eq": upload}, "state": OPEN},
@@ -109,7 +114,7 @@ class Tickets:
                         "$set": {
                             "state": STREAMING,
                             "file": {"$literal": token},
-                            "lease": _ahead(LEASE_SECONDS),
+                            "lease": _seconds_from_now(LEASE_SECONDS),
                         }
                     }
                 ],
@@ -120,17 +125,17 @@ class Tickets:
             )
 
     async def renew(self, upload: str, token: str) -> bool:
-        """Says that the stream lives; False if it is no longer the one."""
+        """Renews the stream's lease; returns False if the upload is no longer the stream's."""
         async with errors():
             result = await self._uploads.update_one(
                 {"_id": {"$eq": upload}, "file": {"$eq": token}, "state": STREAMING},
-                [{"$set": {"lease": _ahead(LEASE_SECONDS)}}],
+                [{"$set": {"lease": _seconds_from_now(LEASE_SECONDS)}}],
             )
         return bool(result.matched_count)
 
     async def close(self, upload: str, token: str, version: int, session: Session) -> None:
-        """Within the transaction that makes the version. Raises Conflict if the stream is no longer
-        the one.
+        """Records, in the transaction of `session`, that the upload became this version. Raises
+        Conflict if the upload is no longer the stream's.
         """
         result = await self._uploads.update_one(
             {"_id": {"$eq": upload}, "file": {"$eq": token}, "state": STREAMING},
@@ -139,7 +144,7 @@ class Tickets:
                     "$set": {
                         "state": COMMITTED,
                         "version": version,
-                        "expires": _ahead(COMMITTED_SECONDS),
+                        "expires": _seconds_from_now(COMMITTED_SECONDS),
                     }
                 }
             ],
@@ -149,8 +154,8 @@ class Tickets:
             raise Conflict("this upload lapsed before it was whole; open a new one", upload=upload)
 
     async def drop(self, upload: str, token: str) -> bool:
-        """Removes the record of a stream that broke off; False if there is none, or it was
-        committed after all.
+        """Removes the upload of a stream that broke off; returns False if it was committed or
+        already removed.
         """
         async with errors():
             result = await self._uploads.delete_one(
@@ -159,9 +164,7 @@ class Tickets:
         return bool(result.deleted_count)
 
     async def drop_lapsed(self) -> list[str]:
-        """Removes uploads that lapsed and streams that are dead; returns the files of the
-        latter.
-        """
+        """Removes lapsed uploads and dead streams; returns the files of the dead streams."""
         lapsed = {"state": {"$ne": STREAMING}, "$expr": {"$lt": ["$expires", "$$NOW"]}}
         dead = {"state": STREAMING, "$expr": {"$lt": ["$lease", "$$NOW"]}}
         files: list[str] = []
@@ -170,3 +173,10 @@ class Tickets:
             while document := await self._uploads.find_one_and_delete(dead):
                 files.append(document["file"])
         return files
+
+
+def upload_not_found(upload: str) -> UploadNotFound:
+    """Returns the error for an upload that does not exist, has lapsed, or is another caller's."""
+    return UploadNotFound(
+        "there is no such upload, or it has lapsed; open a new one", upload=upload
+    )

@@ -1,7 +1,7 @@
-"""Uploads: from an opened ticket and a stream of bytes to a version, or to nothing at all.
+"""Receives uploads: an opened session and a stream of bytes become a version, or nothing at all.
 
-Whatever ends a stream early (the client, its deadline, wrong bytes, this process draining) removes
-what it wrote before the call returns; the sweeper does it for a process that could not.
+Whatever ends a stream early (the client, its deadline, wrong bytes, a shutdown) removes what the
+stream wrote before the call returns. The sweeper does it for a process that died.
 """
 
 from __future__ import annotations
@@ -11,38 +11,37 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
 from services.chassis import context
 from services.chassis.context import Principal
-from services.repository.artifacts.chunker import Intake
-from services.repository.artifacts.streams import linger
-from services.repository.artifacts.transfers import Transfers
+from services.repository.artifacts.artifact_store import (
+    ArtifactStore,
+    ArtifactWriter,
+    TransferSlots,
+)
+from services.repository.artifacts.incoming import ArtifactChunker, discard_rest
 from services.repository.artifacts.upload_sessions import (
     COMMITTED,
     LEASE_SECONDS,
     OPEN,
-    Ticket,
-    Tickets,
+    UploadSession,
+    UploadSessions,
+    upload_not_found,
 )
 from services.repository.catalogue.buckets import Buckets
 from services.repository.catalogue.documents import model_key
 from services.repository.catalogue.formats import UNSAFE_FORMATS, UNSAFE_PERMISSION
+from services.repository.catalogue.models import Models, NewVersion, StoredArtifact
 from services.repository.catalogue.specs import check_spec
-from services.repository.catalogue.store import Store
 from services.repository.config import RepositorySettings
-from services.repository.metrics import Gauges
-from services.repository.mongo import CHUNK_BYTES, Artifacts, ArtifactWriter, now
+from services.repository.metrics import RepositoryMetrics
+from services.repository.mongo import CHUNK_BYTES, now
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from stellwerk.wire.errors import (
-    DeadlinePassed,
-    NotPermitted,
-    Overloaded,
-    ServiceError,
-    UploadNotFound,
-)
+from stellwerk.wire.errors import DeadlinePassed, NotPermitted, Overloaded, ServiceError
 from stellwerk.wire.names import ModelName, parse_upload
 from stellwerk.wire.permissions import permits
 
@@ -50,142 +49,160 @@ T = TypeVar("T")
 
 
 class Uploads:
-    """Opens uploads and receives them."""
+    """Opens uploads and receives their artifacts, for the caller of the current RPC."""
 
     def __init__(
         self,
         settings: RepositorySettings,
         buckets: Buckets,
-        store: Store,
-        tickets: Tickets,
-        artifacts: Artifacts,
-        transfers: Transfers,
-        gauges: Gauges,
+        models: Models,
+        sessions: UploadSessions,
+        artifacts: ArtifactStore,
+        transfers: TransferSlots,
+        metrics: RepositoryMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        self._settings, self._buckets, self._store = settings, buckets, store
-        self._tickets, self._artifacts, self._transfers = tickets, artifacts, transfers
-        self._gauges, self._log = gauges, log
-        # Commits and removals outlive the call that began them.
+        self._settings = settings
+        self._buckets = buckets
+        self._models = models
+        self._sessions = sessions
+        self._artifacts = artifacts
+        self._transfers = transfers
+        self._metrics = metrics
+        self._log = log
+        # Commits and removals, which outlive the call that began them.
         self._unfinished: set[asyncio.Task[Any]] = set()
 
     async def open(self, name: ModelName, given: pb.ModelVersion) -> tuple[str, datetime]:
-        """Opens an upload; returns its resource name and when it lapses."""
+        """Opens an upload of a model's next version; returns its resource name and when it lapses.
+
+        Raises InvalidInput, TooLarge, NotPermitted for a format that can run code, BucketNotFound,
+        and Overloaded for a caller with too many open uploads.
+        """
         caller, limits = context.caller(), self._settings
         spec = check_spec(given, limits.max_artifact_bytes)
         _check_permitted(caller, name.bucket, spec.format)
         await self._buckets.get(name.bucket)
         if (
-            await self._tickets.count_open(caller.name, limits.max_open_uploads)
+            await self._sessions.count_open(caller.name, limits.max_open_uploads)
             >= limits.max_open_uploads
         ):
             raise Overloaded(
                 f"{limits.max_open_uploads} uploads of yours are open; finish one or let it lapse",
                 limit=limits.max_open_uploads,
             )
-        ticket = Ticket(secrets.token_hex(16), model_key(name), caller.name, OPEN, spec, 0)
-        expires = await self._tickets.open(ticket, now(), limits.upload_ttl_seconds)
-        return f"{name.parent}/uploads/{ticket.id}", expires
+        session = UploadSession(secrets.token_hex(16), model_key(name), caller.name, OPEN, spec, 0)
+        expires = await self._sessions.open(session, now(), limits.upload_ttl_seconds)
+        return f"{name.parent}/uploads/{session.id}", expires
 
     async def receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
-        """Takes the artifact of an upload; returns the version it became, now or in an earlier
-        call.
+        """Receives the artifact of an upload; returns the version it became, in this call or an
+        earlier one.
+
+        Raises UploadNotFound, NotPermitted, Conflict for an upload that another stream claimed,
+        Overloaded, InvalidInput, TooLarge, DeadlinePassed for a silent client, and Cancelled for a
+        stream that broke.
         """
         try:
             version = await self._receive(upload, pieces)
         except ServiceError:
-            await linger(pieces)
+            await discard_rest(pieces)
             raise
-        await linger(pieces)
+        await discard_rest(pieces)
         return version
 
     async def _receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
         name, upload_id = parse_upload(upload)
-        ticket = await self._tickets.get(upload_id, model_key(name))
+        session = await self._sessions.get(upload_id, model_key(name))
         caller = context.caller()
-        if ticket.creator != caller.name:
-            raise UploadNotFound(
-                "there is no such upload, or it has lapsed; open a new one", upload=upload_id
-            )
-        _check_permitted(caller, name.bucket, ticket.spec.format)
-        if ticket.state == COMMITTED:
-            return await self._store.version(name, ticket.version)
-        with self._transfers.place():
-            return await self._stream(name, ticket, pieces)
+        if session.creator != caller.name:
+            raise upload_not_found(upload_id)
+        _check_permitted(caller, name.bucket, session.spec.format)
+        if session.state == COMMITTED:
+            # The client repeats an upload whose answer was lost.
+            return await self._models.version(name, session.version)
+        with self._transfers.slot():
+            return await self._stream(name, session, pieces)
 
     async def drain(self) -> None:
-        """Returns when every commit and removal under way has ended."""
+        """Returns when every commit and removal in progress has ended."""
         while self._unfinished:
             await asyncio.wait(self._unfinished)
 
     async def _stream(
-        self, name: ModelName, ticket: Ticket, pieces: AsyncIterator[bytes]
+        self, name: ModelName, session: UploadSession, pieces: AsyncIterator[bytes]
     ) -> pb.ModelVersion:
         token = secrets.token_hex(16)
         writer = self._artifacts.writer(token)
-        intake = Intake(ticket.spec, self._settings.max_artifact_bytes, CHUNK_BYTES)
+        chunker = ArtifactChunker(session.spec, self._settings.max_artifact_bytes, CHUNK_BYTES)
         try:
-            await self._tickets.claim(ticket.id, token)
-            async with self._alive(ticket.id, token):
-                sha256 = await self._take(intake, pieces, writer)
-                version = await self._see_through(
-                    self._store.commit(name, ticket, token, sha256, intake.size)
+            await self._sessions.claim(session.id, token)
+            async with self._lease_renewed(session.id, token):
+                sha256 = await self._store(chunker, pieces, writer)
+                artifact = StoredArtifact(token, sha256, chunker.size)
+                version = await self._finish(
+                    self._models.create_version(
+                        name,
+                        NewVersion(session.spec, session.creator, artifact, session.id),
+                        partial(self._sessions.close, session.id, token),
+                    )
                 )
         except BaseException:
-            await self._see_through(self._abandon(ticket.id, token, writer))
+            await self._finish(self._abandon(session.id, token, writer))
             raise
-        self._gauges.committed.inc()
+        self._metrics.committed.inc()
         return version
 
-    async def _take(
-        self, intake: Intake, pieces: AsyncIterator[bytes], writer: ArtifactWriter
+    async def _store(
+        self, chunker: ArtifactChunker, pieces: AsyncIterator[bytes], writer: ArtifactWriter
     ) -> str:
-        """Stores the pieces durably; returns their digest. Raises DeadlinePassed when the client
-        falls silent.
+        """Stores the pieces durably and returns their SHA-256 in hex. Raises DeadlinePassed when
+        the client sends nothing for `upload_idle_seconds`.
         """
-        clock, idle = asyncio.get_running_loop().time, self._settings.upload_idle_seconds
+        clock = asyncio.get_running_loop().time
+        idle = self._settings.upload_idle_seconds
         try:
-            async with asyncio.timeout(idle) as patience:
+            async with asyncio.timeout(idle) as silence:
                 async for piece in pieces:
-                    self._gauges.bytes_in.inc(len(piece))
-                    for chunk in intake.feed(piece):
-                        await _store(intake, chunk, writer)
-                    patience.reschedule(clock() + idle)
+                    self._metrics.bytes_in.inc(len(piece))
+                    for chunk in chunker.feed(piece):
+                        await _store_chunk(chunker, chunk, writer)
+                    silence.reschedule(clock() + idle)
         except TimeoutError:
             raise DeadlinePassed(
                 f"nothing came for {idle:g} seconds; open a new upload and send again"
             ) from None
-        for chunk in intake.end():
-            await _store(intake, chunk, writer)
-        sha256 = intake.finish()
+        for chunk in chunker.end():
+            await _store_chunk(chunker, chunk, writer)
+        sha256 = chunker.finish()
         await writer.flush()
         return sha256
 
     async def _abandon(self, upload: str, token: str, writer: ArtifactWriter) -> None:
-        """Removes a stream that broke off, unless its version came to be all the same."""
+        """Removes what a broken stream wrote, unless its version was created all the same."""
         try:
-            if await self._tickets.drop(upload, token):
-                self._gauges.aborted.inc()
+            if await self._sessions.drop(upload, token):
+                self._metrics.aborted.inc()
                 await writer.remove()
         except ServiceError as exc:
             self._log.warning("upload_left_behind", upload=upload, reason=exc.reason)
 
-    async def _see_through(self, work: Awaitable[T]) -> T:
-        """Does the work to its end, even when the call that wants it is cancelled meanwhile."""
+    async def _finish(self, work: Awaitable[T]) -> T:
+        """Awaits `work` and lets it end even when the calling RPC is cancelled meanwhile."""
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
         return await asyncio.shield(task)
 
     @asynccontextmanager
-    async def _alive(self, upload: str, token: str) -> AsyncIterator[None]:
-        """Renews the stream's lease as long as it takes."""
+    async def _lease_renewed(self, upload: str, token: str) -> AsyncIterator[None]:
+        """Renews the stream's lease for the `async with` block."""
 
         async def renew() -> None:
             while True:
                 await asyncio.sleep(LEASE_SECONDS / 4)
                 try:
-                    await self._tickets.renew(upload, token)
+                    await self._sessions.renew(upload, token)
                 except ServiceError as exc:
                     self._log.warning("upload_lease_not_renewed", upload=upload, reason=exc.reason)
 
@@ -196,17 +213,18 @@ class Uploads:
             renewing.cancel()
 
 
-async def _store(intake: Intake, chunk: bytes, writer: ArtifactWriter) -> None:
-    # The digest takes a thread of its own: hashing lets go of the interpreter, so the loop sends
-    # meanwhile.
-    digesting = asyncio.ensure_future(asyncio.to_thread(intake.digest, chunk))
+async def _store_chunk(chunker: ArtifactChunker, chunk: bytes, writer: ArtifactWriter) -> None:
+    # In a thread: hashing releases the interpreter's lock, so the loop writes meanwhile.
+    digesting = asyncio.ensure_future(asyncio.to_thread(chunker.digest, chunk))
     try:
         await writer.write(chunk)
     finally:
+        # Awaited even after a failure: the next chunk's digest must not begin before.
         await digesting
 
 
 def _check_permitted(caller: Principal, bucket: str, format_id: str) -> None:
+    """Raises NotPermitted unless the caller may store this format in this bucket."""
     if format_id in UNSAFE_FORMATS and not permits(caller.grants, UNSAFE_PERMISSION, bucket):
         raise NotPermitted(
             f"the format '{format_id}' can run code: storing it needs the permission"

@@ -1,1 +1,3 @@
-"""Names, describes and stores models, versions, aliases and buckets. Imports events."""
+"""Names, checks and stores buckets, models, versions and aliases. May import the root's config,
+metrics and mongo, and events.
+"""

@@ -1,5 +1,5 @@
-"""Aliases: movable names for versions, moved by compare-and-set; they live inside their model's
-document.
+"""Stores aliases, movable names for versions, inside their model's document; an alias is moved by
+compare-and-set on its etag.
 """
 
 from __future__ import annotations
@@ -9,33 +9,37 @@ import secrets
 from services.chassis.mongo import Document
 from services.repository.catalogue import documents
 from services.repository.catalogue.documents import model_key
-from services.repository.catalogue.store import Store
-from services.repository.mongo import Changes, Database, Session, now
+from services.repository.catalogue.models import Models
+from services.repository.events.outbox import Outbox
+from services.repository.mongo import Database, Session, now
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire import topology
 from stellwerk.wire.errors import AliasNotFound, Conflict, Overloaded
 from stellwerk.wire.names import ModelName
 
+# Aliases of one model: they all stand in one document, which every read of the model fetches.
 MAX_ALIASES = 100
 ANY_ETAG = "*"
 
 
 class Aliases:
-    """The aliases of models."""
+    """Reads, moves and deletes the aliases of models in MongoDB."""
 
-    def __init__(self, database: Database, changes: Changes, store: Store) -> None:
-        self._db, self._changes, self._store = database, changes, store
+    def __init__(self, database: Database, outbox: Outbox, models: Models) -> None:
+        self._db = database
+        self._outbox = outbox
+        self._models = models
 
     async def get(self, name: ModelName, alias: str) -> pb.Alias:
-        """The alias. Raises ModelNotFound, AliasNotFound."""
-        kept = (await self._store.record(name))["aliases"].get(alias)
+        """Returns the alias. Raises ModelNotFound, AliasNotFound."""
+        kept = (await self._models.document(name))["aliases"].get(alias)
         if kept is None:
-            raise _no_alias(name, alias)
+            raise _alias_not_found(name, alias)
         return documents.to_alias(name, alias, kept)
 
     async def list(self, name: ModelName) -> list[pb.Alias]:
-        """The aliases of a model by name. Raises ModelNotFound."""
-        model = await self._store.record(name)
+        """Returns all aliases of a model in order of their ids. Raises ModelNotFound."""
+        model = await self._models.document(name)
         return [
             documents.to_alias(name, alias, kept)
             for alias, kept in sorted(model["aliases"].items())
@@ -44,16 +48,17 @@ class Aliases:
     async def set(
         self, name: ModelName, alias: str, version: int, etag: str, updater: str
     ) -> pb.Alias:
-        """Points an alias at a version if its etag is the given one ("" for none, "*" for any).
+        """Points an alias at a version and returns the alias with its new etag.
 
-        Raises ModelNotFound, VersionNotFound, Conflict; Overloaded when the model has too many
-        aliases.
+        `etag` is the etag the alias must have now: "" for an alias that does not exist yet, "*" for
+        any. Raises ModelNotFound, VersionNotFound, Conflict for another etag, and Overloaded for a
+        model with MAX_ALIASES aliases.
         """
         key, moment = model_key(name), now()
 
-        async def work(session: Session) -> pb.Alias:
-            model = await self._store.record(name, session)
-            await self._store.require_version(name, version, session)
+        async def change(session: Session) -> pb.Alias:
+            model = await self._models.document(name, session)
+            await self._models.version_document(name, version, session)
             before = model["aliases"].get(alias)
             _check_etag(alias, before, etag)
             if before is None and len(model["aliases"]) >= MAX_ALIASES:
@@ -73,36 +78,36 @@ class Aliases:
             )
             previous = before["version"] if before else 0
             resource = f"{name.parent}/aliases/{alias}"
-            await self._changes.note(
+            await self._outbox.add(
                 session, topology.ALIAS_CHANGED, resource, version=version, previous=previous
             )
             return documents.to_alias(name, alias, kept)
 
-        return await self._changes.make(work)
+        return await self._outbox.commit(change)
 
     async def delete(self, name: ModelName, alias: str, etag: str) -> None:
-        """Removes an alias, whatever its etag or only with the given one. Raises AliasNotFound,
-        Conflict.
+        """Deletes an alias; `etag` "" stands for any etag. Raises ModelNotFound, AliasNotFound,
+        and Conflict for another etag.
         """
         key = model_key(name)
 
-        async def work(session: Session) -> None:
-            before = (await self._store.record(name, session))["aliases"].get(alias)
+        async def change(session: Session) -> None:
+            before = (await self._models.document(name, session))["aliases"].get(alias)
             if before is None:
-                raise _no_alias(name, alias)
+                raise _alias_not_found(name, alias)
             _check_etag(alias, before, etag or ANY_ETAG)
-            change = {"$unset": {f"aliases.{alias}": ""}, "$set": {"updated": now()}}
-            await self._db.models.update_one({"_id": key}, change, session=session)
+            update = {"$unset": {f"aliases.{alias}": ""}, "$set": {"updated": now()}}
+            await self._db.models.update_one({"_id": key}, update, session=session)
             resource = f"{name.parent}/aliases/{alias}"
-            await self._changes.note(
+            await self._outbox.add(
                 session, topology.ALIAS_CHANGED, resource, version=0, previous=before["version"]
             )
 
-        await self._changes.make(work)
+        await self._outbox.commit(change)
 
 
 def _check_etag(alias: str, kept: Document | None, etag: str) -> None:
-    """Raises Conflict unless the alias is what the caller believes it to be."""
+    """Raises Conflict unless `etag` is the alias's etag ("" for no alias) or "*"."""
     if etag == ANY_ETAG or etag == (kept["etag"] if kept else ""):
         return
     if not etag:
@@ -116,7 +121,7 @@ def _check_etag(alias: str, kept: Document | None, etag: str) -> None:
     )
 
 
-def _no_alias(name: ModelName, alias: str) -> AliasNotFound:
+def _alias_not_found(name: ModelName, alias: str) -> AliasNotFound:
     return AliasNotFound(
         f"model '{name.model}' has no alias '{alias}'", model=name.model, alias=alias
     )

@@ -1,5 +1,5 @@
-"""Buckets: the units that access is granted on. The default one always exists; one that holds
-models stays.
+"""Stores buckets, the units that access is granted on. The default bucket always exists; a bucket
+that holds models cannot be deleted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from stellwerk.wire.names import DEFAULT_BUCKET
 
 
 class Buckets:
-    """The buckets."""
+    """Creates, reads and deletes buckets in MongoDB. `bucket` is a bucket's id."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def create(self, bucket: str, description: str, creator: str) -> pb.Bucket:
-        """A new bucket. Raises AlreadyExists."""
+        """Creates a bucket and returns it. Raises AlreadyExists."""
         fresh = {"description": description, "creator": creator, "created": now(), "models": 0}
         async with errors():
             result = await self._db.buckets.update_one(
@@ -32,10 +32,11 @@ class Buckets:
         return documents.to_bucket({"_id": bucket, **fresh})
 
     async def get(self, bucket: str) -> pb.Bucket:
-        """The bucket. Raises BucketNotFound."""
+        """Returns the bucket. Raises BucketNotFound."""
         async with errors():
             found = await self._db.buckets.find_one({"_id": {"$eq": bucket}})
             if found is None and bucket == DEFAULT_BUCKET:
+                # Somebody dropped the database under the running process.
                 await self._db.ensure_default_bucket()
                 found = await self._db.buckets.find_one({"_id": DEFAULT_BUCKET})
         if found is None:
@@ -43,7 +44,9 @@ class Buckets:
         return documents.to_bucket(found)
 
     async def list(self, among: Iterable[str] | None, after: str, limit: int) -> list[pb.Bucket]:
-        """Buckets by name, all or those `among` the given ones, after the given one."""
+        """Returns up to `limit` buckets in order of their ids, from those with an id > `after`;
+        `among` limits them to these ids, None does not.
+        """
         query: Document = {"_id": {"$gt": after}}
         if among is not None:
             query["_id"]["$in"] = sorted(among)
@@ -52,8 +55,8 @@ class Buckets:
         return [documents.to_bucket(document) for document in found]
 
     async def delete(self, bucket: str) -> None:
-        """Removes a bucket. Raises BucketNotFound; NotReady while it holds models, and for the
-        default one.
+        """Deletes an empty bucket. Raises BucketNotFound; NotReady for a bucket that holds models
+        and for the default bucket.
         """
         if bucket == DEFAULT_BUCKET:
             raise NotReady("the default bucket cannot be deleted", bucket=bucket)

@@ -1,8 +1,10 @@
-"""What callers look up and move by name: names parsed, pages cut, aliases followed."""
+"""Looks up, lists and changes buckets, models, versions and aliases by resource name: parses names,
+cuts pages, follows aliases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -11,8 +13,7 @@ from services.chassis import context
 from services.repository.catalogue import filters
 from services.repository.catalogue.aliases import Aliases
 from services.repository.catalogue.buckets import Buckets
-from services.repository.catalogue.store import Store
-from services.repository.mongo import Artifacts
+from services.repository.catalogue.models import Models
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire import names, paging
 from stellwerk.wire.errors import InvalidInput
@@ -25,7 +26,7 @@ MAX_BUCKET_DESCRIPTION = 1024
 
 
 def model_name(name: str) -> ModelName:
-    """A model's name. Raises InvalidInput for the name of one of its versions or aliases."""
+    """Parses the name of a model. Raises InvalidInput, also for the name of a version or alias."""
     parsed = names.parse_model(name)
     if parsed.version is not None or parsed.alias is not None:
         raise InvalidInput("a model is named buckets/{bucket}/models/{model}", field="name")
@@ -33,7 +34,7 @@ def model_name(name: str) -> ModelName:
 
 
 def version_name(name: str) -> tuple[ModelName, int]:
-    """A version's name as its model and number. Raises InvalidInput."""
+    """Parses the name of a version; returns its model and number. Raises InvalidInput."""
     parsed = names.parse_model(name)
     if parsed.version is None:
         raise InvalidInput(
@@ -43,7 +44,7 @@ def version_name(name: str) -> tuple[ModelName, int]:
 
 
 def alias_name(name: str) -> tuple[ModelName, str]:
-    """An alias's name as its model and alias. Raises InvalidInput."""
+    """Parses the name of an alias; returns its model and id. Raises InvalidInput."""
     parsed = names.parse_model(name)
     if parsed.alias is None:
         raise InvalidInput(
@@ -55,7 +56,9 @@ def alias_name(name: str) -> tuple[ModelName, str]:
 def cut(
     listing: str, found: Sequence[R], size: int, position: Callable[[R], str]
 ) -> tuple[Sequence[R], str]:
-    """One page of `size` out of up to `size` + 1 found, and the token of the next."""
+    """Returns one page of `size` out of `found`, which holds up to `size` + 1 resources, and the
+    next page's token, "" for the last page. `position` says where a page ends.
+    """
     if len(found) <= size:
         return found, ""
     return found[:size], paging.encode(listing, position(found[size - 1]))
@@ -66,20 +69,26 @@ def _last_id(resource: pb.Bucket | pb.Model | pb.ModelVersion | pb.Alias) -> str
 
 
 class Catalogue:
-    """Buckets, models, versions and aliases by name."""
+    """The resources of the repository by name, for the caller of the current RPC.
+
+    Every method raises InvalidInput for a malformed name, and what Buckets, Models and Aliases
+    raise. `remove_file` removes an artifact's bytes; what it leaves after a crash is swept later.
+    """
 
     def __init__(
-        self, buckets: Buckets, store: Store, aliases: Aliases, artifacts: Artifacts
+        self,
+        buckets: Buckets,
+        models: Models,
+        aliases: Aliases,
+        remove_file: Callable[[str], Awaitable[None]],
     ) -> None:
-        self._buckets, self._store, self._aliases, self._artifacts = (
-            buckets,
-            store,
-            aliases,
-            artifacts,
-        )
+        self._buckets = buckets
+        self._models = models
+        self._aliases = aliases
+        self._remove_file = remove_file
 
     async def create_bucket(self, given: pb.Bucket) -> pb.Bucket:
-        """A new bucket."""
+        """Creates a bucket and returns it."""
         bucket = names.parse_bucket(given.name)
         if len(given.description) > MAX_BUCKET_DESCRIPTION or "\0" in given.description:
             raise InvalidInput(
@@ -89,28 +98,30 @@ class Catalogue:
         return await self._buckets.create(bucket, given.description, context.caller().name)
 
     async def bucket(self, name: str) -> pb.Bucket:
-        """The bucket."""
+        """Returns the bucket."""
         return await self._buckets.get(names.parse_bucket(name))
 
     async def buckets(self, page_size: int, page_token: str) -> tuple[Sequence[pb.Bucket], str]:
-        """The buckets that the caller may read."""
+        """Returns a page of the buckets that the caller may read, and the next page's token."""
         size, listing = paging.page_size(page_size), "buckets"
         after = paging.decode(listing, page_token)
         found = await self._buckets.list(_readable_buckets(), after, size + 1)
         return cut(listing, found, size, _last_id)
 
     async def delete_bucket(self, name: str) -> None:
-        """Removes an empty bucket."""
+        """Deletes an empty bucket."""
         await self._buckets.delete(names.parse_bucket(name))
 
     async def model(self, name: str) -> pb.Model:
-        """The model."""
-        return await self._store.model(model_name(name))
+        """Returns the model."""
+        return await self._models.model(model_name(name))
 
     async def models(
         self, parent: str, page_size: int, page_token: str, text: str
     ) -> tuple[Sequence[pb.Model], str]:
-        """The models of a bucket that the filter lets through, by name."""
+        """Returns a page of a bucket's models that meet the filter `text`, in order of their ids,
+        and the next page's token.
+        """
         bucket, terms = names.parse_bucket(parent), filters.parse(text)
         size, listing = paging.page_size(page_size), f"models\0{bucket}\0{text}"
         after = paging.decode(listing, page_token)
@@ -118,58 +129,62 @@ class Catalogue:
             names.check_id(after, "page_token")
         await self._buckets.get(bucket)
         return cut(
-            listing, await self._store.models(bucket, terms, after, size + 1), size, _last_id
+            listing, await self._models.models(bucket, terms, after, size + 1), size, _last_id
         )
 
     async def delete_model(self, name: str) -> None:
-        """Removes a model and everything of it."""
-        for file in await self._store.delete_model(model_name(name)):
-            await self._artifacts.remove(file)
+        """Deletes a model with its versions, aliases and artifacts."""
+        for file in await self._models.delete_model(model_name(name)):
+            await self._remove_file(file)
 
     async def version(self, name: str) -> pb.ModelVersion:
-        """The version."""
-        return await self._store.version(*version_name(name))
+        """Returns the version."""
+        return await self._models.version(*version_name(name))
 
     async def resolve(self, name: str) -> pb.ModelVersion:
-        """The version that a version, an alias or a model means now."""
+        """Returns the version that the name of a version, an alias or a model stands for now; a
+        model stands for its alias "default", else for its newest version.
+        """
         parsed = names.parse_model(name)
         model = ModelName(parsed.bucket, parsed.model)
         if parsed.version is not None:
-            return await self._store.version(model, parsed.version)
+            return await self._models.version(model, parsed.version)
         if parsed.alias is not None:
-            return await self._store.version(
+            return await self._models.version(
                 model, (await self._aliases.get(model, parsed.alias)).version
             )
-        found = await self._store.model(model)
-        return await self._store.version(
+        found = await self._models.model(model)
+        return await self._models.version(
             model, found.aliases.get(DEFAULT_ALIAS) or found.latest_version
         )
 
     async def versions(
         self, parent: str, page_size: int, page_token: str, text: str
     ) -> tuple[Sequence[pb.ModelVersion], str]:
-        """The versions of a model that the filter lets through, newest first."""
+        """Returns a page of a model's versions that meet the filter `text`, newest first, and the
+        next page's token.
+        """
         model, terms = model_name(parent), filters.parse(text)
         size, listing = paging.page_size(page_size), f"versions\0{model}\0{text}"
         position = paging.decode(listing, page_token)
         before = names.check_version(position) if position else None
-        await self._store.record(model)
+        await self._models.document(model)
         return cut(
-            listing, await self._store.versions(model, terms, before, size + 1), size, _last_id
+            listing, await self._models.versions(model, terms, before, size + 1), size, _last_id
         )
 
     async def delete_version(self, name: str) -> None:
-        """Removes a version that no alias points to."""
-        await self._artifacts.remove(await self._store.delete_version(*version_name(name)))
+        """Deletes a version that no alias points to, with its artifact."""
+        await self._remove_file(await self._models.delete_version(*version_name(name)))
 
     async def alias(self, name: str) -> pb.Alias:
-        """The alias."""
+        """Returns the alias."""
         return await self._aliases.get(*alias_name(name))
 
     async def aliases(
         self, parent: str, page_size: int, page_token: str
     ) -> tuple[Sequence[pb.Alias], str]:
-        """The aliases of a model by name."""
+        """Returns a page of a model's aliases in order of their ids, and the next page's token."""
         model = model_name(parent)
         size, listing = paging.page_size(page_size), f"aliases\0{model}"
         after = paging.decode(listing, page_token)
@@ -177,18 +192,18 @@ class Catalogue:
         return cut(listing, found[: size + 1], size, _last_id)
 
     async def set_alias(self, given: pb.Alias) -> pb.Alias:
-        """Moves an alias by compare-and-set."""
+        """Points an alias at a version if the given etag is the alias's; returns the alias."""
         model, alias = alias_name(given.name)
         version = names.check_version(str(given.version))
         return await self._aliases.set(model, alias, version, given.etag, context.caller().name)
 
     async def delete_alias(self, name: str, etag: str) -> None:
-        """Removes an alias."""
+        """Deletes an alias."""
         await self._aliases.delete(*alias_name(name), etag)
 
 
 def _readable_buckets() -> Iterable[str] | None:
-    """The buckets on which the caller's grants permit reading; None for all."""
+    """Returns the ids of the buckets that the caller may read, None for all."""
     grants = context.caller().grants
     if permits(grants, "buckets.read", ""):
         return None

@@ -1,9 +1,9 @@
-"""Resources as the database keeps them: keys that sort as listings do, and the way from document to
-message. Pure.
+"""Converts resources between messages and MongoDB documents, and builds keys that sort as listings
+do. Pure.
 
 A model's key is "{bucket}/{model}", a version's "{bucket}/{model}/{number of 18 digits}". Ids hold
-no "/", so the keys of one parent are exactly those between "{parent}/" and "{parent}0" ("0" follows
-"/").
+no "/", so the keys below one parent are exactly those from "{parent}/" to "{parent}0" ("0" is the
+character after "/").
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.repository.catalogue.filters import Term
+from services.repository.mongo import CHUNK_BYTES
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire.names import ModelName
 
 Document = dict[str, Any]
-# No printable text has it, so it ends every range of texts with one beginning.
+# Sorts after every printable text, so it ends the range of texts that begin with a prefix.
 _LAST = "\U0010ffff"
 
 
 def model_key(name: ModelName) -> str:
-    """The key of the model of this name."""
+    """Returns the key of a model's document."""
     return f"{name.bucket}/{name.model}"
 
 
 def version_key(model: str, version: int) -> str:
-    """The key of a version of the model with this key."""
+    """Returns the key of a version's document; `model` is its model's key."""
     return f"{model}/{version:018d}"
 
 
 def children(parent: str) -> dict[str, str]:
-    """The condition on keys that holds for everything directly or indirectly under `parent`."""
+    """Returns the condition on keys that selects everything below `parent`, at any depth."""
     return {"$gte": f"{parent}/", "$lt": f"{parent}0"}
 
 
 def condition(term: Term) -> Document:
-    """The term as a query in which the caller's text is a value and nothing else."""
+    """Returns a filter's term as a query, in which the caller's text is a value, no operator."""
     wanted = {"$gte": term.value, "$lt": term.value + _LAST} if term.prefix else {"$eq": term.value}
     if term.field == "label":
         return {"labels": {"$elemMatch": {"k": {"$eq": term.label}, "v": wanted}}}
@@ -47,25 +48,25 @@ def condition(term: Term) -> Document:
 
 
 def conditions(terms: Iterable[Term]) -> Document:
-    """All terms together as a query."""
+    """Returns a query that selects documents which meet all terms."""
     every = [condition(term) for term in terms]
     return {"$and": every} if every else {}
 
 
 def labels(given: Mapping[str, str]) -> list[Document]:
-    """Labels as pairs: their keys may hold dots, which a document's own keys must not."""
+    """Returns labels as a list of pairs: a label's key may hold dots, a document's must not."""
     return [{"k": key, "v": value} for key, value in sorted(given.items())]
 
 
 def time(value: datetime) -> Timestamp:
-    """The moment as messages carry it."""
+    """Returns the moment as a protobuf timestamp."""
     stamp = Timestamp()
     stamp.FromDatetime(value)
     return stamp
 
 
 def to_bucket(document: Document) -> pb.Bucket:
-    """The bucket kept in this document."""
+    """Reads a bucket from its document."""
     return pb.Bucket(
         name=f"buckets/{document['_id']}",
         description=document["description"],
@@ -75,7 +76,7 @@ def to_bucket(document: Document) -> pb.Bucket:
 
 
 def to_model(document: Document) -> pb.Model:
-    """The model kept in this document."""
+    """Reads a model from its document."""
     return pb.Model(
         name=f"buckets/{document['bucket']}/models/{document['id']}",
         latest_version=document["latest"],
@@ -89,12 +90,12 @@ def to_model(document: Document) -> pb.Model:
 
 
 def to_version(document: Document) -> pb.ModelVersion:
-    """The version kept in this document, exactly as it was when it came to be."""
+    """Reads a version from its document: the message exactly as it was created."""
     return pb.ModelVersion.FromString(document["message"])
 
 
 def to_alias(model: ModelName, alias: str, kept: Document) -> pb.Alias:
-    """One alias out of its model's document."""
+    """Reads an alias from `kept`, its entry in the model's document."""
     return pb.Alias(
         name=f"{model.parent}/aliases/{alias}",
         version=kept["version"],
@@ -105,7 +106,7 @@ def to_alias(model: ModelName, alias: str, kept: Document) -> pb.Alias:
 
 
 def newest(version: pb.ModelVersion) -> Document:
-    """What a model's document repeats of its newest version."""
+    """Returns the fields of a model's document that repeat its newest version."""
     return {
         "latest": version.version,
         "format": version.format,
@@ -115,8 +116,8 @@ def newest(version: pb.ModelVersion) -> Document:
 
 
 def version_document(version: pb.ModelVersion, model: str, file: str, upload: str) -> Document:
-    """The document of a new version: what is looked for by fields, everything as the message
-    itself.
+    """Returns the document of a new version: the whole message in bytes, and the fields that
+    queries select by.
     """
     return {
         "_id": version_key(model, version.version),
@@ -132,13 +133,13 @@ def version_document(version: pb.ModelVersion, model: str, file: str, upload: st
     }
 
 
-def file_document(version: pb.ModelVersion, file: str, chunk_bytes: int) -> Document:
-    """The record that GridFS keeps of the version's file."""
+def file_document(version: pb.ModelVersion, file: str) -> Document:
+    """Returns GridFS's record of the file with the version's bytes."""
     return {
         "_id": file,
         "filename": version.name,
         "length": version.size_bytes,
-        "chunkSize": chunk_bytes,
+        "chunkSize": CHUNK_BYTES,
         "uploadDate": version.create_time.ToDatetime(UTC),
         "metadata": {"sha256": version.sha256},
     }

@@ -1,8 +1,8 @@
-"""The filter of listings: terms joined by AND, field = "value", a trailing * for any ending. Pure:
-text in, terms out.
+"""Parses the filter of listings: terms of the form field = "value" joined by AND, a trailing * for
+any ending. Pure.
 
-Inside the quotes \\" is a quote, \\\\ a backslash and \\* a star; a value is only ever compared,
-never interpreted.
+Inside the quotes \\" is a quote, \\\\ a backslash and \\* a star. Values are compared, never
+interpreted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from stellwerk.wire.errors import InvalidInput
 
+# Characters of a filter and terms in it; bounds the work of one listing.
 MAX_LENGTH = 4096
 MAX_TERMS = 32
 
-# Each part is unambiguous at every character, so that matching takes linear time.
+# Unambiguous at every character, so that matching takes linear time whatever the caller sends.
 _TERM = re.compile(
     r"""\s*(?P<field>name|format|labels\.(?P<label>[A-Za-z0-9][A-Za-z0-9._/-]{0,62}))"""
     r"""\s*=\s*"(?P<value>(?:[^"\\]|\\["\\*])*)"\s*"""
@@ -25,7 +26,9 @@ _PIECE = re.compile(r'\\(["\\*])|(\*)|([^\\*])', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One condition. `field` is "name", "format" or "label"; `label` is the key of a label."""
+    """One condition: `field` is "name", "format" or "label", `label` the key of a label; with
+    `prefix` the value is a beginning.
+    """
 
     field: str
     label: str
@@ -33,15 +36,15 @@ class Term:
     prefix: bool
 
     def holds(self, value: str | None) -> bool:
-        """Whether a value, None for a label that is not there, meets the condition."""
+        """Returns whether a value meets the condition; None stands for a missing label."""
         if value is None:
             return False
         return value.startswith(self.value) if self.prefix else value == self.value
 
 
 def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a filter, none for an empty one. Raises InvalidInput for anything outside of the
-    grammar.
+    """Returns the terms of a filter, none for an empty filter. Raises InvalidInput with the
+    position where the text leaves the grammar.
     """
     if not text.strip():
         return ()
@@ -59,7 +62,7 @@ def parse(text: str) -> tuple[Term, ...]:
             break
         if len(terms) == MAX_TERMS:
             raise InvalidInput(f"filter may have {MAX_TERMS} terms", field="filter")
-        # The blank before AND belongs to the term; the one after it is asked for here.
+        # The pattern of the term took the blank before AND; the one after it is required here.
         if (
             text[position : position + 3] != "AND"
             or not text[position + 3 : position + 4].isspace()

@@ -1,7 +1,8 @@
-"""Formats at the edge: which ones can run code, and what an artifact of a known format begins with.
+"""Checks a model's format: its id, and that an artifact of a known format begins as that format
+does. Knows the formats that can run code.
 
-The set of formats is open, runtimes bring plug-ins: an unknown one is stored as it is, unless it is
-really a pickle.
+Runtimes bring formats as plug-ins, so unknown formats are stored too, unless the artifact is a
+pickle.
 """
 
 from __future__ import annotations
@@ -12,25 +13,25 @@ from collections.abc import Callable
 
 from stellwerk.wire.errors import InvalidInput
 
-# Loading one of these executes what is in it, so storing one takes a permission of its own.
+# Loading one of these can execute code in the artifact, so storing one needs UNSAFE_PERMISSION.
 UNSAFE_FORMATS = frozenset({"pickle", "joblib", "cloudpickle"})
 UNSAFE_PERMISSION = "models.write_unsafe"
 
-# As many bytes as the longest beginning below takes to tell.
+# Bytes at the beginning of an artifact that check_beginning needs: safetensors takes 9.
 HEAD_BYTES = 16
 _ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _ZIP = b"PK\x03\x04"
-# A safetensors header is JSON; the library itself refuses longer ones.
+# Bytes of a safetensors header, which is JSON; the library itself refuses longer ones.
 _MAX_SAFETENSORS_HEADER = 100_000_000
-# onnx.ModelProto's first field, ir_version, which every model has. Other tags are opcodes of old
-# pickles, too.
+# The tag of onnx.ModelProto's first field, ir_version, which every model has. Other protobuf tags
+# are opcodes of old pickles too.
 _ONNX_FIRST_TAG = 0x08
-# Compressors of joblib: zlib, gzip, bz2, xz, lzma, lz4.
+# Beginnings of the compressions that joblib offers: zlib, gzip, bz2, xz, lzma, lz4.
 _COMPRESSED = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00", b"\x04\x22\x4d\x18")
 
 
 def check_format(value: str) -> str:
-    """Returns the format's id, or raises InvalidInput."""
+    """Returns the format's id if it is well-formed. Raises InvalidInput."""
     if not _ID.fullmatch(value):
         raise InvalidInput(
             "format must be 1 to 32 lower-case letters, digits or '_', beginning with a letter,"
@@ -41,8 +42,8 @@ def check_format(value: str) -> str:
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether the bytes begin as a pickle of protocol 2 to 5 does; older protocols have no mark to
-    know them by.
+    """Returns whether the bytes begin as a pickle of protocol 2 to 5; pickles of older protocols
+    have no mark.
     """
     return len(head) >= 2 and head[0] == 0x80 and 2 <= head[1] <= 5
 
@@ -66,6 +67,7 @@ def _is_joblib(head: bytes) -> bool:
     return is_pickle(head) or head.startswith(_COMPRESSED)
 
 
+# Format → the test of an artifact's beginning, and the words for it in an error.
 _BEGINNINGS: dict[str, tuple[Callable[[bytes], bool], str]] = {
     "skops": (_is_zip, "a ZIP archive"),
     "torch_export": (_is_zip, "a ZIP archive"),
@@ -78,8 +80,8 @@ _BEGINNINGS: dict[str, tuple[Callable[[bytes], bool], str]] = {
 
 
 def check_beginning(format_id: str, head: bytes) -> None:
-    """Checks the first HEAD_BYTES of an artifact (all of it if shorter) against its format. Raises
-    InvalidInput.
+    """Checks the first HEAD_BYTES of an artifact, or all of a shorter one, against its format.
+    Raises InvalidInput.
     """
     known = _BEGINNINGS.get(format_id)
     if known is not None and not (head and known[0](head)):

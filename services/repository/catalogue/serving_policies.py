@@ -1,4 +1,6 @@
-"""What an owner wants of a model's serving, checked at the edge."""
+"""Checks the serving policy that a version's creator asks for: numbers in range, warm-up calls that
+fit the model's signature.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,30 @@ from stellwerk.type.v1 import serving_pb2
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput
 
-MAX_ROWS = 65_536
-MAX_SIZES = 32
+# The bounds keep a mistyped number from exhausting a router's or a runtime's memory; none is a
+# measured optimum.
+MAX_BATCH_ROWS = 65_536
+MAX_PREFERRED_SIZES = 32
 MAX_DELAY_US = 10_000_000
-MAX_QUEUE = 1_000_000
+MAX_QUEUE_REQUESTS = 1_000_000
 MAX_PRIORITIES = 100
-MAX_MILLISECONDS = 24 * 3600 * 1000
-MAX_WARMUPS = 16
+MAX_TIMEOUT_MS = 24 * 3600 * 1000
+MAX_WARMUP_CALLS = 16
 
+# Field of the serving policy → its largest value.
 _BOUNDS = {
-    "max_batch_size": MAX_ROWS,
+    "max_batch_size": MAX_BATCH_ROWS,
     "max_queue_delay_us": MAX_DELAY_US,
-    "max_queue_size": MAX_QUEUE,
+    "max_queue_size": MAX_QUEUE_REQUESTS,
     "priority_levels": MAX_PRIORITIES,
-    "default_timeout_ms": MAX_MILLISECONDS,
-    "latency_objective_ms": MAX_MILLISECONDS,
+    "default_timeout_ms": MAX_TIMEOUT_MS,
+    "latency_objective_ms": MAX_TIMEOUT_MS,
 }
 
 
 def check_serving(version: pb.ModelVersion) -> None:
-    """Raises InvalidInput for numbers out of range, and for warm-up calls that the model would
-    refuse.
+    """Checks `version.serving`. Raises InvalidInput for a number out of range, and for a warm-up
+    call that does not fit the version's signature.
     """
     serving = version.serving
     for field, limit in _BOUNDS.items():
@@ -39,23 +44,25 @@ def check_serving(version: pb.ModelVersion) -> None:
             field="serving.default_priority",
         )
     _check_sizes(serving)
-    if len(serving.warmup) > MAX_WARMUPS:
-        raise InvalidInput(f"serving.warmup may have {MAX_WARMUPS} calls", field="serving.warmup")
+    if len(serving.warmup) > MAX_WARMUP_CALLS:
+        raise InvalidInput(
+            f"serving.warmup may have {MAX_WARMUP_CALLS} calls", field="serving.warmup"
+        )
     for call in serving.warmup:
         _check_warmup(call, version)
 
 
 def _check_sizes(serving: serving_pb2.ServingPolicy) -> None:
     sizes = list(serving.preferred_batch_sizes)
-    highest = serving.max_batch_size or MAX_ROWS
+    highest = serving.max_batch_size or MAX_BATCH_ROWS
     if (
-        len(sizes) > MAX_SIZES
+        len(sizes) > MAX_PREFERRED_SIZES
         or any(not 0 < size <= highest for size in sizes)
         or len(set(sizes)) != len(sizes)
     ):
         raise InvalidInput(
-            f"serving.preferred_batch_sizes must be up to {MAX_SIZES} different numbers from 1 to"
-            f" {highest}",
+            f"serving.preferred_batch_sizes must be up to {MAX_PREFERRED_SIZES} different numbers"
+            f" from 1 to {highest}",
             field="serving.preferred_batch_sizes",
         )
 

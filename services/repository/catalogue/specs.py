@@ -1,6 +1,4 @@
-"""What a caller says about a new version, checked at the edge: everything has its form and its
-bound.
-"""
+"""Checks what a caller declares about a new version: every field has a form and a bound."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ from stellwerk.type.v1 import requirements_pb2, tensor_pb2
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput, TooLarge
 
+# Bounds of single fields, in characters and entries; MAX_SPEC_BYTES bounds them all together.
 MAX_DESCRIPTION = 8 * 1024
 MAX_LABELS = 64
 MAX_LABEL_VALUE = 128
@@ -25,7 +24,7 @@ MAX_METHODS = 32
 MAX_TENSORS = 256
 MAX_COLUMNS = 20_000
 MAX_TEXT = 256
-# Of the whole message: far below the 16 MB that one MongoDB document may have.
+# Bytes of the whole message; MongoDB refuses a document of more than 16 MB.
 MAX_SPEC_BYTES = 1024 * 1024
 MAX_ACCELERATORS = 1024
 
@@ -37,8 +36,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_spec(given: pb.ModelVersion, max_artifact_bytes: int) -> pb.ModelVersion:
-    """The version as it may be stored, without its output-only fields. Raises InvalidInput or
-    TooLarge.
+    """Returns a checked copy of `given` without its output-only fields. Raises InvalidInput, and
+    TooLarge for a declared size over `max_artifact_bytes` or a message over MAX_SPEC_BYTES.
     """
     spec = pb.ModelVersion()
     spec.CopyFrom(given)
@@ -82,7 +81,9 @@ def _is_text(value: str, limit: int = MAX_TEXT) -> bool:
 
 
 def check_labels(labels: Mapping[str, str], field: str) -> None:
-    """Keys like ids (and '/'), short printable values. Raises InvalidInput."""
+    """Checks labels: keys of letters, digits and . _ / -, short printable values. Raises
+    InvalidInput naming `field`.
+    """
     if len(labels) > MAX_LABELS:
         raise InvalidInput(f"{field} may have {MAX_LABELS} entries", field=field)
     for key, value in labels.items():

@@ -30,7 +30,9 @@ MONGO_HOMES = (
     "services/*/mongo.py",
     "services/controlplane/audit/entries.py",
     "services/controlplane/identity/store.py",
-    "services/repository/catalogue/store.py",
+    "services/repository/artifacts/artifact_store.py",
+    "services/repository/catalogue/models.py",
+    "services/repository/events/outbox.py",
 )
 # Third-party package → the only files that may import it.
 HOMES: dict[str, tuple[str, ...]] = {

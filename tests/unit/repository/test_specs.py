@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.repository.artifacts.chunker import Intake
+from services.repository.artifacts.incoming import ArtifactChunker
 from services.repository.catalogue.formats import (
     HEAD_BYTES,
     UNSAFE_FORMATS,
@@ -212,7 +212,7 @@ def test_a_format_is_an_id(value: str) -> None:
 @given(st.lists(st.binary(max_size=50), max_size=30), st.integers(1, 40))
 def test_pieces_of_any_size_become_chunks_of_one_size(parts: list[bytes], chunk_bytes: int) -> None:
     data = b"".join(parts)
-    intake = Intake(pb.ModelVersion(format="mine"), 10_000, chunk_bytes)
+    intake = ArtifactChunker(pb.ModelVersion(format="mine"), 10_000, chunk_bytes)
     chunks: list[bytes] = []
     try:
         for part in parts:
@@ -233,7 +233,7 @@ def test_pieces_of_any_size_become_chunks_of_one_size(parts: list[bytes], chunk_
 
 
 def test_nothing_is_given_out_before_the_beginning_is_checked() -> None:
-    intake = Intake(pb.ModelVersion(format="skops"), 10_000, 64)
+    intake = ArtifactChunker(pb.ModelVersion(format="skops"), 10_000, 64)
 
     assert list(intake.feed(b"\x80\x04")) == []
     with pytest.raises(InvalidInput):
