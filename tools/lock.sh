@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 command -v uv >/dev/null || { echo "make lock needs uv (pip install uv)"; exit 1; }
-compile=(uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-find-links)
+compile=(uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-find-links
+    --no-emit-package stellwerk)
 [ "${UPGRADE:-}" = 1 ] && compile+=(--upgrade)
 
 lock() { # lock FILE "first line" arguments...: uv reads the old file for its versions, then the comment goes on top
@@ -16,9 +17,10 @@ lock() { # lock FILE "first line" arguments...: uv reads the old file for its ve
     echo "wrote $file"
 }
 
-lock requirements.lock "The SDK and the five services." --extra services --extra otel pyproject.toml
+# The platform depends on the SDK, which [tool.uv.sources] finds in sdk/; neither stands in a lock file.
+lock requirements.lock "The SDK and the five services." --extra otel pyproject.toml
 lock requirements-models.lock "What runs models, but for torch." -c requirements.lock \
-    --extra sklearn --extra onnx --extra unsafe pyproject.toml requirements-models.in
+    --extra sklearn --extra onnx --extra unsafe sdk/pyproject.toml requirements-models.in
 lock requirements-build.lock "What builds the package." -c requirements.lock requirements-build.in
 lock requirements-dev.lock "The developers' tools." -c requirements.lock -c requirements-models.lock -c requirements-build.lock \
     requirements-dev.in

@@ -114,6 +114,16 @@ def init_secrets(
         typer.echo(f"{directory} is complete, nothing was changed")
 
 
+def up_command(words: list[str]) -> None:
+    """Runs `stellwerk up` with the words after it; the SDK finds this as an entry point."""
+    app(args=["up", *words], prog_name="stellwerk")
+
+
+def local_command(words: list[str]) -> None:
+    """Runs `stellwerk local …` with the words after it; the SDK finds this as an entry point."""
+    app(args=words, prog_name="stellwerk local")
+
+
 async def _run(options: Options, logs: LogStream) -> int:
     """Up, wait for a signal, down. The exit code."""
     supervisor = Supervisor(options, os.environ, logs)

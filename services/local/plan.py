@@ -98,7 +98,8 @@ def services(
             told["BROKER_FILE"] = str(broker_file)
         told["SERVICE_KEY_FILE"] = str(options.secrets.service_key(kind))
         told["METRICS_LISTEN"] = f"127.0.0.1:{ports.metrics[name]}" if name in ports.metrics else ""
-        command = (sys.executable, "-m", f"services.{kind}")
+        # -P: a folder `services` where the child happens to run must not win over ours.
+        command = (sys.executable, "-P", "-m", f"services.{kind}")
         built.append(Service(name, command, environment(told, inherited), address))
     return built
 

@@ -17,7 +17,7 @@ from tests.journey.stack import Platform
 
 def stellwerk(platform: Platform, *args: str, token: str | None = None, code: int = 0) -> str:
     """What the command prints; JSON goes to stdout, errors to stderr."""
-    command = [sys.executable, "-c", "from stellwerk.client.cli import main; main()", *args]
+    command = [sys.executable, "-c", "from stellwerk.client.cli.root import main; main()", *args]
     environ = {
         **os.environ,
         "STELLWERK_URL": platform.http,

@@ -7,16 +7,16 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 # The exit codes.
 FAILED, UNREACHABLE = 1, 2
 
 
 class Format(StrEnum):
-    """What the report looks like."""
+    """The forms of a report."""
 
     TEXT = "text"
     JSON = "json"
@@ -24,61 +24,115 @@ class Format(StrEnum):
 
 
 class Server(StrEnum):
-    """Whom model files are written for."""
+    """The servers that model files can be written for."""
 
     TRITON = "triton"
     MLSERVER = "mlserver"
     ONNX = "onnx"
 
 
-app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-
-
-@app.command()
-def conformance(
-    url: Annotated[str | None, typer.Argument(help="The server's REST address, such as http://host:8000.")] = None,
-    grpc: Annotated[str | None, typer.Option(help="The server's gRPC address, host:port; grpcs://… for TLS.")] = None,
-    model: Annotated[str | None, typer.Option(help="The name of a model that echoes FP32 [-1, -1], "
-                                                   "if not conformance_echo_fp32.")] = None,
-    token: Annotated[str | None, typer.Option(help="A bearer token. None is taken from the environment: "
-                                                   "the server may be anybody's.")] = None,
-    token_file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A file that holds it.")] = None,
-    only: Annotated[str, typer.Option(help="Only cases whose name or area has this in it; * and ? may be used.")] = "",
-    extensions: Annotated[bool, typer.Option("--extensions/--core-only", help="With the extensions that the server "
-                                             "advertises or answers, or without any.")] = True,
-    format: Annotated[Format, typer.Option(help="What the report looks like.")] = Format.TEXT,
-    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Where it goes, instead of the terminal.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one call may take.")] = 20.0,
-    prepare: Annotated[bool, typer.Option(help="First store the models in the server, which is a Stellwerk platform; "
-                                               "the token needs models.write.")] = False,
-    pickles: Annotated[bool, typer.Option("--pickles", help="With --prepare: the decoupled model too, a pickle; "
-                                          "the platform must allow that.")] = False,
-    write_models: Annotated[Path | None, typer.Option(file_okay=False, help="Write the models for another server into "
-                                                      "this folder, and end.")] = None,
-    server: Annotated[Server, typer.Option("--for", help="The server that --write-models writes for.")] = Server.TRITON,
-    list_cases: Annotated[bool, typer.Option("--list", help="List the cases and the models, and end.")] = False,
-) -> None:  # fmt: skip
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("url", required=False)
+@click.option("--grpc", help="The server's gRPC address, host:port; grpcs://… for TLS.")
+@click.option(
+    "--model", help="A model that echoes FP32 [-1, -1], if its name is not conformance_echo_fp32."
+)
+@click.option(
+    "--token",
+    help="A bearer token. The environment's is not used: the server may be anybody's.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file that holds the token.",
+)
+@click.option(
+    "--only", default="", help="Only cases with this in their name or area; * and ? may be used."
+)
+@click.option(
+    "--extensions/--core-only",
+    default=True,
+    show_default=True,
+    help="With the extensions that the server advertises or answers, or without any.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(Format, case_sensitive=False),
+    default=Format.TEXT,
+    show_default=True,
+    help="The form of the report.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file of the report, instead of the terminal.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=20.0,
+    show_default=True,
+    help="Seconds that one call may take.",
+)
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="First store the models in the server, a Stellwerk platform; needs models.write.",
+)
+@click.option(
+    "--pickles",
+    is_flag=True,
+    help="With --prepare: also the decoupled model, a pickle; the platform must allow pickles.",
+)
+@click.option(
+    "--write-models",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the models for another server into this folder, and end.",
+)
+@click.option(
+    "--for",
+    "server",
+    type=click.Choice(Server, case_sensitive=False),
+    default=Server.TRITON,
+    show_default=True,
+    help="The server that --write-models writes for.",
+)
+@click.option("--list", "list_cases", is_flag=True, help="List the cases and the models, and end.")
+def app(
+    url: str | None,
+    grpc: str | None,
+    token: str | None,
+    token_file: Path | None,
+    prepare: bool,
+    pickles: bool,
+    write_models: Path | None,
+    server: Server,
+    list_cases: bool,
+    format: Format,
+    output: Path | None,
+    **chosen: Any,
+) -> None:
     """Check a server against the Open Inference Protocol.
 
-    The server is called with models of known behaviour, whose names begin with conformance_; cases
-    whose model it lacks are skipped. Store them with --prepare, or write them out with
-    --write-models.
+    URL is the server's REST address, such as http://host:8000. The server is called with models of
+    known behaviour, whose names begin with conformance_; cases whose model it lacks are skipped.
+    Store them with --prepare, or write them out with --write-models.
 
     Exit code 0 if nothing failed, 1 if something did, 2 if the server cannot be reached.
     """
     if write_models is not None:
         _write(write_models, server)
     elif list_cases:
-        _list(only)
+        _list(chosen["only"])
     elif url is None and grpc is None:
-        raise typer.BadParameter("give the address of a server", param_hint="URL")
+        raise click.BadParameter("give the address of a server", param_hint="URL")
     else:
         secret = token or (token_file.read_text().strip() if token_file else None)
         if prepare:
             _prepare(url, secret, pickles)
-        report = _check(url, grpc, secret, model, only, extensions, timeout)
+        report = _check(url, grpc, secret, **chosen)
         _show(report, format, output)
-        raise typer.Exit(FAILED if report.failed else 0)
+        raise click.exceptions.Exit(FAILED if report.failed else 0)
 
 
 def _write(folder: Path, server: Server) -> None:
@@ -86,7 +140,7 @@ def _write(folder: Path, server: Server) -> None:
 
     module = "onnx_graphs" if server is Server.ONNX else str(server)
     names = import_module(f"stellwerk.conformance.models.{module}").write(folder)
-    typer.echo(f"{len(names)} models in {folder}: {', '.join(names)}")
+    click.echo(f"{len(names)} models in {folder}: {', '.join(names)}")
 
 
 def _list(only: str) -> None:
@@ -95,9 +149,9 @@ def _list(only: str) -> None:
     from stellwerk.conformance.run import chosen
 
     for case in chosen(all_cases(), only):
-        typer.echo(f"{case.name}  [{case.basis}] {case.title}")
+        click.echo(f"{case.name}  [{case.basis}] {case.title}")
     for known in MODELS.values():
-        typer.echo(f"{known.name}: {known.behaviour}, for {known.needed_for}")
+        click.echo(f"{known.name}: {known.behaviour}, for {known.needed_for}")
 
 
 def _prepare(url: str | None, token: str | None, pickles: bool) -> None:
@@ -105,22 +159,23 @@ def _prepare(url: str | None, token: str | None, pickles: bool) -> None:
     from stellwerk.conformance.prepare import prepare
 
     if url is None:
-        raise typer.BadParameter("--prepare needs the platform's REST address", param_hint="URL")
+        raise click.BadParameter("--prepare needs the platform's REST address", param_hint="URL")
     try:
         prepare(url, token, _stored, pickles=pickles)
     except ServiceError as exc:
-        typer.echo(f"error: {exc}", err=True)
-        raise typer.Exit(UNREACHABLE) from exc
+        click.echo(f"error: {exc}", err=True)
+        raise click.exceptions.Exit(UNREACHABLE) from exc
 
 
 def _stored(name: str, new: bool) -> None:
-    typer.echo(f"{'stored' if new else 'there already'}: {name}", err=True)
+    click.echo(f"{'stored' if new else 'there already'}: {name}", err=True)
 
 
 def _check(
     url: str | None,
     grpc: str | None,
     token: str | None,
+    *,
     model: str | None,
     only: str,
     extensions: bool,
@@ -136,8 +191,8 @@ def _check(
     try:
         return check(options, progress=_progress if sys.stderr.isatty() else None)
     except Unreachable as exc:
-        typer.echo(f"error: {exc}", err=True)
-        raise typer.Exit(UNREACHABLE) from exc
+        click.echo(f"error: {exc}", err=True)
+        raise click.exceptions.Exit(UNREACHABLE) from exc
 
 
 def _progress(done: int, total: int, name: str) -> None:
@@ -157,4 +212,4 @@ def _show(report: Any, format: Format, output: Path | None) -> None:
         sys.stdout.write(text)
     else:
         output.write_text(text)
-        typer.echo(f"{sentence(report.counts())}; the report is in {output}", err=True)
+        click.echo(f"{sentence(report.counts())}; the report is in {output}", err=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2
 
-from stellwerk.inference.v2 import grpc_service_pb2
-
-_SET = Path(grpc_service_pb2.__file__).parents[3] / "stellwerk.binpb"
+# The wheel carries the set beside this module; in a checkout it lies where protoc writes it.
+_NAME = "stellwerk.binpb"
+_INSTALLED = Path(__file__).with_name(_NAME)
+_GENERATED = Path(__file__).parents[3] / "generated" / _NAME
 _MESSAGE, _ENUM, _SERVICE = 4, 5, 6
 _FIELD_IN_MESSAGE, _NESTED_IN_MESSAGE, _ENUM_IN_MESSAGE, _VALUE_IN_ENUM, _METHOD_IN_SERVICE = (
     2,
@@ -29,10 +30,11 @@ def comments() -> Mapping[str, str]:
     """Every comment, in one paragraph, by the full name of what it is about; nothing where the set
     is not installed.
     """
-    if not _SET.is_file():
+    path = _INSTALLED if _INSTALLED.is_file() else _GENERATED
+    if not path.is_file():
         return {}
     found: dict[str, str] = {}
-    for file in descriptor_pb2.FileDescriptorSet.FromString(_SET.read_bytes()).file:
+    for file in descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes()).file:
         for location in file.source_code_info.location:
             text = " ".join(location.leading_comments.split())
             if text and (name := _name_at(file, list(location.path))):

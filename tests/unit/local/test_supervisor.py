@@ -41,8 +41,8 @@ async def test_it_says_where_everything_is_in_one_line_of_json(start: Start) -> 
     assert ready["mongo"] == "MongoDB at 127.0.0.1:1 (as told)"
     assert set(ready["metrics"]) == set(ready["pids"])
     commands = {name: psutil.Process(pid).cmdline()[1:] for name, pid in ready["pids"].items()}
-    assert commands["router"] == ["-m", "services.router"]
-    assert commands["runtime-2"] == ["-m", "services.runtime"]
+    assert commands["router"] == ["-P", "-m", "services.router"]
+    assert commands["runtime-2"] == ["-P", "-m", "services.runtime"]
 
 
 async def test_secrets_tokens_and_the_ready_file_are_for_their_owner_only(start: Start) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from stellwerk.client import connect
-from stellwerk.client.cli import app
 from stellwerk.client.cli.output import size
+from stellwerk.client.cli.root import app
 from stellwerk.client.packaging import estimator
 from tests.unit.sdk.fake_platform import API_KEY, TOKEN, FakePlatform
 
@@ -185,14 +185,15 @@ def test_the_token_is_never_printed(cli: Cli, stored: None) -> None:
 
 def complete(words: str, url: str) -> str:
     environ = {
-        "_STELLWERK_COMPLETE": "complete_bash",
+        "_STELLWERK_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
         "STELLWERK_URL": url,
         "STELLWERK_TOKEN": TOKEN,
     }
     result = CliRunner().invoke(app, [], env=environ, prog_name="stellwerk")
-    return str(result.stdout)
+    # bash is told a kind and a word: "plain,models".
+    return " ".join(line.partition(",")[2] for line in result.stdout.splitlines())
 
 
 def test_commands_and_model_names_are_completed(
@@ -205,12 +206,8 @@ def test_commands_and_model_names_are_completed(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_installed_for_each_shell(shell: str, tmp_path: Path) -> None:
-    # Read when typer is imported: takes the shell from the argument, not from the process above.
-    environ = _environ() | {
-        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
-        "HOME": str(tmp_path),
-    }
-    command = [sys.executable, "-c", "import stellwerk.client.cli as cli; cli.main()"]
+    environ = _environ() | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from stellwerk.client.cli import root; root.main()"]
 
     shown = subprocess.run(
         [*command, "--show-completion", shell], capture_output=True, text=True, env=environ
@@ -228,7 +225,7 @@ def test_completion_is_installed_for_each_shell(shell: str, tmp_path: Path) -> N
 def test_help_needs_no_heavy_library() -> None:
     heavy = "('numpy', 'pandas', 'sklearn', 'httpx')"
     code = (
-        f"import sys, stellwerk.client.cli; print([name for name in {heavy} if name in"
+        f"import sys, stellwerk.client.cli.root; print([name for name in {heavy} if name in"
         " sys.modules])"
     )
 
@@ -247,6 +244,12 @@ def test_the_platforms_own_options_are_left_to_up() -> None:
     result = CliRunner().invoke(app, ["up", "--help"])
 
     assert "--runtimes" in result.output and "--data-dir" in result.output
+
+
+def test_help_lists_the_platforms_commands() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+
+    assert "Run the whole platform on this machine." in shown
 
 
 def test_sizes_are_written_for_people() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from stellwerk.client.cli import app
+from stellwerk.client.cli.root import app
 from stellwerk.conformance.models import MODELS, mlserver, onnx_graphs, triton
 from tests.unit.sdk.conformance_server import serving
 

@@ -1,17 +1,5 @@
-"""The `stellwerk` command. Commands stand in a file per noun; what takes long to import is imported
-when it is used.
+"""The command `stellwerk`: a module per kind of resource.
+
+May import the rest of `stellwerk.client` and, when a command runs, `stellwerk.conformance`. Imports
+of more than the standard library and click stand in functions, so that `--help` answers at once.
 """
-
-from __future__ import annotations
-
-from stellwerk.client.cli.root import app
-
-
-def main() -> None:
-    """The entry point: exit code 0, 1 for an error (told in one sentence), 2 for a usage that is
-    none.
-    """
-    app(prog_name="stellwerk")
-
-
-__all__ = ["app", "main"]

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from stellwerk.client.cli.context import Globals
+from stellwerk.client.cli.context import Globals, pass_globals
 from stellwerk.client.cli.output import when
 
-token_app = typer.Typer(no_args_is_help=True, help="Credentials of your own and of applications.")
-keys_app = typer.Typer(no_args_is_help=True, help="API keys.")
-principals_app = typer.Typer(no_args_is_help=True, help="People and applications.")
-
-PrincipalName = Annotated[str, typer.Argument(help="The principal, such as anna or billing-app.")]
-Roles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--role", help="A role, such as caller, or editor@team for one bucket; repeatable."
-    ),
-]
+principal_argument = click.argument("principal")
+role_option = click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    help="A role, such as caller, or editor@team for one bucket; repeatable.",
+)
+purpose_option = click.option("--name", default="", help="What the key is for.")
 
 
-def _roles(entry: Any) -> str:
-    return " ".join(
-        role.role if role.bucket == "*" else f"{role.role}@{role.bucket}" for role in entry.roles
-    )
+@click.group("token", no_args_is_help=True)
+def token_app() -> None:
+    """Credentials of your own and of applications."""
+
+
+@click.group("keys", no_args_is_help=True)
+def keys_app() -> None:
+    """API keys."""
+
+
+@click.group("principals", no_args_is_help=True)
+def principals_app() -> None:
+    """People and applications."""
 
 
 @token_app.command()
-def whoami(ctx: typer.Context) -> None:
+@pass_globals
+def whoami(options: Globals) -> None:
     """Show who the platform takes you for."""
-    options = Globals.of(ctx)
     found = options.client.access.caller()
     facts = [
         ("principal", found.principal),
@@ -43,46 +49,46 @@ def whoami(ctx: typer.Context) -> None:
 
 
 @token_app.command()
-def issue(
-    ctx: typer.Context,
-    lifetime: Annotated[
-        int, typer.Option(min=0, help="Seconds the token shall live; 0 for the default.")
-    ] = 0,
-) -> None:
+@click.option(
+    "--lifetime",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Seconds that the token is valid; 0 for the platform's default.",
+)
+@pass_globals
+def issue(options: Globals, lifetime: int) -> None:
     """Exchange the API key given as --token, or on standard input, for an access token."""
-    options = Globals.of(ctx)
     api_key = options.token or sys.stdin.readline().strip()
     issued = options.client.access.issue_token(api_key, lifetime_seconds=lifetime)
     options.output.show(issued, lambda: options.output.line(issued.access_token))
 
 
 @token_app.command("create")
-def create_token(
-    ctx: typer.Context,
-    principal: Annotated[str, typer.Option(help="Whose it is; registered if not known yet.")],
-    role: Roles = None,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
-) -> None:
+@click.option(
+    "--principal", required=True, help="The owner of the key; registered if not known yet."
+)
+@role_option
+@purpose_option
+@pass_globals
+def create_token(options: Globals, principal: str, roles: tuple[str, ...], name: str) -> None:
     """Register a principal if need be, and make an API key for it. The key is shown this once."""
     from stellwerk.client.errors import AlreadyExists
 
-    options = Globals.of(ctx)
     try:
-        options.client.access.create_principal(principal, role or [])
+        options.client.access.create_principal(principal, list(roles))
     except AlreadyExists:
-        if role:
-            options.client.access.update_principal(principal, roles=role)
+        if roles:
+            options.client.access.update_principal(principal, roles=list(roles))
     _create_key(options, principal, name)
 
 
 @keys_app.command("create")
-def create_key(
-    ctx: typer.Context,
-    principal: PrincipalName,
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
-) -> None:
+@principal_argument
+@purpose_option
+@pass_globals
+def create_key(options: Globals, principal: str, name: str) -> None:
     """Make an API key. It is shown this once."""
-    _create_key(Globals.of(ctx), principal, name)
+    _create_key(options, principal, name)
 
 
 def _create_key(options: Globals, principal: str, name: str) -> None:
@@ -92,78 +98,89 @@ def _create_key(options: Globals, principal: str, name: str) -> None:
 
 
 @keys_app.command("list")
-def list_keys(ctx: typer.Context, principal: PrincipalName) -> None:
+@principal_argument
+@pass_globals
+def list_keys(options: Globals, principal: str) -> None:
     """List a principal's keys, newest first."""
-    options = Globals.of(ctx)
     found = options.client.access.keys(principal)
     rows = [
         (
-            k.name,
-            k.display_name,
-            when(k, "create_time"),
-            when(k, "expire_time"),
-            when(k, "revoke_time"),
+            key.name,
+            key.display_name,
+            when(key, "create_time"),
+            when(key, "expire_time"),
+            when(key, "revoke_time"),
         )
-        for k in found
+        for key in found
     ]
-    options.output.table(
-        found, ("KEY", "FOR", "MADE", "LAPSES", "REVOKED"), rows, f"{principal} has no keys"
-    )
+    columns = ("KEY", "FOR", "MADE", "LAPSES", "REVOKED")
+    options.output.table(found, columns, rows, f"{principal} has no keys")
 
 
 @keys_app.command()
-def revoke(
-    ctx: typer.Context,
-    key: Annotated[str, typer.Argument(help="principals/{principal}/keys/{key}")],
-) -> None:
+@click.argument("key", metavar="principals/{principal}/keys/{key}")
+@pass_globals
+def revoke(options: Globals, key: str) -> None:
     """Revoke a key and every token issued for it."""
-    options = Globals.of(ctx)
     revoked = options.client.access.revoke_key(key)
     options.output.show(revoked, lambda: options.output.line(f"revoked {revoked.name}"))
 
 
 @principals_app.command("list")
-def list_principals(ctx: typer.Context) -> None:
+@pass_globals
+def list_principals(options: Globals) -> None:
     """List the principals."""
-    options = Globals.of(ctx)
     found = options.client.access.principals()
-    rows = [(p.name, p.display_name, _roles(p), "disabled" if p.disabled else "") for p in found]
+    rows = [
+        (
+            principal.name,
+            principal.display_name,
+            _roles(principal),
+            "disabled" if principal.disabled else "",
+        )
+        for principal in found
+    ]
     options.output.table(found, ("PRINCIPAL", "NAME", "ROLES", ""), rows, "no principals")
 
 
 @principals_app.command("create")
-def create_principal(
-    ctx: typer.Context,
-    principal: PrincipalName,
-    role: Roles = None,
-    name: Annotated[str, typer.Option(help="How people call it.")] = "",
-) -> None:
-    """Register a person or an application."""
-    options = Globals.of(ctx)
-    made = options.client.access.create_principal(principal, role or [], display_name=name)
+@principal_argument
+@role_option
+@click.option("--name", default="", help="The name that people know it by.")
+@pass_globals
+def create_principal(options: Globals, principal: str, roles: tuple[str, ...], name: str) -> None:
+    """Register a person or an application, such as anna or billing-app."""
+    made = options.client.access.create_principal(principal, list(roles), display_name=name)
     options.output.show(made, lambda: options.output.line(f"created {made.name}"))
 
 
 @principals_app.command("update")
+@principal_argument
+@role_option
+@click.option("--disable/--enable", "disabled", default=None, help="Close or open its access.")
+@pass_globals
 def update_principal(
-    ctx: typer.Context,
-    principal: PrincipalName,
-    role: Roles = None,
-    disabled: Annotated[
-        bool | None, typer.Option("--disable/--enable", help="Close or open its access.")
-    ] = None,
+    options: Globals, principal: str, roles: tuple[str, ...], disabled: bool | None
 ) -> None:
     """Replace a principal's roles, or close and open its access."""
-    options = Globals.of(ctx)
-    changed = options.client.access.update_principal(principal, roles=role, disabled=disabled)
+    changed = options.client.access.update_principal(
+        principal, roles=list(roles) or None, disabled=disabled
+    )
     options.output.show(
         changed, lambda: options.output.line(f"changed {changed.name}: {_roles(changed)}")
     )
 
 
 @principals_app.command("drop")
-def drop_principal(ctx: typer.Context, principal: PrincipalName) -> None:
+@principal_argument
+@pass_globals
+def drop_principal(options: Globals, principal: str) -> None:
     """Delete a principal with its keys."""
-    options = Globals.of(ctx)
     options.client.access.drop_principal(principal)
     options.output.show({"deleted": principal}, lambda: options.output.line(f"deleted {principal}"))
+
+
+def _roles(entry: Any) -> str:
+    return " ".join(
+        role.role if role.bucket == "*" else f"{role.role}@{role.bucket}" for role in entry.roles
+    )

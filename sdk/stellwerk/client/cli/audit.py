@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from stellwerk.client.cli.context import Globals
+from stellwerk.client.cli.context import Globals, pass_globals
 from stellwerk.client.cli.output import when
 
-app = typer.Typer(no_args_is_help=True, help="The audit ledger: who did what, and who was refused.")
+
+@click.group("audit", no_args_is_help=True)
+def app() -> None:
+    """The audit ledger: who did what, and who was refused."""
 
 
 @app.command("list")
-def list_records(
-    ctx: typer.Context,
-    principal: Annotated[str, typer.Option(help="Only of this principal.")] = "",
-    resource: Annotated[str, typer.Option(help="Only about this resource.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
-) -> None:
+@click.option("--principal", default="", help="Only records of this principal.")
+@click.option("--resource", default="", help="Only records about this resource.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="The number of records, at most.",
+)
+@pass_globals
+def list_records(options: Globals, principal: str, resource: str, limit: int) -> None:
     """List the newest records."""
-    options = Globals.of(ctx)
     found = options.client.audit.list(principal=principal, resource=resource, limit=limit)
     rows = [
         (
@@ -39,15 +44,16 @@ def list_records(
 
 
 @app.command()
-def verify(
-    ctx: typer.Context,
-    sequence: Annotated[
-        int, typer.Option(min=0, help="A record's number, kept from an earlier check.")
-    ] = 0,
-    hash: Annotated[str, typer.Option(help="That record's hash.")] = "",
-) -> None:
-    """Recompute the chain. Exit code 1 if it is broken."""
-    options = Globals.of(ctx)
+@click.option(
+    "--sequence",
+    type=click.IntRange(min=0),
+    default=0,
+    help="The number of a record, kept from an earlier check.",
+)
+@click.option("--hash", default="", help="The hash of that record.")
+@pass_globals
+def verify(options: Globals, sequence: int, hash: str) -> None:
+    """Recompute the hash chain of the ledger. Exit code 1 if it is broken."""
     found = options.client.audit.verify(expected_sequence=sequence, expected_hash=hash)
     sentence = (
         f"intact: {found.checked} records; the last is {found.last_sequence} {found.last_hash}"
@@ -56,4 +62,4 @@ def verify(
     )
     options.output.show(found, lambda: options.output.line(sentence))
     if not found.intact:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

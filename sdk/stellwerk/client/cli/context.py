@@ -1,5 +1,5 @@
-"""What every command has: the global options, a client made from them when first needed, and the
-output.
+"""The global options of the command, the client made from them, and the options that several
+commands share.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from stellwerk.client.cli.output import Output
 
 if TYPE_CHECKING:
-    from stellwerk.client.platform import Client
+    from stellwerk.client import Client
 
-# Completing a word must not keep anyone waiting.
+# Two seconds for each call of a completion: a shell that waits longer looks hung.
 _COMPLETION_SECONDS = 2.0
 
 
 @dataclass
 class Globals:
-    """The global options."""
+    """Holds the values of the global options."""
 
     url: str | None
     token: str | None
@@ -27,26 +29,27 @@ class Globals:
     as_json: bool
     timeout: float
 
-    @classmethod
-    def of(cls, ctx: Any) -> Globals:
-        """Those of this invocation."""
-        found = ctx.find_root().obj
-        return found if isinstance(found, cls) else cls(None, None, "default", False, 30.0)
-
     @cached_property
     def client(self) -> Client:
+        """Returns the client of the platform that the options name; it connects when first used."""
         from stellwerk.client import connect
 
         return connect(self.url, self.token, bucket=self.bucket, timeout=self.timeout)
 
     @cached_property
     def output(self) -> Output:
+        """Returns what the command prints with: tables, or JSON with `--json`."""
         return Output(self.as_json)
 
 
-def complete_model(ctx: Any, incomplete: str) -> list[str]:
-    """Model names that begin like this, if a platform answers at once; nothing otherwise."""
-    options = ctx.find_root().params
+pass_globals = click.make_pass_decorator(Globals)
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Returns the names of models that begin with `incomplete`, or none if the platform does not
+    answer within two seconds a call.
+    """
+    options: dict[str, Any] = ctx.find_root().params
     try:
         from stellwerk.client import connect
         from stellwerk.client.naming import short_name
@@ -58,6 +61,13 @@ def complete_model(ctx: Any, incomplete: str) -> list[str]:
             found = [
                 short_name(model.name).rpartition("/")[2] for model in client.models.list(limit=200)
             ]
-    except Exception:  # a completion that fails shows nothing, whatever the reason
+    except Exception:  # a completion has no place to show an error
         return []
     return [name for name in found if name.startswith(incomplete)]
+
+
+model_argument = click.argument("name", shell_complete=complete_model)
+version_option = click.option(
+    "--version", type=click.IntRange(min=1), help="The number of a version."
+)
+alias_option = click.option("--alias", help="An alias, such as production.")

@@ -1,5 +1,5 @@
-"""What commands print: tables for people, JSON for programs. Results go to stdout, everything else
-to stderr.
+"""Prints results: tables for people, JSON for programs. Results go to stdout, everything else to
+stderr.
 """
 
 from __future__ import annotations
@@ -8,19 +8,21 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from stellwerk.client.errors import ServiceError
-    from stellwerk.client.session.plan import Progress
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Returns a number of bytes with its unit, such as "1.5 MiB"."""
     value = float(count)
     for unit in _UNITS[:-1]:
         if value < 1024:
@@ -30,21 +32,22 @@ def size(count: int) -> str:
 
 
 def when(message: Any, field: str) -> str:
-    """A timestamp field in local time; "" if it is not set."""
+    """Returns a timestamp field in local time, "" if it is not set."""
     if not message.HasField(field):
         return ""
     moment = getattr(message, field).ToDatetime().replace(microsecond=0)
-    from datetime import UTC
-
     return str(moment.replace(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S"))
 
 
 def pairs(values: Any) -> str:
+    """Returns a mapping as "key=value" words in the order of the keys."""
     return " ".join(f"{key}={value}" for key, value in sorted(dict(values).items()))
 
 
 def as_json(value: Any) -> Any:
-    """A message, or a list or dict of these, as plain data; names as in the .proto files."""
+    """Returns a message, or a list or dict of messages, as plain data with the field names of the
+    .proto files.
+    """
     if isinstance(value, list | tuple):
         return [as_json(item) for item in value]
     if isinstance(value, dict):
@@ -58,88 +61,71 @@ def as_json(value: Any) -> Any:
 
 
 class Output:
-    """One command's output."""
+    """Prints the results of one command."""
 
     def __init__(self, json_wanted: bool) -> None:
         self.json_wanted = json_wanted
 
     def show(self, value: Any, for_people: Callable[[], None]) -> None:
-        """The value as JSON, or whatever `for_people` prints."""
+        """Prints the value as JSON, or calls `for_people`, which prints it."""
         if self.json_wanted:
-            sys.stdout.write(json.dumps(as_json(value), ensure_ascii=False) + "\n")
+            self.line(json.dumps(as_json(value), ensure_ascii=False))
         else:
             for_people()
 
     def table(
         self, value: Any, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str
     ) -> None:
-        """The value as JSON, or these rows, or the sentence for none."""
-        self.show(value, lambda: self._print_table(columns, rows) if rows else self.line(empty))
+        """Prints the value as JSON, or `rows` under `columns`, or `empty` if there is no row."""
+        self.show(value, lambda: self.print_table(columns, rows) if rows else self.line(empty))
 
     def facts(self, value: Any, facts: Sequence[tuple[str, object]]) -> None:
-        """The value as JSON, or one line for each fact that is not empty."""
-        self.show(
-            value,
-            lambda: self._print_table(
-                ("", ""), [fact for fact in facts if fact[1] not in ("", None)]
-            ),
-        )
+        """Prints the value as JSON, or a line for each fact that is not empty."""
+        told = [fact for fact in facts if fact[1] not in ("", None)]
+        self.show(value, lambda: self.print_table((), told))
 
     def line(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
+        """Prints a line to stdout."""
+        click.echo(text)
 
     def note(self, text: str) -> None:
-        """For people only."""
+        """Prints a line for people to stderr; nothing with `--json`."""
         if not self.json_wanted:
-            sys.stderr.write(text + "\n")
+            click.echo(text, err=True)
 
     def error(self, error: ServiceError) -> None:
+        """Prints an error to stderr: its sentence, or all of it with `--json`."""
         if self.json_wanted:
             described = {
                 "reason": error.reason,
                 "message": error.message,
                 "metadata": error.metadata,
             }
-            sys.stderr.write(json.dumps({"error": described}, ensure_ascii=False) + "\n")
+            click.echo(json.dumps({"error": described}, ensure_ascii=False), err=True)
         else:
-            sys.stderr.write(f"error: {error.message}\n")
+            click.echo(f"error: {error.message}", err=True)
 
     @contextlib.contextmanager
-    def transfer(self, title: str) -> Iterator[Progress | None]:
-        """A progress bar for one transfer, on a terminal only."""
+    def transfer(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
+        """Shows a progress bar on stderr, if that is a terminal. Yields the function that is told
+        the bytes done and the bytes in all.
+        """
         if self.json_wanted or not sys.stderr.isatty():
             yield None
             return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TransferSpeedColumn,
-        )
+        with click.progressbar(length=1, label=title, file=sys.stderr) as bar:
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            def advance(done: int, total: int) -> None:
+                bar.length = max(total, 1)
+                bar.update(done - bar.pos)
 
-    def _print_table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        from rich.console import Console
-        from rich.table import Table
+            yield advance
 
-        table = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(str(cell).replace("[", "\\[") for cell in row))
-        # Piped into another program, a table is as wide as its content.
-        console = Console(width=None if sys.stdout.isatty() else 400)
-        with console.capture() as capture:
-            console.print(table)
-        sys.stdout.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+    def print_table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Prints rows in aligned columns, under a bold header on a terminal if there are names."""
+        cells = [[str(cell) for cell in row] for row in ([columns] if columns else []) + [*rows]]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for number, row in enumerate(cells):
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            text = "  ".join(padded).rstrip()
+            self.line(click.style(text, bold=True) if columns and number == 0 else text)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from stellwerk.client.cli.context import Globals
-from stellwerk.client.cli.output import pairs, size
+from stellwerk.client.cli.context import Globals, pass_globals
+from stellwerk.client.cli.output import Output, pairs, size
 
 if TYPE_CHECKING:
     from stellwerk.controlplane.v1.controlplane_service_pb2 import GetStatusResponse
 
 
-def status(ctx: typer.Context) -> None:
+@click.command()
+@pass_globals
+def status(options: Globals) -> None:
     """Show whether the platform is ready and, if not, why. Exit code 1 if it is not."""
-    options = Globals.of(ctx)
     found = options.client.status()
-    options.output.show(found, lambda: _print_status(options, found))
+    options.output.show(found, lambda: _print_status(options.output, found))
     if not found.ready:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
-def runtimes(ctx: typer.Context) -> None:
+@click.command()
+@pass_globals
+def runtimes(options: Globals) -> None:
     """List the runtimes: what they have and what they serve."""
-    options = Globals.of(ctx)
     found = options.client.runtimes()
     columns = (
         "RUNTIME",
@@ -57,30 +59,27 @@ def _runtime_row(entry: Any) -> tuple[object, ...]:
     )
 
 
-def _print_status(options: Globals, found: GetStatusResponse) -> None:
-    output = options.output
+def _print_status(output: Output, found: GetStatusResponse) -> None:
     output.line("the platform is ready" if found.ready else "the platform is NOT ready")
     for reason in found.reasons:
         output.line(f"  - {reason}")
     rows = [
         (
-            s.service,
-            s.instance,
-            s.version,
-            "ready" if s.ready else "not ready",
-            "; ".join(s.reasons),
+            service.service,
+            service.instance,
+            service.version,
+            "ready" if service.ready else "not ready",
+            "; ".join(service.reasons),
         )
-        for s in found.services
+        for service in found.services
     ]
-    output.table(
-        None, ("SERVICE", "INSTANCE", "VERSION", "STATE", "REASON"), rows, "no service is known"
-    )
+    output.print_table(("SERVICE", "INSTANCE", "VERSION", "STATE", "REASON"), rows)
     output.line(
-        f"broker: {found.broker or 'unknown'}; runtimes: {len(found.runtimes)}; queues:"
-        f" {len(found.queues)}"
+        f"broker: {found.broker or 'unknown'}; runtimes: {len(found.runtimes)};"
+        f" queues: {len(found.queues)}"
     )
     for queue in found.queues:
         output.line(
-            f"  {queue.name}: {queue.messages} waiting, {queue.pending} pending, {queue.consumers}"
-            " consumers"
+            f"  {queue.name}: {queue.messages} waiting, {queue.pending} pending,"
+            f" {queue.consumers} consumers"
         )

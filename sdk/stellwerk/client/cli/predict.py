@@ -1,5 +1,5 @@
-"""`stellwerk predict`: rows from a file, standard input or the command line; answers as lines or
-JSON.
+"""`stellwerk predict`: takes rows from a file, standard input or the command line; prints the
+answer as lines or JSON.
 """
 
 from __future__ import annotations
@@ -7,43 +7,54 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from stellwerk.client.cli.context import Globals, complete_model
+from stellwerk.client.cli.context import (
+    Globals,
+    alias_option,
+    model_argument,
+    pass_globals,
+    version_option,
+)
+from stellwerk.client.cli.output import Output
 
 
+@click.command()
+@model_argument
+@click.argument("rows", required=False)
+@click.option(
+    "--input",
+    "-i",
+    "source",
+    help="A .json, .csv or .npy file, or - for JSON on standard input.",
+)
+@click.option(
+    "--method",
+    default="predict",
+    show_default=True,
+    help="The model's method, such as predict_proba.",
+)
+@version_option
+@alias_option
+@pass_globals
 def predict(
-    ctx: typer.Context,
-    name: Annotated[
-        str,
-        typer.Argument(help="The model, as iris or bucket/iris.", autocompletion=complete_model),
-    ],
-    rows: Annotated[
-        str | None, typer.Argument(help="The rows as JSON, such as [[5.1, 3.5, 1.4, 0.2]].")
-    ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option(
-            "--input", "-i", help="A .json, .csv or .npy file, or - for JSON on standard input."
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="The model's method, such as predict_proba.")
-    ] = "predict",
-    version: Annotated[
-        int | None, typer.Option("--version", min=1, help="A version's number.")
-    ] = None,
-    alias: Annotated[
-        str | None, typer.Option("--alias", help="An alias, such as production.")
-    ] = None,
+    options: Globals,
+    name: str,
+    rows: str | None,
+    source: str | None,
+    method: str,
+    version: int | None,
+    alias: str | None,
 ) -> None:
-    """Call a model."""
-    if (rows is None) == (input is None):
-        raise typer.BadParameter("give the rows as JSON, or a file with --input", param_hint="ROWS")
-    data = parse_json(rows) if rows is not None else read(str(input))
-    options = Globals.of(ctx)
+    """Call a model.
+
+    ROWS are JSON, such as [[5.1, 3.5, 1.4, 0.2]]; --input takes them from a file.
+    """
+    if (rows is None) == (source is None):
+        raise click.BadParameter("give the rows as JSON, or a file with --input", param_hint="ROWS")
+    data = parse_json(rows) if rows is not None else read(str(source))
     answer = options.client.runtime.model(name, version=version, alias=alias).call(
         data, method=method
     )
@@ -52,24 +63,28 @@ def predict(
         "model_version": answer.model_version,
         "runtime": answer.runtime,
     }
-    options.output.show(described, lambda: _print_lines(answer.value))
+    options.output.show(described, lambda: _print_lines(options.output, answer.value))
 
 
 def parse_json(text: str) -> Any:
-    """Nested lists, or an object of these by input name. Raises BadParameter for anything else."""
+    """Returns nested lists, or an object of them by input name. Raises BadParameter for anything
+    else.
+    """
     try:
         data = json.loads(text)
     except ValueError as exc:
-        raise typer.BadParameter(f"this is no JSON: {exc}", param_hint="ROWS") from exc
+        raise click.BadParameter(f"this is no JSON: {exc}", param_hint="ROWS") from exc
     if not isinstance(data, list | dict):
-        raise typer.BadParameter(
+        raise click.BadParameter(
             "give a list of rows, or an object with a list for each input", param_hint="ROWS"
         )
     return data
 
 
 def read(source: str) -> Any:
-    """The data in a file, by its ending. Raises BadParameter if it cannot be read."""
+    """Returns the data of a file by its ending, of standard input for "-". Raises BadParameter if it
+    cannot be read.
+    """
     if source == "-":
         return parse_json(sys.stdin.read())
     path = Path(source)
@@ -82,13 +97,13 @@ def read(source: str) -> Any:
             return _read_csv(path)
         return parse_json(path.read_text())
     except (OSError, ValueError) as exc:
-        raise typer.BadParameter(
+        raise click.BadParameter(
             f"{source} cannot be read as data: {exc}", param_hint="--input"
         ) from exc
 
 
 def _read_csv(path: Path) -> Any:
-    """With a header a table with named columns, else plain rows of numbers."""
+    """Returns a DataFrame if the first line holds names, else an array of numbers, rows × columns."""
     import numpy as np
 
     with path.open() as file:
@@ -110,11 +125,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _print_lines(value: Any) -> None:
+def _print_lines(output: Output, value: Any) -> None:
     if isinstance(value, dict):
         for name, array in value.items():
-            typer.echo(f"# {name}")
-            _print_lines(array)
+            output.line(f"# {name}")
+            _print_lines(output, array)
         return
     for row in value.tolist() if value.ndim else [value.item()]:
-        typer.echo(" ".join(str(cell) for cell in row) if isinstance(row, list) else str(row))
+        output.line(" ".join(str(cell) for cell in row) if isinstance(row, list) else str(row))

@@ -5,39 +5,43 @@ sentence.
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+import click
 
 from stellwerk.client.cli import access, audit, buckets, models, platform, predict
+from stellwerk.client.cli.completion import completion_options
 from stellwerk.client.cli.context import Globals
+from stellwerk.client.cli.platform_commands import local, up
 
-# Global options that people also write after the command, and how many values each takes.
+# Global options that people also write after the command, with the number of their values.
 _ANYWHERE = {"--json": 0, "--url": 1, "--token": 1, "--bucket": 1}
-# These commands have options of their own that are not ours to move.
+# Commands with options of their own, which stay where they stand.
 _HANDED_ON = ("up", "local", "conformance")
 
 
-class RootGroup(TyperGroup):
-    """Tells the platform's errors as one sentence and exit code 1; takes global options from any
-    place.
+class RootGroup(click.Group):
+    """A group that takes global options from any place, and prints an error of the platform as one
+    sentence with exit code 1.
     """
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the words with the global options moved to the front."""
         return super().parse_args(ctx, _globals_first(args))
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; raises Exit(1) after it has printed an error of the platform."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            # Looked up here, so that `--help` does not wait for gRPC.
+            # Imported here, so that `--help` does not wait for gRPC.
             from stellwerk.client.errors import ServiceError
 
             if not isinstance(error, ServiceError):
                 raise
-            Globals.of(ctx).output.error(error)
-            raise typer.Exit(1) from None
+            options: Globals = ctx.obj
+            options.output.error(error)
+            raise click.exceptions.Exit(1) from None
 
 
 def _globals_first(args: list[str]) -> list[str]:
@@ -59,82 +63,84 @@ def _globals_first(args: list[str]) -> list[str]:
     return moved + kept
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        typer.echo(f"stellwerk {metadata.version('stellwerk')}")
-        raise typer.Exit
+        click.echo(f"stellwerk {metadata.version('stellwerk')}")
+        ctx.exit()
 
 
-app = typer.Typer(
-    cls=RootGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Stellwerk: store models, call them, and see what runs where.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+@click.group(
+    cls=RootGroup, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
-
-
-@app.callback()
-def root(
-    ctx: typer.Context,
-    url: Annotated[
-        str | None,
-        typer.Option(envvar="STELLWERK_URL", help="The platform, http(s)://… or grpc(s)://…"),
-    ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="STELLWERK_TOKEN", show_envvar=True, help="An access token or API key."
-        ),
-    ] = None,
-    bucket: Annotated[
-        str, typer.Option(help="The bucket of models named without one.")
-    ] = "default",
-    json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 30.0,
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
-    ] = False,
+@click.option(
+    "--url", envvar="STELLWERK_URL", help="The platform, http(s)://host:port or grpc(s)://…"
+)
+@click.option(
+    "--token", envvar="STELLWERK_TOKEN", show_envvar=True, help="An access token or API key."
+)
+@click.option(
+    "--bucket",
+    default="default",
+    show_default=True,
+    help="The bucket of models named without one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.001),
+    default=30.0,
+    show_default=True,
+    help="Seconds that a call may take.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version.",
+)
+@completion_options
+@click.pass_context
+def app(
+    ctx: click.Context,
+    url: str | None,
+    token: str | None,
+    bucket: str,
+    as_json: bool,
+    timeout: float,
 ) -> None:
-    ctx.obj = Globals(url=url, token=token, bucket=bucket, as_json=json, timeout=timeout)
-
-
-_HAND_ON: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "add_help_option": False,
-}
-
-
-@app.command("up", help="Run the whole platform on this machine.", **_HAND_ON)
-def up(ctx: typer.Context) -> None:
-    from services.local.cli import app as local_app
-
-    local_app(args=["up", *ctx.args], prog_name="stellwerk")
-
-
-@app.command("local", help="Prepare this machine to run the platform.", **_HAND_ON)
-def local(ctx: typer.Context) -> None:
-    from services.local.cli import app as local_app
-
-    local_app(args=ctx.args, prog_name="stellwerk local")
+    """Stellwerk: store models, call them, and see what runs where."""
+    ctx.obj = Globals(url=url, token=token, bucket=bucket, as_json=as_json, timeout=timeout)
 
 
 @app.command(
-    "conformance", help="Check any server against the Open Inference Protocol.", **_HAND_ON
+    "conformance", add_help_option=False, context_settings={"ignore_unknown_options": True}
 )
-def conformance(ctx: typer.Context) -> None:
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def conformance(words: tuple[str, ...]) -> None:
+    """Check any server against the Open Inference Protocol."""
     from stellwerk.conformance.cli import app as conformance_app
 
-    conformance_app(args=ctx.args, prog_name="stellwerk conformance")
+    conformance_app(args=list(words), prog_name="stellwerk conformance")
 
 
-app.command("status")(platform.status)
-app.command("runtimes")(platform.runtimes)
-app.command("predict")(predict.predict)
-app.add_typer(models.app, name="models")
-app.add_typer(buckets.app, name="buckets")
-app.add_typer(access.token_app, name="token")
-app.add_typer(access.keys_app, name="keys")
-app.add_typer(access.principals_app, name="principals")
-app.add_typer(audit.app, name="audit")
+for _command in (
+    up,
+    local,
+    platform.status,
+    platform.runtimes,
+    predict.predict,
+    models.app,
+    buckets.app,
+    access.token_app,
+    access.keys_app,
+    access.principals_app,
+    audit.app,
+):
+    app.add_command(_command)
+
+
+def main() -> None:
+    """Runs the command. Exit code 0, 1 for an error told in one sentence, 2 for wrong usage."""
+    app(prog_name="stellwerk")
