@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload soak docs secrets compose-check clean
+.PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload soak docs secrets compose-check wheels clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if 
 
 compose-check: install ## Validate compose/ with the real Compose binary and hadolint
 	$(BIN)/python -m pytest tests/integration/test_compose.py
+
+wheels: install ## Write the wheels of the SDK and of the platform to dist/
+	@rm -rf dist
+	@$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist ./sdk .
+	@ls dist/*.whl
 
 docs: install ## Write docs/reference from the code
 	@$(BIN)/python tools/settings_docs.py

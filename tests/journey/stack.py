@@ -18,8 +18,6 @@ from typing import Any
 
 from services.local.processes.child import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """The condition's first true value; fails with `what` if there is none within `seconds`."""
@@ -35,6 +33,16 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 async def soon(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """As `eventually`, for a condition that blocks, while other tasks go on."""
     return await asyncio.to_thread(eventually, condition, seconds, what)
+
+
+def _foreign_project(folder: Path) -> Path:
+    """Returns a project with packages `services` and `inference` of its own, to start from: they
+    must not win over the platform's.
+    """
+    for name in ("services", "inference"):
+        (folder / "project" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "project" / name / "__init__.py").write_text("raise ImportError(__file__)\n")
+    return folder / "project"
 
 
 class Platform:
@@ -53,7 +61,7 @@ class Platform:
         self.data_dir, self.broker = data_dir, broker
         self.log_path = data_dir / "platform.log"
         data_dir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "services.local", "up", "--data-dir", str(data_dir)]
+        command = [sys.executable, "-P", "-m", "services.local", "up", "--data-dir", str(data_dir)]
         command += ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
         command += ["--runtimes", str(runtimes), "--broker", broker]
         command += options
@@ -63,7 +71,11 @@ class Platform:
         environment.update(settings or {})
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=environment
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=_foreign_project(data_dir),
+                env=environment,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -19,7 +19,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     **{f"services.{service}": ("stellwerk.wire", "services.chassis") for service in SERVICES},
     # The command of the client is the way into the conformance suite, which stores its models with
     # the client.
-    "stellwerk.client": ("stellwerk.wire", "services.local", "stellwerk.conformance"),
+    "stellwerk.client": ("stellwerk.wire", "stellwerk.conformance"),
     "stellwerk.conformance": ("stellwerk.client",),
     "services.local": ("stellwerk.wire", "stellwerk.client"),
 }
