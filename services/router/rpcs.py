@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.chassis.broker.port import Broker
-from services.chassis.broker.pull.broker import PullServicer
 from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.servicer import PullServicer
 from services.chassis.lifecycle.process import Process
 from services.router.calls.call_log import CallJournal
 from services.router.calls.exchange_servicer import CallServicer

@@ -54,11 +54,10 @@ HOUSES: dict[str, House] = {
     "services.controlplane": House({"audit": "", "identity": "", "status": ""}, leaves="config"),
     "services.chassis": House(
         {"broker": "", "access": "", "rpc": "access", "lifecycle": "broker access rpc"},
-        leaves="config context logs telemetry mongo rpc_status allocator release",
+        leaves="allocator background config context futures logs mongo release rpc_status single_flight"
+        " telemetry",
     ),
-    "services.chassis.broker": House(
-        {"amqp": "", "pull": ""}, leaves="port received topics backoff"
-    ),
+    "services.chassis.broker": House({"amqp": "", "pull": ""}, leaves="port received topics"),
     "services.local": House({"processes": "", "backing": "processes"}, leaves="ports secrets plan"),
     "stellwerk.client": House(
         {

@@ -12,9 +12,10 @@ import grpc
 
 from services.chassis.broker.amqp.broker import AmqpBroker
 from services.chassis.broker.port import Broker, Delivery
-from services.chassis.broker.pull.broker import PullBroker, PullServicer
+from services.chassis.broker.pull.broker import PullBroker
 from services.chassis.broker.pull.hub import Hub
 from services.chassis.broker.pull.hub_broker import HubBroker
+from services.chassis.broker.pull.servicer import PullServicer
 from services.chassis.rpc.channel import ServiceChannel
 from services.chassis.rpc.transport import channel_options, server_options
 from services.local.backing.rabbitmq import RabbitMQ

@@ -1,3 +1,1 @@
-"""The broker port and its two adapters: RabbitMQ (`amqp`) and the embedded one over gRPC
-(`pull`).
-"""
+"""Carries messages between processes: a port and its two adapters, RabbitMQ (`amqp`) and the router's own queues over gRPC (`pull`). Imports no room."""

@@ -1,6 +1,4 @@
-"""What every adapter does with a message that arrives: it is handled at once and settled exactly
-once.
-"""
+"""Handles messages that arrive, in every adapter: at once, and settled exactly once."""
 
 from __future__ import annotations
 
@@ -12,45 +10,48 @@ import structlog
 
 from services.chassis.broker.port import Delivery, Handler, Message
 
-# Called with (ack, requeue) when the delivery is settled.
-Settle = Callable[[bool, bool], None]
+# Called with the delivery's tag, whether it is acknowledged, and whether it is to be requeued.
+Settle = Callable[[int, bool, bool], None]
 
 _log = structlog.get_logger("broker")
 
 
 @dataclass(slots=True)
 class Received:
-    """A delivery; `settle` is None where there is nothing to settle, and forgotten once used."""
+    """A delivery, see `port.Delivery`.
+
+    `settle` is None where the broker awaits no acknowledgement, and once it has been called.
+    """
 
     message: Message
     redelivered: bool
     routing_key: str
+    tag: int
     settle: Settle | None
 
     def ack(self) -> None:
-        self._settle(True, False)
+        """Acknowledges the message."""
+        settle = self.settle
+        self.settle = None
+        if settle is not None:
+            settle(self.tag, True, False)
 
     def nack(self, *, requeue: bool) -> None:
-        self._settle(False, requeue)
-
-    def _settle(self, ack: bool, requeue: bool) -> None:
-        settle, self.settle = self.settle, None
+        """Rejects the message."""
+        settle = self.settle
+        self.settle = None
         if settle is not None:
-            settle(ack, requeue)
+            settle(self.tag, False, requeue)
 
 
 class Handling:
-    """Calls handlers at once, and waits in a task for those that have not finished when they
-    return.
-
-    A handler that raises is logged and its delivery rejected.
-    """
+    """Calls handlers at once; keeps a task for each that has not finished when it returns."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, handler: Handler, delivery: Delivery) -> None:
-        """Hands the delivery over. Never raises."""
+        """Calls the handler. Never raises: a failure is logged and the delivery rejected."""
         try:
             unfinished = handler(delivery)
         except Exception:
@@ -62,7 +63,10 @@ class Handling:
             task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Cancels what still runs and waits for it; the broker delivers those messages again."""
+        """Cancels the unfinished handlers and waits for their end.
+
+        The broker delivers their messages again.
+        """
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -77,5 +81,5 @@ async def _finish(unfinished: Awaitable[None], delivery: Delivery) -> None:
 
 
 def _failed(delivery: Delivery) -> None:
-    _log.exception("handler failed", routing_key=delivery.routing_key)
+    _log.exception("broker_handler_failed", routing_key=delivery.routing_key)
     delivery.nack(requeue=False)

@@ -18,7 +18,8 @@ from hypothesis.stateful import (
 )
 
 from services.chassis.broker.port import Depth, Message
-from services.chassis.broker.pull.hub import Dispatch, Hub, Result
+from services.chassis.broker.pull.hub import Dispatch, Hub
+from services.chassis.broker.pull.results import Result
 from stellwerk.wire.topology import QueueSpec
 
 MAX_LENGTH = 5

@@ -1,8 +1,8 @@
-"""The broker port on RabbitMQ: one connection publishes, another consumes, and everything declared
-comes back.
+"""The broker port on RabbitMQ: one connection publishes, another consumes.
 
-Queues are durable and classic, messages transient: what may not be lost is in a ledger, the message
-only wakes.
+After a reconnect all declared queues and all consumers are set up again. Queues are durable and
+classic, messages transient: work that must not be lost is stored elsewhere, and its message only
+says that there is some.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from urllib.parse import urlsplit
 
 from services.chassis.broker.amqp.channel import Channel, ChannelGone
 from services.chassis.broker.amqp.consumer import AmqpConsumer
-from services.chassis.broker.amqp.link import KeptChannel, Link, refused
 from services.chassis.broker.amqp.publisher import Publisher
+from services.chassis.broker.amqp.reconnecting import KeptChannel, KeptConnection, refused
 from services.chassis.broker.port import Consumer, Depth, Handler, Message
 from services.chassis.broker.received import Handling
 from stellwerk.wire.topology import EVENTS_EXCHANGE, QueueSpec
 
 T = TypeVar("T")
 
+# Seconds that the broker gets to answer a declaration, an inspection or a new consumer.
 _CALL_SECONDS = 5.0
+# AMQP's reply code for a queue that does not exist.
 _NOT_FOUND = 404
 
 
 class _NoQueue(Exception):
-    """There is no such queue."""
+    """The queue does not exist."""
 
 
 class AmqpBroker:
@@ -38,8 +40,8 @@ class AmqpBroker:
         parts = urlsplit(url)
         where = f"{parts.hostname}:{parts.port or (5671 if parts.scheme == 'amqps' else 5672)}"
         self._callbacks: list[Callable[[str], None]] = []
-        self._publishing = Link(url, where, f"{name} publish", self._lost)
-        self._consuming = Link(url, where, f"{name} consume", self._lost)
+        self._publishing = KeptConnection(url, where, f"{name} publish", self._lost)
+        self._consuming = KeptConnection(url, where, f"{name} consume", self._lost)
         self._publisher = Publisher(self._publishing)
         self._declaring = KeptChannel(self._consuming, self._declare_again)
         self._inspecting = KeptChannel(self._consuming, _no_setup)
@@ -50,10 +52,12 @@ class AmqpBroker:
 
     @property
     def description(self) -> str:
+        """See `port.Broker`."""
         return f"amqp ({self._publishing.server or 'RabbitMQ, not connected yet'})"
 
     @property
     def problem(self) -> str:
+        """See `port.Broker`."""
         stalled = "RabbitMQ does not confirm messages" if self._publisher.stalled else ""
         return self._publishing.problem or self._consuming.problem or stalled
 

@@ -1,7 +1,6 @@
-"""A channel of pika's made awaitable; what every message costs passes it by, on the channel's own
-frames.
+"""One AMQP channel: pika's, made awaitable, and past pika all that each message costs.
 
-Nothing here reopens or retries: a closed channel says so, once, to whoever uses it.
+A channel neither reopens nor retries: once closed it says so to all who use it.
 """
 
 from __future__ import annotations
@@ -12,43 +11,50 @@ from functools import partial
 from typing import Any
 
 from services.chassis.broker.amqp import frames as amqp_frames
-from services.chassis.broker.amqp.acks import Acks
-from services.chassis.broker.amqp.frame_reader import OnConfirm, OnDelivery, Unpack
-from services.chassis.broker.amqp.stream import Stream
-from services.chassis.broker.port import Message
+from services.chassis.broker.amqp.stream import OnConfirm, Stream, Unpack
+from services.chassis.broker.port import Handler, Message
+from services.chassis.broker.received import Handling, Received
+from services.chassis.futures import settle
 from stellwerk.wire.topology import QueueSpec
 
 
 class ChannelGone(Exception):
-    """The channel is closed; `code` is the broker's reply code, 0 if it did not say why."""
+    """The channel is closed; `code` is the broker's reply code, 0 if it gave no reason."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
-        self.code, self.text = code, text
+        self.code = code
+        self.text = text
 
 
 class Channel:
-    """An open channel. `closed` is done, with the ChannelGone to raise, when it is no more.
+    """An open channel. `closed` is done, with the ChannelGone to raise, once it is closed.
 
-    `raw` is pika's; `unpack` reads properties that only pika knows.
+    `raw` is pika's channel; `unpack` reads message properties that only pika knows.
     """
 
     def __init__(self, raw: Any, stream: Stream, frame_max: int, unpack: Unpack) -> None:
-        self._raw, self._stream, self._frame_max, self._unpack = raw, stream, frame_max, unpack
+        self._raw = raw
+        self._stream = stream
+        self._frame_max = frame_max
+        self._unpack = unpack
         self._number = int(raw.channel_number)
-        self._acks = Acks(self._send_ack)
-        self._cancelled = False
+        self._unsettled = Unsettled(self._send_ack)
+        self._leaving = False
         self._calls: set[asyncio.Future[Any]] = set()
         self.closed: asyncio.Future[ChannelGone] = asyncio.get_running_loop().create_future()
         raw.add_on_close_callback(self._on_closed)
 
     @property
     def is_open(self) -> bool:
+        """Whether the channel can be used."""
         return bool(self._raw.is_open)
 
     async def declare_queue(self, spec: QueueSpec) -> None:
-        """Declares a queue; ChannelGone 406 if it exists with other arguments, 405 if it is another
-        connection's.
+        """Declares a queue.
+
+        Raises ChannelGone, with code 406 if the queue exists with other arguments and 405 if it
+        belongs to another connection.
         """
         arguments: dict[str, object] = {}
         if spec.max_length:
@@ -64,64 +70,74 @@ class Channel:
         )
 
     async def declare_own_queue(self) -> str:
-        """A queue that goes away with its consumer, under a name that the broker chooses."""
+        """Declares a queue that is deleted with its consumer; returns the name the broker chose."""
         declared = await self._call(self._raw.queue_declare, "", exclusive=True, auto_delete=True)
         return str(declared.method.queue)
 
     async def inspect_queue(self, name: str) -> tuple[int, int]:
-        """Messages and consumers; ChannelGone 404 if there is no such queue."""
+        """Returns the queue's messages and consumers; ChannelGone 404 if there is no such queue."""
         found = await self._call(self._raw.queue_declare, name, passive=True)
         return found.method.message_count, found.method.consumer_count
 
     async def declare_topics(self, exchange: str) -> None:
+        """Declares a topic exchange."""
         await self._call(self._raw.exchange_declare, exchange, exchange_type="topic", durable=True)
 
     async def bind(self, queue: str, exchange: str, pattern: str) -> None:
+        """Has the exchange put messages whose routing key matches the pattern into the queue."""
         await self._call(self._raw.queue_bind, queue, exchange, routing_key=pattern)
 
     async def consume(
-        self, queue: str, on_delivery: OnDelivery, *, prefetch: int, acks: bool = True
+        self, queue: str, handler: Handler, handling: Handling, *, prefetch: int, acks: bool = True
     ) -> None:
-        """Starts deliveries, to be settled unless without `acks`. When the broker ends them, the
-        channel closes.
+        """Starts deliveries to `handler`, to be settled unless `acks` is False.
+
+        The channel closes when the broker ends them.
         """
 
         def deliver(tag: int, redelivered: bool, routing_key: str, message: Message) -> None:
-            if acks and self._cancelled:
-                self.reject(tag, requeue=True)
-                return
-            if acks:
-                self._acks.hold(tag)
-            on_delivery(tag, redelivered, routing_key, message)
+            if not acks:
+                handling.run(handler, Received(message, redelivered, routing_key, tag, None))
+            elif self._leaving:
+                self._settle(tag, False, True)
+            else:
+                self._unsettled.add(tag)
+                received = Received(message, redelivered, routing_key, tag, self._settle)
+                handling.run(handler, received)
 
         if acks and prefetch:
             await self._call(self._raw.basic_qos, prefetch_count=prefetch)
         self._raw.add_on_cancel_callback(lambda _: self.close())
-        self._stream.inlet.deliver(self._number, deliver, self._unpack)
+        self._stream.reader.take_deliveries(self._number, deliver, self._unpack)
         await self._call(self._raw.basic_consume, queue, _unexpected, auto_ack=not acks)
 
-    async def cancel_consumers(self) -> None:
-        """Ends deliveries; the channel stays for what is in hand."""
-        self._cancelled = True
+    async def leave(self) -> None:
+        """Ends deliveries; the channel closes once all of them are settled.
+
+        Raises ChannelGone if it is closed before the broker has confirmed the end.
+        """
+        self._leaving = True
         for tag in list(self._raw.consumer_tags):
             await self._call(self._raw.basic_cancel, tag)
+        self._close_when_settled()
 
     async def confirms(self, on_confirm: OnConfirm, on_return: Callable[[str], None]) -> None:
-        """Switches confirms on: on_confirm(tag, multiple, accepted); on_return(mark) precedes its
-        confirm.
-        """
+        """Has the broker confirm each message to `on_confirm`.
 
+        A message that no queue takes is first given to `on_return`, by its mark.
+        """
         self._raw.add_on_return_callback(
             lambda _, __, properties, ___: on_return(properties.app_id or "")
         )
-        self._stream.inlet.confirm(self._number, on_confirm)
+        self._stream.reader.take_confirms(self._number, on_confirm)
         await self._call(self._raw.confirm_delivery, _unexpected)
 
     def publish(
         self, exchange: str, routing_key: str, message: Message, *, mandatory: bool, mark: str
     ) -> None:
-        """Sends without waiting. `mark` comes back with the message if nothing takes it. Raises
-        ChannelGone.
+        """Sends without waiting. Raises ChannelGone if the channel is closed.
+
+        `mark` comes back with the message if no queue takes it.
         """
         if not self._raw.is_open:
             raise ChannelGone(0, "the channel is closed")
@@ -139,63 +155,106 @@ class Channel:
         else:
             self._stream.write_all(pieces)
 
-    def ack(self, tag: int) -> None:
-        """Acknowledges, together with what else is acknowledged in this turn."""
-        self._acks.acknowledge(tag)
-
-    def reject(self, tag: int, *, requeue: bool) -> None:
-        self._acks.release(tag)
-        if self._raw.is_open:
-            self._raw.basic_reject(tag, requeue=requeue)
-
-    def close_when_settled(self) -> None:
-        """Closes unless a delivery is still in hand."""
-        self._acks.flush()
-        if not self._acks:
-            self.close()
-
     def close(self) -> None:
-        """Closes. What is in hand goes back to its queue."""
-        self._acks.flush()
+        """Closes the channel. Unsettled messages return to their queue."""
+        self._unsettled.flush()
         if self._raw.is_open:
             self._raw.close()
+
+    def _settle(self, tag: int, ack: bool, requeue: bool) -> None:
+        if ack:
+            self._unsettled.acknowledge(tag)
+        else:
+            self._unsettled.remove(tag)
+            if self._raw.is_open:
+                self._raw.basic_reject(tag, requeue=requeue)
+        if self._leaving:
+            self._close_when_settled()
+
+    def _close_when_settled(self) -> None:
+        self._unsettled.flush()
+        if not self._unsettled:
+            self.close()
 
     def _send_ack(self, tag: int, multiple: bool) -> None:
         if self._raw.is_open:
             self._stream.write(amqp_frames.ack(self._number, tag, multiple=multiple))
 
     async def _call(self, send: Callable[..., object], *arguments: object, **named: object) -> Any:
-        """Sends with a `callback` and waits for it. Raises ChannelGone."""
+        """Sends with a `callback` and returns the broker's answer. Raises ChannelGone."""
         if not self._raw.is_open:
             raise ChannelGone(0, "the channel is closed")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls.add(answer)
         try:
-            send(*arguments, **named, callback=partial(fulfil, answer))
+            send(*arguments, **named, callback=partial(settle, answer))
             return await answer
         finally:
             self._calls.discard(answer)
 
     def _on_closed(self, _: object, reason: Any) -> None:
-        self._stream.inlet.forget(self._number)
+        self._stream.reader.forget(self._number)
         gone = ChannelGone(
             getattr(reason, "reply_code", 0), getattr(reason, "reply_text", type(reason).__name__)
         )
         for answer in self._calls:
-            if not answer.done():
-                answer.set_exception(gone)
+            settle(answer, gone)
         if not self.closed.done():
             self.closed.set_result(gone)
 
 
-def fulfil(future: asyncio.Future[Any], result: object) -> None:
-    """Gives the future its result if it still waits for one."""
-    if not future.done():
-        future.set_result(result)
+class Unsettled:
+    """Delivery tags of one channel that are not settled yet, and the acknowledgements to send.
+
+    Acknowledgements of one turn of the loop leave together: one frame for all from the oldest
+    unsettled tag on, and one for each that overtook an older one. `send` gets a tag and whether it
+    stands for all up to it.
+    """
+
+    def __init__(self, send: Callable[[int, bool], None]) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        # In the order of arrival, which is the order of the tags.
+        self._tags: dict[int, None] = {}
+        self._acknowledged: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._tags)
+
+    def add(self, tag: int) -> None:
+        """Adds a delivery."""
+        self._tags[tag] = None
+
+    def remove(self, tag: int) -> None:
+        """Removes a delivery that was rejected."""
+        self._tags.pop(tag, None)
+
+    def acknowledge(self, tag: int) -> None:
+        """Sends an acknowledgement at the end of the loop's next turn, or with `flush`."""
+        if not self._acknowledged:
+            self._loop.call_soon(self.flush)
+        self._acknowledged.add(tag)
+
+    def flush(self) -> None:
+        """Sends the gathered acknowledgements."""
+        done = self._acknowledged
+        self._acknowledged = set()
+        if not done:
+            return
+        oldest = last = 0
+        for tag in self._tags:
+            if tag not in done:
+                break
+            oldest = oldest or tag
+            last = tag
+        if last:
+            self._send(last, last != oldest)
+        for tag in sorted(done):
+            if tag > last:
+                self._send(tag, False)
+            del self._tags[tag]
 
 
 def _unexpected(*_: object) -> None:
-    """What pika would call with a delivery or a confirm, all of which the inlet takes before pika
-    sees them.
-    """
-    raise AssertionError("a message went by way of pika")
+    """Raises: pika would call this with messages, all of which the stream's reader takes first."""
+    raise AssertionError("a message reached pika")

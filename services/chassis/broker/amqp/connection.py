@@ -1,7 +1,7 @@
-"""pika made awaitable, on the event loop's own transport: a connection and how it opens. The only
-file that knows pika.
+"""One AMQP connection: pika's, made awaitable, on the event loop's own transport.
 
-Nothing here reconnects or retries: a closed connection says so, once, to whoever uses it.
+This is the only file that imports pika. A connection neither reconnects nor retries: once closed it
+says so to all who use it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServicesAdapter
 from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthenticationError
 
-from services.chassis.broker.amqp.channel import Channel, ChannelGone, fulfil
+from services.chassis.broker.amqp.channel import Channel, ChannelGone
 from services.chassis.broker.amqp.stream import Stream
 from services.chassis.broker.port import Message
+from services.chassis.futures import settle
 
-# A consumer that froze gives its messages back after three of these: 30 s, not the default's 180 s.
+# Seconds that pika and the broker agree on. The broker gives a frozen consumer's messages to others
+# after two to three of them: 30 s at most, where the default of 60 s takes up to 180 s.
 HEARTBEAT_SECONDS = 10
+# Seconds for the TCP connection, and for each step of the handshakes above it.
 _CONNECT_SECONDS = 5
 
 
 class ConnectFailed(Exception):
-    """The broker could not be reached or let us not in."""
+    """The broker cannot be reached, or refuses the login."""
 
 
 class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
-    """The loop as pika uses it, but with transports of the loop's own: pika's cost five system
-    calls for each send.
-    """
+    """The event loop as pika uses it, with a `Stream` in place of pika's transport."""
 
     stream: Stream
 
@@ -44,6 +45,8 @@ class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
         ssl_context: SSLContext | None = None,
         server_hostname: str | None = None,
     ) -> Any:
+        """Makes the loop's transport on the socket and tells pika of it through `on_done`."""
+
         def on_made(stream: Stream) -> None:
             self.stream = stream
             on_done((stream, stream.get_protocol()))
@@ -62,8 +65,9 @@ class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]
-    """Counts all that is received. pika counts its own share, and would take a busy consumer's
-    broker for silent.
+    """pika's connection, which counts all bytes of the stream as received.
+
+    pika would count its own frames alone and take the broker of a busy consumer for silent.
     """
 
     def __init__(
@@ -74,86 +78,96 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]
 
     @property
     def bytes_received(self) -> int:
+        """The bytes of the whole stream."""
         return self._services.stream.bytes_received
 
     @bytes_received.setter
     def bytes_received(self, share: int) -> None:
-        """What pika counts."""
+        """Ignores pika's own count."""
 
 
 class Connection:
-    """An open connection. `closed` is done, with the reason, when it is no more."""
+    """An open connection. `closed` is done, with the reason, once it is closed.
+
+    `blocked` is the reason for which the broker takes no messages, "" while it does.
+    """
 
     def __init__(
-        self, connection: AsyncioConnection, stream: Stream, closed: asyncio.Future[str]
+        self,
+        connection: AsyncioConnection,
+        stream: Stream,
+        closed: asyncio.Future[str],
+        on_blocked: Callable[[str], None],
     ) -> None:
-        self._connection, self._stream = connection, stream
+        self._connection = connection
+        self._stream = stream
+        self._tell = on_blocked
         self.closed = closed
         self.blocked = ""
-        self.unblocked = asyncio.Event()
-        self.unblocked.set()
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
 
     @staticmethod
-    async def open(url: str, name: str) -> Connection:
-        """Connects. Raises ConnectFailed with a sentence that holds no secret."""
+    async def open(url: str, name: str, on_blocked: Callable[[str], None]) -> Connection:
+        """Connects; the broker shows `name` as the connection's name.
+
+        `on_blocked` is called with each change of `blocked`. Raises ConnectFailed with a sentence
+        that holds no secret.
+        """
         parameters = URLParameters(url)
         parameters.heartbeat = HEARTBEAT_SECONDS
         parameters.connection_attempts = 1
-        parameters.socket_timeout = parameters.stack_timeout = _CONNECT_SECONDS
-        # Publishers wait no longer than their own timeouts while the broker blocks us; the
-        # connection itself stays.
+        parameters.socket_timeout = _CONNECT_SECONDS
+        parameters.stack_timeout = _CONNECT_SECONDS
+        # While the broker blocks the connection it stays open; publishers wait for their own
+        # timeouts.
         parameters.blocked_connection_timeout = None
         parameters.client_properties = {"connection_name": name}
         loop = asyncio.get_running_loop()
-        opened: asyncio.Future[ConnectFailed | None] = loop.create_future()
+        opened: asyncio.Future[None] = loop.create_future()
         closed: asyncio.Future[str] = loop.create_future()
         services = _Services(loop)
         raw = _Connection(
             services,
             parameters,
-            on_open_callback=lambda _: fulfil(opened, None),
-            on_open_error_callback=lambda _, error: fulfil(opened, _connect_failed(error)),
-            on_close_callback=lambda _, error: fulfil(closed, type(error).__name__),
+            on_open_callback=lambda _: settle(opened, None),
+            on_open_error_callback=lambda _, error: settle(opened, _connect_failed(error)),
+            on_close_callback=lambda _, error: settle(closed, type(error).__name__),
         )
         try:
-            failed = await asyncio.shield(opened)
+            await asyncio.shield(opened)
         except asyncio.CancelledError:
-            # pika cannot be stopped half-way into a handshake; what it opens, if anything, is
-            # closed at once.
-            opened.add_done_callback(lambda done: done.result() or raw.close())
+            # pika cannot be stopped within a handshake; a connection that it opens is closed.
+            opened.add_done_callback(lambda done: done.exception() or raw.close())
             raise
-        if failed is not None:
-            raise failed
-        return Connection(raw, services.stream, closed)
+        return Connection(raw, services.stream, closed, on_blocked)
 
     @property
     def server(self) -> str:
-        """Such as "RabbitMQ 4.0.5"."""
+        """The broker's product and version, such as "RabbitMQ 4.0.5"."""
         properties = self._connection.server_properties or {}
-        return f"{_text(properties.get('product', 'AMQP'))} {_text(properties.get('version', ''))}".strip()
+        product = _text(properties.get("product", "AMQP"))
+        return f"{product} {_text(properties.get('version', ''))}".strip()
 
     @property
     def bytes_received(self) -> int:
+        """The bytes received since the connection opened."""
         return self._stream.bytes_received
 
     async def channel(self) -> Channel:
-        """A new channel. Raises ChannelGone if the connection does not live to see it."""
-        opened: asyncio.Future[ChannelGone | None] = asyncio.get_running_loop().create_future()
+        """Opens a channel. Raises ChannelGone if the connection closes before it is open."""
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            raw = self._connection.channel(on_open_callback=lambda _: fulfil(opened, None))
+            raw = self._connection.channel(on_open_callback=lambda _: settle(opened, None))
         except AMQPError as exc:
             raise ChannelGone(0, "the connection is closed") from exc
         channel = Channel(raw, self._stream, int(self._connection.params.frame_max), _unpack)
-        channel.closed.add_done_callback(lambda closed: fulfil(opened, closed.result()))
-        gone = await opened
-        if gone is not None:
-            raise gone
+        channel.closed.add_done_callback(lambda closed: settle(opened, closed.result()))
+        await opened
         return channel
 
     async def close(self, timeout: float) -> None:
-        """Closes politely, and by force when the broker does not answer in time."""
+        """Closes the connection; drops it if the broker does not confirm within `timeout` s."""
         if self._connection.is_open:
             self._connection.close()
         try:
@@ -163,16 +177,16 @@ class Connection:
             self.drop()
 
     def drop(self) -> None:
-        """Closes without asking the broker, for one that is silent."""
+        """Closes without telling the broker, for a broker that is silent."""
         self._stream.abort(ConnectionError("the broker is silent"))
 
     def _on_blocked(self, _: object, frame: Any) -> None:
         self.blocked = _text(frame.method.reason) or "an alarm"
-        self.unblocked.clear()
+        self._tell(self.blocked)
 
     def _on_unblocked(self, _: object, __: object) -> None:
         self.blocked = ""
-        self.unblocked.set()
+        self._tell("")
 
 
 def _unpack(packed: bytes, body: bytes) -> Message:

@@ -1,7 +1,6 @@
-"""The frames that every message costs, packed in one step: AMQP 0-9-1's publish with its content,
-and acknowledge.
+"""Packs and unpacks the parts of AMQP 0-9-1 that every message costs, each in one step.
 
-Pure. pika makes the same bytes from an object for each frame, method and set of properties.
+Pure. The bytes are those that pika makes from one object per frame, method and set of properties.
 """
 
 from __future__ import annotations
@@ -15,20 +14,24 @@ from services.chassis.broker.port import Message
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 BASIC = 60
 PUBLISH, DELIVER, ACK, NACK = ((BASIC << 16) | method for method in (40, 60, 80, 120))
-# Which properties are there, in the order in which they follow.
+# Flags of a content header: the properties that follow, in the order in which they follow.
 HEADERS, DELIVERY_MODE, CORRELATION_ID, REPLY_TO = 1 << 13, 1 << 12, 1 << 10, 1 << 9
 EXPIRATION, MESSAGE_ID, APP_ID = 1 << 8, 1 << 7, 1 << 3
 END = b"\xce"
-# A frame is kind, channel and size, that many bytes, and the end.
+# A frame is its kind, channel and payload size, the payload, and the end mark.
 FRAME = Struct(">BHI")
 OVERHEAD = FRAME.size + len(END)
 METHOD_ID = Struct(">I")
-# A content header: class and weight, the body's size, which properties follow.
+# A content header: class and weight, the body's size, the flags.
 CONTENT = Struct(">IQH")
 LONG = Struct(">I")
 _SETTLEMENT = Struct(">BHIIQBB")
+# The properties that the platform sends. A message with any other is left to pika.
+_OURS = HEADERS | DELIVERY_MODE | CORRELATION_ID | REPLY_TO | EXPIRATION | MESSAGE_ID | APP_ID
+_TEXTS = tuple(enumerate((CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID)))
+# Delivery mode 1: the broker keeps the message in memory only.
 _TRANSIENT = b"\x01"
-# A larger body is not copied into one string with what goes around it.
+# Bytes. A larger body is sent in pieces instead of being copied into one string with its frames.
 _JOINED_BYTES = 64 * 1024
 
 
@@ -42,10 +45,10 @@ def publish(
     mark: str,
     frame_max: int,
 ) -> bytes | list[bytes | memoryview]:
-    """A publish with its content; that of a large body in pieces, to be sent one after the other.
+    """Packs a publish with its content; a large body in pieces, to be sent one after the other.
 
-    `mark` travels as the application's id. Raises ValueError for a name, mark or property of more
-    than 255 bytes.
+    `mark` travels as the application's id. `frame_max` is the largest frame in bytes that the
+    broker takes. Raises ValueError for a name, mark or property of more than 255 bytes.
     """
     body = message.body
     head = _publish_method(channel, exchange, key, mandatory) + _content_header(
@@ -64,11 +67,51 @@ def publish(
 
 
 def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Acknowledges a delivery or, with `multiple`, all up to it."""
+    """Packs the acknowledgement of a delivery or, with `multiple`, of all up to it."""
     return _SETTLEMENT.pack(METHOD, channel, 13, ACK, tag, multiple, END[0])
 
 
-# The same few queues again and again.
+def unpack(properties: bytes, body: bytes) -> Message | None:
+    """Returns the message of a body and its packed properties.
+
+    Returns None if there is a property that the platform does not send, or a header that is no
+    text; pika can read those.
+    """
+    flags = properties[0] << 8 | properties[1]
+    if flags & ~_OURS:
+        return None
+    at = 2
+    headers: dict[str, str] = {}
+    if flags & HEADERS:
+        at += 4 + LONG.unpack_from(properties, at)[0]
+        if not _unpack_table(properties, 6, at, headers):
+            return None
+    if flags & DELIVERY_MODE:
+        at += 1
+    texts = ["", "", "", ""]
+    for place, flag in _TEXTS:
+        if flags & flag:
+            after = at + 1 + properties[at]
+            texts[place] = properties[at + 1 : after].decode(errors="replace")
+            at = after
+    correlation_id, reply_to, expiration, message_id = texts
+    return Message(body, headers, reply_to, correlation_id, int(expiration or 0), message_id)
+
+
+def _unpack_table(properties: bytes, at: int, end: int, headers: dict[str, str]) -> bool:
+    """Returns whether all values of the table are text; adds them to `headers`."""
+    while at < end:
+        after = at + 1 + properties[at]
+        if properties[after] != ord("S"):
+            return False
+        name = properties[at + 1 : after].decode(errors="replace")
+        value = after + 5
+        at = value + LONG.unpack_from(properties, after + 1)[0]
+        headers[name] = properties[value:at].decode(errors="replace")
+    return True
+
+
+# A process publishes to a few queues again and again, so their methods are packed once.
 @lru_cache(maxsize=1024)
 def _publish_method(channel: int, exchange: str, key: str, mandatory: bool) -> bytes:
     payload = b"".join(

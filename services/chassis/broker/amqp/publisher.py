@@ -1,6 +1,4 @@
-"""Publishing with confirms, pipelined: nobody waits for anybody else's confirm, and everybody gets
-their own answer.
-"""
+"""Publishes with confirms, pipelined: each message has its own confirm and waits for no other."""
 
 from __future__ import annotations
 
@@ -10,51 +8,56 @@ import re
 from collections import OrderedDict
 
 from services.chassis.broker.amqp.channel import Channel, ChannelGone
-from services.chassis.broker.amqp.link import KeptChannel, Link
+from services.chassis.broker.amqp.reconnecting import KeptChannel, KeptConnection
 from services.chassis.broker.port import Message
+from services.chassis.futures import settle
 from stellwerk.wire.errors import BrokerDown, Overloaded, ServiceError, TooLarge, Unroutable
 from stellwerk.wire.topology import EVENTS_EXCHANGE
 
-# A broker that has not confirmed the oldest message for so long is not asked again until it does:
-# what it does not read would pile up in our memory.
+# Seconds. A broker that owes the oldest confirm for longer gets no further message until it confirms:
+# messages it does not read would fill the memory of this process.
 _STALLED_SECONDS = 5.0
-# Callers with almost the same deadline are told together.
+# Seconds. Callers whose deadlines lie this close together are told by one timer.
 _ROUGHLY_SECONDS = 0.02
 _SIZE_LIMIT = re.compile(r"message size \d+ is larger than configured max size (\d+)")
 
 
 class _Sent:
-    """A message on its way. It stays until its confirm, though nobody may wait any more."""
+    """A message that awaits its confirm, even if its caller does not wait any more."""
 
     __slots__ = ("answer", "at", "deadline", "queue", "returned", "size")
 
     def __init__(
         self, answer: asyncio.Future[None], at: float, deadline: float, size: int, queue: str
     ) -> None:
-        self.answer, self.at, self.deadline = answer, at, deadline
-        self.size, self.queue, self.returned = size, queue, False
+        self.answer = answer
+        self.at = at
+        self.deadline = deadline
+        self.size = size
+        self.queue = queue
+        self.returned = False
 
 
 class Publisher:
-    """The publishing side of a broker, on a connection of its own so that an alarm never stops
-    consumption.
-    """
+    """Sends messages on a connection of their own, so that an alarm never stops consumption."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._kept = KeptChannel(link, self._set_up, self._on_closed)
+    def __init__(self, connection: KeptConnection) -> None:
+        self._connection = connection
+        self._kept = KeptChannel(connection, self._set_up, self._on_closed)
         self._sent: OrderedDict[int, _Sent] = OrderedDict()
         self._last_tag = 0
         self._size_limit = 0
         self._posting: set[asyncio.Task[None]] = set()
-        # One timer for all who wait: at the earliest of their deadlines.
+        # One timer for all callers: at the earliest of their deadlines.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
 
     def start(self) -> None:
+        """Opens the channel in the background."""
         self._kept.start()
 
     async def stop(self) -> None:
+        """Closes the channel; messages without a confirm end with BrokerDown."""
         await self._kept.stop()
         self._fail_all(
             BrokerDown("the broker connection was closed before it confirmed; try again")
@@ -64,21 +67,19 @@ class Publisher:
 
     @property
     def stalled(self) -> bool:
-        """Whether the broker owes a confirm for too long."""
-        if not self._sent:
-            return False
-        oldest = next(iter(self._sent.values()))
-        return asyncio.get_running_loop().time() - oldest.at > _STALLED_SECONDS
+        """Whether the broker owes a confirm for longer than 5 seconds."""
+        return self._is_stalled(asyncio.get_running_loop().time())
 
     def post(
         self, exchange: str, key: str, message: Message, *, mandatory: bool, timeout: float
     ) -> asyncio.Future[None]:
-        """Sends; the future is done with the confirm. It ends with Unroutable, Overloaded,
-        TooLarge, BrokerDown.
-        """
+        """Sends; the future ends with the confirm, or raises as `port.Broker.publish` does."""
         channel = self._kept.current
-        if channel is not None and not self._link.blocked:
-            return self._send(channel, exchange, key, message, mandatory, timeout)
+        if channel is not None and not self._connection.blocked:
+            try:
+                return self._send(channel, exchange, key, message, mandatory, timeout)
+            except ChannelGone:
+                pass  # closed a moment ago; it is about to be opened anew
         waiting = self._post_later(exchange, key, message, mandatory, timeout)
         posting = asyncio.get_running_loop().create_task(waiting)
         self._posting.add(posting)
@@ -90,11 +91,11 @@ class Publisher:
     ) -> None:
         try:
             async with asyncio.timeout(timeout):
-                channel = await self._kept.ready(self._link.patience(timeout))
-                await self._link.unblocked()
+                channel = await self._kept.ready(self._connection.patience(timeout))
+                await self._connection.unblocked()
                 await self._send(channel, exchange, key, message, mandatory, timeout)
-        except TimeoutError:
-            raise self._link.down() from None
+        except (ChannelGone, TimeoutError):
+            raise self._connection.down() from None
 
     def _send(
         self,
@@ -110,25 +111,23 @@ class Publisher:
         now, size = loop.time(), len(message.body)
         tag = self._last_tag + 1
         refusal = self._refusal(size, now)
-        if refusal is None:
-            try:
-                channel.publish(
-                    exchange, key, message, mandatory=mandatory, mark=str(tag) if mandatory else ""
-                )
-            except ChannelGone:
-                refusal = self._link.down()
         if refusal is not None:
             answer.set_exception(refusal)
             return answer
+        mark = str(tag) if mandatory else ""
+        channel.publish(exchange, key, message, mandatory=mandatory, mark=mark)
         self._last_tag = tag
         self._sent[tag] = _Sent(answer, now, now + timeout, size, key)
         if now + timeout < self._timer_at:
             self._wake_at(loop, now + timeout)
         return answer
 
+    def _is_stalled(self, now: float) -> bool:
+        return bool(self._sent) and now - next(iter(self._sent.values())).at > _STALLED_SECONDS
+
     def _refusal(self, size: int, now: float) -> ServiceError | None:
-        """Why a message is not even sent."""
-        if self._sent and now - next(iter(self._sent.values())).at > _STALLED_SECONDS:
+        """Returns the error for a message that is not to be sent, None for any other."""
+        if self._is_stalled(now):
             return BrokerDown("RabbitMQ does not confirm messages; try again shortly")
         if self._size_limit and size > self._size_limit:
             return _too_large(self._size_limit)
@@ -141,15 +140,16 @@ class Publisher:
         self._timer = loop.call_at(deadline, self._expire, loop)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tells those whose time is over, and sleeps until the next one's."""
-        self._timer, self._timer_at = None, math.inf
+        """Ends the calls whose deadline has passed; sets the timer to the next deadline."""
+        self._timer = None
+        self._timer_at = math.inf
         now = loop.time() + _ROUGHLY_SECONDS
         later = math.inf
         for sent in self._sent.values():
             if sent.answer.done():
                 continue
             if sent.deadline <= now:
-                sent.answer.set_exception(self._link.down())
+                sent.answer.set_exception(self._connection.down())
             else:
                 later = min(later, sent.deadline)
         if later < math.inf:
@@ -169,10 +169,10 @@ class Publisher:
         if not multiple:
             sent = self._sent.pop(tag, None)
             if sent is not None:
-                _settle(sent, accepted)
+                _confirm(sent, accepted)
             return
         while self._sent and next(iter(self._sent)) <= tag:
-            _settle(self._sent.popitem(last=False)[1], accepted)
+            _confirm(self._sent.popitem(last=False)[1], accepted)
 
     def _on_closed(self, gone: ChannelGone) -> None:
         limit = _SIZE_LIMIT.search(gone.text)
@@ -183,24 +183,19 @@ class Publisher:
     def _fail_all(self, error: BrokerDown) -> None:
         while self._sent:
             sent = self._sent.popitem(last=False)[1]
-            if not sent.answer.done():
-                too_large = self._size_limit and sent.size > self._size_limit
-                sent.answer.set_exception(_too_large(self._size_limit) if too_large else error)
+            too_large = self._size_limit and sent.size > self._size_limit
+            settle(sent.answer, _too_large(self._size_limit) if too_large else error)
 
 
-def _settle(sent: _Sent, accepted: bool) -> None:
-    if sent.answer.done():
-        return
-    if sent.returned:
-        sent.answer.set_exception(
-            Unroutable(f"there is no queue {sent.queue}; declare it first", queue=sent.queue)
-        )
-    elif not accepted:
-        sent.answer.set_exception(
-            Overloaded(f"queue {sent.queue} is full; try again later", queue=sent.queue)
-        )
+def _confirm(sent: _Sent, accepted: bool) -> None:
+    if accepted and not sent.returned:
+        settle(sent.answer, None)
+    elif sent.returned:
+        error = f"there is no queue {sent.queue}; declare it first"
+        settle(sent.answer, Unroutable(error, queue=sent.queue))
     else:
-        sent.answer.set_result(None)
+        error = f"queue {sent.queue} is full; try again later"
+        settle(sent.answer, Overloaded(error, queue=sent.queue))
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -1,5 +1,6 @@
-"""The broker port over a router's hub: one gRPC stream that comes back, with everything declared
-and consumed on it.
+"""The broker port over the router's hub: one gRPC stream, opened anew when it ends.
+
+After a reconnect all declared queues and all consumers are set up again.
 """
 
 from __future__ import annotations
@@ -11,25 +12,24 @@ from typing import Any
 
 import structlog
 
-from services.chassis.broker.backoff import Backoff
+from services.chassis import background
 from services.chassis.broker.port import Consumer, Depth, Handler, Message
 from services.chassis.broker.pull import frames as pull_frames
 from services.chassis.broker.pull.consumer import PullConsumer
-from services.chassis.broker.pull.servicer import PullServicer
+from services.chassis.broker.pull.results import check
 from services.chassis.broker.pull.session import Session
-from services.chassis.broker.pull.verdict import check
-from services.chassis.broker.received import Handling, Received, Settle
+from services.chassis.broker.received import Handling, Received
 from stellwerk.job.v1 import pull_service_pb2 as pull
 from stellwerk.job.v1 import pull_service_pb2_grpc
 from stellwerk.wire.errors import BrokerDown, ServiceError, TooLarge
 from stellwerk.wire.topology import QueueSpec
 
-__all__ = ["PullBroker", "PullServicer"]
-
+# Seconds that the router gets to answer a declaration, an inspection or a new consumer.
 _CALL_SECONDS = 5.0
+# Seconds of an outage in which callers wait for the reconnect; later ones get BrokerDown at once.
 _GRACE_SECONDS = 2.0
-# The router's gRPC server takes 64 MiB by default; a larger frame would end the stream for
-# everybody on it.
+# Bytes. The router's gRPC server takes 64 MiB by default; a larger frame would end the stream for
+# all its users, so a larger body is refused before it is sent.
 _LARGEST_BODY = 63 * 1024 * 1024
 
 _log = structlog.get_logger("broker")
@@ -127,8 +127,9 @@ class PullBroker:
     async def _ask_about(
         self, queue: str, request: pull.ExchangeRequest, timeout: float
     ) -> pull.Outcome:
-        """The hub's answer. Raises what it means when it is not OK, and BrokerDown when there is
-        none in time.
+        """Returns the hub's outcome if it is OK.
+
+        Raises the error for any other result, BrokerDown if there is none within `timeout` s.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -140,7 +141,7 @@ class PullBroker:
         return outcome
 
     async def _reconnected(self) -> Session:
-        """The next session, if it comes soon; an outage that has lasted is told at once."""
+        """Returns the next session. Raises BrokerDown once the outage has lasted two seconds."""
         lasted = asyncio.get_running_loop().time() - self._down_since
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(_GRACE_SECONDS - lasted, 0)):
@@ -165,61 +166,61 @@ class PullBroker:
         return consumer
 
     async def _keep(self) -> None:
-        backoff = Backoff()
-        while True:
-            reason = "the router ended the stream"
-            try:
-                session = Session(await self._stub.Exchange(), self._deliver)
-                async with asyncio.TaskGroup() as group:
-                    opening = group.create_task(self._open(session, backoff))
-                    await session.run()
-                    opening.cancel()
-            except* ServiceError as errors:
-                reason = str(errors.exceptions[0])
-            self._lost(reason)
-            await asyncio.sleep(backoff.next())
+        await background.run_forever(self._connect, self._failed, expected=ServiceError)
 
-    async def _open(self, session: Session, backoff: Backoff) -> None:
-        """Waits for the first answer, announces the session, and brings back what was declared and
-        consumed.
-        """
+    async def _connect(self, succeeded: Callable[[], None]) -> None:
+        """Opens a stream and serves it until it ends. Raises the ServiceError it ends with."""
+        session = Session(await self._stub.Exchange(), self._deliver)
+        opening = asyncio.get_running_loop().create_task(self._open(session, succeeded))
+        serving = asyncio.get_running_loop().create_task(session.run())
+        try:
+            await asyncio.wait({opening, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+            await serving
+        finally:
+            for task in (opening, serving):
+                task.cancel()
+            await asyncio.gather(opening, serving, return_exceptions=True)
+        raise BrokerDown("the router ended the stream")
+
+    async def _open(self, session: Session, succeeded: Callable[[], None]) -> None:
+        """Announces the session once the router answers; sets up all queues and consumers."""
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await session.ask(pull.ExchangeRequest(inspect=""))[1]
         except TimeoutError:
             raise BrokerDown("the router does not answer") from None
-        backoff.reset()
-        self._session, self._trouble = session, ""
+        succeeded()
+        self._session = session
+        self._trouble = ""
         self._up.set()
-        _log.info("broker connected", broker="pull")
+        _log.info("broker_connected", broker="pull")
         for spec in list(self._declared.values()):
             session.ask(pull.ExchangeRequest(declare=pull_frames.declaration(spec)))
         await asyncio.gather(*(consumer.begin_again(session) for consumer in list(self._consumers)))
 
-    def _lost(self, reason: str) -> None:
-        established, self._session = self._session is not None, None
+    def _failed(self, error: Exception, repeats: bool) -> None:
+        established = self._session is not None
+        self._session = None
         self._up.clear()
         self._trouble = "the connection to the router is down and is being reconnected"
         if established:
             self._down_since = asyncio.get_running_loop().time()
-            _log.warning("broker lost", broker="pull", cause=reason)
+            _log.warning("broker_lost", broker="pull", cause=str(error))
             for callback in self._callbacks:
-                callback(reason)
+                callback(str(error))
 
     def _deliver(self, session: Session, frame: pull.Delivery) -> None:
         handler = session.handlers.get(frame.consumer)
-        settle = _settler(session, frame.tag) if frame.tag else None
         delivery = Received(
-            pull_frames.from_frame(frame.message), frame.redelivered, frame.routing_key, settle
+            pull_frames.from_frame(frame.message),
+            frame.redelivered,
+            frame.routing_key,
+            frame.tag,
+            session.settle if frame.tag else None,
         )
         if handler is None:
-            delivery.nack(requeue=True)  # it was on its way when its consumer was cancelled
+            delivery.nack(requeue=True)  # sent before the hub knew that its consumer is cancelled
         else:
             self._handling.run(handler, delivery)
-
-
-def _settler(session: Session, tag: int) -> Settle:
-    def settle(ack: bool, requeue: bool) -> None:
-        session.tell(pull.ExchangeRequest(settle=pull.Settle(tag=tag, ack=ack or not requeue)))
-
-    return settle

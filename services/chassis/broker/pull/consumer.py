@@ -1,19 +1,16 @@
-"""One consumer or subscription over the pull stream, which it outlives: it begins again on each new
-session.
-"""
+"""One consumer or subscription over the pull stream; it begins again on each new session."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import structlog
 
-from services.chassis.broker.backoff import Backoff
+from services.chassis import background
 from services.chassis.broker.port import Handler
 from services.chassis.broker.pull import frames as pull_frames
+from services.chassis.broker.pull.results import check
 from services.chassis.broker.pull.session import Session
-from services.chassis.broker.pull.verdict import check
 from stellwerk.job.v1 import pull_service_pb2 as pull
 from stellwerk.wire.errors import BrokerDown, ServiceError
 from stellwerk.wire.topology import QueueSpec
@@ -31,18 +28,16 @@ class PullConsumer:
         handler: Handler,
         on_cancel: Callable[[PullConsumer], None],
     ) -> None:
-        self._queue, self._consume, self._handler, self._on_cancel = (
-            queue,
-            consume,
-            handler,
-            on_cancel,
-        )
+        self._queue = queue
+        self._consume = consume
+        self._handler = handler
+        self._on_cancel = on_cancel
         self._session: Session | None = None
         self._number = 0
         self._cancelled = False
 
     async def begin(self, session: Session) -> None:
-        """Declares the queue and asks for its messages. Raises Conflict, BrokerDown."""
+        """Declares the queue and starts deliveries. Raises Conflict, BrokerDown."""
         if self._queue is not None:
             _, declared = session.ask(
                 pull.ExchangeRequest(declare=pull_frames.declaration(self._queue))
@@ -61,31 +56,34 @@ class PullConsumer:
             self._withdraw(session)
 
     async def begin_again(self, session: Session) -> None:
-        """Begins on a new session, however long it takes: a lost one may still hold an exclusive
-        queue for a while.
+        """Begins on a new session, however long it takes.
+
+        The lost session may hold an exclusive queue until the router notices its end.
         """
-        backoff = Backoff()
-        while not self._cancelled:
+
+        async def begin(_: Callable[[], None]) -> None:
+            if self._cancelled:
+                return
             try:
                 await self.begin(session)
             except BrokerDown:
-                return  # this session is over too; the next one begins again
-            except ServiceError as exc:
-                _log.warning(
-                    "broker refused a consumer", queue=self._consume.queue, cause=exc.message
-                )
-                await asyncio.sleep(backoff.next())
-            else:
-                return
+                return  # this session has ended too; the next one begins again
+
+        await background.retry(begin, self._refused, expected=ServiceError)
 
     async def cancel(self) -> None:
+        """See `port.Consumer`."""
         self._cancelled = True
         self._on_cancel(self)
         if self._session is not None and self._session.handlers.pop(self._number, None) is not None:
             try:
                 await self._session.ask(pull.ExchangeRequest(cancel=self._number))[1]
             except BrokerDown:
-                return  # and with the session its consumers
+                return  # the session has ended, and its consumers with it
+
+    def _refused(self, error: Exception, repeats: bool) -> None:
+        if not repeats:
+            _log.warning("broker_refused_consumer", queue=self._consume.queue, cause=str(error))
 
     def _withdraw(self, session: Session) -> None:
         session.handlers.pop(self._number, None)

@@ -1,4 +1,4 @@
-"""Between the port's messages and the frames that carry them over gRPC."""
+"""Turns the port's messages into the frames that carry them over gRPC, and back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from services.chassis.broker.port import Message
-from services.chassis.broker.pull.hub import Dispatch, Result
+from services.chassis.broker.pull.hub import Dispatch
+from services.chassis.broker.pull.results import Result
 from stellwerk.job.v1 import pull_service_pb2 as pull
 from stellwerk.wire.topology import QueueSpec
 
 Frame = TypeVar("Frame")
 
-# A batch is copied once; beyond this size that costs more than the frames of its own that it saves.
+# Bytes and frames that one batch holds at most. A batch is copied once; of larger batches the copy
+# costs more than the single frames that it saves.
 _BATCH_BYTES = 256 * 1024
 _BATCH_FRAMES = 128
 
@@ -28,6 +30,7 @@ NUMBERS: dict[Result, Any] = {result: number for number, result in RESULTS.items
 
 
 def to_frame(message: Message) -> pull.BrokerMessage:
+    """Returns the frame that carries a message."""
     return pull.BrokerMessage(
         body=message.body,
         headers=message.headers,
@@ -39,6 +42,7 @@ def to_frame(message: Message) -> pull.BrokerMessage:
 
 
 def from_frame(frame: pull.BrokerMessage) -> Message:
+    """Returns the message that a frame carries."""
     return Message(
         body=frame.body,
         headers=dict(frame.headers),
@@ -50,6 +54,10 @@ def from_frame(frame: pull.BrokerMessage) -> Message:
 
 
 def declaration(spec: QueueSpec) -> pull.QueueDeclaration:
+    """Returns the frame that carries a queue's arguments.
+
+    `durable` is left out: the hub's queues live as long as the hub.
+    """
     return pull.QueueDeclaration(
         name=spec.name,
         max_length=spec.max_length,
@@ -59,9 +67,7 @@ def declaration(spec: QueueSpec) -> pull.QueueDeclaration:
 
 
 def spec_of(frame: pull.QueueDeclaration) -> QueueSpec:
-    """The queue's arguments. Whether it is durable does not travel: the hub's queues live as long
-    as the hub.
-    """
+    """Returns the queue's arguments that a frame carries."""
     return QueueSpec(
         frame.name,
         exclusive=frame.exclusive,
@@ -71,6 +77,7 @@ def spec_of(frame: pull.QueueDeclaration) -> QueueSpec:
 
 
 def delivery(dispatch: Dispatch) -> pull.ExchangeResponse:
+    """Returns the frame that carries a message to a consumer."""
     return pull.ExchangeResponse(
         delivery=pull.Delivery(
             consumer=dispatch.consumer,
@@ -83,7 +90,10 @@ def delivery(dispatch: Dispatch) -> pull.ExchangeResponse:
 
 
 def gathered(waiting: deque[Frame], size: Callable[[Frame], int]) -> list[Frame]:
-    """Takes what travels next: as many waiting frames as make a batch, at least one."""
+    """Takes the next batch from the waiting frames: at least one, at most 128 and 256 KiB.
+
+    `size` returns the bytes that a frame adds.
+    """
     frames = [waiting.popleft()]
     total = size(frames[0])
     while waiting and len(frames) < _BATCH_FRAMES:

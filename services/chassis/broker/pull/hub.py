@@ -9,7 +9,6 @@ with its connection.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -17,18 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.chassis.broker.port import Depth, Message
+from services.chassis.broker.pull.results import Result
 from services.chassis.broker.topics import matches
 from stellwerk.wire.topology import QueueSpec
-
-
-class Result(enum.Enum):
-    """How an operation ended."""
-
-    OK = enum.auto()
-    UNROUTABLE = enum.auto()
-    FULL = enum.auto()
-    NO_QUEUE = enum.auto()
-    MISMATCH = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)

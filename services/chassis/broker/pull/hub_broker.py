@@ -1,5 +1,6 @@
-"""The broker port for the process that hosts the hub: the same queues that other processes reach
-over gRPC.
+"""The broker port in the process that hosts the hub.
+
+Its queues are those that other processes reach over gRPC.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from collections.abc import Callable
 
 from services.chassis.broker.port import Consumer, Depth, Handler, Message
 from services.chassis.broker.pull.hub import Dispatch, Hub
-from services.chassis.broker.pull.verdict import check
+from services.chassis.broker.pull.results import check
 from services.chassis.broker.received import Handling, Received
 from stellwerk.wire.errors import ServiceError
 from stellwerk.wire.topology import QueueSpec
 
+# Seconds between two looks for messages and queues that have expired.
 _EXPIRY_SECONDS = 1.0
 
 
 class HubBroker:
-    """See `port.Broker`. It also keeps the hub's time: it has messages and queues expire."""
+    """See `port.Broker`. Also tells the hub the time, so that messages and queues expire."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -27,7 +29,7 @@ class HubBroker:
         self._handlers: dict[int, Handler] = {}
         self._last_number = 0
         self._handling = Handling()
-        # What the hub gave within this turn; it must not be called back before it has finished.
+        # Deliveries of this turn of the loop: the hub must not be called before it has finished.
         self._arrived: list[tuple[Handler, Received]] = []
         self._ticking: asyncio.Task[None] | None = None
 
@@ -94,27 +96,27 @@ class HubBroker:
         return self._hub.inspect(queue, time.monotonic())
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
-        """Never calls back: there is no connection that could be lost."""
+        """Ignores the callback: there is no connection that could be lost."""
 
     def deliver(self, dispatch: Dispatch) -> bool:
-        """Takes what the hub has for one of this process's consumers."""
-        settle = self._settler(dispatch.tag) if dispatch.tag else None
-        delivery = Received(dispatch.message, dispatch.redelivered, dispatch.routing_key, settle)
+        """See `hub.Sink`: takes a delivery for one of this process's consumers."""
+        settle = self._settle if dispatch.tag else None
+        delivery = Received(
+            dispatch.message, dispatch.redelivered, dispatch.routing_key, dispatch.tag, settle
+        )
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._hand_over)
         self._arrived.append((self._handlers[dispatch.consumer], delivery))
         return True
 
     def _hand_over(self) -> None:
-        arrived, self._arrived = self._arrived, []
+        arrived = self._arrived
+        self._arrived = []
         for handler, delivery in arrived:
             self._handling.run(handler, delivery)
 
-    def _settler(self, tag: int) -> Callable[[bool, bool], None]:
-        def settle(ack: bool, requeue: bool) -> None:
-            self._hub.settle(self._connection, tag, time.monotonic(), ack=ack or not requeue)
-
-        return settle
+    def _settle(self, tag: int, ack: bool, requeue: bool) -> None:
+        self._hub.settle(self._connection, tag, time.monotonic(), ack=ack or not requeue)
 
     def _add(self, handler: Handler) -> int:
         self._last_number += 1

@@ -1,5 +1,6 @@
-"""The hub over gRPC: one stream per process. A stream that reads too slowly gets no more from
-queues, then is ended.
+"""Serves the hub over gRPC, one stream per process.
+
+A stream that reads too slowly first gets nothing more from queues, then is ended.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from services.chassis.broker.pull import frames as pull_frames
-from services.chassis.broker.pull.hub import Dispatch, Hub, Result
+from services.chassis.broker.pull.hub import Dispatch, Hub
+from services.chassis.broker.pull.results import Result
 from stellwerk.job.v1 import pull_service_pb2 as pull
 from stellwerk.job.v1 import pull_service_pb2_grpc
 from stellwerk.wire.errors import Overloaded
 
-# Beyond this much on its way a process gets nothing more from queues until half of it is gone.
+# Bytes of unread message bodies. A stream with more gets nothing from queues until half is read.
 _PAUSE_BYTES = 16 * 1024 * 1024
-# Events and outcomes cannot wait in a queue: a stream that has not read this many is ended.
+# Unread frames. Events and outcomes cannot wait in a queue, so a stream with more is ended.
 _MOST_FRAMES = 50_000
 
 
 class PullServicer(pull_service_pb2_grpc.PullServiceServicer):
-    """One hub for many streams."""
+    """Serves one hub to many streams."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -31,6 +33,7 @@ class PullServicer(pull_service_pb2_grpc.PullServiceServicer):
     async def Exchange(
         self, request_iterator: AsyncIterator[pull.ExchangeRequest], context: object
     ) -> AsyncGenerator[pull.ExchangeResponse]:
+        """Serves one process: performs its requests, yields outcomes and deliveries."""
         outgoing = _Outgoing(self._hub)
         self._streams.add(outgoing)
         reading = asyncio.get_running_loop().create_task(
@@ -47,13 +50,13 @@ class PullServicer(pull_service_pb2_grpc.PullServiceServicer):
             await asyncio.gather(reading, return_exceptions=True)
 
     async def end_streams(self) -> None:
-        """Ends every stream, for a server that stops; the processes connect again by themselves."""
+        """Ends every stream, for a server that stops; the processes connect again."""
         for outgoing in self._streams:
             outgoing.end()
 
 
 class _Outgoing:
-    """What is on its way to one process; the hub's sink for it."""
+    """A queue of the frames for one process; the hub's sink for it."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -64,20 +67,23 @@ class _Outgoing:
         self._ended = False
 
     def deliver(self, dispatch: Dispatch) -> bool:
+        """See `hub.Sink`."""
         self._bytes += len(dispatch.message.body)
         self.add(pull_frames.delivery(dispatch))
         return self._bytes < _PAUSE_BYTES
 
     def add(self, frame: pull.ExchangeResponse) -> None:
+        """Adds a frame."""
         self._frames.append(frame)
         self._wake.set()
 
     def end(self) -> None:
+        """Ends the stream."""
         self._ended = True
         self._wake.set()
 
     async def frames(self) -> AsyncGenerator[pull.ExchangeResponse]:
-        """The frames in order, until the stream is ended. Raises Overloaded if they pile up."""
+        """Yields the frames in order until the stream is ended. Raises Overloaded beyond 50,000."""
         while not self._ended:
             while self._frames:
                 if len(self._frames) > _MOST_FRAMES:
@@ -109,7 +115,7 @@ def _size(frame: pull.ExchangeResponse) -> int:
 def _perform(
     hub: Hub, connection: int, request: pull.ExchangeRequest, now: float
 ) -> pull.Outcome | None:
-    """Does what the frame asks; the outcome to answer with, None for a frame that has none."""
+    """Performs a request; returns its outcome, None for a request that has none."""
     result = Result.OK
     match request.WhichOneof("frame"):
         case "publish":

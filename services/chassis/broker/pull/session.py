@@ -1,6 +1,4 @@
-"""One stream to the hub, from its opening to its end: numbered questions, their answers,
-deliveries.
-"""
+"""One stream to the hub, from its opening to its end: numbered requests, outcomes, deliveries."""
 
 from __future__ import annotations
 
@@ -13,20 +11,23 @@ import grpc
 
 from services.chassis.broker.port import Handler
 from services.chassis.broker.pull.frames import gathered
+from services.chassis.futures import settle
 from stellwerk.job.v1 import pull_service_pb2 as pull
 from stellwerk.wire.errors import BrokerDown
 
 OnDelivery = Callable[["Session", pull.Delivery], None]
 
-# A hub that owes an answer for so long is not asked again until it gives one.
+# Seconds. A hub that owes the oldest outcome for longer gets no further request until it answers.
 _STALLED_SECONDS = 5.0
+_LOST = "the connection to the router was lost before it answered; try again"
 
 
 class Session:
-    """An open stream. Over when `run` returns; what is sent afterwards goes nowhere."""
+    """An open stream. It has ended when `run` returns; frames sent later are dropped."""
 
     def __init__(self, call: Any, on_delivery: OnDelivery) -> None:
-        self._call, self._on_delivery = call, on_delivery
+        self._call = call
+        self._on_delivery = on_delivery
         self.handlers: dict[int, Handler] = {}
         self._outbox: deque[pull.ExchangeRequest] = deque()
         self._wake = asyncio.Event()
@@ -36,15 +37,16 @@ class Session:
 
     @property
     def stalled(self) -> bool:
-        """Whether the hub owes an answer for too long."""
+        """Whether the hub owes an outcome for longer than 5 seconds."""
         if not self._asked:
             return False
         _, asked_at = next(iter(self._asked.values()))
         return asyncio.get_running_loop().time() - asked_at > _STALLED_SECONDS
 
     def ask(self, request: pull.ExchangeRequest) -> tuple[int, asyncio.Future[pull.Outcome]]:
-        """Sends a frame; its number, and the answer to wait for. Raises BrokerDown if the hub has
-        fallen silent.
+        """Sends a request; returns its number and the outcome to wait for.
+
+        Raises BrokerDown if the stream has ended or the hub is stalled.
         """
         if self._over or self.stalled:
             raise BrokerDown("the router does not answer; try again shortly")
@@ -57,13 +59,17 @@ class Session:
         return self._sequence, answer
 
     def tell(self, request: pull.ExchangeRequest) -> None:
-        """Sends a frame that has no answer."""
+        """Sends a request that has no outcome."""
         if not self._over:
             self._outbox.append(request)
             self._wake.set()
 
+    def settle(self, tag: int, ack: bool, requeue: bool) -> None:
+        """Settles a delivery; a rejected one that is not requeued counts as acknowledged."""
+        self.tell(pull.ExchangeRequest(settle=pull.Settle(tag=tag, ack=ack or not requeue)))
+
     async def run(self) -> None:
-        """Reads and writes until the stream ends. Raises what the stream raises."""
+        """Reads and writes until the stream ends. Raises the error it ends with."""
         writing = asyncio.get_running_loop().create_task(self._write())
         try:
             while (response := await self._call.read()) is not grpc.aio.EOF:
@@ -81,8 +87,8 @@ class Session:
 
     def _answer(self, response: pull.ExchangeResponse) -> None:
         answer, _ = self._asked.pop(response.sequence, (None, 0.0))
-        if answer is not None and not answer.done():
-            answer.set_result(response.outcome)
+        if answer is not None:
+            settle(answer, response.outcome)
 
     async def _write(self) -> None:
         while True:
@@ -97,10 +103,6 @@ class Session:
     def _fail_all(self) -> None:
         while self._asked:
             answer, _ = self._asked.popitem(last=False)[1]
-            if not answer.done():
-                answer.set_exception(
-                    BrokerDown(
-                        "the connection to the router was lost before it answered; try again"
-                    )
-                )
-                answer.exception()  # seen, even if nobody waits for it any more
+            settle(answer, BrokerDown(_LOST))
+            # Marks the exception as retrieved: asyncio would log it if nobody waits any more.
+            answer.cancelled() or answer.exception()

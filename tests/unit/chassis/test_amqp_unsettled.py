@@ -9,7 +9,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.chassis.broker.amqp.acks import Acks
+from services.chassis.broker.amqp.channel import Unsettled
 
 
 class Channel:
@@ -27,10 +27,10 @@ class Channel:
         self.frames.append((tag, multiple))
 
 
-def acks_of(channel: Channel) -> Acks:
-    acks = Acks(channel.settle)
+def acks_of(channel: Channel) -> Unsettled:
+    acks = Unsettled(channel.settle)
     for tag in sorted(channel.unsettled):
-        acks.hold(tag)
+        acks.add(tag)
     return acks
 
 
@@ -54,7 +54,7 @@ async def test_the_broker_forgets_what_was_acknowledged_and_nothing_else(
             if step == "ack":
                 acks.acknowledge(tag)
             else:
-                acks.release(tag)
+                acks.remove(tag)
                 channel.unsettled.discard(tag)
     acks.flush()
 

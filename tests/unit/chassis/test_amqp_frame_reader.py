@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from services.chassis.broker.amqp.frame_reader import FrameError, Inlet
+from services.chassis.broker.amqp.stream import FrameError, FrameReader
 from services.chassis.broker.port import Message
 
 CONSUMING, PUBLISHING, OTHER = 1, 2, 3
@@ -108,17 +108,19 @@ events = st.lists(
 
 
 class Heard:
-    """An inlet with two channels, and what came out of it, in order; pika's share joined where
+    """A reader with two channels, and what came out of it, in order; pika's share joined where
     nothing came between.
     """
 
     def __init__(self) -> None:
         self.events: list[Any] = []
-        self.inlet = Inlet(self._pass_on)
-        self.inlet.deliver(
+        self.reader = FrameReader(self._pass_on)
+        self.reader.take_deliveries(
             CONSUMING, lambda *delivery: self.events.append(("delivery", *delivery)), unusual
         )
-        self.inlet.confirm(PUBLISHING, lambda *confirm: self.events.append(("confirm", *confirm)))
+        self.reader.take_confirms(
+            PUBLISHING, lambda *confirm: self.events.append(("confirm", *confirm))
+        )
 
     def _pass_on(self, data: bytes) -> None:
         self.add(("pika", data))
@@ -140,7 +142,7 @@ def test_a_stream_cut_anywhere_gives_the_same_events_in_the_same_order(
         expected.add(event)
 
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        heard.inlet.feed(stream[start:end])
+        heard.reader.feed(stream[start:end])
 
     assert heard.events == expected.events
 
@@ -149,10 +151,10 @@ def test_a_stream_cut_anywhere_gives_the_same_events_in_the_same_order(
 def test_pika_gets_whole_frames_only(sent: list[Any]) -> None:
     stream = b"".join(packed for packed, _ in sent)
     whole: list[bytes] = []
-    inlet = Inlet(whole.append)
+    reader = FrameReader(whole.append)
 
     for at in range(len(stream)):
-        inlet.feed(stream[at : at + 1])
+        reader.feed(stream[at : at + 1])
 
     for data in whole:
         consumed, decoded = frame.decode_frame(data)
@@ -164,8 +166,8 @@ def test_pika_gets_whole_frames_only(sent: list[Any]) -> None:
 def test_a_channel_that_is_forgotten_is_pikas_again() -> None:
     heard, confirm = Heard(), marshalled(frame.Method(PUBLISHING, spec.Basic.Ack(1, False)))
 
-    heard.inlet.forget(PUBLISHING)
-    heard.inlet.feed(confirm)
+    heard.reader.forget(PUBLISHING)
+    heard.reader.feed(confirm)
 
     assert heard.events == [("pika", confirm)]
 
@@ -173,7 +175,7 @@ def test_a_channel_that_is_forgotten_is_pikas_again() -> None:
 def test_headers_that_are_no_strings_are_read_by_pika() -> None:
     heard, properties = Heard(), BasicProperties(headers={"a": "text", "count": 3})
 
-    heard.inlet.feed(
+    heard.reader.feed(
         content(CONSUMING, spec.Basic.Deliver("c", 1, False, "", "q"), properties, b"x")
     )
 
@@ -188,19 +190,19 @@ def test_a_body_longer_than_announced_is_an_error() -> None:
     )
 
     with pytest.raises(FrameError):
-        Heard().inlet.feed(start)
+        Heard().reader.feed(start)
 
 
 def test_a_frame_without_its_end_is_an_error() -> None:
     confirm = marshalled(frame.Method(PUBLISHING, spec.Basic.Ack(1, False)))
 
     with pytest.raises(FrameError):
-        Heard().inlet.feed(confirm[:-1] + b"\x00")
+        Heard().reader.feed(confirm[:-1] + b"\x00")
 
 
 def test_the_greeting_of_another_version_is_left_to_pika() -> None:
     heard = Heard()
 
-    heard.inlet.feed(b"AMQP\x00\x01\x00\x00")
+    heard.reader.feed(b"AMQP\x00\x01\x00\x00")
 
     assert heard.events == [("pika", b"AMQP\x00\x01\x00\x00")]
