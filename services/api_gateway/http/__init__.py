@@ -1,1 +1,4 @@
-"""Serves HTTP: reads requests, sends answers and logs both. Knows no RPC by name. Imports routing and config."""
+"""Serves HTTP: reads requests, sends responses and logs both; knows no RPC by name.
+
+Imports routing.
+"""

@@ -1,7 +1,7 @@
-"""What is kept of each HTTP request: one log line, two metrics by route, a span, and refusals for
-the ledger.
+"""Records each HTTP request: one log line, two metrics by route, a span, and a refusal for the audit
+ledger.
 
-Paths, queries, bodies and credentials are never kept.
+Paths, queries, bodies and credentials are never recorded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from services.api_gateway.http.exchange import Passage
+from services.api_gateway.http.exchange import HttpExchange
 from services.chassis import logs
 from services.chassis.context import CallContext
 from services.chassis.telemetry import Tracing
@@ -23,14 +23,15 @@ from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.wire.errors import ServiceError, Unauthenticated
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-# What was served in a moment is written together: between other work each line would find its code
-# out of the caches.
-_GATHER_SECONDS, _MAX_GATHERED = 0.02, 256
+# Requests that end within 0.02 seconds, 256 at most, are written together: written one by one,
+# each line finds its code evicted from the processor's caches.
+_GATHER_SECONDS = 0.02
+_MAX_GATHERED = 256
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class HttpJournal:
-    """Writes it down."""
+class AccessLog:
+    """Writes the log line, metrics and span of each HTTP request."""
 
     def __init__(
         self,
@@ -39,9 +40,11 @@ class HttpJournal:
         refused: Callable[[audit.AuditRecord], None],
         tracing: Tracing,
     ) -> None:
-        """`refused` takes the audit record of a caller that was turned away at the door."""
-        # Bound, because the logger that a process begins with looks itself up for each line.
-        self._log, self._refused, self._tracing = log.bind(), refused, tracing
+        """`refused` takes the audit record of each caller that the door could not authenticate."""
+        # Bound, because structlog's first logger looks its configuration up for each line.
+        self._log = log.bind()
+        self._refused = refused
+        self._tracing = tracing
         self._count = Counter(
             "stellwerk_http_requests",
             "HTTP requests served",
@@ -55,48 +58,46 @@ class HttpJournal:
             buckets=_BUCKETS,
             registry=registry,
         )
-        # Served, with the seconds it took and when it ended.
-        self._ended: list[tuple[Passage, float, float]] = []
+        # Exchanges still to be written: the seconds each took, and the time at which it ended.
+        self._ended: list[tuple[HttpExchange, float, float]] = []
         self._timer: asyncio.TimerHandle | None = None
-        # Looking label children up costs more than counting.
+        # Metrics by method, route and status: looking labels up costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
-    def begin(self, passage: Passage) -> None:
-        """Takes down that a request's route is known; its span becomes the parent of the call
-        behind.
-        """
-        passage.span = self._tracing.begin(
-            f"{passage.request.method} {passage.route}", passage.call
+    def begin(self, exchange: HttpExchange) -> None:
+        """Begins the span of a request whose route is known; the call behind gets it as parent."""
+        exchange.span = self._tracing.begin(
+            f"{exchange.request.method} {exchange.route}", exchange.call
         )
 
-    def note(self, passage: Passage, seconds: float) -> None:
-        """Takes down one request that has been served. Returns at once; lines and metrics are
-        written together.
-        """
-        if isinstance(passage.error, Unauthenticated):
-            self._refused(_refusal(passage.call, passage.error))
-        self._tracing.end(passage.span, passage.error.code.name if passage.error else "OK")
+    def record(self, exchange: HttpExchange, seconds: float) -> None:
+        """Records a request that took `seconds`; its line and metrics are written within 0.02 s."""
+        if isinstance(exchange.error, Unauthenticated):
+            self._refused(_refusal(exchange.call, exchange.error))
+        self._tracing.end(exchange.span, exchange.error.code.name if exchange.error else "OK")
         if not self._ended:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
-        self._ended.append((passage, seconds, time.time()))
+        self._ended.append((exchange, seconds, time.time()))
         if len(self._ended) >= _MAX_GATHERED:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has gathered."""
+        """Writes the requests recorded so far."""
         if self._timer is not None:
             self._timer.cancel()
-        ended, self._ended, self._timer = self._ended, [], None
-        for passage, seconds, at in ended:
-            self._write(passage, seconds, at)
+        self._timer = None
+        ended = self._ended
+        self._ended = []
+        for exchange, seconds, at in ended:
+            self._write(exchange, seconds, at)
 
     async def close(self) -> None:
-        """Writes what has gathered at the end of the process."""
+        """Writes the requests recorded so far, at the end of the process."""
         self.flush()
 
-    def _write(self, passage: Passage, seconds: float, at: float) -> None:
-        request, call, error = passage.request, passage.call, passage.error
-        status, route = passage.status, passage.route
+    def _write(self, exchange: HttpExchange, seconds: float, at: float) -> None:
+        request, call, error = exchange.request, exchange.call, exchange.error
+        status, route = exchange.status, exchange.route
         method = request.method if request.method in _METHODS else "OTHER"
         key = (method, route, status)
         children = self._children.get(key)
@@ -108,7 +109,7 @@ class HttpJournal:
             self._children[key] = children
         children[0].inc()
         children[1].observe(seconds)
-        quiet = passage.quiet and error is None
+        quiet = exchange.quiet and error is None
         if not self._log.is_enabled_for(logging.DEBUG if quiet else logging.INFO):
             return
         (self._log.debug if quiet else self._log.info)(
@@ -120,7 +121,7 @@ class HttpJournal:
             ms=round(seconds * 1000, 2),
             principal=call.principal.name if call.principal else None,
             bytes_in=request.bytes_read,
-            bytes_out=passage.bytes_sent,
+            bytes_out=exchange.bytes_sent,
             peer=call.peer,
             **logs.moment(call, at),
         )

@@ -1,38 +1,37 @@
-"""The HTTP door: a raw ASGI application. Request id → route → deadline → authenticate → handler →
-answer or typed error.
+"""The HTTP door, a raw ASGI application: request id → route → deadline → authenticate → handler →
+response or typed error.
 
-Who may do what is decided by the services behind; here only who asks is established. No exception
-gets out.
+The door establishes who calls; the services behind decide who may do what. No exception gets out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
 
-from services.api_gateway.http import cors
-from services.api_gateway.http import status as http_status
-from services.api_gateway.http.access_log import HttpJournal
-from services.api_gateway.http.exchange import Limits, Passage, Visit
-from services.api_gateway.http.request import MAX_HEADERS, Request
+from services.api_gateway.config import GatewaySettings
+from services.api_gateway.http.access_log import AccessLog
+from services.api_gateway.http.content_encoding import response_encoding
+from services.api_gateway.http.exchange import MAX_HEADERS, Handler, HttpExchange, HttpRequest
 from services.api_gateway.http.response import (
-    Answer,
     Headers,
+    HttpResponse,
     Send,
-    Stream,
-    encoding_for,
-    prepared,
-    send_slowly,
+    StreamedResponse,
+    cors_headers,
+    encode,
+    preflight_headers,
     send_stream,
+    send_with_pause,
 )
-from services.api_gateway.site import Site
+from services.api_gateway.http.status import headers_of, status_of
+from services.api_gateway.routing.routes import Route, RouteTable
 from services.chassis import context, rpc_status
 from services.chassis.access.token_verifier import bearer
 from services.chassis.context import CallContext, Principal
@@ -47,17 +46,11 @@ from stellwerk.wire.errors import (
 )
 from stellwerk.wire.permissions import ANONYMOUS
 
-_V2 = (b"/v2/", b"/v2")
-# Of a body that is not wanted, at least so much is taken before the connection is closed.
-_LINGER_BYTES = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Doorkeeper:
-    """How callers show who they are."""
-
-    exchange: Callable[[str], Awaitable[str]]
-    verify: Callable[[str], Principal]
+# Bytes of an unwanted body that are read, at least, before its connection is closed: as many as
+# the largest body that the default settings allow.
+_DRAIN_BYTES = 64 * 1024 * 1024
+# HTTP's common status for a caller that went away before its response, for the log alone.
+_CLIENT_GONE = 499
 
 
 class HttpDoor:
@@ -65,63 +58,77 @@ class HttpDoor:
 
     def __init__(
         self,
-        site: Site,
-        doorkeeper: Doorkeeper,
-        limits: Limits,
-        journal: HttpJournal,
+        *,
+        table: RouteTable,
+        handlers: Mapping[Route, Handler],
+        documents: Mapping[bytes, HttpResponse],
+        exchange_key: Callable[[str], Awaitable[str]],
+        verify: Callable[[str], Principal],
+        write_error: Callable[[bytes, ServiceError], bytes],
+        access_log: AccessLog,
+        settings: GatewaySettings,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        self._site, self._keeper, self._limits = site, doorkeeper, limits
-        self._journal, self._log = journal, log
+        """Takes the routes and a handler for each, and the documents by path, open to everyone.
+
+        `exchange_key` turns a bearer value into a token, `verify` a token into its principal;
+        both raise Unauthenticated. `write_error` returns the body for an error at a raw path.
+        """
+        self._table = table
+        self._handlers = handlers
+        self._documents = documents
+        self._exchange_key = exchange_key
+        self._verify = verify
+        self._write_error = write_error
+        self._access_log = access_log
+        self._settings = settings
+        # Read once: `settings.origins` parses its text anew each time.
+        self._origins = settings.origins
+        self._log = log
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
+        """Serves one ASGI request from its first byte to its log line."""
         if scope["type"] != "http":
             return
-        started, request = time.perf_counter(), Request(scope, receive)
+        started = time.perf_counter()
+        request = HttpRequest(scope, receive)
         call = _call_of(request)
         context.bind(call)
-        passage = Passage(request, call)
+        exchange = HttpExchange(request, call, self._settings)
         extra: Headers = [(b"x-request-id", call.request_id.encode())]
-        if self._site.origins:
-            extra += cors.headers(request.headers, self._site.origins)
+        if self._origins:
+            extra += cors_headers(request.headers, self._origins)
         try:
-            answer = await self._serve(passage)
-            if isinstance(answer, Stream):
-                await self._stream(send, passage, answer, extra)
+            response = await self._serve(exchange)
+            if isinstance(response, StreamedResponse):
+                await self._stream(send, exchange, response, extra)
             else:
-                await self._send(send, passage, answer, extra)
+                await self._send(send, exchange, response, extra)
         except asyncio.CancelledError:
+            # The request's own watch cancels this task; any other cancellation is the server's.
             if not request.gone:
                 raise
-            passage.error = Cancelled("the caller went away")
+            exchange.error = Cancelled("the caller went away")
         except Exception as exc:
-            passage.error = self._mean(exc, call)
+            exchange.error = self._as_service_error(exc, call)
         finally:
             request.unwatch()
         if request.gone:
-            passage.status = 499
-        elif passage.error is not None and not passage.status:
-            await self._send(send, passage, _error_answer(request, passage.error), extra)
-        self._journal.note(passage, time.perf_counter() - started)
+            exchange.status = _CLIENT_GONE
+        elif exchange.error is not None and not exchange.status:
+            # A response that has begun cannot take another status; it is left without its end.
+            await self._send(send, exchange, self._error_response(exchange), extra)
+        self._access_log.record(exchange, time.perf_counter() - started)
 
-    async def _stream(self, send: Send, passage: Passage, answer: Stream, extra: Headers) -> None:
-        if passage.request.method != "HEAD":
-            passage.status = 200
-            async with aclosing(answer.chunks):
-                async for sent in send_stream(send, answer, extra):
-                    passage.bytes_sent += sent
-        else:
-            await anext(answer.chunks, None)
-            await answer.chunks.aclose()
-            await self._send(send, passage, Answer(200, content_type=answer.content_type), extra)
-
-    async def _serve(self, passage: Passage) -> Answer | Stream:
-        request, call, limits = passage.request, passage.call, self._limits
+    async def _serve(self, exchange: HttpExchange) -> HttpResponse | StreamedResponse:
+        request, call = exchange.request, exchange.call
         if request.header_count > MAX_HEADERS:
             raise InvalidInput(f"the request has more than {MAX_HEADERS} headers")
-        document = self._site.documents.get(request.raw_path)
+        if request.malformed:
+            raise InvalidInput(request.malformed)
+        document = self._documents.get(request.raw_path)
         if document is not None:
-            passage.route = request.raw_path.decode()
+            exchange.route = request.raw_path.decode()
         if request.method == "OPTIONS":
             return self._options(request, document is not None)
         if document is not None:
@@ -130,72 +137,91 @@ class HttpDoor:
                     "this path does not take this method", allow="GET, HEAD, OPTIONS"
                 )
             return document
-        match = self._site.table.find(request.method, request.raw_path)
+        match = exchange.match = self._table.find(request.method, request.raw_path)
         route = match.route
-        call.method, passage.route = route.rpc_name, route.template.text
-        passage.quiet = route.rule.permission == ANONYMOUS
-        self._journal.begin(passage)
-        streams = route.rpc.client_streaming or route.rpc.server_streaming
-        usual = limits.max_stream_seconds if streams else limits.default_deadline_seconds
-        cap = limits.max_stream_seconds if streams else limits.max_deadline_seconds
-        call.deadline = time.monotonic() + request.timeout(usual, cap)
+        call.method = route.rpc_name
+        exchange.route = route.template.text
+        exchange.quiet = route.rule.permission == ANONYMOUS
+        self._access_log.begin(exchange)
+        call.deadline = time.monotonic() + self._timeout(request, route)
         if route.rule.permission != ANONYMOUS:
-            await self._authenticate(request, call)
-        handler = self._site.handlers.get(route.rpc_name, self._site.rest)
-        return await handler(Visit(request, match, call, limits))
+            call.token = await self._exchange_key(bearer(request.header(b"authorization")))
+            call.principal = self._verify(call.token)
+        return await self._handlers[route](exchange)
 
-    async def _authenticate(self, request: Request, call: CallContext) -> None:
-        call.token = await self._keeper.exchange(bearer(request.header(b"authorization")))
-        call.principal = self._keeper.verify(call.token)
+    def _timeout(self, request: HttpRequest, route: Route) -> float:
+        """Returns the seconds that the call may take, by its headers and the settings."""
+        settings = self._settings
+        if route.rpc.client_streaming or route.rpc.server_streaming:
+            return request.timeout(settings.max_stream_seconds, settings.max_stream_seconds)
+        return request.timeout(settings.default_deadline_seconds, settings.max_deadline_seconds)
 
-    def _options(self, request: Request, is_document: bool) -> Answer:
-        methods = (
-            ["GET", "HEAD", "OPTIONS"]
-            if is_document
-            else self._site.table.allowed(request.raw_path)
-        )
+    def _options(self, request: HttpRequest, is_document: bool) -> HttpResponse:
+        if is_document:
+            methods = ["GET", "HEAD", "OPTIONS"]
+        else:
+            methods = self._table.allowed(request.raw_path)
         if not methods:
             raise RouteNotFound(
                 "there is nothing at this path; GET /openapi.json lists what there is"
             )
         headers: Headers = [(b"allow", ", ".join(methods).encode())]
-        if self._site.origins and b"access-control-request-method" in request.headers:
-            headers += cors.preflight(methods)
-        return Answer(204, headers=headers)
+        if self._origins and b"access-control-request-method" in request.headers:
+            headers += preflight_headers(methods)
+        return HttpResponse(204, headers=headers)
 
-    async def _send(self, send: Send, passage: Passage, answer: Answer, extra: Headers) -> None:
-        request = passage.request
-        encoding = None
-        if len(answer.body) >= self._site.compress_from_bytes:
-            encoding = encoding_for(request.headers.get(b"accept-encoding", b""))
-        headers, body = await prepared(answer, extra, encoding)
-        sent = b"" if request.method == "HEAD" else body
-        passage.status, passage.bytes_sent = answer.status, len(sent)
-        if request.complete or not request.sends_on:
-            await request.sender.answer(answer.status, headers, sent)
+    async def _stream(
+        self, send: Send, exchange: HttpExchange, response: StreamedResponse, extra: Headers
+    ) -> None:
+        if exchange.request.method != "HEAD":
+            exchange.status = 200
+            async with aclosing(response.chunks):
+                async for sent in send_stream(send, response, extra):
+                    exchange.bytes_sent += sent
         else:
-            linger = partial(request.linger, max(_LINGER_BYTES, 2 * self._limits.max_body_bytes))
-            await send_slowly(send, answer.status, headers, sent, linger)
-            if not request.complete:
-                # There may be no end of it.
-                request.sender.close()
+            # A generator that has begun runs its clean-up when it is closed.
+            await anext(response.chunks, None)
+            await response.chunks.aclose()
+            empty = HttpResponse(200, content_type=response.content_type)
+            await self._send(send, exchange, empty, extra)
 
-    def _mean(self, exc: Exception, call: CallContext) -> ServiceError:
+    async def _send(
+        self, send: Send, exchange: HttpExchange, response: HttpResponse, extra: Headers
+    ) -> None:
+        request = exchange.request
+        encoding = None
+        if len(response.body) >= self._settings.compress_from_bytes:
+            encoding = response_encoding(request.headers.get(b"accept-encoding", b""))
+        headers, body = await encode(response, extra, encoding)
+        sent = b"" if request.method == "HEAD" else body
+        exchange.status = response.status
+        exchange.bytes_sent = len(sent)
+        if request.complete or not request.still_sending:
+            await request.connection.respond(response.status, headers, sent)
+        else:
+            # A client that is still sending reads no response; closing at once would reset it.
+            limit = max(_DRAIN_BYTES, 2 * self._settings.max_body_bytes)
+            drain = partial(request.drain, limit)
+            await send_with_pause(send, response.status, headers, sent, drain)
+            if not request.complete:
+                request.connection.close()
+
+    def _error_response(self, exchange: HttpExchange) -> HttpResponse:
+        error = exchange.error
+        assert error is not None
+        body = self._write_error(exchange.request.raw_path, error)
+        return HttpResponse(status_of(error), body, headers=headers_of(error))
+
+    def _as_service_error(self, exc: Exception, call: CallContext) -> ServiceError:
         error = rpc_status.as_service_error(exc, call.request_id)
         if isinstance(error, Internal) and error is not exc:
             self._log.error("unexpected_error", method=call.method, exc_info=exc)
         return error
 
 
-def _call_of(request: Request) -> CallContext:
+def _call_of(request: HttpRequest) -> CallContext:
     call = CallContext("", request.request_id(), request.peer)
     if b"traceparent" in request.headers:
         call.traceparent = valid_traceparent(request.header(b"traceparent"))
         call.tracestate = request.header(b"tracestate")[:512]
     return call
-
-
-def _error_answer(request: Request, error: ServiceError) -> Answer:
-    speaks_inference = request.raw_path == _V2[1] or request.raw_path.startswith(_V2[0])
-    body = http_status.inference_body(error) if speaks_inference else http_status.status_body(error)
-    return Answer(http_status.status_of(error), body, headers=http_status.headers_of(error))

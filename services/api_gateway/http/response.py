@@ -1,16 +1,17 @@
-"""What is sent back: a whole answer, compressed where the caller takes it, or a stream of
-chunks.
+"""Responses: whole ones, compressed where the caller takes it, and streams of chunks.
+
+Also says which browsers' pages may call (CORS): none, unless the settings name their origins.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from services.api_gateway.http.content_encoding import compress
 from stellwerk.wire.errors import Internal
 
 Headers = list[tuple[bytes, bytes]]
@@ -19,25 +20,26 @@ Pause = Callable[[], Awaitable[None]]
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
-# Level 1 is five times as fast as the usual 6 and two thirds as good on JSON of numbers.
-_LEVEL = 1
+HTML = b"text/html; charset=utf-8"
+# Bytes from which a body is compressed in a thread: level 1 takes about 1 ms for as many.
 _COMPRESS_IN_THREAD = 64 * 1024
 _COMPRESSIBLE = (JSON, OCTETS, b"text/", b"application/x-ndjson")
-# gzip, and what HTTP calls deflate: zlib's own format.
-_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}
-_REFUSED = (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-# Content types may have been chosen by whoever stored what is sent; none may begin a header of its
-# own.
+# Content types of artifacts were chosen by whoever stored them; none may begin a header of its own.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]{1,256}")
 _VARY = (b"vary", b"accept-encoding")
-# Answers are about one caller and one moment; nothing between may keep or reinterpret them.
+# Responses are about one caller and one moment: no cache may keep them, no browser reinterpret.
 _ALWAYS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 _JSON_HEADERS: Headers = [(b"content-type", JSON), *_ALWAYS, _VARY]
+_CORS_ALLOWED = (
+    b"authorization, content-type, content-encoding, inference-header-content-length, x-request-id,"
+    b" x-request-timeout, traceparent"
+)
+_CORS_EXPOSED = b"x-request-id, retry-after, www-authenticate, inference-header-content-length"
 
 
 @dataclass(slots=True)
-class Answer:
-    """A whole answer."""
+class HttpResponse:
+    """A whole response."""
 
     status: int
     body: bytes = b""
@@ -46,9 +48,10 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Stream:
-    """An answer of unknown length. Its first chunk is at hand, so that what could fail at once has
-    not.
+class StreamedResponse:
+    """A response of unknown length with status 200.
+
+    Its first chunk is at hand, so that an error before it still gets its own status.
     """
 
     chunks: AsyncGenerator[bytes, None]
@@ -56,76 +59,83 @@ class Stream:
     headers: Headers | None = None
 
 
-def encoding_for(accept_encoding: bytes) -> bytes | None:
-    """The encoding to compress with for an Accept-Encoding header: gzip before deflate, None for
-    neither.
-    """
-    taken = {}
-    for item in accept_encoding.lower().split(b","):
-        name, _, weight = item.partition(b";")
-        taken[name.strip()] = weight.replace(b" ", b"") not in _REFUSED
-    for encoding in _WINDOW_BITS:
-        if taken.get(encoding, taken.get(b"*", False)):
-            return encoding
-    return None
+async def encode(
+    response: HttpResponse, extra: Headers, encoding: bytes | None
+) -> tuple[Headers, bytes]:
+    """Returns the headers and body of a whole response, with the `extra` headers.
 
-
-async def prepared(answer: Answer, extra: Headers, encoding: bytes | None) -> tuple[Headers, bytes]:
-    """The headers and the body of a whole answer, compressed if an encoding is given and it is of a
-    kind that pays.
+    The body is compressed if an encoding is given and the content type is worth it.
     """
-    headers, body = _headers(answer, extra), answer.body
-    if encoding is not None and answer.content_type.startswith(_COMPRESSIBLE):
+    headers, body = _headers(response, extra), response.body
+    if encoding is not None and response.content_type.startswith(_COMPRESSIBLE):
         headers.append((b"content-encoding", encoding))
-        small = len(body) < _COMPRESS_IN_THREAD
-        body = (
-            _compress(body, encoding)
-            if small
-            else await asyncio.to_thread(_compress, body, encoding)
-        )
-    if answer.status != 204:
+        if len(body) < _COMPRESS_IN_THREAD:
+            body = compress(body, encoding)
+        else:
+            body = await asyncio.to_thread(compress, body, encoding)
+    if response.status != 204:
         headers.append((b"content-length", b"%d" % len(body)))
     return headers, body
 
 
-async def send_slowly(
+def _headers(response: HttpResponse, extra: Headers) -> Headers:
+    if response.content_type is JSON:
+        headers = _JSON_HEADERS + extra
+    else:
+        if not _PRINTABLE.fullmatch(response.content_type):
+            raise Internal("the response's content type is not printable ASCII")
+        headers = [(b"content-type", response.content_type), *_ALWAYS, *extra]
+        if response.content_type.startswith(_COMPRESSIBLE):
+            headers.append(_VARY)
+    if response.headers is not None:
+        headers += response.headers
+    return headers
+
+
+async def send_with_pause(
     send: Send, status: int, headers: Headers, body: bytes, before_end: Pause
 ) -> None:
-    """Sends a whole answer, and awaits `before_end` when all is sent but the connection may not be
-    closed yet.
-    """
+    """Sends a whole response; awaits `before_end` before its end, which may close the connection."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     await before_end()
     await send({"type": "http.response.body", "body": b""})
 
 
-def _headers(answer: Answer, extra: Headers) -> Headers:
-    if answer.content_type is JSON:
-        headers = _JSON_HEADERS + extra
-    else:
-        if not _PRINTABLE.fullmatch(answer.content_type):
-            raise Internal("the answer's content type is not one")
-        headers = [(b"content-type", answer.content_type), *_ALWAYS, *extra]
-        if answer.content_type.startswith(_COMPRESSIBLE):
-            headers.append(_VARY)
-    if answer.headers is not None:
-        headers += answer.headers
-    return headers
-
-
-async def send_stream(send: Send, stream: Stream, extra: Headers) -> AsyncIterator[int]:
-    """Sends a stream; gives the size of each chunk sent.
+async def send_stream(send: Send, response: StreamedResponse, extra: Headers) -> AsyncIterator[int]:
+    """Sends a stream; yields the size of each chunk sent.
 
     If it raises, the response is left without its end, which the caller sees as broken off.
     """
-    headers = _headers(Answer(200, b"", stream.content_type, stream.headers), extra)
+    headers = _headers(HttpResponse(200, b"", response.content_type, response.headers), extra)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    async for chunk in stream.chunks:
+    async for chunk in response.chunks:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
         yield len(chunk)
     await send({"type": "http.response.body", "body": b""})
 
 
-def _compress(body: bytes, encoding: bytes) -> bytes:
-    return zlib.compress(body, _LEVEL, _WINDOW_BITS[encoding])
+def cors_headers(request: Mapping[bytes, bytes], origins: frozenset[str]) -> Headers:
+    """Returns the response's CORS headers for these request headers and allowed origins.
+
+    A caller that is no page of an allowed origin gets none but Vary.
+    """
+    origin = request.get(b"origin")
+    if origin is None or not origins:
+        return []
+    if "*" not in origins and origin.decode("latin-1") not in origins:
+        return [(b"vary", b"origin")]
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", _CORS_EXPOSED),
+        (b"vary", b"origin"),
+    ]
+
+
+def preflight_headers(methods: Iterable[str]) -> Headers:
+    """Returns the headers that the response to a CORS preflight request adds."""
+    return [
+        (b"access-control-allow-methods", ", ".join(methods).encode()),
+        (b"access-control-allow-headers", _CORS_ALLOWED),
+        (b"access-control-max-age", b"600"),
+    ]

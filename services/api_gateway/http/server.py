@@ -1,5 +1,7 @@
-"""Serves an ASGI application with uvicorn inside the process' own loop: no signal handlers, a
-bounded request head.
+"""Serves an ASGI application with uvicorn inside the process' own event loop.
+
+It differs from uvicorn alone: no signal handlers, a request head bounded in bytes and seconds, and
+a whole response in one write.
 """
 
 from __future__ import annotations
@@ -18,20 +20,22 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from services.api_gateway.config import GatewaySettings
-from services.api_gateway.http.request import SENDER
+from services.api_gateway.http.exchange import CONNECTION
 from services.api_gateway.http.response import Headers
 from services.chassis.config import ConfigError
 
-# A connection that is kept open and says nothing for this long is closed.
+# Seconds after which an idle connection is closed: longer than the 60 seconds of common load
+# balancers, so that they close first and send no request into a closing connection.
 _KEEP_ALIVE_SECONDS = 75
+# Connections that the kernel holds until they are accepted; uvicorn's default.
 _BACKLOG = 2048
-# Up to this size a body is copied to go out with its head.
+# Bytes of a body up to which it is copied, to go out with its head in one system call.
 _JOINED_BYTES = 64 * 1024
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, since the process has its own, and with an event for
-    when it listens.
+    """A uvicorn server without signal handlers, since the process has its own, and with an event
+    that is set when it listens.
     """
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -47,8 +51,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Sender:
-    """Who sends one request; see `request.Sender`."""
+class _Connection:
+    """The connection of one request; see `exchange.ClientConnection`."""
 
     __slots__ = ("cycle", "on_gone")
 
@@ -61,13 +65,11 @@ class _Sender:
         return self.cycle.disconnected
 
     @property
-    def whole(self) -> bool:
+    def body_arrived(self) -> bool:
         return not self.cycle.more_body
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Sends a whole answer at once: ASGI's two messages would be two system calls, and as many
-        wake-ups.
-        """
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Sends a whole response at once; ASGI's two messages would be two system calls."""
         cycle = self.cycle
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
@@ -92,71 +94,71 @@ class _Sender:
         cycle.on_response()
 
     def close(self) -> None:
-        """Closes the connection: what else comes over it is not wanted."""
+        """Closes the connection; bytes that the client still sends are dropped."""
         self.cycle.transport.close()
 
-    def leave(self) -> None:
-        """The connection is lost."""
+    def lose(self) -> None:
+        """Tells the request, unless it has its response, that its client is gone."""
         if not self.cycle.response_complete:
             self.cycle.disconnected = True
             if self.on_gone is not None:
                 self.on_gone()
 
 
-class _Bounded(HttpToolsProtocol):
-    """HTTP with a limit on a request's head, in bytes and time; httptools itself would wait for
-    ever.
+class _BoundedHeadProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with a limit on a request's head, in bytes and seconds; httptools has neither.
 
-    A request that is being served hears at once that its sender is gone, without a task that waits
-    for it.
+    A request being served hears at once that its client is gone, without a task that waits for it.
     """
 
-    limit: ClassVar[int]
-    seconds: ClassVar[float]
+    max_head_bytes: ClassVar[int]
+    head_seconds: ClassVar[float]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = False
         self._head_bytes = 0
         self._overdue: asyncio.TimerHandle | None = None
-        self._sender: _Sender | None = None
+        self._connection: _Connection | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._overdue = self.loop.call_later(self.seconds, transport.close)
+        self._overdue = self.loop.call_later(self.head_seconds, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._in_time()
+        self._stop_head_timer()
         super().connection_lost(exc)
-        if self._sender is not None:
-            self._sender.leave()
+        if self._connection is not None:
+            self._connection.lose()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Requests of one connection are served one after the other.
-        self._sender = _Sender(cycle)
-        cycle.scope["extensions"] = {SENDER: self._sender}  # type: ignore[typeddict-item, dict-item]
+        self._connection = _Connection(cycle)
+        extensions: Any = {CONNECTION: self._connection}
+        cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self._in_head:
-            self._in_time()
+            self._stop_head_timer()
             return
-        # Counted only while the head is unfinished: a piece may hold the head's end and much of the
-        # body.
+        # Counted only while the head is unfinished: one read may hold the head's end and much of
+        # the body.
         self._head_bytes += len(data)
-        if self._head_bytes > self.limit:
+        if self._head_bytes > self.max_head_bytes:
             self.send_400_response("The request's headers are too large.")
         elif self._overdue is None:
-            self._overdue = self.loop.call_later(self.seconds, self.transport.close)
+            self._overdue = self.loop.call_later(self.head_seconds, self.transport.close)
 
-    def _in_time(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
 
     def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
+        self._in_head = True
+        self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -164,18 +166,20 @@ class _Bounded(HttpToolsProtocol):
         super().on_headers_complete()
 
 
-def _bounded(limit: int, seconds: float) -> type[asyncio.Protocol]:
-    return type("Bounded", (_Bounded,), {"limit": limit, "seconds": seconds})
+def bounded_head_protocol(max_head_bytes: int, head_seconds: float) -> type[asyncio.Protocol]:
+    """Returns a protocol class with these limits; uvicorn makes its objects without arguments."""
+    limits = {"max_head_bytes": max_head_bytes, "head_seconds": head_seconds}
+    return type("BoundedHeadProtocol", (_BoundedHeadProtocol,), limits)
 
 
 class HttpServer:
-    """One listening socket and what answers on it."""
+    """An ASGI application on one listening socket."""
 
     def __init__(self, app: Any, settings: GatewaySettings) -> None:
         self._listen = settings.http_listen
         config = uvicorn.Config(
             app,
-            http=_bounded(settings.max_header_bytes, settings.header_seconds),
+            http=bounded_head_protocol(settings.max_header_bytes, settings.header_seconds),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -191,7 +195,7 @@ class HttpServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Binds and serves. Raises ConfigError if the address cannot be had."""
+        """Binds and serves. Raises ConfigError if the address cannot be bound."""
         sock = self._bind()
         self.port = int(sock.getsockname()[1])
         self._task = asyncio.create_task(self._server.serve(sockets=[sock]), name="http")
@@ -217,7 +221,9 @@ class HttpServer:
             ) from None
 
     async def stop(self) -> None:
-        """Takes no new connections, finishes what is in hand, then ends. Safe to call twice."""
+        """Takes no new connections, finishes the requests being served, then ends. May be called
+        twice.
+        """
         if self._task is None:
             return
         self._server.should_exit = True

@@ -1,6 +1,4 @@
-"""gRPC status codes as HTTP statuses, in one table, and errors as JSON bodies. No other place knows
-either.
-"""
+"""Turns errors into HTTP: gRPC status codes as HTTP statuses, in the one table, headers and body."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ import math
 import grpc
 import orjson
 
+from services.api_gateway.http.response import Headers
 from stellwerk.wire.errors import (
     DOMAIN,
     MethodNotAllowed,
@@ -36,7 +35,7 @@ HTTP_STATUS: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DATA_LOSS: 500,
 }
-# Where HTTP has a word of its own for what gRPC counts among others.
+# HTTP statuses by error reason, where HTTP distinguishes what gRPC gives one status code.
 HTTP_STATUS_OF_REASON: dict[str, int] = {
     TooLarge.reason: 413,
     MethodNotAllowed.reason: 405,
@@ -45,18 +44,14 @@ HTTP_STATUS_OF_REASON: dict[str, int] = {
 _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
-Headers = list[tuple[bytes, bytes]]
-
 
 def status_of(error: ServiceError) -> int:
-    """The HTTP status of an error."""
+    """Returns the HTTP status of an error."""
     return HTTP_STATUS_OF_REASON.get(error.reason) or HTTP_STATUS[error.code]
 
 
 def headers_of(error: ServiceError) -> Headers:
-    """What HTTP asks for beside the status: how to authenticate, which methods exist, when to come
-    back.
-    """
+    """Returns the headers that HTTP asks for beside an error's status, such as Retry-After."""
     status = status_of(error)
     headers: Headers = []
     if status == 401:
@@ -66,13 +61,13 @@ def headers_of(error: ServiceError) -> Headers:
     if status == 415:
         headers.append((b"accept-encoding", b"gzip, deflate"))
     if status in (429, 503):
-        # Whole seconds, at least one: zero would invite a storm.
+        # Whole seconds, at least one: with zero all refused callers would come back at once.
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after / 1000))).encode()))
     return headers
 
 
 def status_body(error: ServiceError) -> bytes:
-    """The error as google.rpc.Status in JSON (AIP-193)."""
+    """Returns the error as google.rpc.Status in JSON (AIP-193)."""
     info: dict[str, object] = {
         "@type": _ERROR_INFO,
         "reason": error.reason,
@@ -90,8 +85,3 @@ def status_body(error: ServiceError) -> bytes:
             "details": details,
         }
     )
-
-
-def inference_body(error: ServiceError) -> bytes:
-    """The error as the Open Inference Protocol has it."""
-    return orjson.dumps({"error": error.message})

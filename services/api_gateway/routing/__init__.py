@@ -1,1 +1,1 @@
-"""Finds the RPC that an HTTP method and path call. Imports config alone."""
+"""Finds the RPC that an HTTP method and path call. Imports no other room."""

@@ -1,5 +1,5 @@
-"""The proto services that the gateway is the door to, as descriptors; what else exists is not
-reachable through it.
+"""Names the proto services that the gateway exposes, and the platform's service behind each; no
+other RPC can be reached through it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _service(module: object, name: str) -> ServiceDescriptor:
 
 INFERENCE_SERVICE = _service(grpc_service_pb2, "GRPCInferenceService")
 GATEWAY_SERVICE = _service(gateway_service_pb2, "GatewayService")
-# Which of the platform's services serves which proto service.
+# The platform's service that serves each proto service.
 SERVED_BY: dict[ServiceDescriptor, str] = {
     GATEWAY_SERVICE: GATEWAY,
     INFERENCE_SERVICE: ROUTER,
@@ -47,7 +47,7 @@ UPSTREAM_OF: dict[str, str] = {
 
 
 def addresses(settings: GatewaySettings) -> dict[str, str]:
-    """Where the platform's services are, by the names above."""
+    """Returns the addresses of the platform's services, by the names above."""
     return {
         ROUTER: settings.router,
         REPOSITORY: settings.repository,
@@ -56,7 +56,9 @@ def addresses(settings: GatewaySettings) -> dict[str, str]:
 
 
 def public_methods() -> dict[str, MethodDescriptor]:
-    """Every RPC that may be called from outside, by full method ("/package.Service/Method")."""
+    """Returns each RPC that may be called from outside, by full method
+    ("/package.Service/Method").
+    """
     return {
         f"/{service.full_name}/{method.name}": method
         for service in SERVED_BY

@@ -1,6 +1,6 @@
-"""Path templates of google.api.http: parsing, and taking a matched path's variables.
+"""Parses the path templates of google.api.http and reads their variables from a path. Pure.
 
-Pure. A path is split while it is still percent-encoded, so an encoded slash never makes a segment
+A path is split while it is still percent-encoded, so an encoded slash never makes a segment
 (google/api/http.proto).
 """
 
@@ -15,20 +15,18 @@ from stellwerk.wire.errors import InvalidInput
 ANY = "*"
 REST = "**"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# A segment in which nothing has a meaning of its own.
+# A literal segment: it has no character of the template grammar.
 _LITERAL = re.compile(r"[^*{}/:=]+")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 
 class BadTemplate(Exception):
-    """A template does not follow the grammar. Found at start, never by a request."""
+    """Says that a template does not follow the grammar. Raised at start, never by a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A field that takes the segments [start, end) of the path; `rest` says that it takes all that
-    follow start.
-    """
+    """A field that takes the path's segments [start, end), or with `rest` all from start on."""
 
     field: str
     start: int
@@ -46,14 +44,10 @@ class Template:
     variables: tuple[Variable, ...]
     verb: str
 
-    @property
-    def open_ended(self) -> bool:
-        """It ends in "**", which takes any number of segments."""
-        return bool(self.segments) and self.segments[-1] == REST
-
     def capture(self, path: Sequence[bytes]) -> dict[str, str]:
-        """The variables' values, by field path, in a path that this template matches. InvalidInput
-        for bad escapes.
+        """Returns the variables' values, by field path, in a path that the template matches.
+
+        Raises InvalidInput for a bad percent escape.
         """
         values = {}
         for variable in self.variables:
@@ -64,8 +58,9 @@ class Template:
 
 
 def unescape(raw: bytes, *, keep_slash: bool) -> str:
-    """Percent-decodes text of a path. A variable of many segments keeps %2F as it is, so it can be
-    split again.
+    """Returns percent-decoded text of a path. Raises InvalidInput.
+
+    With `keep_slash`, for a variable of many segments, %2F stays: its value can be split again.
     """
 
     def decoded(match: re.Match[bytes]) -> bytes:
@@ -86,7 +81,7 @@ def unescape(raw: bytes, *, keep_slash: bool) -> str:
 
 
 def parse(text: str) -> Template:
-    """Parses `/v1/{name=buckets/*}:verb`. Raises BadTemplate."""
+    """Parses a template such as `/v1/{name=buckets/*}:verb`. Raises BadTemplate."""
     if not text.startswith("/"):
         raise BadTemplate(f"{text}: a template begins with '/'")
     path, verb = _split_verb(text)
@@ -102,14 +97,14 @@ def parse(text: str) -> Template:
     fields = [variable.field for variable in variables]
     if len(set(fields)) != len(fields):
         raise BadTemplate(f"{text}: a field is bound twice")
-    # Only the template "/v2/" style, with nothing after the last slash, may hold an empty segment.
+    # Only the last segment may be empty, as in "/v2/".
     if "" in segments[:-1] or (verb and segments[-1] == ""):
         raise BadTemplate(f"{text}: an empty segment")
     return Template(text, tuple(segments), tuple(variables), verb)
 
 
 def _split_verb(text: str) -> tuple[str, str]:
-    """A verb follows the last ':' outside of braces and after the last '/'."""
+    """Splits the verb off: the word after the last ':' outside braces and after the last '/'."""
     tail_from = max(text.rfind("/"), text.rfind("}")) + 1
     colon = text.rfind(":", max(tail_from - 1, 0))
     if colon < 0:
@@ -121,7 +116,7 @@ def _split_verb(text: str) -> tuple[str, str]:
 
 
 def _pieces(path: str, text: str) -> list[str]:
-    """Splits at slashes outside of braces."""
+    """Splits the path at slashes outside braces."""
     pieces, depth, current = [], 0, ""
     for character in path:
         depth += (character == "{") - (character == "}")
@@ -142,7 +137,7 @@ def _variable(piece: str, start: int, segments: list[str], text: str) -> Variabl
         raise BadTemplate(f"{text}: a variable fills its whole segment")
     field, equals, pattern = piece[1:-1].partition("=")
     if not all(_IDENTIFIER.fullmatch(part) for part in field.split(".")):
-        raise BadTemplate(f"{text}: '{field}' is no field path")
+        raise BadTemplate(f"{text}: '{field}' is not a field path")
     inner = [_segment(part, text) for part in pattern.split("/")] if equals else [ANY]
     if "" in inner:
         raise BadTemplate(f"{text}: an empty segment")
@@ -159,4 +154,4 @@ def _variable(piece: str, start: int, segments: list[str], text: str) -> Variabl
 def _segment(piece: str, text: str) -> str:
     if piece in (ANY, REST, "") or _LITERAL.fullmatch(piece):
         return piece
-    raise BadTemplate(f"{text}: '{piece}' is no segment")
+    raise BadTemplate(f"{text}: '{piece}' is not a segment")

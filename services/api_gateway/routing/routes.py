@@ -1,9 +1,8 @@
-"""The route table, derived from descriptors: every RPC with google.api.http, and no other, has
-routes.
+"""Derives the route table from descriptors: each RPC with google.api.http has routes, no other has.
 
-Which route takes a path never depends on the order of declaration: a literal segment goes before a
-variable one, a variable one before "**", and a path that ends in a verb that some template asks for
-belongs to such templates alone.
+The order of declaration never decides between routes: a literal segment goes before a variable
+one, a variable one before "**", and a path that ends in a verb of some template belongs to the
+templates with that verb alone.
 """
 
 from __future__ import annotations
@@ -20,20 +19,22 @@ from services.api_gateway.routing.path_templates import ANY, REST, Template
 from stellwerk.wire.errors import MethodNotAllowed, RouteNotFound
 from stellwerk.wire.permissions import Rule, rule_of
 
-# protoc's stubs and those of types-protobuf disagree about extensions.
+# Typed Any, because protoc's stubs and those of types-protobuf disagree about extensions.
 _HTTP: Any = annotations_pb2.http
-# Matches that are kept, and how long their paths may be.
-_KEPT_MATCHES, _KEPT_PATH = 4096, 256
+# Matches in the cache, and the bytes of a path from which its match is not cached: some 3 MiB in all.
+_MAX_CACHED = 4096
+_MAX_CACHED_PATH = 256
 _VERBS = ("get", "put", "post", "delete", "patch")
 
 
 class AmbiguousRoutes(Exception):
-    """Two RPCs claim the same method and path. Found at start, never by a request."""
+    """Says that two RPCs claim one method and path. Raised at start, never by a request."""
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity, so that a table keyed by routes costs no look at their fields.
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One binding of an RPC to HTTP."""
+    """One binding of an RPC to an HTTP method and path."""
 
     method: str
     template: Template
@@ -45,13 +46,13 @@ class Route:
 
     @property
     def service(self) -> str:
-        """The full name of the proto service that serves it."""
+        """Returns the full name of the proto service that has the RPC."""
         return str(self.rpc.containing_service.full_name)
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route and what the path gives to its variables."""
+    """A route, and the values of its variables, by field path, in one request's path."""
 
     route: Route
     variables: Mapping[str, str]
@@ -59,14 +60,14 @@ class Match:
 
 @dataclass(slots=True)
 class _Node:
-    """A place in the tree of segments. Routes are kept by verb, then by HTTP method."""
+    """A node in the tree of path segments; holds routes by verb, then by HTTP method."""
 
     children: dict[str, _Node] = field(default_factory=dict)
     routes: dict[str, dict[str, Route]] = field(default_factory=dict)
 
 
 def routes_of(services: Iterable[ServiceDescriptor]) -> list[Route]:
-    """All routes of these services, in the order of declaration. Raises BadTemplate,
+    """Returns all routes of the services, in the order of declaration. Raises BadTemplate,
     UndeclaredRpc.
     """
     return [
@@ -75,7 +76,7 @@ def routes_of(services: Iterable[ServiceDescriptor]) -> list[Route]:
 
 
 def is_public(rpc: MethodDescriptor) -> bool:
-    """An RPC is public if and only if it carries google.api.http."""
+    """Returns whether the RPC carries google.api.http, which makes it public."""
     return bool(rpc.GetOptions().HasExtension(_HTTP))
 
 
@@ -97,13 +98,13 @@ def _routes_of_rpc(rpc: MethodDescriptor) -> list[Route]:
 
 
 class RouteTable:
-    """Finds the route of a request."""
+    """Finds the route of a request by its method and path."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Raises AmbiguousRoutes."""
+        """Raises AmbiguousRoutes if two of the routes claim one method and path."""
         self.routes = tuple(routes)
         self._root = _Node()
-        self._found: dict[tuple[str, bytes], Match] = {}
+        self._cached: dict[tuple[str, bytes], Match] = {}
         for route in self.routes:
             self._add(route)
 
@@ -120,10 +121,10 @@ class RouteTable:
             )
 
     def find(self, method: str, raw_path: bytes) -> Match:
-        """The match of a percent-encoded path without query. Raises RouteNotFound,
+        """Returns the match of a percent-encoded path without query. Raises RouteNotFound,
         MethodNotAllowed, InvalidInput.
         """
-        known = self._found.get((method, raw_path))
+        known = self._cached.get((method, raw_path))
         if known is not None:
             return known
         path, candidates = self._candidates(raw_path)
@@ -131,7 +132,7 @@ class RouteTable:
         for methods in candidates:
             route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
             if route is not None:
-                return self._keep(method, raw_path, Match(route, route.template.capture(path)))
+                return self._cache(method, raw_path, Match(route, route.template.capture(path)))
             allowed += methods
         if allowed:
             raise MethodNotAllowed(
@@ -139,18 +140,17 @@ class RouteTable:
             )
         raise RouteNotFound("there is nothing at this path; GET /openapi.json lists what there is")
 
-    def _keep(self, method: str, raw_path: bytes, match: Match) -> Match:
-        """Callers ask for the same few paths over and over; strangers' paths must not fill the
-        memory.
-        """
-        if len(self._found) >= _KEPT_MATCHES:
-            self._found.clear()
-        if len(raw_path) <= _KEPT_PATH:
-            self._found[(method, raw_path)] = match
+    def _cache(self, method: str, raw_path: bytes, match: Match) -> Match:
+        # A plain dict, emptied when full: each request looks a path up, and an LRU cache in
+        # Python would cost ten times as much. Callers ask for few paths, so it rarely is full.
+        if len(self._cached) >= _MAX_CACHED:
+            self._cached.clear()
+        if len(raw_path) <= _MAX_CACHED_PATH:
+            self._cached[(method, raw_path)] = match
         return match
 
     def allowed(self, raw_path: bytes) -> list[str]:
-        """The methods that this path takes; empty if there is nothing."""
+        """Returns the methods that the path takes, an empty list if nothing is there."""
         _, candidates = self._candidates(raw_path)
         return _with_head([method for methods in candidates for method in methods])
 
@@ -170,13 +170,13 @@ class RouteTable:
 
 
 def _walk(node: _Node, path: list[bytes], at: int) -> Iterator[_Node]:
-    """The nodes at which a path ends, most specific first."""
+    """Yields the nodes at which the path ends, the most specific first."""
     if at == len(path):
         if path:
             yield node
     else:
         piece = path[at]
-        # Segments of templates are plain ASCII words; what is not ASCII is no literal.
+        # Literals are ASCII words; a segment of any other bytes matches none of them.
         literal = node.children.get(piece.decode("latin-1"))
         if literal is not None and piece not in (b"*", b"**"):
             yield from _walk(literal, path, at + 1)

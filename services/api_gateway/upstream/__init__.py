@@ -1,1 +1,1 @@
-"""Calls the services behind the gateway over gRPC. Imports routing and config."""
+"""Calls the services behind the gateway over gRPC. Imports routing."""

@@ -1,7 +1,6 @@
-"""What callers show at the door: tokens pass as they are, API keys are exchanged for tokens at the
-control plane.
+"""Exchanges API keys for tokens at the control plane; a token passes as it is.
 
-A key is never kept or logged: the cache knows its digest. Many calls with one key cause one
+A key is never kept or logged: the cache holds its digest. Concurrent calls with one key cause one
 exchange.
 """
 
@@ -9,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+
+from cachetools import FIFOCache
 
 from services.chassis.single_flight import SingleFlight
 from stellwerk.controlplane.v1 import identity_service_pb2 as messages
@@ -20,16 +20,19 @@ from stellwerk.controlplane.v1 import identity_service_pb2_grpc as stubs
 from stellwerk.wire.api_keys import API_KEY_PREFIX, MAX_LENGTH
 from stellwerk.wire.errors import ServiceError, Unauthenticated
 
-# A token is renewed while this part of its life is left, so that it does not lapse on its way.
+# The part of a token's lifetime left when it is renewed, so that none lapses on its way.
 _RENEW_AT = 0.2
+# Seconds for which a refusal is kept: a caller that tries again and again with a bad key costs the
+# control plane one exchange in 3 s.
 _REFUSED_SECONDS = 3.0
+# Seconds for one exchange, which takes milliseconds when the control plane is well.
 _ISSUE_SECONDS = 5.0
 
 Issue = Callable[[str], Awaitable[tuple[str, float]]]
 
 
 def issuer(channel: Any) -> Issue:
-    """The exchange at the control plane, over a channel of the chassis, which raises our errors."""
+    """Returns the exchange at the control plane, over a channel that raises ServiceError."""
     stub: Any = stubs.IdentityServiceStub(channel)
 
     async def issue(key: str) -> tuple[str, float]:
@@ -42,52 +45,58 @@ def issuer(channel: Any) -> Issue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Outcome:
+    """The end of an exchange: a token or an error, and until when it holds."""
+
     token: str
     error: ServiceError | None
     until: float
 
 
-class Credentials:
-    """Bearer values in, tokens out."""
+class ApiKeyExchange:
+    """Turns bearer values into tokens, and keeps the tokens of API keys for a while."""
 
     def __init__(
         self, issue: Issue, size: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`issue` exchanges a key for a token and the seconds it lives; it raises Unauthenticated
-        for a bad key.
+        """`size` is the number of keys whose tokens are kept.
+
+        `issue` returns a key's token and its lifetime in seconds; it raises Unauthenticated for a
+        bad key.
         """
-        self._issue, self._size, self._clock = issue, size, clock
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._asking: SingleFlight[bytes, _Known] = SingleFlight()
+        self._issue = issue
+        self._clock = clock
+        # By the key's digest; the key whose exchange is longest ago leaves first.
+        self._outcomes: FIFOCache[bytes, _Outcome] = FIFOCache(size)
+        self._running: SingleFlight[bytes, _Outcome] = SingleFlight()
 
     async def token(self, bearer: str) -> str:
-        """The token that a bearer value stands for. Raises Unauthenticated, or Unavailable without
-        control plane.
+        """Returns the token that a bearer value stands for.
+
+        Raises Unauthenticated, and Unavailable when the control plane does not answer.
         """
         if not bearer.startswith(API_KEY_PREFIX):
             return bearer
         if len(bearer) > MAX_LENGTH or not bearer.isascii():
             raise Unauthenticated("this API key is not valid")
         digest = hashlib.sha256(bearer.encode()).digest()
-        known = self._known.get(digest)
-        if known is None or known.until <= self._clock():
-            known = await self._asking.run(digest, lambda: self._ask(digest, bearer))
-        if known.error is not None:
-            raise known.error.with_traceback(None)
-        return known.token
+        outcome = self._outcomes.get(digest)
+        if outcome is None or outcome.until <= self._clock():
+            outcome = await self._running.run(digest, lambda: self._exchange(digest, bearer))
+        if outcome.error is not None:
+            raise outcome.error.with_traceback(None)
+        return outcome.token
 
-    async def _ask(self, digest: bytes, key: str) -> _Known:
+    async def _exchange(self, digest: bytes, key: str) -> _Outcome:
         try:
             token, lifetime = await self._issue(key)
-            known = _Known(token, None, self._clock() + lifetime * (1 - _RENEW_AT))
+            outcome = _Outcome(token, None, self._clock() + lifetime * (1 - _RENEW_AT))
         except Unauthenticated:
             refusal = Unauthenticated("this API key is not valid, was revoked or has lapsed")
-            known = _Known("", refusal, self._clock() + _REFUSED_SECONDS)
+            outcome = _Outcome("", refusal, self._clock() + _REFUSED_SECONDS)
         except ServiceError as exc:
-            return _Known("", exc, 0.0)
-        self._known[digest] = known
-        self._known.move_to_end(digest)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
-        return known
+            return _Outcome("", exc, 0.0)
+        # Removed first, so that a renewed key counts as the newest.
+        self._outcomes.pop(digest, None)
+        self._outcomes[digest] = outcome
+        return outcome

@@ -1,7 +1,6 @@
-"""The services behind the gateway: one channel each, calls as bytes under the caller's own token.
+"""Calls the services behind the gateway: a channel each, bytes in and out, the caller's own token.
 
-Requests and answers are not looked into here, so both doors use it alike. Errors are those of
-`wire.errors`.
+Messages are not parsed here, so that both doors use it alike. Errors are those of `wire.errors`.
 """
 
 from __future__ import annotations
@@ -14,20 +13,21 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.api_gateway.routing import exposed_services as public
-from services.api_gateway.upstream.stream_status import Ending
+from services.api_gateway.routing import exposed_services
+from services.api_gateway.upstream.stream_status import StreamStatus
 from services.chassis import context
 from services.chassis.rpc_status import from_rpc
 from stellwerk.wire import metadata as keys
 from stellwerk.wire.deadlines import onward
 
+# Seconds for a health check: a service that is up answers within milliseconds.
 _HEALTH_TIMEOUT = 2.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass(slots=True)
 class Upstream:
-    """One service and the way to it."""
+    """A service behind the gateway, and the channel to it."""
 
     name: str
     address: str
@@ -35,8 +35,9 @@ class Upstream:
     calls: dict[str, Any] = field(default_factory=dict)
 
     def call(self, kind: str, method: str) -> Any:
-        """The bytes-in, bytes-out callable of a method; made once. `kind` is unary_unary or one of
-        its siblings.
+        """Returns the callable of a method, bytes in and bytes out; made once for each method.
+
+        `kind` is the channel's factory: unary_unary, unary_stream, stream_unary or stream_stream.
         """
         found = self.calls.get(method)
         if found is None:
@@ -44,7 +45,7 @@ class Upstream:
         return found
 
     async def problem(self) -> str:
-        """Why it does not serve, in a sentence; "" if it does."""
+        """Returns why the service does not serve, in a sentence; "" if it does."""
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT)
@@ -54,33 +55,37 @@ class Upstream:
 
 
 class Upstreams:
-    """Finds the upstream of a method and calls it."""
+    """Finds the upstream that serves a method, and calls it."""
 
     def __init__(
         self, addresses: Mapping[str, str], connect: Callable[[str], grpc.aio.Channel]
     ) -> None:
-        """`addresses` by the names in `public.SERVED_BY`; `connect` opens a bare channel."""
+        """Takes addresses by the names in `SERVED_BY`; `connect` opens a channel without
+        interceptors.
+        """
         self._connect = connect
         self.all = {
             name: Upstream(name, address, connect(address)) for name, address in addresses.items()
         }
         self._of_service = {
             service: self.all[name]
-            for service, name in public.UPSTREAM_OF.items()
+            for service, name in exposed_services.UPSTREAM_OF.items()
             if name in self.all
         }
 
     def add(self, name: str, address: str) -> None:
-        """Adds one whose address was not known before, such as this process itself."""
+        """Adds a service whose address was not known before, such as this process itself."""
         upstream = self.all[name] = Upstream(name, address, self._connect(address))
-        self._of_service.update({s: upstream for s, n in public.UPSTREAM_OF.items() if n == name})
+        self._of_service.update({s: upstream for s, n in exposed_services.UPSTREAM_OF.items() if n == name})
 
     def of(self, method: str) -> Upstream:
-        """The upstream of a full method that is known to be public."""
+        """Returns the upstream of a full method that is known to be exposed."""
         return self._of_service[method[1 : method.rindex("/")]]
 
     async def unary(self, method: str, request: bytes) -> bytes:
-        """Calls a unary method for the current call. Raises a ServiceError."""
+        """Calls a unary method for the current call and returns the response. Raises
+        ServiceError.
+        """
         upstream = self.of(method)
         call = upstream.call("unary_unary", method)(
             request, timeout=_remaining(), metadata=_metadata()
@@ -91,7 +96,9 @@ class Upstreams:
             raise from_rpc(exc, upstream.name) from None
 
     def server_stream(self, method: str, request: bytes) -> AsyncGenerator[bytes, None]:
-        """The messages of a server-streaming method. Closing the iterator cancels the call."""
+        """Returns the messages of a server-streaming method. Closing the iterator cancels the
+        call.
+        """
         upstream = self.of(method)
         call = upstream.call("unary_stream", method)(
             request, timeout=_remaining(), metadata=_metadata()
@@ -101,7 +108,7 @@ class Upstreams:
     def bidi_stream(
         self, method: str, requests: AsyncIterable[bytes]
     ) -> AsyncGenerator[bytes, None]:
-        """The messages of a bidirectional method. Closing the iterator cancels the call."""
+        """Returns the messages of a bidirectional method. Closing the iterator cancels the call."""
         upstream = self.of(method)
         call = upstream.call("stream_stream", method)(
             requests, timeout=_remaining(), metadata=_metadata()
@@ -109,29 +116,29 @@ class Upstreams:
         return _messages(call, upstream.name)
 
     async def client_stream(self, method: str, requests: AsyncIterable[bytes]) -> bytes:
-        """Sends messages and waits for the answer. If `requests` raises, the call is cancelled,
-        never ended early.
+        """Sends messages and returns the response. If `requests` raises, the call is cancelled:
+        the service must not take a part of the messages for all of them.
         """
         upstream = self.of(method)
         call = upstream.call("stream_unary", method)(timeout=_remaining(), metadata=_metadata())
-        ending = Ending(call)
+        status = StreamStatus(call)
         try:
             async for request in requests:
                 try:
                     await call.write(request)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    break  # answered while we were still sending: the answer is what counts
+                    break  # The service answered before it read all; its response counts.
             else:
                 await call.done_writing()
             return bytes(await call)
         except grpc.aio.AioRpcError as exc:
-            raise from_rpc(await ending.true(exc), upstream.name) from None
+            raise from_rpc(await status.actual(exc), upstream.name) from None
         finally:
             call.cancel()
 
 
 def loopback(listen: str, port: int) -> str:
-    """The address at which this process reaches a server of its own."""
+    """Returns the address at which this process reaches its own server."""
     host = listen.rpartition(":")[0]
     return f"{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
 
@@ -154,8 +161,8 @@ def _remaining() -> float | None:
 
 
 def _metadata() -> list[tuple[str, str]]:
-    """What travels with a call: the caller's token, the request's id and its trace. Nothing else
-    gets through.
+    """Returns the metadata of a call: request id, the caller's token, trace. Nothing else of the
+    request's headers gets through.
     """
     call = context.current()
     if call is None:

@@ -1,8 +1,7 @@
-"""How a call with a stream of requests really ended.
+"""Finds the status with which a call with a stream of requests really ended.
 
-When an upstream answers before it has read everything, the write in hand fails, and grpc.aio then
-reports that failure of its own (INTERNAL) instead of the answer, in either order: it overwrites the
-status or is overwritten by it.
+When a service answers before it has read everything, the current write fails. grpc.aio then reports
+its own failure (INTERNAL) in place of the service's status, or for a moment before it.
 """
 
 from __future__ import annotations
@@ -13,35 +12,35 @@ from typing import Any
 
 import grpc
 
-# What grpc.aio says when a write failed (grpc/_cython/_cygrpc/aio/call.pyx.pxi).
+# grpc.aio's details for a failed write (grpc/_cython/_cygrpc/aio/call.pyx.pxi, grpcio 1.85).
 _OWN_FAILURE = "Internal error from Core"
-# How long the true status may lag behind the failed write.
+# Seconds by which the service's status may lag behind the failed write, and between two looks.
 _LAG_SECONDS = 0.2
-_LOOK_EVERY = 0.002
+_POLL_SECONDS = 0.002
 
 
-class Ending:
-    """Remembers the first status of a call. Make it before anything is written."""
+class StreamStatus:
+    """Remembers the first status of a call. To be made before anything is written."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
         self._first: grpc.aio.AioRpcError | None = None
-        call.add_done_callback(self._take)
+        call.add_done_callback(self._remember)
 
-    def _take(self, call: Any) -> None:
+    def _remember(self, call: Any) -> None:
         self._first = _error(
             *(_at_once(step) for step in (call.code(), call.details(), call.trailing_metadata()))
         )
 
-    async def true(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """The error that the upstream sent, where `seen` only hides it; otherwise `seen`."""
+    async def actual(self, seen: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Returns the error that the service sent, where `seen` hides it; otherwise `seen`."""
         if not _hides(seen):
             return seen
         if self._first is not None and not _hides(self._first):
             return self._first
         deadline = asyncio.get_running_loop().time() + _LAG_SECONDS
         while asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_POLL_SECONDS)
             call = self._call
             now = _error(await call.code(), await call.details(), await call.trailing_metadata())
             if not _hides(now):
@@ -60,7 +59,7 @@ def _error(code: Any, details: Any, trailers: Any) -> grpc.aio.AioRpcError:
 
 
 def _at_once(step: Coroutine[Any, Any, Any]) -> Any:
-    """The result of a coroutine that has nothing to wait for: the status of a call that is done."""
+    """Returns the result of a coroutine that never waits, such as a finished call's status."""
     try:
         step.send(None)
     except StopIteration as done:
