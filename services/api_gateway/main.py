@@ -2,61 +2,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from services.api_gateway.config import GatewaySettings
+from services.api_gateway.generation.handlers import GenerationHandlers
 from services.api_gateway.grpc_door import door as grpc_door
-from services.api_gateway.grpc_door.door import GrpcDoor
 from services.api_gateway.grpc_door.inference import GrpcInference
-from services.api_gateway.http.access_log import HttpJournal
-from services.api_gateway.http.door import Doorkeeper, HttpDoor
-from services.api_gateway.http.exchange import Limits
+from services.api_gateway.http.access_log import AccessLog
+from services.api_gateway.http.door import HttpDoor
+from services.api_gateway.http.exchange import Handler
 from services.api_gateway.http.server import HttpServer
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.http.status import status_body
+from services.api_gateway.open_inference.handlers import OpenInferenceHandlers
+from services.api_gateway.open_inference.infer_json import write_error
+from services.api_gateway.open_inference.management_handlers import ManagementHandlers
+from services.api_gateway.open_inference.metadata_cache import MetadataCache
+from services.api_gateway.openapi.documents import documents_of
+from services.api_gateway.routing import exposed_services
+from services.api_gateway.routing.routes import Route, RouteTable, routes_of
 from services.api_gateway.servicer import GatewayServicer
-from services.api_gateway.site import site_of
-from services.api_gateway.upstream.api_keys import Credentials, issuer
+from services.api_gateway.transcoded import TranscodedHandler
+from services.api_gateway.upstream.api_keys import ApiKeyExchange, issuer
 from services.api_gateway.upstream.call_stream import open_exchange
 from services.api_gateway.upstream.channels import Upstreams, loopback
-from services.api_gateway.upstream.model_calls import Calls
+from services.api_gateway.upstream.model_calls import ModelCalls
 from services.chassis.lifecycle.process import Process
 from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
+from stellwerk.wire.errors import ServiceError
+from stellwerk.wire.permissions import INFERENCE_SERVICE
 
 
 def compose(settings: GatewaySettings) -> Process:
-    """Everything the gateway is made of."""
+    """Returns the gateway's process."""
     process = Process("api_gateway", settings, public=True)
     open_doors(process, settings)
     return process
 
 
 def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
-    """Puts both doors into the process; returns the HTTP one."""
-    upstreams = Upstreams(public.addresses(settings), process.raw_channel)
-    # Calls go over streams of this process' own; each carries its caller's token within.
-    calls = Calls(open_exchange(process.channel(public.ROUTER, settings.router)))
+    """Puts the gRPC and the HTTP door into the process; returns the HTTP server."""
+    upstreams = Upstreams(exposed_services.addresses(settings), process.raw_channel)
+    router = process.channel(exposed_services.ROUTER, settings.router)
+    # The streams are this process' own; each call on them carries its caller's token.
+    calls = ModelCalls(open_exchange(router))
     process.background("calls", calls.run)
-    issue = issuer(process.channel(public.CONTROLPLANE, settings.controlplane))
-    credentials = Credentials(issue, settings.credential_cache_size)
-    site = site_of(settings, upstreams, calls)
-    process.exchange_credentials(credentials.token)
+    issue = issuer(process.channel(exposed_services.CONTROLPLANE, settings.controlplane))
+    keys = ApiKeyExchange(issue, settings.credential_cache_size)
+    table = RouteTable(routes_of(exposed_services.SERVED_BY))
+
+    process.exchange_credentials(keys.token)
     inference = GrpcInference(calls, settings.max_deadline_seconds)
-    process.serve_passing(GrpcDoor(upstreams, inference), grpc_door.rules())
+    process.serve_passing(grpc_door.GrpcDoor(upstreams, inference), grpc_door.rules())
     if settings.reflection:
         process.serve_passing(*grpc_door.reflection_handler())
-    servicer = GatewayServicer(site.table.routes, upstreams)
-    process.serve(public.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
+    servicer = GatewayServicer(table.routes, upstreams)
+    process.serve(exposed_services.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
 
-    keeper = Doorkeeper(credentials.token, process.verifier.verify)
-    journal = HttpJournal(process.metrics, process.log, process.journal.note, process.tracing)
-    http = HttpServer(HttpDoor(site, keeper, Limits.of(settings), journal, process.log), settings)
+    access_log = AccessLog(process.metrics, process.log, process.journal.note, process.tracing)
+    process.resource("access_log", None, access_log.close)
+    door = HttpDoor(
+        table=table,
+        handlers=_handlers(table.routes, upstreams, calls),
+        documents=documents_of(table.routes),
+        exchange_key=keys.token,
+        verify=process.verifier.verify,
+        write_error=_write_error,
+        access_log=access_log,
+        settings=settings,
+        log=process.log,
+    )
+    return _serve_http(process, settings, door, upstreams)
+
+
+def _serve_http(
+    process: Process, settings: GatewaySettings, door: HttpDoor, upstreams: Upstreams
+) -> HttpServer:
+    http = HttpServer(door, settings)
 
     async def start() -> None:
-        # This process' own API is called like all others, over gRPC, so that its guard decides
-        # there too.
-        upstreams.add(public.GATEWAY, loopback(settings.listen, process.bound_port))
+        # The gateway's own RPCs are called over gRPC like all others, so that its guard decides.
+        upstreams.add(exposed_services.GATEWAY, loopback(settings.listen, process.bound_port))
         await http.start()
         process.log.info("http_started", port=http.port)
 
-    process.resource("http_journal", None, journal.close)
     process.resource("http", start, http.stop)
     process.on_drain(http.stop)
     return http
+
+
+def _handlers(
+    routes: Iterable[Route], upstreams: Upstreams, calls: ModelCalls
+) -> dict[Route, Handler]:
+    """Returns the handler of each route: the protocol's own, or else the transcoded one."""
+    metadata = MetadataCache(upstreams.unary)
+    problem = upstreams.all[exposed_services.ROUTER].problem
+    by_rpc = {
+        **OpenInferenceHandlers(upstreams, problem, calls, metadata).handlers(),
+        **ManagementHandlers(upstreams).handlers(),
+    }
+    by_segment = GenerationHandlers(calls, metadata).handlers()
+    transcoded = TranscodedHandler(upstreams)
+
+    def handler_of(route: Route) -> Handler:
+        if route.service != INFERENCE_SERVICE:
+            return transcoded
+        own = by_segment.get(route.template.segments[-1]) or by_rpc.get(route.rpc_name)
+        return own or transcoded
+
+    return {route: handler_of(route) for route in routes}
+
+
+def _write_error(raw_path: bytes, error: ServiceError) -> bytes:
+    """Returns an error's body: under /v2 the protocol's, elsewhere google.rpc.Status."""
+    if raw_path.startswith(b"/v2/") or raw_path == b"/v2":
+        return write_error(error)
+    return status_body(error)

@@ -1,4 +1,4 @@
-"""GatewayService: what a gateway has to say of itself."""
+"""Serves GatewayService: a gateway's routes and the services behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stellwerk.gateway.v1 import gateway_service_pb2 as messages
 
 
 class GatewayServicer:
-    """Message in, message out."""
+    """Lists the routes and upstreams of this gateway."""
 
     def __init__(self, routes: Iterable[Route], upstreams: Upstreams) -> None:
         self._upstreams = upstreams
@@ -29,11 +29,13 @@ class GatewayServicer:
     async def ListRoutes(
         self, request: messages.ListRoutesRequest, _: Any
     ) -> messages.ListRoutesResponse:
+        """Returns every HTTP route with its RPC and permission."""
         return messages.ListRoutesResponse(routes=self._routes)
 
     async def ListUpstreams(
         self, request: messages.ListUpstreamsRequest, _: Any
     ) -> messages.ListUpstreamsResponse:
+        """Returns every service behind the gateway, asked now whether it serves."""
         upstreams = sorted(self._upstreams.all.values(), key=lambda upstream: upstream.name)
         return messages.ListUpstreamsResponse(
             upstreams=await asyncio.gather(*map(_described, upstreams))

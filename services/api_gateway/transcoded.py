@@ -1,5 +1,5 @@
-"""Calls any public RPC for an HTTP request: transcodes in, calls the upstream, transcodes out.
-Knows no RPC by name.
+"""Serves any public RPC over HTTP: reads the request message, calls the upstream, writes the
+response. Knows no RPC by name.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from typing import Any
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
-from services.api_gateway.http import status as http_status
-from services.api_gateway.http.exchange import Visit
-from services.api_gateway.http.response import Answer, Stream
+from services.api_gateway.http.exchange import HttpExchange
+from services.api_gateway.http.response import HttpResponse, StreamedResponse
+from services.api_gateway.http.status import status_body
 from services.api_gateway.routing.routes import Route
-from services.api_gateway.transcoding import messages as transcode
+from services.api_gateway.transcoding import messages as transcoding
 from services.api_gateway.upstream.channels import Upstreams
 from stellwerk.wire.errors import ServiceError
 
-# The repository takes pieces of 256 KiB to 1 MiB best.
+# Bytes of an upload in one message: the repository stores pieces of 256 KiB to 1 MiB fastest.
 _UPLOAD_PIECE = 512 * 1024
 _OCTETS = "application/octet-stream"
 _NDJSON = b"application/x-ndjson"
 
 
-class Rest:
-    """The handler of all transcoded routes."""
+class TranscodedHandler:
+    """The handler of each route that has none of its own."""
 
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
 
-    async def __call__(self, visit: Visit) -> Answer | Stream:
+    async def __call__(self, exchange: HttpExchange) -> HttpResponse | StreamedResponse:
         """Serves one request. Raises a ServiceError."""
-        route = visit.match.route
+        route = exchange.match.route
         if route.rpc.client_streaming:
-            return await self._upload(visit)
-        query = transcode.query_pairs(visit.request.query)
-        body = await visit.body()
-        kind = visit.request.header(b"content-type")
-        request = transcode.request_message(
-            route, visit.match.variables, query, body, kind
+            return await self._upload(exchange)
+        query = transcoding.query_pairs(exchange.request.query)
+        body = await exchange.body()
+        kind = exchange.request.header(b"content-type")
+        request = transcoding.request_message(
+            route, exchange.match.variables, query, body, kind
         ).SerializeToString()
         if route.rpc.server_streaming:
-            return await self._stream(visit, request)
-        return _answer(route, await self._upstreams.unary(route.rpc_name, request))
+            return await self._stream(exchange, request)
+        return _response(route, await self._upstreams.unary(route.rpc_name, request))
 
-    async def _upload(self, visit: Visit) -> Answer:
-        """Sends the body on, piece by piece; path and query fill the first message."""
-        route, request = visit.match.route, visit.request
-        query = transcode.query_pairs(request.query)
+    async def _upload(self, exchange: HttpExchange) -> HttpResponse:
+        """Passes the body on, piece by piece; path and query fill the first message."""
+        route, request = exchange.match.route, exchange.request
+        query = transcoding.query_pairs(request.query)
         kind = request.header(b"content-type") or _OCTETS
-        first = transcode.request_message(route, visit.match.variables, query, b"", kind)
+        first = transcoding.request_message(route, exchange.match.variables, query, b"", kind)
         message_class: Any = message_factory.GetMessageClass(route.rpc.input_type)
 
         async def messages() -> AsyncIterator[bytes]:
@@ -64,24 +64,25 @@ class Rest:
                 yield message.SerializeToString()
             request.watch()
 
-        return _answer(route, await self._upstreams.client_stream(route.rpc_name, messages()))
+        return _response(route, await self._upstreams.client_stream(route.rpc_name, messages()))
 
-    async def _stream(self, visit: Visit, request: bytes) -> Stream:
-        """Waits for the first message, so that an early error still gets its status; then passes on
-        what comes.
+    async def _stream(self, exchange: HttpExchange, request: bytes) -> StreamedResponse:
+        """Returns the stream of response messages, as JSON lines or raw bytes.
+
+        Waits for the first message, so that an error before it gets its own HTTP status.
         """
-        route = visit.match.route
+        route = exchange.match.route
         messages = self._upstreams.server_stream(route.rpc_name, request)
         first = await anext(messages, None)
-        visit.request.watch()
-        if not transcode.gives_raw_body(route):
-            return Stream(_lines(route, first, messages), _NDJSON)
+        exchange.request.watch()
+        if not transcoding.gives_raw_body(route):
+            return StreamedResponse(_lines(route, first, messages), _NDJSON)
         kind = (
-            transcode.response_raw(route, _parse(route, first)).content_type
+            transcoding.response_raw(route, _parse(route, first)).content_type
             if first is not None
             else ""
         )
-        return Stream(_pieces(route, first, messages), (kind or _OCTETS).encode())
+        return StreamedResponse(_pieces(route, first, messages), (kind or _OCTETS).encode())
 
 
 def _body_of(message: Any, route: Route) -> Any:
@@ -94,30 +95,28 @@ def _parse(route: Route, data: bytes) -> Message:
     return message
 
 
-def _answer(route: Route, data: bytes) -> Answer:
+def _response(route: Route, data: bytes) -> HttpResponse:
     message = _parse(route, data)
-    if transcode.gives_raw_body(route):
-        raw = transcode.response_raw(route, message)
-        return Answer(200, raw.data, (raw.content_type or _OCTETS).encode())
-    return Answer(200, transcode.response_json(route, message))
+    if transcoding.gives_raw_body(route):
+        raw = transcoding.response_raw(route, message)
+        return HttpResponse(200, raw.data, (raw.content_type or _OCTETS).encode())
+    return HttpResponse(200, transcoding.response_json(route, message))
 
 
 async def _pieces(
     route: Route, first: bytes | None, rest: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
     if first is not None:
-        yield transcode.response_raw(route, _parse(route, first)).data
+        yield transcoding.response_raw(route, _parse(route, first)).data
     async with aclosing(rest):
         async for message in rest:
-            yield transcode.response_raw(route, _parse(route, message)).data
+            yield transcoding.response_raw(route, _parse(route, message)).data
 
 
 async def _lines(
     route: Route, first: bytes | None, rest: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    """One JSON object a line: {"result": …} for each message and, should it fail, {"error": …} as
-    the last one.
-    """
+    """Yields a JSON line for each message, {"result": …}, and {"error": …} if the stream fails."""
     try:
         if first is not None:
             yield _line(route, first)
@@ -125,8 +124,8 @@ async def _lines(
             async for message in rest:
                 yield _line(route, message)
     except ServiceError as error:
-        yield b'{"error":' + http_status.status_body(error) + b"}\n"
+        yield b'{"error":' + status_body(error) + b"}\n"
 
 
 def _line(route: Route, data: bytes) -> bytes:
-    return b'{"result":' + transcode.response_json(route, _parse(route, data)) + b"}\n"
+    return b'{"result":' + transcoding.response_json(route, _parse(route, data)) + b"}\n"

@@ -12,15 +12,19 @@ import pytest_asyncio
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import RouteTable, routes_of
-from services.api_gateway.transcoding import messages as transcode
+from services.api_gateway.transcoding import messages
 from stellwerk.wire.errors import ServiceError
 from tests.contract.envoy import Recorder, envoy
 from tests.contract.transcoding_cases import Case, cases
 
 # The Open Inference Protocol has a JSON of its own, so Envoy's says nothing about ours.
-SERVICES = [service for service in public.SERVED_BY if service is not public.INFERENCE_SERVICE]
+SERVICES = [
+    service
+    for service in exposed_services.SERVED_BY
+    if service is not exposed_services.INFERENCE_SERVICE
+]
 TABLE = RouteTable(routes_of(SERVICES))
 UNARY = [r for r in TABLE.routes if not (r.rpc.client_streaming or r.rpc.server_streaming)]
 
@@ -32,8 +36,8 @@ def ours(case: Case) -> Outcome:
     path, _, query = case.target.partition(b"?")
     try:
         match = TABLE.find(case.method, path)
-        pairs = transcode.query_pairs(query)
-        return match.route.rpc_name, transcode.request_message(
+        pairs = messages.query_pairs(query)
+        return match.route.rpc_name, messages.request_message(
             match.route, match.variables, pairs, case.body
         )
     except ServiceError:
@@ -49,7 +53,7 @@ async def envoys(case: Case, name: str, client: httpx.AsyncClient, recorder: Rec
     if found is None:
         return None
     rpc, data = found
-    method = public.public_methods()[rpc]
+    method = exposed_services.public_methods()[rpc]
     message_class: Any = message_factory.GetMessageClass(method.input_type)
     try:
         return rpc, message_class.FromString(data)

@@ -14,8 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor as F
 
 from services.api_gateway.routing.path_templates import ANY
 from services.api_gateway.routing.routes import Route
-from services.api_gateway.transcoding import proto_json as json_reader
-from services.api_gateway.transcoding import scalars
+from services.api_gateway.transcoding import proto_json, scalars
 
 IDS = ["iris", "a.b", "x_1", "v-2", "ü", "a b", "a:b", "50%", "p+q", "a/b", "1"]
 TEXTS = [
@@ -124,7 +123,7 @@ def _message(dice: random.Random, descriptor: Descriptor, depth: int, only: F | 
 
 
 def _fill(dice: random.Random, message: Any, field: F, depth: int) -> None:
-    if json_reader.is_map(field) and field.message_type is not None:
+    if proto_json.is_map(field) and field.message_type is not None:
         value: Any = field.message_type.fields_by_name["value"]
         for _ in range(dice.randint(0, 2)):
             getattr(message, field.name)[dice.choice(TEXTS)] = _scalar(dice, value)

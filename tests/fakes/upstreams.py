@@ -14,7 +14,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.chassis import rpc_status
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
@@ -93,7 +93,7 @@ class FakeUpstreams(grpc.GenericRpcHandler):  # type: ignore[misc]
         if details.method == exchange.METHOD:
             return exchange.handler(self._call)
         service, _, name = details.method[1:].partition("/")
-        descriptor = next((s for s in public.SERVED_BY if s.full_name == service), None)
+        descriptor = next((s for s in exposed_services.SERVED_BY if s.full_name == service), None)
         method = descriptor.methods_by_name.get(name) if descriptor is not None else None
         return None if method is None else self._handler(details.method, method)
 

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from services.api_gateway.upstream.call_stream import open_exchange
-from services.api_gateway.upstream.model_calls import LARGE_BYTES, Calls
+from services.api_gateway.upstream.model_calls import LARGE_BYTES, ModelCalls
 from services.chassis.context import CallContext
 from services.chassis.lifecycle.process import Process
 from services.chassis.rpc.channel import ServiceChannel
@@ -107,7 +107,7 @@ class Rig:
     """A router with a fake inside and a gateway's half of the stream."""
 
     def __init__(
-        self, router: Standalone, model: Model, calls: Calls, servicer: CallServicer
+        self, router: Standalone, model: Model, calls: ModelCalls, servicer: CallServicer
     ) -> None:
         self.router, self.model, self.calls, self.servicer = router, model, calls, servicer
         self.token = router.issuer.token("principals/ada", ("caller", "default"))
@@ -161,7 +161,7 @@ async def rigged() -> AsyncIterator[Rig]:
             return router.issuer.token("services/api_gateway", ("service.api_gateway", "*"))
 
         channel: Any = ServiceChannel(router.channel(), "router", own_token)
-        calls = Calls(open_exchange(channel))
+        calls = ModelCalls(open_exchange(channel))
         running = asyncio.create_task(calls.run())
         try:
             await eventually(lambda: not calls.problem)

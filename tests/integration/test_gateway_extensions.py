@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.api_gateway.openapi import builder as openapi
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.openapi import builder
+from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import routes_of
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire.errors import ModelNotFound, NotImplementedHere
 from tests.integration.gateway import Gateway
 
-DOCUMENT = openapi.document(routes_of(public.SERVED_BY), "1")
+DOCUMENT = builder.document(routes_of(exposed_services.SERVED_BY), "1")
 
 
 def promised(path: str, verb: str, data: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from google.api import httpbody_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.chassis import rpc_status
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.gateway.v1 import gateway_service_pb2 as own
@@ -65,7 +65,7 @@ async def test_every_public_method_passes_and_reaches_its_service(
     gateway.upstreams.answer("IssueToken", identity.IssueTokenResponse())
     unary = [
         n
-        for n, m in public.public_methods().items()
+        for n, m in exposed_services.public_methods().items()
         if not (m.client_streaming or m.server_streaming)
     ]
     sent = credentials(gateway)
@@ -112,10 +112,10 @@ async def test_without_a_token_nothing_is_called(
 ) -> None:
     anonymous = {
         n
-        for n, m in public.public_methods().items()
+        for n, m in exposed_services.public_methods().items()
         if n.endswith(("IssueToken", "GetJwks", "Live", "Ready"))
     }
-    for name, method in public.public_methods().items():
+    for name, method in exposed_services.public_methods().items():
         if name in anonymous and not name.endswith("ModelReady"):
             continue
         sides = (method.client_streaming, method.server_streaming)

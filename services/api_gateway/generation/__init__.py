@@ -1,1 +1,4 @@
-"""Serves text generation over REST. Imports http, upstream and transcoding."""
+"""Serves text generation and all streams of replies over REST.
+
+Imports http, open_inference, transcoding and upstream.
+"""

@@ -1,6 +1,4 @@
-"""The generate extension: a plain JSON object whose keys are a model's inputs, and one whose keys
-are its outputs.
-"""
+"""Reads and writes the generate extension: JSON objects keyed by a model's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -8,11 +6,15 @@ from typing import Any
 
 import orjson
 
-from services.api_gateway.open_inference import infer_response as infer_answer
 from services.api_gateway.open_inference import tensors_json
-from services.api_gateway.open_inference.infer_request import checked_parameters, id_of
+from services.api_gateway.open_inference.infer_json import (
+    checked_parameters,
+    id_of,
+    plain_outputs,
+    version_of,
+)
 from services.api_gateway.transcoding.proto_json import parse
-from services.api_gateway.upstream.model_calls import Answered
+from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput
@@ -24,16 +26,18 @@ _OWN_KEYS = ("id", "parameters")
 def read(
     body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse
 ) -> InferRequest:
-    """What the body asks for: keys that name inputs are tensors, others are parameters. Raises
-    InvalidInput.
+    """Reads a body: keys that name the model's inputs are tensors, all others are parameters.
+
+    Raises InvalidInput.
     """
     data = parse(body)
     if type(data) is not dict:
         raise InvalidInput("the body must be a JSON object whose keys are the model's inputs")
-    ask = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    request = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
     specs = {spec.name: spec for spec in metadata.inputs}
+    # An input called "id" or "parameters" takes the key from the protocol.
     if "id" not in specs:
-        ask.id = id_of(data)
+        request.id = id_of(data)
     given = {key: value for key, value in data.items() if key in specs or key not in _OWN_KEYS}
     if "parameters" not in specs and data.get("parameters") is not None:
         if type(data["parameters"]) is not dict:
@@ -41,24 +45,23 @@ def read(
         given = {**data["parameters"], **given}
     for name, spec in specs.items():
         if name in given:
-            _add(ask.work, spec, given.pop(name))
-    take_parameters(ask, checked_parameters(given, "the request"))
-    return ask
+            _add(request.work, spec, given.pop(name))
+    take_parameters(request, checked_parameters(given, "the request"))
+    return request
 
 
-def write(ask: InferRequest, answered: Answered) -> bytes:
-    """The answer as JSON: an output of one element is that element, any other the flat list of
-    them.
-    """
-    answer: dict[str, Any] = {"id": ask.id} if ask.id else {}
-    answer |= {"model_name": ask.model, "model_version": infer_answer.version_of(answered)}
-    answer |= infer_answer.plain_outputs(ask, answered)
+def write(request: InferRequest, reply: ModelReply) -> bytes:
+    """Returns a reply as JSON: an output of one element is that element, any other a flat list."""
+    answer: dict[str, Any] = {"id": request.id} if request.id else {}
+    answer |= {"model_name": request.model, "model_version": version_of(reply)}
+    answer |= plain_outputs(request, reply)
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _add(
     work: work_pb2.WorkItem, spec: inference.ModelMetadataResponse.TensorMetadata, value: object
 ) -> None:
+    """Adds an input to the work; its shape is the nesting of its value."""
     nested, shape = value, list[int]()
     while type(nested) is list and len(shape) < len(spec.shape) + 1:
         shape.append(len(nested))
@@ -72,11 +75,12 @@ def _add(
 
 
 def _fitted(shape: list[int], wanted: list[int]) -> list[int]:
-    """The shape with dimensions of 1 where the model has more: a scalar is one row of one
-    element.
+    """Returns the shape with as many dimensions as `wanted`, the missing ones of size 1.
+
+    A scalar becomes one row of one element.
     """
     missing = len(wanted) - len(shape)
-    # Several texts for a model that takes one a row are rows.
+    # Several texts for a model that takes one text a row are rows.
     if missing == 1 and wanted[-1] == 1 and shape != [1]:
         return [*shape, 1]
     return [1] * missing + shape

@@ -1,8 +1,8 @@
-"""The gRPC door: passes every public RPC on as bytes to the service that serves it.
+"""The gRPC door: passes each public RPC on, as bytes, to the service that serves it.
 
-A method is looked up whole in a table made from descriptors; what is not in it does not exist. The
-process' guard stands around each call: it authenticates, sets the deadline, writes the log line and
-turns errors into a status.
+A method is looked up by its full name in a table made from descriptors; a method that is not in it
+does not exist. The process' guard surrounds each call: it authenticates, sets the deadline, writes
+the log line and turns errors into a status.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import grpc
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from services.api_gateway.grpc_door import message_limits as structure
+from services.api_gateway.grpc_door import message_limits
 from services.api_gateway.grpc_door.inference import GrpcInference
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.api_gateway.upstream.channels import Upstreams
 from stellwerk.wire.errors import Cancelled
 from stellwerk.wire.permissions import AUTHENTICATED, INFERENCE_SERVICE, Rule, rule_of
 
-# Bytes in, bytes out.
+# Takes and returns bytes.
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 _INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
@@ -32,33 +32,35 @@ _REFLECTION_METHOD = "ServerReflectionInfo"
 
 
 def passed_methods() -> dict[str, MethodDescriptor]:
-    """The public RPCs that other services serve, by full method."""
-    own = f"/{public.GATEWAY_SERVICE.full_name}/"
+    """Returns the public RPCs that other services serve, by full method."""
+    own = f"/{exposed_services.GATEWAY_SERVICE.full_name}/"
     return {
-        name: method for name, method in public.public_methods().items() if not name.startswith(own)
+        name: method
+        for name, method in exposed_services.public_methods().items()
+        if not name.startswith(own)
     }
 
 
 def rules() -> dict[str, Rule]:
-    """The access rules of what is passed on."""
+    """Returns the access rules of the RPCs that are passed on, by full method."""
     return {name: rule_of(method) for name, method in passed_methods().items()}
 
 
 class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Finds the handler of a method."""
+    """Finds the handler of a method by its full name."""
 
     def __init__(self, upstreams: Upstreams, inference: GrpcInference) -> None:
         self._handlers: Mapping[str, MethodHandler] = {
             **{
                 name: _handler(name, method, upstreams) for name, method in passed_methods().items()
             },
-            # Calls of models travel together, whoever's they are.
+            # Requests for models go over the streams that carry many callers' calls.
             _INFER: grpc.unary_unary_rpc_method_handler(inference.infer),
             _STREAM_INFER: grpc.stream_stream_rpc_method_handler(inference.stream_infer),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler | None:
-        """The handler, None for anything but an exact name."""
+        """Returns the handler, None for a method that is not exposed."""
         return self._handlers.get(handler_call_details.method)
 
 
@@ -66,14 +68,14 @@ def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> Metho
     kind = method.input_type
 
     async def unary(request: bytes, _: Any) -> bytes:
-        structure.check(request, kind)
+        message_limits.check(request, kind)
         return await upstreams.unary(name, request)
 
     async def client_stream(requests: AsyncIterable[bytes], context: Any) -> bytes:
-        return await upstreams.client_stream(name, _checked(_whole(requests, context), kind))
+        return await upstreams.client_stream(name, _checked(_unbroken(requests, context), kind))
 
     async def server_stream(request: bytes, _: Any) -> AsyncGenerator[bytes, None]:
-        structure.check(request, kind)
+        message_limits.check(request, kind)
         async with aclosing(upstreams.server_stream(name, request)) as messages:
             async for message in messages:
                 yield message
@@ -93,18 +95,18 @@ def _handler(name: str, method: MethodDescriptor, upstreams: Upstreams) -> Metho
 
 
 async def _checked(requests: AsyncIterable[bytes], kind: Descriptor) -> AsyncGenerator[bytes, None]:
-    """The messages, up to one that has too many parts."""
+    """Yields the messages. Raises TooLarge at the first that has too many fields."""
     async for request in requests:
-        structure.check(request, kind)
+        message_limits.check(request, kind)
         yield request
 
 
-async def _whole(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator[bytes, None]:
-    """The messages of a stream that its sender has ended; raises if it broke off, so that no end is
-    passed on.
+async def _unbroken(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator[bytes, None]:
+    """Yields the messages of a stream. Raises Cancelled if it broke off, so that the end of a
+    broken upload is not passed on as its end.
 
-    grpc.aio shows both alike and cancels the handler only a moment later; sending tells them apart,
-    for it fails on a stream that is no more.
+    grpc.aio ends the iterator in both cases and cancels the handler a moment later; sending initial
+    metadata tells the two apart, because it fails on a stream that is gone.
     """
     async for request in requests:
         yield request
@@ -115,11 +117,9 @@ async def _whole(requests: AsyncIterable[bytes], context: Any) -> AsyncGenerator
 
 
 def reflection_handler() -> tuple[grpc.GenericRpcHandler, dict[str, Rule]]:
-    """Server reflection of the public services, for callers with a token; only where the settings
-    switch it on.
-    """
+    """Returns server reflection of the public services, for callers with a token, and its rule."""
     servicer = reflection.aio.ReflectionServicer(
-        [service.full_name for service in public.SERVED_BY]
+        [service.full_name for service in exposed_services.SERVED_BY]
     )
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

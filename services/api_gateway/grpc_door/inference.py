@@ -1,4 +1,4 @@
-"""The two RPCs of the Open Inference Protocol that call models, as the gRPC door serves them."""
+"""Serves the two RPCs of the Open Inference Protocol that call models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
-from services.api_gateway.grpc_door import message_limits as structure
-from services.api_gateway.upstream.model_calls import Answered, Calls
+from services.api_gateway.grpc_door import message_limits
+from services.api_gateway.upstream.model_calls import ModelCalls, ModelReply
 from services.chassis import context, rpc_status
 from services.chassis.context import CallContext
 from services.chassis.rpc.guard import bounded
@@ -17,40 +17,39 @@ from stellwerk.wire import open_inference
 from stellwerk.wire.errors import InvalidInput, ServiceError, Unavailable
 from stellwerk.wire.open_inference import FINAL, InferRequest
 
-# Requests of one stream that wait for answers; beyond, its next request is not read yet.
-MAX_IN_HAND = 512
-# With this metadata an error ends the stream with its status instead of being told on it.
-_AS_STATUS = "triton_grpc_error"
+# The most requests of one stream without their final reply; the next is read when one has ended.
+MAX_CONCURRENT = 512
+# The metadata key with which a caller asks for errors as the stream's status instead of messages.
+_ERRORS_AS_STATUS = "triton_grpc_error"
 _REQUEST: Any = inference.ModelInferRequest.DESCRIPTOR
 
 
 class GrpcInference:
-    """Bytes in, bytes out: the messages are read here and nowhere on the way."""
+    """Handlers for ModelInfer and ModelStreamInfer, bytes in and bytes out."""
 
-    def __init__(self, calls: Calls, request_seconds: float) -> None:
-        """A request on a stream may take `request_seconds` at most; the stream itself may stay open
-        for longer.
-        """
-        self._calls, self._request_seconds = calls, request_seconds
+    def __init__(self, calls: ModelCalls, request_seconds: float) -> None:
+        """Bounds each request of a stream to `request_seconds`; the stream may stay open longer."""
+        self._calls = calls
+        self._request_seconds = request_seconds
 
     @bounded
     async def infer(self, data: bytes, _: Any) -> bytes:
-        """ModelInfer."""
-        ask = open_inference.read(_parse(data))
-        answered = await self._calls.call(ask, _current())
-        return open_inference.write(
-            ask, answered.model_version, answered.outputs
-        ).SerializeToString()
+        """Serves ModelInfer: returns the response to one request."""
+        request = open_inference.read(_parse(data))
+        reply = await self._calls.call(request, _current())
+        response = open_inference.write(request, reply.model_version, reply.outputs)
+        return response.SerializeToString()
 
     async def stream_infer(
         self, requests: AsyncIterable[bytes], grpc_context: Any
     ) -> AsyncGenerator[bytes]:
-        """ModelStreamInfer: answers in the order in which they come; an error ends its request, not
-        the stream.
+        """Serves ModelStreamInfer: yields replies in the order in which they arrive.
+
+        An error ends its request, not the stream.
         """
         given = dict(grpc_context.invocation_metadata() or ())
         stream = _Stream(
-            self._calls, _current(), self._request_seconds, given.get(_AS_STATUS) == "true"
+            self._calls, _current(), self._request_seconds, given.get(_ERRORS_AS_STATUS) == "true"
         )
         reading = asyncio.create_task(stream.read(requests))
         try:
@@ -62,21 +61,23 @@ class GrpcInference:
 
 
 class _Stream:
-    """The requests of one stream that are in hand, and their answers."""
+    """Serves the requests of one stream concurrently, and queues their replies."""
 
     def __init__(
-        self, calls: Calls, call: CallContext, request_seconds: float, errors_as_status: bool
+        self, calls: ModelCalls, call: CallContext, request_seconds: float, errors_as_status: bool
     ) -> None:
-        self._calls, self._call, self._errors_as_status = calls, call, errors_as_status
+        self._calls = calls
+        self._call = call
+        self._errors_as_status = errors_as_status
         self._request_seconds = request_seconds
-        self._room = asyncio.Semaphore(MAX_IN_HAND)
+        self._room = asyncio.Semaphore(MAX_CONCURRENT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._out: asyncio.Queue[inference.ModelStreamInferResponse | ServiceError | None] = (
             asyncio.Queue()
         )
 
     async def read(self, requests: AsyncIterable[bytes]) -> None:
-        """Begins every request as it comes."""
+        """Begins each request as it arrives, MAX_CONCURRENT at a time."""
         try:
             async for data in requests:
                 await self._room.acquire()
@@ -92,31 +93,34 @@ class _Stream:
         self._room.release()
 
     async def messages(self) -> AsyncGenerator[inference.ModelStreamInferResponse]:
-        """Every answer, until the last request is answered after the caller ended its side."""
+        """Yields the replies until the caller ended its side and the last request has ended.
+
+        Raises a ServiceError that is to end the stream.
+        """
         while (item := await self._out.get()) is not None:
             if isinstance(item, ServiceError):
                 raise item
             yield item
 
     def close(self) -> None:
-        """The caller is gone or has been told the error that ends everything."""
+        """Cancels the requests: the caller is gone, or an error ended the stream."""
         for task in self._tasks:
             task.cancel()
 
     async def _serve(self, data: bytes) -> None:
-        request = inference.ModelInferRequest()
+        message = inference.ModelInferRequest()
         try:
-            request = _parse(data)
-            ask = open_inference.read(request)
-            async for answered in self._calls.stream(ask, self._one_of_many()):
-                message = _response(ask, answered)
-                if message is not None:
-                    self._out.put_nowait(message)
+            message = _parse(data)
+            request = open_inference.read(message)
+            async for reply in self._calls.stream(request, self._call_of_request()):
+                response = _response(request, reply)
+                if response is not None:
+                    self._out.put_nowait(response)
         except Exception as exc:
-            self._tell(rpc_status.as_service_error(exc, self._call.request_id), request)
+            self._send_error(rpc_status.as_service_error(exc, self._call.request_id), message)
 
-    def _one_of_many(self) -> CallContext:
-        """A call of its own for a request, with the stream's caller."""
+    def _call_of_request(self) -> CallContext:
+        """Returns a call for one request, with the stream's caller and a deadline of its own."""
         call, deadline = self._call, time.monotonic() + self._request_seconds
         return CallContext(
             method=call.method,
@@ -129,7 +133,7 @@ class _Stream:
             deadline=deadline if call.deadline is None else min(deadline, call.deadline),
         )
 
-    def _tell(self, error: ServiceError, request: inference.ModelInferRequest) -> None:
+    def _send_error(self, error: ServiceError, request: inference.ModelInferRequest) -> None:
         if self._errors_as_status:
             self._out.put_nowait(error)
             return
@@ -141,20 +145,22 @@ class _Stream:
         self._out.put_nowait(message)
 
 
-def _response(ask: InferRequest, answered: Answered) -> inference.ModelStreamInferResponse | None:
-    """The answer as the stream tells it; None for an end without outputs that nobody asked to be
-    told.
+def _response(
+    request: InferRequest, reply: ModelReply
+) -> inference.ModelStreamInferResponse | None:
+    """Returns the reply as a message of the stream, None for one that the caller does not get.
+
+    A final reply without outputs goes only to a caller that asked for it.
     """
-    ends_empty = answered.final and not answered.outputs
-    if ends_empty and not ask.empty_final:
+    if reply.final and not reply.outputs and not request.empty_final:
         return None
-    response = open_inference.write(ask, answered.model_version, answered.outputs)
-    response.parameters[FINAL].bool_param = answered.final
+    response = open_inference.write(request, reply.model_version, reply.outputs)
+    response.parameters[FINAL].bool_param = reply.final
     return inference.ModelStreamInferResponse(infer_response=response)
 
 
 def _parse(data: bytes) -> inference.ModelInferRequest:
-    structure.check(data, _REQUEST)
+    message_limits.check(data, _REQUEST)
     try:
         return inference.ModelInferRequest.FromString(data)
     except Exception:

@@ -1,5 +1,6 @@
-"""How many parts a message may have. A megabyte of empty messages takes a hundred megabytes once it
-is parsed, so those of large messages are counted before. Pure.
+"""Limits the number of fields in a message, counted before it is parsed. Pure.
+
+A megabyte of empty messages takes a hundred megabytes once it is parsed.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from google.protobuf.descriptor import Descriptor
 
 from stellwerk.wire.errors import TooLarge
 
-# Smaller messages cannot hold enough to be worth counting.
+# Bytes of a message from which its fields are counted: a smaller one is parsed within 25 MB.
 COUNTED_FROM_BYTES = 256 * 1024
-# Fields on all levels; the elements of a packed field count as one. The honest need few: tensors
-# are a field each.
+# The most fields on all levels; a packed field counts once. Real requests have a few thousand: a
+# raw or packed tensor has about ten.
 MOST_FIELDS = 1 << 18
 
 
 def check(data: bytes, message: Descriptor) -> None:
-    """Raises TooLarge for a message of this type with too many fields. What is no message is left
-    to the parser.
+    """Raises TooLarge for a message of this type with more than MOST_FIELDS fields.
+
+    Bytes that are no message pass; the parser refuses them.
     """
     if len(data) < COUNTED_FROM_BYTES:
         return
@@ -35,7 +37,7 @@ def check(data: bytes, message: Descriptor) -> None:
 
 
 def _within(data: bytes, message: Descriptor, most: int) -> bool:
-    """Whether there are at most so many fields. Raises IndexError for what breaks off."""
+    """Returns whether the message has at most `most` fields. Raises IndexError if it breaks off."""
     waiting = [(0, len(data), message)]
     while waiting:
         at, end, current = waiting.pop()
@@ -57,8 +59,8 @@ def _within(data: bytes, message: Descriptor, most: int) -> bool:
             elif kind in (1, 5):
                 at += 8 if kind == 1 else 4
             elif kind > 5:
-                return True  # the parser refuses it
-            # What begins or ends a group, which nothing of ours has, is a field without a length.
+                return True  # The parser refuses such a wire type.
+            # Kinds 3 and 4 begin and end a group, which has no length; no message of ours has one.
     return True
 
 
@@ -81,7 +83,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 @cache
 def _message_fields(message: Descriptor) -> dict[int, Descriptor]:
-    """The fields that hold messages, by number."""
+    """Returns the types of the fields that hold messages, by field number."""
     return {
         field.number: field.message_type
         for field in message.fields

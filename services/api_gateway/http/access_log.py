@@ -1,5 +1,4 @@
-"""Records each HTTP request: one log line, two metrics by route, a span, and a refusal for the audit
-ledger.
+"""Records each HTTP request: a log line, two metrics by route, a span, and refusals for the audit.
 
 Paths, queries, bodies and credentials are never recorded.
 """
@@ -40,7 +39,7 @@ class AccessLog:
         refused: Callable[[audit.AuditRecord], None],
         tracing: Tracing,
     ) -> None:
-        """`refused` takes the audit record of each caller that the door could not authenticate."""
+        """Passes the audit record of each caller that cannot be authenticated to `refused`."""
         # Bound, because structlog's first logger looks its configuration up for each line.
         self._log = log.bind()
         self._refused = refused

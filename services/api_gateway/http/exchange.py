@@ -49,11 +49,11 @@ class ClientConnection(Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether the client went away."""
+        """Returns whether the client went away."""
 
     @property
     def body_arrived(self) -> bool:
-        """Whether all of the body has arrived, so that nobody has to wait for it."""
+        """Returns whether all of the body has arrived, so that nobody has to wait for it."""
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Sends a whole response, instead of ASGI's messages."""
@@ -202,7 +202,7 @@ class HttpRequest:
 
     @property
     def still_sending(self) -> bool:
-        """Whether the client is still sending its body, and not waiting for leave to begin."""
+        """Returns whether the client is still sending its body, not waiting for leave to begin."""
         announced = not _ANNOUNCES_BODY.isdisjoint(self.headers) and _EXPECT not in self.headers
         return announced and not self.complete and not self.gone
 

@@ -95,7 +95,7 @@ def _headers(response: HttpResponse, extra: Headers) -> Headers:
 async def send_with_pause(
     send: Send, status: int, headers: Headers, body: bytes, before_end: Pause
 ) -> None:
-    """Sends a whole response; awaits `before_end` before its end, which may close the connection."""
+    """Sends a whole response; awaits `before_end` before its end, which may close."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     await before_end()

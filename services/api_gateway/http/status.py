@@ -1,4 +1,4 @@
-"""Turns errors into HTTP: gRPC status codes as HTTP statuses, in the one table, headers and body."""
+"""Turns errors into HTTP: the one table from gRPC status codes to HTTP statuses, headers, body."""
 
 from __future__ import annotations
 

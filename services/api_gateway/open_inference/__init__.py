@@ -1,1 +1,1 @@
-"""Serves the Open Inference Protocol over REST. Imports http, upstream, transcoding and generation."""
+"""Serves the Open Inference Protocol over REST. Imports http, upstream and transcoding."""

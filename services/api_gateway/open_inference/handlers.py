@@ -1,88 +1,153 @@
-"""The Open Inference Protocol over REST: its routes' handlers, by RPC.
+"""Serves inference, health and metadata of the Open Inference Protocol over REST, by RPC.
 
-Model ready answers 200 when it is and 404 when it is not or does not exist, since clients look at
-the status alone.
+Model ready answers 200 when the model is ready and 404 when it is not or does not exist, since
+clients look at the status alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Protocol
 
 import orjson
 
-from services.api_gateway.http.exchange import Handler, Visit
-from services.api_gateway.http.response import Answer
-from services.api_gateway.open_inference import metadata_json as inference_json
-from services.api_gateway.open_inference.infer_handlers import Caller, Predictions
-from services.api_gateway.open_inference.management_handlers import InferenceExtension
-from services.api_gateway.open_inference.metadata_cache import Signatures
+from services.api_gateway.http.exchange import Handler, HttpExchange
+from services.api_gateway.http.response import HttpResponse
+from services.api_gateway.open_inference import infer_json, raw_request
+from services.api_gateway.open_inference.infer_json import AS_BINARY, OutputForm
+from services.api_gateway.open_inference.metadata_cache import MetadataCache
 from services.api_gateway.upstream.channels import Upstreams
+from services.api_gateway.upstream.model_calls import ModelReply
+from services.chassis.context import CallContext
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
+from stellwerk.wire.open_inference import InferRequest
 from stellwerk.wire.permissions import INFERENCE_SERVICE
 
 _PREFIX = f"/{INFERENCE_SERVICE}/"
-_LIVE = Answer(200, b'{"live":true}')
+_LIVE = HttpResponse(200, b'{"live":true}')
 
 
-class Inference:
-    """Serves /v2."""
+class ModelCaller(Protocol):
+    """Calls models; see `upstream.model_calls.ModelCalls`."""
+
+    async def call(self, request: InferRequest, call: CallContext) -> ModelReply:
+        """Returns the only reply to a request."""
+
+    def stream(self, request: InferRequest, call: CallContext) -> AsyncGenerator[ModelReply]:
+        """Yields all replies to a request."""
+
+
+class OpenInferenceHandlers:
+    """Handlers of the routes under /v2 but management and streams."""
 
     def __init__(
-        self, upstreams: Upstreams, problem: Callable[[], Awaitable[str]], calls: Caller
+        self,
+        upstreams: Upstreams,
+        problem: Callable[[], Awaitable[str]],
+        calls: ModelCaller,
+        metadata: MetadataCache,
     ) -> None:
-        """`problem` says why predictions cannot be served now, "" if they can."""
-        self._upstreams, self._problem = upstreams, problem
-        self._predictions = Predictions(calls, Signatures(upstreams.unary))
+        """Takes in `problem` what returns why models cannot be called now, "" if they can."""
+        self._upstreams = upstreams
+        self._problem = problem
+        self._calls = calls
+        self._metadata = metadata
 
     def handlers(self) -> dict[str, Handler]:
-        """Handlers by full RPC method."""
+        """Returns the handlers by full RPC method."""
         return {
             _PREFIX + "ServerLive": self._live,
             _PREFIX + "ServerReady": self._ready,
             _PREFIX + "ServerMetadata": self._server_metadata,
             _PREFIX + "ModelReady": self._model_ready,
             _PREFIX + "ModelMetadata": self._model_metadata,
-            _PREFIX + "ModelInfer": self._predictions.unary,
-            _PREFIX + "ModelStreamInfer": self._predictions.stream,
-            **InferenceExtension(self._upstreams).handlers(),
+            _PREFIX + "ModelInfer": self._infer,
         }
 
-    async def _live(self, _: Visit) -> Answer:
+    async def _infer(self, exchange: HttpExchange) -> HttpResponse:
+        request, form = await read_request(exchange, self._metadata)
+        reply = await self._calls.call(request, exchange.call)
+        return infer_json.write_response(request, form, reply)
+
+    async def _live(self, _: HttpExchange) -> HttpResponse:
         return _LIVE
 
-    async def _ready(self, _: Visit) -> Answer:
+    async def _ready(self, _: HttpExchange) -> HttpResponse:
         problem = await self._problem()
         if problem:
-            return Answer(
-                503,
-                orjson.dumps({"ready": False, "error": problem}),
-                headers=[(b"retry-after", b"1")],
-            )
-        return Answer(200, b'{"ready":true}')
+            body = orjson.dumps({"ready": False, "error": problem})
+            return HttpResponse(503, body, headers=[(b"retry-after", b"1")])
+        return HttpResponse(200, b'{"ready":true}')
 
-    async def _server_metadata(self, visit: Visit) -> Answer:
-        visit.request.watch()
+    async def _server_metadata(self, exchange: HttpExchange) -> HttpResponse:
+        exchange.request.watch()
         data = await self._upstreams.unary(
             _PREFIX + "ServerMetadata", inference.ServerMetadataRequest().SerializeToString()
         )
-        return Answer(
-            200,
-            inference_json.write_server_metadata(inference.ServerMetadataResponse.FromString(data)),
-        )
+        return HttpResponse(200, server_metadata(inference.ServerMetadataResponse.FromString(data)))
 
-    async def _model_ready(self, visit: Visit) -> Answer:
-        request = inference.ModelReadyRequest(**visit.match.variables)
+    async def _model_ready(self, exchange: HttpExchange) -> HttpResponse:
+        request = inference.ModelReadyRequest(**exchange.match.variables)
         data = await self._upstreams.unary(_PREFIX + "ModelReady", request.SerializeToString())
         ready = inference.ModelReadyResponse.FromString(data).ready
         answer: dict[str, object] = {"name": request.name, "ready": ready}
         if not ready:
             answer["error"] = "there is no such model ready to take requests"
-        return Answer(200 if ready else 404, orjson.dumps(answer))
+        return HttpResponse(200 if ready else 404, orjson.dumps(answer))
 
-    async def _model_metadata(self, visit: Visit) -> Answer:
-        request = inference.ModelMetadataRequest(**visit.match.variables)
+    async def _model_metadata(self, exchange: HttpExchange) -> HttpResponse:
+        request = inference.ModelMetadataRequest(**exchange.match.variables)
         data = await self._upstreams.unary(_PREFIX + "ModelMetadata", request.SerializeToString())
-        return Answer(
-            200,
-            inference_json.write_model_metadata(inference.ModelMetadataResponse.FromString(data)),
-        )
+        return HttpResponse(200, model_metadata(inference.ModelMetadataResponse.FromString(data)))
+
+
+async def read_request(
+    exchange: HttpExchange, metadata: MetadataCache
+) -> tuple[InferRequest, OutputForm]:
+    """Reads the inference request in an exchange's body, and the form for its outputs."""
+    model, version = model_of(exchange)
+    body = await exchange.body()
+    header = exchange.request.headers.get(infer_json.JSON_SIZE)
+    if header is None:
+        return infer_json.read_request(body, model, version)
+    json_size = infer_json.json_size_of(header, body)
+    if json_size:
+        return infer_json.read_request(body, model, version, json_size)
+    # Without JSON, only the model's metadata say what the bytes are.
+    described = await metadata.get(model, version, exchange.call)
+    return raw_request.read(body, model, version, described), AS_BINARY
+
+
+def model_of(exchange: HttpExchange) -> tuple[str, str]:
+    """Returns the model and the version, "" for none, that the path names."""
+    variables = exchange.match.variables
+    return variables["model_name"], variables.get("model_version", "")
+
+
+def model_metadata(metadata: inference.ModelMetadataResponse) -> bytes:
+    """Returns a model's metadata as the protocol's JSON: snake_case names, numbers as numbers."""
+    answer: dict[str, Any] = {
+        "name": metadata.name,
+        "versions": list(metadata.versions),
+        "platform": metadata.platform,
+        "inputs": [_described(tensor) for tensor in metadata.inputs],
+        "outputs": [_described(tensor) for tensor in metadata.outputs],
+    }
+    if metadata.properties:
+        answer["properties"] = dict(metadata.properties)
+    return orjson.dumps(answer)
+
+
+def server_metadata(metadata: inference.ServerMetadataResponse) -> bytes:
+    """Returns the server's metadata as the protocol's JSON."""
+    return orjson.dumps(
+        {
+            "name": metadata.name,
+            "version": metadata.version,
+            "extensions": list(metadata.extensions),
+        }
+    )
+
+
+def _described(tensor: inference.ModelMetadataResponse.TensorMetadata) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

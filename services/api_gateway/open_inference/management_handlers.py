@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's extensions over REST: their routes' handlers, by RPC."""
+"""Serves the Open Inference Protocol's management extensions over REST, by RPC."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import orjson
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 
-from services.api_gateway.http.exchange import Handler, Visit
-from services.api_gateway.http.response import Answer
-from services.api_gateway.open_inference import management_json as extension_json
+from services.api_gateway.http.exchange import Handler, HttpExchange
+from services.api_gateway.http.response import HttpResponse
+from services.api_gateway.open_inference import management_json
 from services.api_gateway.upstream.channels import Upstreams
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire.permissions import INFERENCE_SERVICE
 
 _PREFIX = f"/{INFERENCE_SERVICE}/"
-_NOTHING = Answer(200, b"{}")
+_NOTHING = HttpResponse(200, b"{}")
 _SHARED_MEMORY = [
     f"{kind}SharedMemory{verb}"
     for kind in ("System", "Cuda")
@@ -25,14 +25,14 @@ _SHARED_MEMORY = [
 M = TypeVar("M", bound=Message)
 
 
-class InferenceExtension:
-    """Serves the parts of /v2 that are not about predictions."""
+class ManagementHandlers:
+    """Handlers for configuration, statistics, the repository, tracing and logging."""
 
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
 
     def handlers(self) -> dict[str, Handler]:
-        """Handlers by full RPC method."""
+        """Returns the handlers by full RPC method."""
         handlers: dict[str, Handler] = {
             "ModelConfig": self._config,
             "ModelStatistics": self._statistics,
@@ -50,62 +50,62 @@ class InferenceExtension:
             await self._upstreams.unary(_PREFIX + rpc, request.SerializeToString())
         )
 
-    async def _config(self, visit: Visit) -> Answer:
-        await visit.body()
-        request = inference.ModelConfigRequest(**visit.match.variables)
+    async def _config(self, exchange: HttpExchange) -> HttpResponse:
+        await exchange.body()
+        request = inference.ModelConfigRequest(**exchange.match.variables)
         response = await self._call("ModelConfig", request, inference.ModelConfigResponse)
-        return _json(extension_json.plain(response.config))
+        return _json(management_json.plain(response.config))
 
-    async def _statistics(self, visit: Visit) -> Answer:
-        await visit.body()
-        request = inference.ModelStatisticsRequest(**visit.match.variables)
+    async def _statistics(self, exchange: HttpExchange) -> HttpResponse:
+        await exchange.body()
+        request = inference.ModelStatisticsRequest(**exchange.match.variables)
         response = await self._call("ModelStatistics", request, inference.ModelStatisticsResponse)
-        return _json(extension_json.plain(response))
+        return _json(management_json.plain(response))
 
-    async def _index(self, visit: Visit) -> Answer:
-        request = extension_json.read_index(await visit.body())
+    async def _index(self, exchange: HttpExchange) -> HttpResponse:
+        request = management_json.read_index(await exchange.body())
         response = await self._call("RepositoryIndex", request, inference.RepositoryIndexResponse)
-        return Answer(200, extension_json.write_index(response))
+        return HttpResponse(200, management_json.write_index(response))
 
-    async def _load(self, visit: Visit) -> Answer:
+    async def _load(self, exchange: HttpExchange) -> HttpResponse:
         request = inference.RepositoryModelLoadRequest(
-            model_name=visit.match.variables["model_name"]
+            model_name=exchange.match.variables["model_name"]
         )
-        extension_json.read_parameters(await visit.body(), request.parameters)
+        management_json.read_parameters(await exchange.body(), request.parameters)
         await self._call("RepositoryModelLoad", request, inference.RepositoryModelLoadResponse)
         return _NOTHING
 
-    async def _unload(self, visit: Visit) -> Answer:
+    async def _unload(self, exchange: HttpExchange) -> HttpResponse:
         request = inference.RepositoryModelUnloadRequest(
-            model_name=visit.match.variables["model_name"]
+            model_name=exchange.match.variables["model_name"]
         )
-        extension_json.read_parameters(await visit.body(), request.parameters)
+        management_json.read_parameters(await exchange.body(), request.parameters)
         await self._call("RepositoryModelUnload", request, inference.RepositoryModelUnloadResponse)
         return _NOTHING
 
-    async def _trace(self, visit: Visit) -> Answer:
-        model, body = visit.match.variables.get("model_name", ""), await visit.body()
+    async def _trace(self, exchange: HttpExchange) -> HttpResponse:
+        model, body = exchange.match.variables.get("model_name", ""), await exchange.body()
         request = inference.TraceSettingRequest(model_name=model)
-        if visit.match.route.body:
-            extension_json.read_trace_settings(body, request)
+        if exchange.match.route.body:
+            management_json.read_trace_settings(body, request)
         response = await self._call("TraceSetting", request, inference.TraceSettingResponse)
-        return Answer(200, extension_json.write_trace_settings(response))
+        return HttpResponse(200, management_json.write_trace_settings(response))
 
-    async def _log(self, visit: Visit) -> Answer:
-        request, body = inference.LogSettingsRequest(), await visit.body()
-        if visit.match.route.body:
-            extension_json.read_log_settings(body, request)
+    async def _log(self, exchange: HttpExchange) -> HttpResponse:
+        request, body = inference.LogSettingsRequest(), await exchange.body()
+        if exchange.match.route.body:
+            management_json.read_log_settings(body, request)
         response = await self._call("LogSettings", request, inference.LogSettingsResponse)
-        return Answer(200, extension_json.write_log_settings(response))
+        return HttpResponse(200, management_json.write_log_settings(response))
 
-    async def _shared_memory(self, visit: Visit) -> Answer:
-        """Not offered, whatever the body says; the service behind says so."""
-        await visit.body()
-        rpc = visit.match.route.rpc
+    async def _shared_memory(self, exchange: HttpExchange) -> HttpResponse:
+        """Passes on the router's refusal, whatever the body says: shared memory is not offered."""
+        await exchange.body()
+        rpc = exchange.match.route.rpc
         request: Any = message_factory.GetMessageClass(rpc.input_type)
-        await self._upstreams.unary(visit.match.route.rpc_name, request().SerializeToString())
+        await self._upstreams.unary(exchange.match.route.rpc_name, request().SerializeToString())
         return _NOTHING
 
 
-def _json(data: dict[str, Any]) -> Answer:
-    return Answer(200, orjson.dumps(data))
+def _json(data: dict[str, Any]) -> HttpResponse:
+    return HttpResponse(200, orjson.dumps(data))

@@ -1,7 +1,7 @@
-"""Bodies of the Open Inference Protocol's extensions between JSON and their messages.
+"""Reads and writes the JSON bodies of the Open Inference Protocol's management extensions.
 
-As in all of the protocol's JSON, numbers stay numbers whatever their width, names are those of the
-protocol, enums are words, and keys that the protocol does not know are ignored.
+As in all of the protocol's JSON, numbers stay numbers, names are snake_case and enums are words.
+Keys that the protocol does not know are ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """A message as JSON data: zero values are printed, messages that are not set are left out."""
+    """Returns a message as JSON data: with zero values, without messages that are not set."""
     data: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
@@ -41,7 +41,7 @@ def _value(field: Any, value: Any) -> Any:
 
 
 def read_index(body: bytes) -> inference.RepositoryIndexRequest:
-    """A request for the index; its body may be empty. Raises InvalidInput."""
+    """Reads a request for the repository index; its body may be empty. Raises InvalidInput."""
     data = _object(body)
     ready, bucket = data.get("ready", False), data.get("repository_name", "")
     if not isinstance(ready, bool):
@@ -52,9 +52,7 @@ def read_index(body: bytes) -> inference.RepositoryIndexRequest:
 
 
 def write_index(response: inference.RepositoryIndexResponse) -> bytes:
-    """The index: an array, as clients expect; a model's state and its reason only where it has
-    them.
-    """
+    """Returns the index as an array, with state and reason only of models that have them."""
     return orjson.dumps(
         [
             {
@@ -69,8 +67,9 @@ def write_index(response: inference.RepositoryIndexResponse) -> bytes:
 
 
 def read_parameters(body: bytes, target: Any) -> None:
-    """Fills the parameters of a request to load or unload a model; its body may be empty. Raises
-    InvalidInput.
+    """Reads the parameters of a request to load or unload a model into `target`.
+
+    The body may be empty. Raises InvalidInput.
     """
     parameters = _object(body).get("parameters")
     if parameters is None:
@@ -93,8 +92,8 @@ def read_parameters(body: bytes, target: Any) -> None:
 
 
 def read_trace_settings(body: bytes, request: inference.TraceSettingRequest) -> None:
-    """Fills in the settings to change: each a string, a whole number, a list of strings, or null
-    for the default.
+    """Reads the trace settings to change: each a string, a whole number, a list of strings, or null
+    for the default. Raises InvalidInput.
     """
     for name, value in _object(body).items():
         values = value if isinstance(value, list) else [] if value is None else [value]
@@ -110,7 +109,7 @@ def read_trace_settings(body: bytes, request: inference.TraceSettingRequest) -> 
 
 
 def write_trace_settings(response: inference.TraceSettingResponse) -> bytes:
-    """The settings: the levels are a list, the others one string each."""
+    """Returns the trace settings as JSON: the levels are a list, the others one string each."""
     return orjson.dumps(
         {
             name: list(setting.value) if name == "trace_level" else ",".join(setting.value)
@@ -120,8 +119,8 @@ def write_trace_settings(response: inference.TraceSettingResponse) -> bytes:
 
 
 def read_log_settings(body: bytes, request: inference.LogSettingsRequest) -> None:
-    """Fills in the settings to change: each a string, a whole number, true, false, or null for the
-    default.
+    """Reads the log settings to change: each a string, a whole number, true, false, or null for the
+    default. Raises InvalidInput.
     """
     for name, value in _object(body).items():
         setting = request.settings[name]
@@ -143,7 +142,7 @@ def read_log_settings(body: bytes, request: inference.LogSettingsRequest) -> Non
 
 
 def write_log_settings(response: inference.LogSettingsResponse) -> bytes:
-    """The settings as JSON values."""
+    """Returns the log settings as JSON."""
     settings = sorted(response.settings.items())
     return orjson.dumps(
         {
@@ -154,7 +153,7 @@ def write_log_settings(response: inference.LogSettingsResponse) -> bytes:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body, an empty one for no body."""
+    """Returns the JSON object in a body, an empty one for an empty body."""
     data = parse(body) if body.strip() else {}
     if not isinstance(data, dict):
         raise InvalidInput("the body must be a JSON object")

@@ -1,7 +1,6 @@
-"""What models take and give, asked of the router and kept for a moment, for requests that do not
-say it themselves.
+"""Keeps models' metadata for a few seconds, for requests that do not describe their own tensors.
 
-Kept by caller: what one may see says nothing of another.
+Entries are kept by caller: what one caller may see says nothing of another.
 """
 
 from __future__ import annotations
@@ -9,40 +8,42 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+from cachetools import TTLCache
+
 from services.chassis.context import CallContext
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire.permissions import INFERENCE_SERVICE
 
 _MODEL_METADATA = f"/{INFERENCE_SERVICE}/ModelMetadata"
-# An alias may move, a model may be replaced.
+# Seconds for which metadata are kept: a moved alias or a new version is seen after 5 s at most.
 KEEP_SECONDS = 5.0
-_MAX_KEPT = 4096
+# Entries of the cache, one for each caller, model and version.
+_MAX_ENTRIES = 4096
 
-# Calls a unary RPC for the current call: full method and request in, answer out.
+# Calls a unary RPC for the current call: full method and request, returns the response.
 Unary = Callable[[str, bytes], Awaitable[bytes]]
 
 
-class Signatures:
-    """Metadata of models by name."""
+class MetadataCache:
+    """Models' metadata by caller, model and version."""
 
     def __init__(self, unary: Unary, clock: Callable[[], float] = time.monotonic) -> None:
-        self._unary, self._clock = unary, clock
-        self._kept: dict[tuple[str, str, str], tuple[float, inference.ModelMetadataResponse]] = {}
+        self._unary = unary
+        self._cache: TTLCache[tuple[str, str, str], inference.ModelMetadataResponse] = TTLCache(
+            _MAX_ENTRIES, KEEP_SECONDS, timer=clock
+        )
 
-    async def of(
+    async def get(
         self, model: str, version: str, call: CallContext
     ) -> inference.ModelMetadataResponse:
-        """The metadata of a model for this caller. Raises what the router raises, such as
+        """Returns a model's metadata for this caller. Raises the router's error, such as
         ModelNotFound.
         """
         key = (call.token, model, version)
-        until, metadata = self._kept.get(key, (0.0, None))
-        if metadata is not None and self._clock() < until:
-            return metadata
-        request = inference.ModelMetadataRequest(name=model, version=version)
-        data = await self._unary(_MODEL_METADATA, request.SerializeToString())
-        metadata = inference.ModelMetadataResponse.FromString(data)
-        if len(self._kept) >= _MAX_KEPT:
-            self._kept.clear()
-        self._kept[key] = (self._clock() + KEEP_SECONDS, metadata)
+        metadata = self._cache.get(key)
+        if metadata is None:
+            request = inference.ModelMetadataRequest(name=model, version=version)
+            data = await self._unary(_MODEL_METADATA, request.SerializeToString())
+            metadata = inference.ModelMetadataResponse.FromString(data)
+            self._cache[key] = metadata
         return metadata

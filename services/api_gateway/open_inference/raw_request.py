@@ -1,5 +1,6 @@
-"""A body that is nothing but the data of a model's only input (binary tensor data extension, header
-length 0).
+"""Reads a body that is nothing but the data of a model's only input.
+
+The binary tensor data extension has that form: Inference-Header-Content-Length is 0.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from stellwerk.wire.tensors import ITEM_SIZES, join_bytes
 def read(
     body: bytes, model: str, version: str, metadata: inference.ModelMetadataResponse
 ) -> InferRequest:
-    """The request that the body stands for; a body for BYTES is its one element. Raises
-    InvalidInput.
+    """Returns the request of a body; for a BYTES input the body is its one element.
 
-    One dimension may be of any size and follows from the number of bytes; of two, the first is
-    taken for that of rows and is 1.
+    One dimension may be of any size (-1) and follows from the number of bytes. Of two, the first
+    counts rows and becomes 1. Raises InvalidInput.
     """
     if len(metadata.inputs) != 1:
         raise InvalidInput(
@@ -28,7 +28,7 @@ def read(
             f" {len(metadata.inputs)}"
         )
     [spec] = metadata.inputs
-    ask = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    request = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
     if spec.datatype == "BYTES":
         shape, data = _shape(spec, 1), join_bytes([body])
     else:
@@ -39,8 +39,8 @@ def read(
                 tensor=spec.name,
             )
         shape, data = _shape(spec, count), body
-    ask.work.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape, data=data)
-    return ask
+    request.work.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape, data=data)
+    return request
 
 
 def _shape(spec: inference.ModelMetadataResponse.TensorMetadata, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Tensors between the JSON of the Open Inference Protocol and raw little-endian bytes.
+"""Translates tensors between the JSON of the Open Inference Protocol and raw little-endian bytes.
 
 Strict: an element must have the type that the datatype says. JSON has no NaN and no infinity: as
 input a floating datatype takes the strings "NaN", "Infinity" and "-Infinity"; as output they are
@@ -35,36 +35,37 @@ _INT_LIMITS = {
     for name, dtype in DTYPES.items()
     if dtype.kind in "iu"
 }
-# Datatypes that `struct` packs, strictly, by its own letters; FP16 and BF16 are rounded by numpy.
+# The letters of `struct`, which packs strictly, by datatype; FP16 and BF16 are rounded by numpy.
 _LETTERS = {
-    "BOOL": "?", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I",
-    "UINT64": "Q", "FP32": "f", "FP64": "d",
+    "BOOL": "?", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B",
+    "UINT16": "H", "UINT32": "I", "UINT64": "Q", "FP32": "f", "FP64": "d",
 }  # fmt: skip
 _INT, _BOOL, _STR = frozenset({int}), frozenset({bool}), frozenset({str})
 _NUMBERS = frozenset({int, float})
 _ELEMENT_TYPES = {name: _NUMBERS if name in _FLOATS else _INT for name in ALL_DATATYPES} | {
     "BOOL": _BOOL
 }
-# Below it, packing and printing plain numbers is cheaper than making an array of them.
+# Elements up to which the compiled struct format is kept: 1,024 formats of small tensors fit, and
+# for a large tensor compiling is cheap beside packing.
 _FEW = 64
-# How far nested data is flattened at most; wire allows no more dimensions.
+# Levels of nested data that are flattened at most: wire allows no more dimensions.
 _MAX_NESTING = MAX_DIMENSIONS
 JsonArray = npt.NDArray[Any] | list[str] | list[float | None] | tuple[Any, ...]
 
 
 def check_shape(shape: object, name: str) -> tuple[list[int], int]:
-    """A shape as integers and its number of elements. Raises InvalidInput."""
+    """Returns the shape as integers and its number of elements. Raises InvalidInput."""
     if type(shape) is not list:
         raise _no_shape(name)
     bounded = 0 < len(shape) <= MAX_DIMENSIONS
     count = 1
-    # Cut off, because a product of a million dimensions is a day's work.
+    # Cut off, because the product of a million dimensions would take hours.
     for dimension in shape[:MAX_DIMENSIONS]:
         if type(dimension) is not int:
             raise _no_shape(name)
         count *= dimension
         bounded = bounded and 0 < dimension < MAX_ELEMENTS
-    # What is out of the ordinary, zeros among it, is looked at more closely.
+    # Any other shape, such as one with a zero, goes through all checks.
     if bounded and count <= MAX_ELEMENTS:
         return shape, count
     if any(type(dimension) is not int for dimension in shape):
@@ -75,7 +76,7 @@ def check_shape(shape: object, name: str) -> tuple[list[int], int]:
 
 
 def check_datatype(datatype: object, name: str) -> str:
-    """The datatype if there is such a one. Raises InvalidInput."""
+    """Returns the datatype. Raises InvalidInput unless it is one of the protocol's."""
     if type(datatype) is not str or datatype not in ALL_DATATYPES:
         raise InvalidInput(
             f"tensor '{name}' needs a datatype, one of {', '.join(sorted(ALL_DATATYPES))}",
@@ -85,9 +86,7 @@ def check_datatype(datatype: object, name: str) -> str:
 
 
 def encode(name: str, datatype: object, shape: list[int], count: int, data: object) -> bytes:
-    """The raw bytes of a tensor's data, which is flat or nested as its shape. Raises
-    InvalidInput.
-    """
+    """Returns the raw bytes of tensor data, flat or nested as the shape. Raises InvalidInput."""
     known = check_datatype(datatype, name)
     if known == "BYTES":
         check_text_count(count, name)
@@ -108,7 +107,7 @@ def encode(name: str, datatype: object, shape: list[int], count: int, data: obje
 
 
 def elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
-    """The raw bytes of flat data whose elements have these types. Raises InvalidInput."""
+    """Returns the raw bytes of flat data whose elements have these types. Raises InvalidInput."""
     if types <= _ELEMENT_TYPES[datatype] and datatype in _LETTERS:
         try:
             packed: bytes = _packer(datatype, len(flat))(*flat)
@@ -131,7 +130,9 @@ def elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> byt
 
 
 def decode(name: str, datatype: str, shape: list[int], raw: bytes) -> JsonArray:
-    """The elements of an output as something orjson prints with OPT_SERIALIZE_NUMPY, flat."""
+    """Returns an output's elements, flat, for orjson with OPT_SERIALIZE_NUMPY. Raises NotReady for
+    BYTES that are not UTF-8.
+    """
     if datatype == "BYTES":
         try:
             return [item.decode() for item in split_bytes(raw, element_count(shape, name), name)]
@@ -153,19 +154,17 @@ def _small_packer(datatype: str, count: int) -> Any:
 
 
 def _packer(datatype: str, count: int) -> Any:
-    # The format of a large tensor is not worth keeping.
     return (_small_packer if count <= _FEW else _small_packer.__wrapped__)(datatype, count)
 
 
 def _flatten(name: str, shape: list[int], data: list[Any]) -> list[Any]:
-    """Nested data as one list; nesting must be that of the shape, at every level."""
+    """Returns nested data as one list. Raises InvalidInput unless nested as the shape says."""
     depth, level = 0, data
     while level and list in set(map(type, level)):
         depth += 1
         if depth > _MAX_NESTING or set(map(type, level)) != {list}:
             raise _misshapen(name, shape)
-        # A level's lists must all be as long as the shape says, and there must be as many as it
-        # says.
+        # All lists of a level must be as long, and the outermost as many, as the shape says.
         if (
             depth >= len(shape)
             or set(map(len, level)) != {shape[depth]}
@@ -205,7 +204,7 @@ def _only(name: str, datatype: str, types: set[type], allowed: frozenset[type], 
 
 
 def _floats(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
-    """Floats with specials among them, and those that `struct` does not round."""
+    """Returns the raw bytes of floats that `struct` cannot pack: specials, FP16 and BF16."""
     special = str in types
     if special:
         flat = [_SPECIAL.get(item, item) if type(item) is str else item for item in flat]
@@ -225,7 +224,7 @@ def _floats(name: str, datatype: str, flat: list[Any], types: set[type]) -> byte
 
 
 def _to_bf16(array: npt.NDArray[Any]) -> bytes:
-    """The upper halves of the float32 words, rounded to nearest even; NaN stays NaN."""
+    """Returns the upper halves of the float32 words, rounded to nearest even; NaN stays NaN."""
     words = array.view("<u4").astype(np.uint64)
     rounded = (words + 0x7FFF + ((words >> 16) & 1)) >> 16
     return np.where(np.isnan(array), 0x7FC0, rounded).astype("<u2").tobytes()

@@ -1,1 +1,4 @@
-"""Describes the REST API as an OpenAPI document. Imports routing, transcoding and http."""
+"""Describes the REST API as an OpenAPI document, and shows it.
+
+Imports http, routing and transcoding.
+"""

@@ -8,14 +8,12 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor import FieldDescriptor as F
 
-from services.api_gateway.openapi import inference as openapi_inference
+from services.api_gateway.openapi import inference
 from services.api_gateway.openapi.comments import comments
 from services.api_gateway.openapi.schemas import Schema, Schemas
 from services.api_gateway.routing.path_templates import ANY, REST
 from services.api_gateway.routing.routes import Route
-from services.api_gateway.transcoding import messages as transcode
-from services.api_gateway.transcoding import proto_json as json_reader
-from services.api_gateway.transcoding import scalars
+from services.api_gateway.transcoding import messages, proto_json, scalars
 from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, INFERENCE_SERVICE
 
 _STATUS = "google.rpc.Status"
@@ -46,7 +44,7 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         number = used[route.rpc_name] = used.get(route.rpc_name, 0) + 1
         paths.setdefault(path, {})[route.method.lower()] = _operation(route, names, number, schemas)
     paths |= _DOCUMENTS
-    components = {**schemas.components, **openapi_inference.COMPONENTS, _STATUS: _STATUS_SCHEMA}
+    components = {**schemas.components, **inference.COMPONENTS, _STATUS: _STATUS_SCHEMA}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Stellwerk", "version": version, "description": _INTRODUCTION},
@@ -119,7 +117,7 @@ def _operation(route: Route, names: list[str], number: int, schemas: Schemas) ->
         "responses": _responses(route, schemas),
     }
     if _speaks_inference(route):
-        operation["parameters"] += openapi_inference.header_parameters(route)
+        operation["parameters"] += inference.header_parameters(route)
     if route.body:
         operation["requestBody"] = _request_body(route, schemas)
     if route.body != "*" and not _speaks_inference(route):
@@ -143,8 +141,8 @@ def _json(schema: Schema) -> dict[str, Any]:
 
 def _request_body(route: Route, schemas: Schemas) -> dict[str, Any]:
     if _speaks_inference(route):
-        return openapi_inference.request_body(route)
-    if transcode.takes_raw_body(route):
+        return inference.request_body(route)
+    if messages.takes_raw_body(route):
         return {"required": True, "content": {"application/octet-stream": {}}}
     if route.body == "*":
         return {"content": _json(schemas.of_message(route.rpc.input_type))}
@@ -154,15 +152,15 @@ def _request_body(route: Route, schemas: Schemas) -> dict[str, Any]:
 
 def _responses(route: Route, schemas: Schemas) -> dict[str, Any]:
     if _speaks_inference(route):
-        error = _json(_ref(openapi_inference.ERROR))
-        if not openapi_inference.is_offered(route):
+        error = _json(_ref(inference.ERROR))
+        if not inference.is_offered(route):
             return {"501": {"description": "It is not offered.", "content": error}}
-        content = openapi_inference.answer(route)
+        content = inference.answer(route)
     else:
         content, error = _content(route, schemas), _json(_ref(_STATUS))
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     if _speaks_inference(route):
-        responses["200"] |= openapi_inference.answer_headers(route)
+        responses["200"] |= inference.answer_headers(route)
     for status in _statuses(route):
         responses[status] = {"description": _ERRORS[status], "content": error}
     if _speaks_inference(route) and route.rpc.name in ("ServerReady", "ModelReady"):
@@ -173,10 +171,10 @@ def _responses(route: Route, schemas: Schemas) -> dict[str, Any]:
 
 
 def _content(route: Route, schemas: Schemas) -> dict[str, Any]:
-    if transcode.gives_raw_body(route):
+    if messages.gives_raw_body(route):
         return {"application/octet-stream": {}}
-    schema = schemas.of_message(transcode.response_type(route))
-    if route.response_body and transcode.response_type(route) is route.rpc.output_type:
+    schema = schemas.of_message(messages.response_type(route))
+    if route.response_body and messages.response_type(route) is route.rpc.output_type:
         field: Any = route.rpc.output_type.fields_by_name[route.response_body]
         schema = schemas.of_field(field)
     if route.rpc.server_streaming:
@@ -215,7 +213,7 @@ def _query_fields(
             continue
         if scalars.is_single_value(field):
             parameters.append(_query_parameter(prefix, field, schemas))
-        elif json_reader.is_map(field) and field.message_type is not None:
+        elif proto_json.is_map(field) and field.message_type is not None:
             value: Any = field.message_type.fields_by_name["value"]
             if scalars.is_single_value(value):
                 parameters.append(

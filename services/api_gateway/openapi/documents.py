@@ -1,4 +1,4 @@
-"""The documents that everyone may read: the OpenAPI description and a page that shows it."""
+"""Serves the documents that everyone may read: the OpenAPI description and a page that shows it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import orjson
 
-from services.api_gateway.http.response import Answer
-from services.api_gateway.openapi import builder as openapi
+from services.api_gateway.http.response import HTML, HttpResponse
+from services.api_gateway.openapi import builder
 from services.api_gateway.routing.routes import Route
 from services.chassis.release import platform_version
 
@@ -21,13 +21,13 @@ _POLICY = (
 _PATHS = (b"/openapi.json", b"/v1/openapi.json")
 
 
-def of(routes: Iterable[Route]) -> Mapping[bytes, Answer]:
-    """Documents by path."""
-    description = Answer(200, orjson.dumps(openapi.document(routes, platform_version())))
-    page = Answer(
+def documents_of(routes: Iterable[Route]) -> Mapping[bytes, HttpResponse]:
+    """Returns the documents by path."""
+    description = HttpResponse(200, orjson.dumps(builder.document(routes, platform_version())))
+    page = HttpResponse(
         200,
         PAGE.read_bytes(),
-        b"text/html; charset=utf-8",
+        HTML,
         [(b"content-security-policy", _POLICY), (b"x-frame-options", b"DENY")],
     )
     return {**dict.fromkeys(_PATHS, description), b"/docs": page}

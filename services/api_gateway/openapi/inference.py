@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.api_gateway.openapi import management as openapi_extension
+from services.api_gateway.openapi import management
 from services.api_gateway.routing.routes import Route
 from stellwerk.wire.tensors import ALL_DATATYPES
 
@@ -131,7 +131,7 @@ COMPONENTS: dict[str, Schema] = {
         ),
         "additionalProperties": True,
     },
-    **openapi_extension.COMPONENTS,
+    **management.COMPONENTS,
 }
 ERROR = "inference.Error"
 # By RPC; what the last segment of a path names goes before it.
@@ -145,14 +145,14 @@ _ANSWERS: dict[str, str] = {
     "ModelStreamInfer": "inference.InferResponse",
     "generate": "inference.GenerateResponse",
     "generate_stream": "inference.GenerateResponse",
-    **openapi_extension.ANSWERS,
+    **management.ANSWERS,
 }
 _REQUESTS: dict[str, str] = {
     "ModelInfer": "inference.InferRequest",
     "ModelStreamInfer": "inference.InferRequest",
     "generate": "inference.GenerateRequest",
     "generate_stream": "inference.GenerateRequest",
-    **openapi_extension.REQUESTS,
+    **management.REQUESTS,
 }
 _JSON, _BYTES, _EVENTS = "application/json", "application/octet-stream", "text/event-stream"
 _BINARY = {
@@ -181,7 +181,7 @@ def request_body(route: Route) -> dict[str, Any]:
     content: dict[str, Any] = {_JSON: {"schema": _ref(name)}}
     if name == "inference.InferRequest":
         content[_BYTES] = {"schema": _BINARY}
-    return {"required": name not in openapi_extension.REQUESTS.values(), "content": content}
+    return {"required": name not in management.REQUESTS.values(), "content": content}
 
 
 def header_parameters(route: Route) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor import FieldDescriptor as F
 
 from services.api_gateway.openapi.comments import comments
-from services.api_gateway.transcoding import proto_json as json_reader
+from services.api_gateway.transcoding import proto_json
 
 Schema = dict[str, Any]
 # 64-bit integers are printed as strings and read as either.
@@ -76,7 +76,7 @@ class Schemas:
 
     def of_field(self, field: F) -> Schema:
         """The schema of a field's value."""
-        if json_reader.is_map(field) and field.message_type is not None:
+        if proto_json.is_map(field) and field.message_type is not None:
             value: Any = field.message_type.fields_by_name["value"]
             schema: Schema = {"type": "object", "additionalProperties": self._single(value)}
         elif field.is_repeated:

@@ -21,7 +21,7 @@ from stellwerk.wire.permissions import Rule, rule_of
 
 # Typed Any, because protoc's stubs and those of types-protobuf disagree about extensions.
 _HTTP: Any = annotations_pb2.http
-# Matches in the cache, and the bytes of a path from which its match is not cached: some 3 MiB in all.
+# Matches in the cache, and the bytes of a path from which it is not cached: some 3 MiB in all.
 _MAX_CACHED = 4096
 _MAX_CACHED_PATH = 256
 _VERBS = ("get", "put", "post", "delete", "patch")

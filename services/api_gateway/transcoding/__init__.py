@@ -1,1 +1,4 @@
-"""Translates between JSON and protobuf messages by the rules of google.api.http. Pure. Imports routing."""
+"""Translates between JSON and protobuf messages by the rules of google.api.http. Pure.
+
+Imports routing.
+"""

@@ -19,8 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
 from services.api_gateway.routing.routes import Route
-from services.api_gateway.transcoding import proto_json as json_reader
-from services.api_gateway.transcoding import scalars
+from services.api_gateway.transcoding import proto_json, scalars
 from stellwerk.wire.errors import InvalidInput
 
 MAX_QUERY_PARAMETERS = 200
@@ -134,17 +133,17 @@ def _read_body(
         return
     if not body:
         return
-    data = json_reader.parse(body, json_reader.FIELDS)
+    data = proto_json.parse(body, proto_json.FIELDS)
     if target is not None:
-        json_reader.fill(message, data)
+        proto_json.fill(message, data)
         return
     field = route.rpc.input_type.fields_by_name[route.body]
     if field.message_type is not None and not field.is_repeated:
         inner = getattr(message, route.body)
         inner.SetInParent()
-        json_reader.fill(inner, data)
+        proto_json.fill(inner, data)
     else:
-        json_reader.fill(message, {route.body: data})
+        proto_json.fill(message, {route.body: data})
     if route.method == "PATCH" and isinstance(data, dict) and field.message_type is not None:
         _mask_from_body(message, field, data, variables)
 
@@ -172,7 +171,7 @@ def _mask_from_body(
 
 
 def _leaves(descriptor: Descriptor, data: dict[str, Any], prefix: str) -> list[str]:
-    known = json_reader.names_of(descriptor)
+    known = proto_json.names_of(descriptor)
     paths: list[str] = []
     for key, value in data.items():
         field = known[key]
@@ -245,7 +244,7 @@ def _resolve(descriptor: Descriptor, name: str) -> tuple[list[F], str | None]:
     fields: list[F] = []
     at: Descriptor | None = descriptor
     for part in dotted.split("."):
-        field = json_reader.names_of(at).get(part) if at is not None else None
+        field = proto_json.names_of(at).get(part) if at is not None else None
         if field is None or (
             fields and (fields[-1].is_repeated or scalars.is_single_value(fields[-1]))
         ):
@@ -253,7 +252,7 @@ def _resolve(descriptor: Descriptor, name: str) -> tuple[list[F], str | None]:
         fields.append(field)
         at = field.message_type
     leaf = fields[-1]
-    if json_reader.is_map(leaf) != (key is not None):
+    if proto_json.is_map(leaf) != (key is not None):
         raise InvalidInput(f"there is no query parameter '{name[:200]}'", field=name[:200])
     value = (
         leaf.message_type.fields_by_name["value"]
@@ -286,7 +285,7 @@ def _put(parent: Any, field: F, key: str | None, text: str, name: str) -> None:
                 value_field, text, name
             )
         else:
-            json_reader.fill(target[scalars.from_text(key_field, key, name)], text, name)
+            proto_json.fill(target[scalars.from_text(key_field, key, name)], text, name)
     elif field.message_type is not None:
         target = getattr(parent, field.name)
         target = target.add() if field.is_repeated else target

@@ -1,5 +1,6 @@
-"""One stream to the router that carries the calls of many callers. What gathers while a frame is on
-its way goes with the next one; a lone call waits for nobody.
+"""One stream to the router that carries the calls of many callers, several in a frame.
+
+Calls that arrive while a frame is on its way go together in the next one; a lone call goes at once.
 """
 
 from __future__ import annotations
@@ -16,132 +17,139 @@ from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import DeadlinePassed, ServiceError, Unavailable
 from stellwerk.wire.frames import Gathering, tag, varint
 
-# Bounds of one frame: more does not amortise better and delays the first call in it.
+# The most calls and bytes in a frame: more would not make a call cheaper, and delays the first one.
 MAX_CALLS = 256
 MAX_BYTES = 1024 * 1024
-# Credentials that the other side keeps for us; beyond, all are forgotten and sent again as they are
-# used.
+# Tokens that the router keeps for this stream. When it is full, all are dropped and each is sent
+# again with the next call that uses it.
 MAX_CREDENTIALS = 4096
-# How long after its deadline a call that the router did not answer ends here, at the earliest and
-# at the latest; the router's own word is better. One look at all that wait is cheaper than a timer
-# for each.
-_OVERTIME_SECONDS, _LOOK_SECONDS = 0.06, 0.04
+# Seconds after its deadline at which a call without an answer is ended here: the router's own error
+# for it is better, so the router gets 0.06 s more. One look every 0.04 s at all pending calls is
+# cheaper than a timer for each.
+_OVERTIME_SECONDS = 0.06
+_LOOK_SECONDS = 0.04
 _CALL = tag(messages.ExchangeRequest, "calls")
 _WORK = tag(messages.Call, "work")
-# A frame counts as being on its way until any answer comes, for so long at most. gRPC's callers
-# come one by one, and would fill frames of one or two without it; who calls alone has its answer
-# before it calls again.
+# Seconds for which a frame counts as on its way, unless an answer comes sooner. Callers of gRPC
+# arrive one by one; without this pause their frames would hold one call or two (decision 19). A
+# lone caller has its answer before its next call.
 _UNDER_WAY_SECONDS = 0.003
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
-# A router that restarts is back within moments: a call waits so long for a stream before it is told
-# that there is none.
+# Seconds between two attempts to open the stream: the first pause, doubled up to the longest.
+_SHORTEST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.5
+# Seconds that a call waits for the stream to open before it fails: a router that restarts is back
+# within moments.
 PATIENCE_SECONDS = 1.0
 
-Open: TypeAlias = Callable[[], Awaitable[Any]]
-# Takes every answer to one call, or the error that ends it.
-Taker: TypeAlias = "Callable[[messages.Answer | ServiceError], None]"
+OpenStream: TypeAlias = Callable[[], Awaitable[Any]]
+# Takes each answer to one call, or the error that ends it.
+Listener: TypeAlias = "Callable[[messages.Answer | ServiceError], None]"
 
 
-def open_exchange(channel: Any) -> Open:
-    """Opens the RPC on a channel of the chassis: frames of calls as bytes in, messages out."""
+def open_exchange(channel: Any) -> OpenStream:
+    """Returns what opens the RPC on a channel of the chassis: bytes in, messages out."""
     service = messages.DESCRIPTOR.services_by_name["CallService"].full_name
-    call: Open = channel.stream_stream(
+    call: OpenStream = channel.stream_stream(
         f"/{service}/Exchange", response_deserializer=messages.ExchangeResponse.FromString
     )
     return call
 
 
-class _Waiting:
-    """A call without its last answer."""
+class _PendingCall:
+    """A call without its last answer, and the loop time at which it is given up."""
 
-    __slots__ = ("expiry", "take")
+    __slots__ = ("expiry", "listener")
 
-    def __init__(self, take: Taker, expiry: float) -> None:
-        self.take, self.expiry = take, expiry
+    def __init__(self, listener: Listener, expiry: float) -> None:
+        self.listener = listener
+        self.expiry = expiry
 
 
 class CallStream:
-    """Keeps one stream open, for ever; calls fail at once while there is none."""
+    """Keeps one stream open, for ever; while there is none, calls fail at once."""
 
-    def __init__(self, open_stream: Open) -> None:
-        """`open_stream` opens the RPC, messages as they are; it raises a ServiceError."""
+    def __init__(self, open_stream: OpenStream) -> None:
+        """`open_stream` opens the RPC and raises a ServiceError if it cannot."""
         self._open = open_stream
         self._stream: Any = None
-        self._ids = 0
-        self._waiting: dict[int, _Waiting] = {}
+        self._last_id = 0
+        self._pending: dict[int, _PendingCall] = {}
         self._look: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._opened = asyncio.Event()
-        # An answer has come since the last frame.
-        self._heard = asyncio.Event()
+        # Set by any answer; cleared when a frame is sent.
+        self._answered = asyncio.Event()
         self.problem = "the router has not been reached yet"
         self._reset()
 
     def _reset(self) -> None:
-        self._outgoing = Gathering(_CALL, MAX_CALLS, MAX_BYTES)
-        # All that is said beside calls; it goes with the next frame, before the calls that name a
-        # new credential.
-        self._aside = messages.ExchangeRequest()
+        """Forgets frames and credentials: a new stream begins without either."""
+        self._calls = Gathering(_CALL, MAX_CALLS, MAX_BYTES)
+        # Credentials and cancellations. They go at the head of the next frame, so that a credential
+        # arrives before the calls that name it.
+        self._control = messages.ExchangeRequest()
         self._credentials: dict[str, int] = {}
-        self._credential_ids = 0
+        self._last_credential_id = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether calls can be sent now."""
+        """Returns whether calls can be sent now."""
         return self._stream is not None
 
-    async def opened(self, seconds: float) -> None:
-        """Returns when the stream is open, or after so many seconds."""
+    async def wait_open(self, seconds: float) -> None:
+        """Returns when the stream is open, or after `seconds`, at most PATIENCE_SECONDS."""
         try:
             await asyncio.wait_for(self._opened.wait(), min(seconds, PATIENCE_SECONDS))
         except TimeoutError:
             return
 
     def send(
-        self, call: messages.Call, work: work_pb2.WorkItem, token: str, seconds: float, take: Taker
+        self,
+        call: messages.Call,
+        work: work_pb2.WorkItem,
+        token: str,
+        seconds: float,
+        listener: Listener,
     ) -> int:
-        """Sends a call, whose id and credential are set here, for this work; `take` hears of it
-        until its end.
+        """Sends a call, whose id and credential are set here, and returns its id.
 
-        Returns the id. Raises Unavailable when there is no stream; afterwards every end of the call
-        is told to `take`.
+        `listener` gets the call's answers until the last one, or one error, within `seconds` and
+        0.1 s. Raises Unavailable when there is no stream; then `listener` gets nothing.
         """
         if self._stream is None:
             raise Unavailable("the router does not answer; try again in a moment", service="router")
-        self._ids += 1
-        call.id = id = self._ids
+        self._last_id += 1
+        call.id = id = self._last_id
         call.credential = self._credentials.get(token) or self._introduce(token)
         loop = asyncio.get_running_loop()
-        self._waiting[id] = _Waiting(take, loop.time() + seconds + _OVERTIME_SECONDS)
+        self._pending[id] = _PendingCall(listener, loop.time() + seconds + _OVERTIME_SECONDS)
         if self._look is None:
             self._look = loop.call_later(_LOOK_SECONDS, self._expire)
         head, body = call.SerializeToString(), work.SerializeToString()
         size = varint(len(body))
-        self._outgoing.put(len(head) + len(_WORK) + len(size) + len(body), head, _WORK, size, body)
+        self._calls.put(len(head) + len(_WORK) + len(size) + len(body), head, _WORK, size, body)
         self._wake.set()
         return id
 
     def forget(self, id: int) -> None:
-        """The caller does not wait any more; the router is told, so that the work is not done in
-        vain.
-        """
-        if self._waiting.pop(id, None) is not None and self._stream is not None:
-            self._aside.cancelled.append(id)
+        """Drops a call whose caller is gone and tells the router, so that it spares the work."""
+        if self._pending.pop(id, None) is not None and self._stream is not None:
+            self._control.cancelled.append(id)
             self._wake.set()
 
     def _introduce(self, token: str) -> int:
-        if (
-            len(self._credentials) >= MAX_CREDENTIALS and not self._outgoing
-        ):  # no call that waits names one of them
-            self._aside.dropped_credentials.extend(self._credentials.values())
+        """Returns a new credential id for the token, and sends both with the next frame."""
+        # Dropped only while no call waits to be sent, because such a call names a credential.
+        if len(self._credentials) >= MAX_CREDENTIALS and not self._calls:
+            self._control.dropped_credentials.extend(self._credentials.values())
             self._credentials.clear()
-        self._credential_ids += 1
-        self._credentials[token] = self._credential_ids
-        self._aside.credentials.add(id=self._credential_ids, token=token)
-        return self._credential_ids
+        self._last_credential_id += 1
+        self._credentials[token] = self._last_credential_id
+        self._control.credentials.add(id=self._last_credential_id, token=token)
+        return self._last_credential_id
 
     async def run(self) -> None:
-        """Opens the stream, and opens it again whenever it ends."""
+        """Opens the stream, and opens it again whenever it ends, until it is cancelled."""
         pause = _SHORTEST_PAUSE
         while True:
             try:
@@ -158,15 +166,16 @@ class CallStream:
         self._reset()
         writing: asyncio.Task[None] | None = None
         try:
-            # The router greets with an empty frame: from then on it takes calls.
             while (frame := await stream.read()) is not grpc.aio.EOF:
+                # The router's first frame is an empty greeting: from then on it takes calls.
                 if writing is None:
-                    self._stream, self.problem = stream, ""
+                    self._stream = stream
+                    self.problem = ""
                     self._opened.set()
                     writing = asyncio.create_task(self._write(stream))
-                self._heard.set()
+                self._answered.set()
                 for answer in frame.answers:
-                    self._take(answer)
+                    self._deliver(answer)
         finally:
             self._stream = None
             self._opened.clear()
@@ -180,49 +189,50 @@ class CallStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while said := self._next_frame():
-                await stream.write(said)
-                await self._under_way()
+            while frame := self._next_frame():
+                await stream.write(frame)
+                await self._frame_under_way()
 
-    async def _under_way(self) -> None:
-        self._heard.clear()
+    async def _frame_under_way(self) -> None:
+        """Waits for an answer, for _UNDER_WAY_SECONDS at most."""
+        self._answered.clear()
         try:
             async with asyncio.timeout(_UNDER_WAY_SECONDS):
-                await self._heard.wait()
+                await self._answered.wait()
         except TimeoutError:
             return
 
     def _next_frame(self) -> bytes:
-        """What is to be sent next: all that is said aside, so that no call goes before its
-        credential, and calls.
-        """
-        aside, self._aside = self._aside, messages.ExchangeRequest()
-        return b"".join([aside.SerializeToString(), *self._outgoing.take()])
+        """Returns the next frame, empty if there is nothing to send."""
+        control = self._control
+        self._control = messages.ExchangeRequest()
+        return b"".join([control.SerializeToString(), *self._calls.take()])
 
-    def _take(self, answer: messages.Answer) -> None:
-        waiting = (
-            self._waiting.get(answer.id)
-            if answer.reply.more
-            else self._waiting.pop(answer.id, None)
-        )
-        if waiting is not None:
-            waiting.take(answer)
+    def _deliver(self, answer: messages.Answer) -> None:
+        if answer.reply.more:
+            pending = self._pending.get(answer.id)
+        else:
+            pending = self._pending.pop(answer.id, None)
+        # None: the call was given up before its answer came.
+        if pending is not None:
+            pending.listener(answer)
 
     def _expire(self) -> None:
-        """Ends the calls that have waited for too long; looks again as long as any waits."""
+        """Ends the calls whose expiry has passed; looks again while any call is pending."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for id, waiting in [(id, one) for id, one in self._waiting.items() if one.expiry <= now]:
+        for id, call in [(id, call) for id, call in self._pending.items() if call.expiry <= now]:
             self.forget(id)
-            waiting.take(
+            call.listener(
                 DeadlinePassed("the router did not answer before the deadline", service="router")
             )
-        self._look = loop.call_later(_LOOK_SECONDS, self._expire) if self._waiting else None
+        self._look = loop.call_later(_LOOK_SECONDS, self._expire) if self._pending else None
 
     def _fail_all(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for one in waiting.values():
-            one.take(
+        pending = self._pending
+        self._pending = {}
+        for call in pending.values():
+            call.listener(
                 Unavailable(
                     "the router was lost before it answered; try again in a moment",
                     service="router",

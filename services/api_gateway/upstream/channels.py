@@ -76,7 +76,9 @@ class Upstreams:
     def add(self, name: str, address: str) -> None:
         """Adds a service whose address was not known before, such as this process itself."""
         upstream = self.all[name] = Upstream(name, address, self._connect(address))
-        self._of_service.update({s: upstream for s, n in exposed_services.UPSTREAM_OF.items() if n == name})
+        self._of_service.update(
+            {s: upstream for s, n in exposed_services.UPSTREAM_OF.items() if n == name}
+        )
 
     def of(self, method: str) -> Upstream:
         """Returns the upstream of a full method that is known to be exposed."""

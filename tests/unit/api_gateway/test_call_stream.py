@@ -47,7 +47,7 @@ async def stream(router: Silent) -> AsyncIterator[CallStream]:
 
     calls = CallStream(connect)
     running = asyncio.create_task(calls.run())
-    await calls.opened(5)
+    await calls.wait_open(5)
     yield calls
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.api_gateway.grpc_door import door as grpc_door
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.api_gateway.upstream.channels import Upstreams, loopback
 
 UPSTREAMS: Any = Upstreams({}, lambda address: None)  # type: ignore[arg-type, return-value]
@@ -27,7 +27,7 @@ def test_it_knows_every_public_method_of_the_others_and_each_has_a_rule() -> Non
 
     assert all(known(method) for method in passed)
     assert set(grpc_door.rules()) == set(passed)
-    assert set(public.public_methods()) - set(passed) == {
+    assert set(exposed_services.public_methods()) - set(passed) == {
         "/stellwerk.gateway.v1.GatewayService/ListRoutes",
         "/stellwerk.gateway.v1.GatewayService/ListUpstreams",
     }

@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from services.api_gateway.http.request import Request
-from services.api_gateway.http.server import _JOINED_BYTES, _bounded
+from services.api_gateway.http.exchange import HttpRequest
+from services.api_gateway.http.server import _JOINED_BYTES, bounded_head_protocol
 
 REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -51,13 +51,13 @@ async def turns() -> None:
 class Connection:
     """One connection to a server whose application is `serve`."""
 
-    def __init__(self, serve: Callable[[Request], Any]) -> None:
+    def __init__(self, serve: Callable[[HttpRequest], Any]) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            await serve(Request(scope, receive))
+            await serve(HttpRequest(scope, receive))
 
         config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
         config.load()
-        make: Any = _bounded(65536, 20.0)
+        make: Any = bounded_head_protocol(65536, 20.0)
         self.wire, self.protocol = (
             Wire(),
             make(config, ServerState(), {}, asyncio.get_running_loop()),
@@ -73,9 +73,9 @@ class Connection:
         await turns()
 
 
-async def echo(request: Request) -> None:
+async def echo(request: HttpRequest) -> None:
     body = await request.body(100, 1e12)
-    await request.sender.answer(200, [(b"content-length", b"%d" % len(body))], body)
+    await request.connection.respond(200, [(b"content-length", b"%d" % len(body))], body)
 
 
 async def test_a_small_answer_is_one_write_and_the_connection_goes_on() -> None:
@@ -100,8 +100,8 @@ async def test_a_caller_that_asks_for_it_has_its_connection_closed() -> None:
 
 
 async def test_a_large_answer_is_not_copied_to_join_its_head() -> None:
-    async def large(request: Request) -> None:
-        await request.sender.answer(200, [], b"x" * (_JOINED_BYTES + 1))
+    async def large(request: HttpRequest) -> None:
+        await request.connection.respond(200, [], b"x" * (_JOINED_BYTES + 1))
 
     connection = Connection(large)
 
@@ -113,10 +113,10 @@ async def test_a_large_answer_is_not_copied_to_join_its_head() -> None:
 async def test_what_is_sent_before_its_answer_waits_for_its_turn() -> None:
     go_on, served = asyncio.Event(), list[bytes]()
 
-    async def one_by_one(request: Request) -> None:
+    async def one_by_one(request: HttpRequest) -> None:
         served.append(await request.body(100, 1e12))
         await go_on.wait()
-        await request.sender.answer(200, [], served[-1])
+        await request.connection.respond(200, [], served[-1])
 
     connection = Connection(one_by_one)
 
@@ -132,14 +132,14 @@ async def test_what_is_sent_before_its_answer_waits_for_its_turn() -> None:
 async def test_who_goes_away_cancels_what_is_served_and_gets_no_answer() -> None:
     ends = list[str]()
 
-    async def wait(request: Request) -> None:
+    async def wait(request: HttpRequest) -> None:
         await request.body(100, 1e12)
         request.watch()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             ends.append(f"cancelled, gone: {request.gone}")
-        await request.sender.answer(200, [], b"")
+        await request.connection.respond(200, [], b"")
 
     connection = Connection(wait)
     await connection.send(REQUEST)
@@ -153,7 +153,7 @@ async def test_who_goes_away_cancels_what_is_served_and_gets_no_answer() -> None
 async def test_who_went_away_before_anybody_watched_is_noticed_then() -> None:
     ends, go_on = list[str](), asyncio.Event()
 
-    async def late(request: Request) -> None:
+    async def late(request: HttpRequest) -> None:
         await go_on.wait()
         request.watch()
         try:
@@ -190,10 +190,10 @@ async def test_a_body_in_pieces_is_waited_for() -> None:
 
 
 async def test_a_served_request_leaves_nothing_to_the_garbage_collector() -> None:
-    async def watched(request: Request) -> None:
+    async def watched(request: HttpRequest) -> None:
         body = await request.body(100, 1e12)
         request.watch()
-        await request.sender.answer(200, [], body)
+        await request.connection.respond(200, [], body)
         request.unwatch()
 
     connection = Connection(watched)

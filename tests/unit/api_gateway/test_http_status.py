@@ -6,6 +6,7 @@ import grpc
 import orjson
 
 from services.api_gateway.http import status as http_status
+from services.api_gateway.open_inference.infer_json import write_error
 from stellwerk.wire import errors
 
 
@@ -52,7 +53,7 @@ def test_a_body_is_a_status_with_error_info() -> None:
             }
         ],
     }
-    assert orjson.loads(http_status.inference_body(errors.NotFound("x"))) == {"error": "x"}
+    assert orjson.loads(write_error(errors.NotFound("x"))) == {"error": "x"}
     retry = orjson.loads(http_status.status_body(errors.Overloaded("x", retry_after_ms=1500)))[
         "details"
     ][1]

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from services.api_gateway.open_inference import infer_request, tensors_json
-from services.api_gateway.open_inference import infer_response as infer_answer
-from services.api_gateway.open_inference.infer_request import AS_JSON
-from services.api_gateway.upstream.model_calls import Answered
+from services.api_gateway.open_inference import infer_json, tensors_json
+from services.api_gateway.open_inference.infer_json import AS_JSON
+from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import InvalidInput, NotImplementedHere, NotReady
@@ -37,15 +36,15 @@ def body(data: Any = None, shape: Any = None, datatype: Any = "FP32", **more: An
 
 
 def raw(data: Any, shape: list[int], datatype: str) -> bytes:
-    ask, _ = infer_request.read(body(data, shape, datatype), "m", "")
-    return ask.work.inputs[0].data
+    request, _ = infer_json.read_request(body(data, shape, datatype), "m", "")
+    return request.work.inputs[0].data
 
 
 def printed(data: bytes, datatype: str, shape: list[int]) -> bytes:
     output = tensor_pb2.Tensor(name="y", datatype=datatype, shape=shape, data=data)
-    ask = InferRequest("m", "", "", work_pb2.WorkItem())
-    return infer_answer.write(
-        ask, AS_JSON, Answered("buckets/b/models/m/versions/1", [output], True)
+    request = InferRequest("m", "", "", work_pb2.WorkItem())
+    return infer_json.write_response(
+        request, AS_JSON, ModelReply("buckets/b/models/m/versions/1", [output], True)
     ).body
 
 
@@ -204,11 +203,11 @@ def test_empty_tensors_have_no_data() -> None:
 )
 def test_bad_requests_are_invalid_input(request_body: bytes) -> None:
     with pytest.raises(InvalidInput):
-        infer_request.read(request_body, "m", "")
+        infer_json.read_request(request_body, "m", "")
 
 
 def test_parameters_outputs_and_id_are_passed_on() -> None:
-    ask, form = infer_request.read(
+    request, form = infer_json.read_request(
         orjson.dumps(
             {
                 "id": "7",
@@ -239,18 +238,22 @@ def test_parameters_outputs_and_id_are_passed_on() -> None:
         "3",
     )
 
-    assert (ask.model, ask.version, ask.id, ask.timeout_us) == ("m", "3", "7", 5000)
-    assert (ask.work.method, ask.work.priority, list(ask.work.outputs)) == ("score", 2, ["y", "z"])
-    assert dict(ask.classes) == {"y": 3}
+    assert (request.model, request.version, request.id, request.timeout_us) == ("m", "3", "7", 5000)
+    assert (request.work.method, request.work.priority, list(request.work.outputs)) == (
+        "score",
+        2,
+        ["y", "z"],
+    )
+    assert dict(request.classes) == {"y": 3}
     assert (form.binary, dict(form.outputs)) == (True, {"y": False})
 
 
 def test_no_outputs_and_an_empty_list_of_them_are_all_of_them() -> None:
     one = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
 
-    ask, form = infer_request.read(orjson.dumps({"inputs": [one], "outputs": []}), "m", "")
+    request, form = infer_json.read_request(orjson.dumps({"inputs": [one], "outputs": []}), "m", "")
 
-    assert not ask.work.outputs
+    assert not request.work.outputs
     assert form is AS_JSON
 
 
@@ -265,7 +268,7 @@ def test_shared_memory_is_not_offered(field: str) -> None:
     shared = {**one, "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 4}}
 
     with pytest.raises(NotImplementedHere):
-        infer_request.read(orjson.dumps({"inputs": [one], field: [shared]}), "m", "")
+        infer_json.read_request(orjson.dumps({"inputs": [one], field: [shared]}), "m", "")
 
 
 TENSORS = st.lists(
@@ -307,12 +310,12 @@ def binary_body(tensors: list[tuple[Any, bool]]) -> tuple[bytes, int]:
 def test_binary_and_json_inputs_mix(tensors: list[tuple[Any, bool]]) -> None:
     data, json_size = binary_body(tensors)
 
-    ask, _ = infer_request.read(data, "m", "", json_size)
+    request, _ = infer_json.read_request(data, "m", "", json_size)
 
-    assert [list(tensor.shape) for tensor in ask.work.inputs] == [
+    assert [list(tensor.shape) for tensor in request.work.inputs] == [
         list(array.shape) for array, _ in tensors
     ]
-    for tensor, (array, _) in zip(ask.work.inputs, tensors, strict=True):
+    for tensor, (array, _) in zip(request.work.inputs, tensors, strict=True):
         assert np.array_equal(
             np.frombuffer(tensor.data, array.dtype).reshape(array.shape),
             array,
@@ -328,7 +331,7 @@ def test_too_few_and_too_many_bytes_are_refused(tensors: list[tuple[Any, bool]],
         return
 
     with pytest.raises(InvalidInput):
-        infer_request.read(data, "m", "", json_size)
+        infer_json.read_request(data, "m", "", json_size)
 
 
 BINARY = {"name": "x", "shape": [2], "datatype": "FP32"}
@@ -349,7 +352,7 @@ def test_sizes_that_lie_are_refused(given: dict[str, Any]) -> None:
     text = orjson.dumps({"inputs": [{**BINARY, "parameters": given}]})
 
     with pytest.raises(InvalidInput):
-        infer_request.read(text + b"01234567", "m", "", len(text))
+        infer_json.read_request(text + b"01234567", "m", "", len(text))
 
 
 def test_binary_data_of_an_unknown_datatype_is_refused() -> None:
@@ -358,17 +361,17 @@ def test_binary_data_of_an_unknown_datatype_is_refused() -> None:
     )
 
     with pytest.raises(InvalidInput):
-        infer_request.read(text + b"01234567", "m", "", len(text))
+        infer_json.read_request(text + b"01234567", "m", "", len(text))
 
 
 @pytest.mark.parametrize("header", [b"", b"-1", b"x", b"1.0", b"\xb2", b"11", b"9" * 5000])
 def test_a_header_that_is_no_length_of_the_body_is_refused(header: bytes) -> None:
     with pytest.raises(InvalidInput):
-        infer_request.json_size_of(header, b"0123456789")
+        infer_json.json_size_of(header, b"0123456789")
 
 
 def test_a_json_that_is_cut_off_by_its_length_is_refused() -> None:
     text = body([1])
 
     with pytest.raises(InvalidInput):
-        infer_request.read(text, "m", "", len(text) - 1)
+        infer_json.read_request(text, "m", "", len(text) - 1)

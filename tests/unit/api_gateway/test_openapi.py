@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from services.api_gateway.openapi import builder as openapi
-from services.api_gateway.openapi import documents
+from services.api_gateway.openapi import builder, documents
 from services.api_gateway.openapi.comments import comments
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import RouteTable, routes_of
 
-ROUTES = routes_of(public.SERVED_BY)
+ROUTES = routes_of(exposed_services.SERVED_BY)
 TABLE = RouteTable(ROUTES)
-DOCUMENT = openapi.document(ROUTES, "1.2.3")
+DOCUMENT = builder.document(ROUTES, "1.2.3")
 
 
 def operations() -> list[tuple[str, str, dict[str, Any]]]:
@@ -34,14 +33,14 @@ def test_every_route_is_in_it_and_leads_to_its_rpc() -> None:
     documented = {(verb.upper(), path): o for path, verb, o in operations()}
 
     for route in ROUTES:
-        path, names = openapi.path_of(route)
+        path, names = builder.path_of(route)
         operation = documented[(route.method, path)]
         assert f"RPC: `{route.rpc_name}`" in operation["description"]
         assert [p["name"] for p in operation["parameters"] if p["in"] == "path"] == names
         real = re.sub(r"\{[^}]+\}", "x1", path).encode()
         assert TABLE.find(route.method, real).route is route
-    extra = {path for _, path in documented} - {openapi.path_of(route)[0] for route in ROUTES}
-    assert {path.encode() for path in extra} == set(documents.of(ROUTES))
+    extra = {path for _, path in documented} - {builder.path_of(route)[0] for route in ROUTES}
+    assert {path.encode() for path in extra} == set(documents.documents_of(ROUTES))
 
 
 def test_only_anonymous_routes_need_no_token() -> None:
@@ -75,7 +74,7 @@ def test_comments_of_the_protos_are_its_descriptions() -> None:
 def test_every_public_element_has_a_comment() -> None:
     known = comments()
 
-    for service in public.SERVED_BY:
+    for service in exposed_services.SERVED_BY:
         assert service.full_name in known
         for method in service.methods:
             assert method.full_name in known

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway.routing import exposed_services as public
-from services.api_gateway.routing import path_templates as templates
+from services.api_gateway.routing import exposed_services, path_templates
 from services.api_gateway.routing.routes import (
     AmbiguousRoutes,
     Route,
@@ -19,19 +18,19 @@ from services.api_gateway.routing.routes import (
 )
 from stellwerk.wire.errors import InvalidInput, MethodNotAllowed, RouteNotFound, ServiceError
 
-ROUTES = routes_of(public.SERVED_BY)
+ROUTES = routes_of(exposed_services.SERVED_BY)
 TABLE = RouteTable(ROUTES)
 SOME = ROUTES[0]
 
 
 def route(method: str, text: str) -> Route:
-    return Route(method, templates.parse(text), SOME.rpc, f"/{text}", "", "", SOME.rule)
+    return Route(method, path_templates.parse(text), SOME.rpc, f"/{text}", "", "", SOME.rule)
 
 
 def test_every_public_rpc_has_a_route_and_no_other() -> None:
     routed = {r.rpc_name for r in ROUTES}
 
-    assert routed == set(public.public_methods())
+    assert routed == set(exposed_services.public_methods())
     assert "/stellwerk.controlplane.v1.IdentityService/GetTrust" not in routed
     assert all(is_public(r.rpc) for r in ROUTES)
 

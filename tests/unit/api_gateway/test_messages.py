@@ -12,9 +12,9 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway.routing import exposed_services as public
+from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import RouteTable, routes_of
-from services.api_gateway.transcoding import messages as transcode
+from services.api_gateway.transcoding import messages
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
@@ -22,15 +22,15 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.wire.errors import InvalidInput
 
-TABLE = RouteTable(routes_of(public.SERVED_BY))
+TABLE = RouteTable(routes_of(exposed_services.SERVED_BY))
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
 def read(method: str, url: str, body: bytes = b"", content_type: str = "") -> Any:
     path, _, query = url.partition("?")
     match = TABLE.find(method, path.encode())
-    pairs = transcode.query_pairs(query.encode())
-    return transcode.request_message(match.route, match.variables, pairs, body, content_type)
+    pairs = messages.query_pairs(query.encode())
+    return messages.request_message(match.route, match.variables, pairs, body, content_type)
 
 
 def test_the_path_and_the_query_fill_the_message() -> None:
@@ -104,8 +104,8 @@ def test_a_raw_body_is_passed_on_with_its_type() -> None:
     assert message.artifact == httpbody_pb2.HttpBody(
         content_type="application/octet-stream", data=b"\x00\xff"
     )
-    assert transcode.takes_raw_body(TABLE.find("POST", url.encode()).route)
-    assert transcode.gives_raw_body(
+    assert messages.takes_raw_body(TABLE.find("POST", url.encode()).route)
+    assert messages.gives_raw_body(
         TABLE.find("GET", b"/v1/buckets/b/models/m/versions/1:download").route
     )
 
@@ -157,7 +157,7 @@ class Fake:
 
 def fill(message_type: Any, query: str) -> Any:
     route: Any = Fake(message_type.DESCRIPTOR)
-    return transcode.request_message(route, {}, transcode.query_pairs(query.encode()), b"")
+    return messages.request_message(route, {}, messages.query_pairs(query.encode()), b"")
 
 
 def test_nested_repeated_and_keyed_parameters() -> None:
@@ -206,7 +206,7 @@ def test_answers_print_zero_values_in_camel_case() -> None:
     route = TABLE.find("GET", b"/v1/buckets/b/models").route
 
     data = orjson.loads(
-        transcode.response_json(
+        messages.response_json(
             route, repository.ListModelsResponse(models=[repository.Model(name="m")])
         )
     )

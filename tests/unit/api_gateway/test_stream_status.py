@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from services.api_gateway.upstream.stream_status import Ending
+from services.api_gateway.upstream.stream_status import StreamStatus
 
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "no such upload")
 OWN = (grpc.StatusCode.INTERNAL, "Internal error from Core")
@@ -41,15 +41,15 @@ def seen(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
 async def test_a_status_of_the_upstream_is_left_as_it_is() -> None:
     error = seen(grpc.StatusCode.INTERNAL, "internal error")
 
-    assert await Ending(FakeCall()).true(error) is error
+    assert await StreamStatus(FakeCall()).actual(error) is error
 
 
 async def test_a_status_that_was_overwritten_is_remembered() -> None:
     call = FakeCall(NOT_FOUND, OWN)
-    ending = Ending(call)
+    status = StreamStatus(call)
     call.done(call)
 
-    error = await ending.true(seen(*OWN))
+    error = await status.actual(seen(*OWN))
 
     assert (error.code(), error.details()) == NOT_FOUND
     assert tuple(error.trailing_metadata()) == (("x", "y"),)
@@ -57,14 +57,14 @@ async def test_a_status_that_was_overwritten_is_remembered() -> None:
 
 async def test_a_status_that_comes_later_is_waited_for() -> None:
     call = FakeCall(OWN, OWN, OWN, NOT_FOUND)
-    ending = Ending(call)
+    status = StreamStatus(call)
     call.done(call)
 
-    assert (await ending.true(seen(*OWN))).code() is grpc.StatusCode.NOT_FOUND
+    assert (await status.actual(seen(*OWN))).code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_failure_without_a_status_of_the_upstream_stays_one() -> None:
-    ending = Ending(FakeCall(OWN))
+    status = StreamStatus(FakeCall(OWN))
     error = seen(*OWN)
 
-    assert await ending.true(error) is error
+    assert await status.actual(error) is error

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from services.api_gateway.open_inference import infer_response as infer_answer
-from services.api_gateway.open_inference.infer_request import AS_BINARY, AS_JSON, Form
-from services.api_gateway.upstream.model_calls import Answered
+from services.api_gateway.open_inference.infer_json import (
+    AS_BINARY,
+    AS_JSON,
+    OutputForm,
+    write_part,
+    write_response,
+)
+from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import tensors
 from stellwerk.wire.open_inference import InferRequest
@@ -20,7 +25,7 @@ SCORES = tensors.from_numpy("scores", np.array([[0.25, 1.1], [0.5, -1]], "<f4"))
 WORDS = tensors.from_numpy("words", np.array([b"a", b"\xff"]))
 
 
-def ask(**changes: Any) -> InferRequest:
+def request(**changes: Any) -> InferRequest:
     given: dict[str, Any] = {
         "model": "team:m",
         "version": "",
@@ -30,12 +35,12 @@ def ask(**changes: Any) -> InferRequest:
     return InferRequest(**{**given, **changes})
 
 
-def answered(*outputs: Any, final: bool = True) -> Answered:
-    return Answered("buckets/team/models/m/versions/12", list(outputs), final)
+def reply(*outputs: Any, final: bool = True) -> ModelReply:
+    return ModelReply("buckets/team/models/m/versions/12", list(outputs), final)
 
 
 def test_the_answer_says_the_model_as_it_was_asked_for_and_the_version_that_answered() -> None:
-    body = infer_answer.write(ask(id="7"), AS_JSON, answered(SCORES)).body
+    body = write_response(request(id="7"), AS_JSON, reply(SCORES)).body
 
     assert body == (
         b'{"model_name":"team:m","model_version":"12","id":"7",'
@@ -44,11 +49,11 @@ def test_the_answer_says_the_model_as_it_was_asked_for_and_the_version_that_answ
 
 
 def test_an_id_is_answered_only_if_one_was_given() -> None:
-    assert b'"id"' not in infer_answer.write(ask(), AS_JSON, answered()).body
+    assert b'"id"' not in write_response(request(), AS_JSON, reply()).body
 
 
 def test_outputs_as_binary_data_follow_the_json_in_their_order() -> None:
-    answer = infer_answer.write(ask(), AS_BINARY, answered(SCORES, WORDS))
+    answer = write_response(request(), AS_BINARY, reply(SCORES, WORDS))
 
     headers = dict(answer.headers or [])
     size = int(headers[b"inference-header-content-length"])
@@ -63,8 +68,8 @@ def test_outputs_as_binary_data_follow_the_json_in_their_order() -> None:
 
 
 def test_what_is_said_of_an_output_goes_before_what_is_said_of_all() -> None:
-    mixed = infer_answer.write(ask(), Form(True, {"scores": False}), answered(SCORES, WORDS))
-    json_only = infer_answer.write(ask(), Form(True, {"scores": False}), answered(SCORES))
+    mixed = write_response(request(), OutputForm(True, {"scores": False}), reply(SCORES, WORDS))
+    json_only = write_response(request(), OutputForm(True, {"scores": False}), reply(SCORES))
 
     size = int(dict(mixed.headers or [])[b"inference-header-content-length"])
     assert orjson.loads(mixed.body[:size])["outputs"][0]["data"] == [0.25, 1.1, 0.5, -1.0]
@@ -73,18 +78,18 @@ def test_what_is_said_of_an_output_goes_before_what_is_said_of_all() -> None:
 
 
 def test_classes_take_the_place_of_an_output_in_either_form() -> None:
-    wanted = ask(classes={"scores": 1})
+    wanted = request(classes={"scores": 1})
 
-    printed = orjson.loads(infer_answer.write(wanted, AS_JSON, answered(SCORES)).body)["outputs"][0]
+    printed = orjson.loads(write_response(wanted, AS_JSON, reply(SCORES)).body)["outputs"][0]
 
     assert (printed["datatype"], printed["shape"]) == ("BYTES", [2, 1])
     assert printed["data"] == ["1.100000:1", "0.500000:0"]
-    assert b"1.100000:1" in infer_answer.write(wanted, AS_BINARY, answered(SCORES)).body
+    assert b"1.100000:1" in write_response(wanted, AS_BINARY, reply(SCORES)).body
 
 
 def test_one_of_many_answers_says_whether_it_is_the_last() -> None:
-    part = orjson.loads(infer_answer.write_part(ask(id="7"), answered(SCORES, final=False)))
-    end = orjson.loads(infer_answer.write_part(ask(), answered()))
+    part = orjson.loads(write_part(request(id="7"), reply(SCORES, final=False)))
+    end = orjson.loads(write_part(request(), reply()))
 
     assert part["parameters"] == {"triton_final_response": False}
     assert (part["id"], part["outputs"][0]["name"]) == ("7", "scores")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.api_gateway.open_inference.metadata_cache import KEEP_SECONDS, Signatures
+from services.api_gateway.open_inference.metadata_cache import KEEP_SECONDS, MetadataCache
 from services.chassis.context import CallContext
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire.errors import ModelNotFound
@@ -32,29 +32,29 @@ def caller(token: str) -> CallContext:
 
 async def test_a_caller_asks_once_in_a_while() -> None:
     router = Router()
-    signatures = Signatures(router.unary, lambda: router.now)
+    cache = MetadataCache(router.unary, lambda: router.now)
 
-    first = await signatures.of("m", "", caller("a"))
-    again = await signatures.of("m", "", caller("a"))
+    first = await cache.get("m", "", caller("a"))
+    again = await cache.get("m", "", caller("a"))
     router.now += KEEP_SECONDS
-    later = await signatures.of("m", "", caller("a"))
+    later = await cache.get("m", "", caller("a"))
 
     assert (first.platform, again.platform, later.platform) == ("1", "1", "2")
 
 
 async def test_callers_and_versions_are_kept_apart() -> None:
     router = Router()
-    signatures = Signatures(router.unary)
+    cache = MetadataCache(router.unary)
 
     for version, token in [("", "a"), ("1", "a"), ("", "b"), ("", "a")]:
-        await signatures.of("m", version, caller(token))
+        await cache.get("m", version, caller(token))
 
     assert router.asked == [("m", ""), ("m", "1"), ("m", "")]
 
 
 async def test_a_model_that_is_not_there_is_asked_for_again() -> None:
-    signatures = Signatures(Router().unary)
+    cache = MetadataCache(Router().unary)
 
     for _ in range(2):
         with pytest.raises(ModelNotFound):
-            await signatures.of("nope", "", caller("a"))
+            await cache.get("nope", "", caller("a"))

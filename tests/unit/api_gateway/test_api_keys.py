@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.api_gateway.upstream.api_keys import Credentials
+from services.api_gateway.upstream.api_keys import ApiKeyExchange
 from stellwerk.wire.errors import Unauthenticated, Unavailable
 
 KEY = "swk_k1_" + "x" * 43
@@ -41,26 +41,26 @@ class Clock:
 async def test_a_token_passes_as_it_is() -> None:
     issuer = Issuer()
 
-    assert await Credentials(issuer.issue, 10).token("eyJ.a.b") == "eyJ.a.b"
+    assert await ApiKeyExchange(issuer.issue, 10).token("eyJ.a.b") == "eyJ.a.b"
     assert issuer.asked == 0
 
 
 async def test_a_key_is_exchanged_once_and_again_before_its_token_lapses() -> None:
     issuer, clock = Issuer(), Clock()
-    credentials = Credentials(issuer.issue, 10, clock)
+    keys = ApiKeyExchange(issuer.issue, 10, clock)
 
-    assert await credentials.token(KEY) == "token-1"
+    assert await keys.token(KEY) == "token-1"
     clock.now += 79
-    assert await credentials.token(KEY) == "token-1"
+    assert await keys.token(KEY) == "token-1"
     clock.now += 2
-    assert await credentials.token(KEY) == "token-2"
+    assert await keys.token(KEY) == "token-2"
 
 
 async def test_many_callers_at_once_cause_one_exchange_even_when_the_first_goes_away() -> None:
     issuer = Issuer()
     issuer.gate.clear()
-    credentials = Credentials(issuer.issue, 10)
-    callers = [asyncio.create_task(credentials.token(KEY)) for _ in range(20)]
+    keys = ApiKeyExchange(issuer.issue, 10)
+    callers = [asyncio.create_task(keys.token(KEY)) for _ in range(20)]
     await issuer.began.wait()
 
     callers[0].cancel()
@@ -75,43 +75,43 @@ async def test_many_callers_at_once_cause_one_exchange_even_when_the_first_goes_
 async def test_a_refused_key_is_remembered_for_a_moment() -> None:
     issuer, clock = Issuer(), Clock()
     issuer.error = Unauthenticated("no")
-    credentials = Credentials(issuer.issue, 10, clock)
+    keys = ApiKeyExchange(issuer.issue, 10, clock)
 
     for _ in range(3):
         with pytest.raises(Unauthenticated):
-            await credentials.token(KEY)
+            await keys.token(KEY)
     assert issuer.asked == 1
 
     clock.now += 4
     issuer.error = None
-    assert await credentials.token(KEY) == "token-2"
+    assert await keys.token(KEY) == "token-2"
 
 
 async def test_an_absent_control_plane_is_not_remembered() -> None:
     issuer = Issuer()
     issuer.error = Unavailable("away")
-    credentials = Credentials(issuer.issue, 10)
+    keys = ApiKeyExchange(issuer.issue, 10)
 
     with pytest.raises(Unavailable):
-        await credentials.token(KEY)
+        await keys.token(KEY)
     issuer.error = None
-    assert await credentials.token(KEY) == "token-2"
+    assert await keys.token(KEY) == "token-2"
 
 
 async def test_the_cache_is_bounded_and_holds_no_key() -> None:
     issuer = Issuer()
-    credentials = Credentials(issuer.issue, 3)
+    keys = ApiKeyExchange(issuer.issue, 3)
 
     for number in range(10):
-        await credentials.token(f"{KEY}{number}")
+        await keys.token(f"{KEY}{number}")
 
-    assert len(credentials._known) == 3
-    assert KEY not in repr(credentials._known)
+    assert len(keys._outcomes) == 3
+    assert KEY not in repr(keys._outcomes)
 
 
 async def test_an_endless_key_is_sent_nowhere() -> None:
     issuer = Issuer()
 
     with pytest.raises(Unauthenticated):
-        await Credentials(issuer.issue, 3).token("swk_" + "x" * 5000)
+        await ApiKeyExchange(issuer.issue, 3).token("swk_" + "x" * 5000)
     assert issuer.asked == 0

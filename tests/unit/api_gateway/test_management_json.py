@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway.open_inference import management_json as extension_json
+from services.api_gateway.open_inference import management_json
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.inference.v2 import model_config_pb2 as config
 from stellwerk.wire.errors import InvalidInput
@@ -24,7 +24,7 @@ def test_numbers_of_64_bits_are_numbers_and_zeros_are_printed() -> None:
     stats.response_stats["0"].fail.ns = 7
     stats.batch_stats.add(batch_size=8).compute_infer.ns = 9
 
-    (found,) = orjson.loads(orjson.dumps(extension_json.plain(response)))["model_stats"]
+    (found,) = orjson.loads(orjson.dumps(management_json.plain(response)))["model_stats"]
 
     assert (found["last_inference"], found["inference_count"], found["execution_count"]) == (
         (1 << 64) - 1,
@@ -43,7 +43,7 @@ def test_a_configuration_has_the_protocols_names_and_words() -> None:
     message.dynamic_batching.default_queue_policy.max_queue_size = 100
     message.parameters["methods"].string_value = "predict"
 
-    found = extension_json.plain(message)
+    found = management_json.plain(message)
 
     assert found["input"] == [{"name": "X", "data_type": "TYPE_FP64", "dims": [-1, 4]}]
     assert found["dynamic_batching"]["default_queue_policy"]["timeout_action"] == "REJECT"
@@ -54,11 +54,11 @@ def test_a_configuration_has_the_protocols_names_and_words() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"  \n", b"{}", b'{"ready": false, "unknown": 1}'])
 def test_a_request_for_the_index_may_be_empty(body: bytes) -> None:
-    assert extension_json.read_index(body) == inference.RepositoryIndexRequest()
+    assert management_json.read_index(body) == inference.RepositoryIndexRequest()
 
 
 def test_the_index_can_be_asked_for_a_bucket_and_for_what_is_ready() -> None:
-    request = extension_json.read_index(b'{"ready": true, "repository_name": "team"}')
+    request = management_json.read_index(b'{"ready": true, "repository_name": "team"}')
 
     assert (request.ready, request.repository_name) == (True, "team")
 
@@ -68,17 +68,17 @@ def test_the_index_is_an_array_without_empty_words() -> None:
     response.models.add(name="iris", version="3")
     response.models.add(name="team:wine", version="1", state="UNAVAILABLE", reason="it holds code")
 
-    assert orjson.loads(extension_json.write_index(response)) == [
+    assert orjson.loads(management_json.write_index(response)) == [
         {"name": "iris", "version": "3"},
         {"name": "team:wine", "version": "1", "state": "UNAVAILABLE", "reason": "it holds code"},
     ]
-    assert extension_json.write_index(inference.RepositoryIndexResponse()) == b"[]"
+    assert management_json.write_index(inference.RepositoryIndexResponse()) == b"[]"
 
 
 def test_parameters_keep_their_types() -> None:
     request = inference.RepositoryModelLoadRequest()
 
-    extension_json.read_parameters(
+    management_json.read_parameters(
         b'{"parameters": {"config": "{}", "unload_dependents": true, "n": -5}}', request.parameters
     )
 
@@ -90,7 +90,7 @@ def test_parameters_keep_their_types() -> None:
 def test_trace_settings_are_strings_lists_numbers_or_null() -> None:
     request = inference.TraceSettingRequest()
 
-    extension_json.read_trace_settings(
+    management_json.read_trace_settings(
         b'{"trace_level": ["OFF"], "trace_rate": "9", "trace_count": 5, "trace_file": null}',
         request,
     )
@@ -107,7 +107,7 @@ def test_trace_settings_are_strings_lists_numbers_or_null() -> None:
 def test_log_settings_keep_their_types() -> None:
     request = inference.LogSettingsRequest()
 
-    extension_json.read_log_settings(
+    management_json.read_log_settings(
         b'{"log_info": false, "log_verbose_level": 2, "log_format": "json", "log_error": null}',
         request,
     )
@@ -129,22 +129,22 @@ def test_settings_are_written_as_clients_read_them() -> None:
     logs.settings["log_verbose_level"].uint32_param = 0
     logs.settings["log_file"].string_param = ""
 
-    assert orjson.loads(extension_json.write_trace_settings(traces)) == {
+    assert orjson.loads(management_json.write_trace_settings(traces)) == {
         "trace_level": ["TIMESTAMPS"], "trace_rate": "1000", "trace_file": "",
     }  # fmt: skip
-    assert orjson.loads(extension_json.write_log_settings(logs)) == {
+    assert orjson.loads(management_json.write_log_settings(logs)) == {
         "log_info": False, "log_verbose_level": 0, "log_file": "",
     }  # fmt: skip
 
 
 def _readers(body: bytes) -> list[Any]:
     return [
-        lambda: extension_json.read_index(body),
-        lambda: extension_json.read_parameters(
+        lambda: management_json.read_index(body),
+        lambda: management_json.read_parameters(
             body, inference.RepositoryModelLoadRequest().parameters
         ),
-        lambda: extension_json.read_trace_settings(body, inference.TraceSettingRequest()),
-        lambda: extension_json.read_log_settings(body, inference.LogSettingsRequest()),
+        lambda: management_json.read_trace_settings(body, inference.TraceSettingRequest()),
+        lambda: management_json.read_log_settings(body, inference.LogSettingsRequest()),
     ]
 
 

@@ -7,24 +7,26 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from services.api_gateway.http.access_log import _MAX_GATHERED, HttpJournal
-from services.api_gateway.http.exchange import Passage
-from services.api_gateway.http.request import SENDER, Request
+from services.api_gateway.config import GatewaySettings
+from services.api_gateway.http.access_log import _MAX_GATHERED, AccessLog
+from services.api_gateway.http.exchange import CONNECTION, HttpExchange, HttpRequest
 from services.chassis.context import CallContext
 from services.chassis.telemetry import Tracing
 from stellwerk.wire.errors import Unauthenticated
 from tests.fakes.eventually import eventually
 from tests.fakes.log import FakeLog
 
+SETTINGS = GatewaySettings()
+
 
 class Kept:
-    """A journal and what it wrote."""
+    """A access_log and what it wrote."""
 
     def __init__(self) -> None:
         self.log, self.registry = FakeLog(), CollectorRegistry()
         self.refused: list[Any] = []
         log: Any = self.log
-        self.journal = HttpJournal(self.registry, log, self.refused.append, Tracing("g", "1", ""))
+        self.access_log = AccessLog(self.registry, log, self.refused.append, Tracing("g", "1", ""))
 
     def served(self, status: int = 200, **changes: Any) -> None:
         scope = {
@@ -32,11 +34,12 @@ class Kept:
             "raw_path": b"/secret",
             "query_string": b"",
             "headers": [],
-            "extensions": {SENDER: None},
+            "extensions": {CONNECTION: None},
         }
-        request: Any = Request(scope, lambda: asyncio.sleep(0))  # type: ignore[arg-type, return-value]
+        request: Any = HttpRequest(scope, lambda: asyncio.sleep(0))  # type: ignore[arg-type, return-value]
         call = CallContext("/x", "req-1", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
-        self.journal.note(Passage(request, call, route="/{x}", status=status, **changes), 0.002)
+        exchange = HttpExchange(request, call, SETTINGS, route="/{x}", status=status, **changes)
+        self.access_log.record(exchange, 0.002)
 
     def count(self, status: str) -> float | None:
         labels = {"method": "POST", "route": "/{x}", "status": status}
@@ -72,8 +75,8 @@ async def test_what_has_gathered_is_written_at_the_end() -> None:
     kept = Kept()
     kept.served(503)
 
-    await kept.journal.close()
-    kept.journal.flush()
+    await kept.access_log.close()
+    kept.access_log.flush()
 
     assert len(kept.log.lines) == 1
     assert kept.count("503") == 1

@@ -8,8 +8,8 @@ import numpy as np
 import orjson
 import pytest
 
-from services.api_gateway.generation import text_generate as generate
-from services.api_gateway.upstream.model_calls import Answered
+from services.api_gateway.generation import text_generate
+from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput
@@ -23,7 +23,7 @@ def metadata(**inputs: tuple[str, list[int]]) -> inference.ModelMetadataResponse
 
 
 def read(data: Any, **inputs: tuple[str, list[int]]) -> Any:
-    return generate.read(orjson.dumps(data), "m", "2", metadata(**inputs))
+    return text_generate.read(orjson.dumps(data), "m", "2", metadata(**inputs))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_outputs_are_keys_and_one_element_stands_alone() -> None:
         tensors.from_numpy("tokens", np.array([[1, 2]])),
     ]
 
-    answer = generate.write(ask, Answered("buckets/b/models/m/versions/4", outputs, True))
+    answer = text_generate.write(ask, ModelReply("buckets/b/models/m/versions/4", outputs, True))
 
     assert answer == (
         b'{"id":"9","model_name":"m","model_version":"4","text_output":"hi","score":0.1,"tokens":[1,2]}'

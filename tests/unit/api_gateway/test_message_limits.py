@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api_gateway.grpc_door import message_limits as structure
+from services.api_gateway.grpc_door import message_limits
 from services.api_gateway.grpc_door.message_limits import COUNTED_FROM_BYTES, MOST_FIELDS
 from stellwerk.inference.v2 import grpc_service_pb2 as oip
 from stellwerk.router.v1 import router_service_pb2 as router
@@ -44,7 +44,7 @@ def test_what_is_large_for_its_tensors_passes(request_: oip.ModelInferRequest) -
     data = request_.SerializeToString()
     assert len(data) >= COUNTED_FROM_BYTES
 
-    structure.check(data, REQUEST.DESCRIPTOR)
+    message_limits.check(data, REQUEST.DESCRIPTOR)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_is_large_for_its_tensors_passes(request_: oip.ModelInferRequest) -
 )
 def test_what_is_large_for_its_parts_is_refused(data: bytes) -> None:
     with pytest.raises(TooLarge, match="fields"):
-        structure.check(data, REQUEST.DESCRIPTOR)
+        message_limits.check(data, REQUEST.DESCRIPTOR)
 
 
 def test_parts_are_counted_on_every_level() -> None:
@@ -72,7 +72,7 @@ def test_parts_are_counted_on_every_level() -> None:
         rows.values.add().number_value = 1.0
 
     with pytest.raises(TooLarge):
-        structure.check(request.SerializeToString(), router.PredictRequest.DESCRIPTOR)
+        message_limits.check(request.SerializeToString(), router.PredictRequest.DESCRIPTOR)
 
 
 @given(st.binary(min_size=1, max_size=40))
@@ -80,6 +80,6 @@ def test_rubbish_is_left_to_the_parser(piece: bytes) -> None:
     data = (piece * (COUNTED_FROM_BYTES // len(piece) + 1))[:COUNTED_FROM_BYTES]
 
     with contextlib.suppress(TooLarge):
-        structure.check(data, REQUEST.DESCRIPTOR)
+        message_limits.check(data, REQUEST.DESCRIPTOR)
     with contextlib.suppress(DecodeError):
         REQUEST.FromString(data)

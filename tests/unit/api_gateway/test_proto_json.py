@@ -14,7 +14,7 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.api_gateway.transcoding import proto_json as json_reader
+from services.api_gateway.transcoding import proto_json
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
@@ -33,7 +33,7 @@ JSON = st.recursive(
 
 
 def read(message: Any, data: object) -> Any:
-    json_reader.fill(message, data)
+    proto_json.fill(message, data)
     return message
 
 
@@ -90,7 +90,7 @@ def test_free_form_values_are_read_as_protobuf_reads_them(data: Any) -> None:
 def test_rubbish_is_read_or_refused_but_never_breaks(data: Any) -> None:
     for message in (router.PredictRequest(), repository.CreateUploadRequest(), audit.AuditRecord()):
         with contextlib.suppress(InvalidInput):
-            json_reader.fill(message, data)
+            proto_json.fill(message, data)
 
 
 @pytest.mark.parametrize(
@@ -133,20 +133,20 @@ def test_rubbish_is_read_or_refused_but_never_breaks(data: Any) -> None:
 )
 def test_what_does_not_fit_names_its_field(message: Any, data: Any, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        json_reader.fill(message, data)
+        proto_json.fill(message, data)
     assert caught.value.metadata["field"] == field
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"a":NaN}', b"\xff", b'{"a":1}x', b'"\\ud800"'])
 def test_malformed_json_is_invalid_input(body: bytes) -> None:
     with pytest.raises(InvalidInput):
-        json_reader.parse(body)
+        proto_json.parse(body)
 
 
 @pytest.mark.parametrize("data", [[], 1, "x", None])
 def test_a_body_that_is_no_object_is_refused(data: Any) -> None:
     with pytest.raises(InvalidInput):
-        json_reader.fill(repository.Model(), data)
+        proto_json.fill(repository.Model(), data)
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -155,7 +155,7 @@ def test_deep_nesting_is_refused() -> None:
         data = [data]
 
     with pytest.raises(InvalidInput):
-        json_reader.fill(struct_pb2.Value(), data)
+        proto_json.fill(struct_pb2.Value(), data)
 
 
 def test_bytes_come_in_both_alphabets_with_and_without_padding() -> None:
@@ -197,12 +197,12 @@ def test_enums_by_name_and_number() -> None:
 )
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read(body: bytes, what: str) -> None:
     with pytest.raises(TooLarge, match=what):
-        json_reader.parse(body)
+        proto_json.parse(body)
 
 
 def test_a_large_body_of_few_parts_is_read() -> None:
     rows = orjson.dumps({"data": [[0.5, 1.5, 2.5, 3.5]] * 100_000, "text": "[{," * 100_000})
 
-    assert len(json_reader.parse(memoryview(rows))["data"]) == 100_000
+    assert len(proto_json.parse(memoryview(rows))["data"]) == 100_000
     with pytest.raises(TooLarge):
-        json_reader.parse(rows, json_reader.FIELDS)
+        proto_json.parse(rows, proto_json.FIELDS)

@@ -1,8 +1,7 @@
-"""An inference request over REST, as JSON or with the binary tensor data extension, to what is
-asked of a model.
+"""Reads an inference request from JSON, or JSON with binary tensor data, and writes its response.
 
-Tensors go from the body to the work's raw bytes without a message between: this is the hottest path
-of the gateway. Keys that the protocol does not know are ignored, as others do.
+Tensors go from the body to the work's raw bytes without a message between: this is the gateway's
+hottest path. Keys that the protocol does not know are ignored, as other servers do.
 """
 
 from __future__ import annotations
@@ -11,44 +10,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from services.api_gateway.http.response import OCTETS, HttpResponse
 from services.api_gateway.open_inference import tensors_json
 from services.api_gateway.transcoding.proto_json import parse
+from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.job.v1 import work_pb2
-from stellwerk.wire.errors import InvalidInput, NotImplementedHere
+from stellwerk.wire import classification
+from stellwerk.wire.errors import InvalidInput, NotImplementedHere, ServiceError
 from stellwerk.wire.open_inference import (
     DEFAULT_METHOD,
+    FINAL,
     InferRequest,
     take_output_parameters,
     take_parameters,
 )
 from stellwerk.wire.tensors import ITEM_SIZES
 
+# Characters of a tensor's name; the OpenAPI document says the same.
 MAX_NAME = 128
+# The header that holds the bytes of a body's JSON, where binary tensor data follow it.
+JSON_SIZE = b"inference-header-content-length"
 _SHARED_MEMORY = "shared_memory_region"
-_NOTHING: Mapping[str, bool] = {}
+_NONE_CHOSEN: Mapping[str, bool] = {}
 _SCALARS = frozenset({str, int, float, bool})
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
 @dataclass(slots=True)
-class Form:
-    """How the outputs are to be sent: as binary data or as JSON."""
+class OutputForm:
+    """The form in which a caller wants its outputs: binary data or JSON."""
 
-    # What counts for outputs that `outputs` says nothing of.
+    # For outputs that `outputs` does not name.
     binary: bool
     outputs: Mapping[str, bool]
 
 
-AS_JSON = Form(False, _NOTHING)
-AS_BINARY = Form(True, _NOTHING)
+AS_JSON = OutputForm(False, _NONE_CHOSEN)
+AS_BINARY = OutputForm(True, _NONE_CHOSEN)
 
 
-def read(
+def read_request(
     body: bytes, model: str, version: str, json_size: int | None = None
-) -> tuple[InferRequest, Form]:
-    """What a body asks for, its first `json_size` bytes being JSON and the rest the data of its
-    binary inputs.
+) -> tuple[InferRequest, OutputForm]:
+    """Reads a body whose first `json_size` bytes are JSON and whose rest is binary tensor data.
 
-    None stands for a body that is all JSON. Raises InvalidInput, NotImplementedHere for shared
+    None stands for a body that is all JSON. Raises InvalidInput, and NotImplementedHere for shared
     memory.
     """
     data = parse(body) if json_size is None else parse(memoryview(body)[:json_size])
@@ -57,22 +65,22 @@ def read(
     inputs = data.get("inputs")
     if type(inputs) is not list or not inputs:
         raise InvalidInput("the body needs 'inputs': a list of tensors")
-    ask = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
+    request = InferRequest(model, version, "", work_pb2.WorkItem(method=DEFAULT_METHOD))
     at = len(body) if json_size is None else json_size
     for item in inputs:
-        at = _read_input(ask.work, item, body, at)
+        at = _read_input(request.work, item, body, at)
     if at != len(body):
         raise InvalidInput(
             f"the body goes on for {len(body) - at} bytes after the data of its last input"
         )
     if len(inputs) > 1 and len({item["name"] for item in inputs}) < len(inputs):
         raise InvalidInput("an input is given twice")
-    return ask, _read_rest(ask, data)
+    return request, _read_rest(request, data)
 
 
 def json_size_of(header: bytes, body: bytes) -> int:
-    """The value of Inference-Header-Content-Length. Raises InvalidInput unless the body is that
-    long.
+    """Returns the value of Inference-Header-Content-Length. Raises InvalidInput unless it is a
+    number of bytes that the body has.
     """
     text = header.strip()
     if not text.isdigit() or len(text) > 18 or int(text) > len(body):
@@ -85,7 +93,7 @@ def json_size_of(header: bytes, body: bytes) -> int:
 
 
 def id_of(data: Mapping[str, Any]) -> str:
-    """The request's own id. Raises InvalidInput."""
+    """Returns the request's own id, "" if it has none. Raises InvalidInput."""
     value = data.get("id", "")
     if type(value) is not str:
         raise InvalidInput("'id' must be a string")
@@ -93,7 +101,7 @@ def id_of(data: Mapping[str, Any]) -> str:
 
 
 def checked_parameters(given: object, of: str) -> dict[str, Any]:
-    """Parameters, all of whose values are scalars. Raises InvalidInput."""
+    """Returns the parameters of `of`. Raises InvalidInput unless all values are scalars."""
     if type(given) is not dict:
         raise InvalidInput(f"the parameters of {of} must be an object")
     for key, value in given.items():
@@ -104,15 +112,15 @@ def checked_parameters(given: object, of: str) -> dict[str, Any]:
     return given
 
 
-def _read_rest(ask: InferRequest, data: dict[str, Any]) -> Form:
-    """Takes the id, the parameters and the wanted outputs; returns the form of these."""
+def _read_rest(request: InferRequest, data: dict[str, Any]) -> OutputForm:
+    """Reads id, parameters and wanted outputs into the request; returns the outputs' form."""
     if len(data) == 1:
         return AS_JSON
-    ask.id = id_of(data)
+    request.id = id_of(data)
     form = AS_JSON
     if (given := data.get("parameters")) is not None:
         parameters = checked_parameters(given, "the request")
-        take_parameters(ask, parameters)
+        take_parameters(request, parameters)
         if _flag(parameters, "binary_data_output", "the request"):
             form = AS_BINARY
     outputs = data.get("outputs")
@@ -122,27 +130,25 @@ def _read_rest(ask: InferRequest, data: dict[str, Any]) -> Form:
         raise InvalidInput("'outputs' must be a list")
     chosen: dict[str, bool] = {}
     for item in outputs:
-        _read_output(ask, item, chosen)
-    return Form(form.binary, chosen) if chosen else form
+        _read_output(request, item, chosen)
+    return OutputForm(form.binary, chosen) if chosen else form
 
 
-def _read_output(ask: InferRequest, item: Any, binary: dict[str, bool]) -> None:
+def _read_output(request: InferRequest, item: Any, binary: dict[str, bool]) -> None:
     name = _name(item, "an output")
-    ask.work.outputs.append(name)
+    request.work.outputs.append(name)
     if (given := item.get("parameters")) is None:
         return
     parameters = checked_parameters(given, f"output '{name}'")
     _refuse_shared_memory(parameters)
-    take_output_parameters(ask, name, parameters)
+    take_output_parameters(request, name, parameters)
     flag = _flag(parameters, "binary_data", f"output '{name}'")
     if flag is not None:
         binary[name] = flag
 
 
 def _read_input(work: work_pb2.WorkItem, item: Any, body: bytes, at: int) -> int:
-    """Adds one input; `at` is where binary data not yet taken begins. Returns where it begins
-    afterwards.
-    """
+    """Adds an input to the work; its binary data begin at `at`. Returns where the next begin."""
     name = _name(item, "an input")
     shape, count = tensors_json.check_shape(item.get("shape"), name)
     datatype, end = item.get("datatype"), at
@@ -214,3 +220,72 @@ def _refuse_shared_memory(parameters: Mapping[str, Any]) -> None:
         raise NotImplementedHere(
             "shared memory is not offered here; send and take tensors in the body"
         )
+
+
+def write_response(request: InferRequest, form: OutputForm, reply: ModelReply) -> HttpResponse:
+    """Returns the reply in the wanted form. Raises NotReady for an output without a JSON form."""
+    described, binary = _described(request, form, reply)
+    head = orjson.dumps(described, option=_NUMPY)
+    if not binary:
+        return HttpResponse(200, head)
+    headers = [(JSON_SIZE, str(len(head)).encode())]
+    return HttpResponse(200, b"".join([head, *binary]), OCTETS, headers)
+
+
+def write_part(request: InferRequest, reply: ModelReply) -> bytes:
+    """Returns one of several replies as JSON, which says whether it is the final one."""
+    described, _ = _described(request, AS_JSON, reply)
+    described["parameters"] = {FINAL: reply.final}
+    return orjson.dumps(described, option=_NUMPY)
+
+
+def write_error(error: ServiceError) -> bytes:
+    """Returns the error as the Open Inference Protocol has it."""
+    return orjson.dumps({"error": error.message})
+
+
+def plain_outputs(request: InferRequest, reply: ModelReply) -> dict[str, Any]:
+    """Returns each output's elements by name: a scalar for one element, else a flat array.
+
+    orjson prints them with OPT_SERIALIZE_NUMPY.
+    """
+    plain: dict[str, Any] = {}
+    for tensor in _outputs(request, reply):
+        data = tensors_json.decode(tensor.name, tensor.datatype, list(tensor.shape), tensor.data)
+        plain[tensor.name] = data[0] if len(data) == 1 else data
+    return plain
+
+
+def version_of(reply: ModelReply) -> str:
+    """Returns the version that replied: the last part of its resource name."""
+    name = reply.model_version
+    return name[name.rfind("/") + 1 :]
+
+
+def _outputs(request: InferRequest, reply: ModelReply) -> Any:
+    if request.classes:
+        return classification.apply(reply.outputs, request.classes)
+    return reply.outputs
+
+
+def _described(
+    request: InferRequest, form: OutputForm, reply: ModelReply
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Returns the response as plain data, and the data of its binary outputs in their order."""
+    outputs: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for tensor in _outputs(request, reply):
+        name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
+        described: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
+        if form.outputs.get(name, form.binary):
+            binary.append(tensor.data)
+            described["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            described["data"] = tensors_json.decode(name, datatype, shape, tensor.data)
+        outputs.append(described)
+    answer: dict[str, Any] = {"model_name": request.model, "model_version": version_of(reply)}
+    # The protocol echoes an id only where the request gave one.
+    if request.id:
+        answer["id"] = request.id
+    answer["outputs"] = outputs
+    return answer, binary
