@@ -1,6 +1,4 @@
-"""`python -m services.controlplane`: settings from the environment, then the process until it is
-told to stop.
-"""
+"""Starts the control plane's process: `python -m services.controlplane`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Values of the domain as messages of the API."""
+"""Converts values of the domain to messages of the API."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterable
 
 from google.protobuf import timestamp_pb2
 
-from services.controlplane.audit.chain import Entry, Finding
+from services.controlplane.audit.chain import Entry, Verification
 from services.controlplane.identity.principals import ApiKey, Principal
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.wire.errors import InvalidInput
 from stellwerk.wire.permissions import Grant, Role
 
-# 9999-12-31, where protobuf's timestamps end.
+# Unix milliseconds of 9999-12-31, where protobuf's timestamps end.
 _LAST_MILLISECOND = 253_402_300_799_000
 
 
 def timestamp(seconds: float | None) -> timestamp_pb2.Timestamp | None:
-    """Unix seconds as a timestamp of whole microseconds; None stays None."""
+    """Converts Unix seconds to a timestamp of whole microseconds; None stays None."""
     if seconds is None:
         return None
     stamp = timestamp_pb2.Timestamp()
@@ -27,10 +27,12 @@ def timestamp(seconds: float | None) -> timestamp_pb2.Timestamp | None:
 
 
 def bindings(grants: Iterable[Grant]) -> list[identity.RoleBinding]:
+    """Converts grants to the API's role bindings."""
     return [identity.RoleBinding(role=grant.role, bucket=grant.bucket) for grant in grants]
 
 
 def principal(value: Principal) -> identity.Principal:
+    """Converts a principal to the API's message."""
     return identity.Principal(
         name=value.name,
         display_name=value.display_name,
@@ -42,6 +44,7 @@ def principal(value: Principal) -> identity.Principal:
 
 
 def api_key(value: ApiKey) -> identity.ApiKey:
+    """Converts an API key to the API's message, which holds no hash."""
     return identity.ApiKey(
         name=value.name,
         display_name=value.display_name,
@@ -52,13 +55,16 @@ def api_key(value: ApiKey) -> identity.ApiKey:
 
 
 def role(value: Role) -> identity.Role:
+    """Converts a role to the API's message."""
     return identity.Role(
         name=value.name, description=value.description, permissions=sorted(value.permissions)
     )
 
 
 def record(entry: Entry) -> audit.AuditRecord:
-    """The record; what was tampered with until it fits no message is shown as far as it does."""
+    """Converts a ledger's entry to a record; a field that was tampered with and no longer fits the
+    message is shown as "(unreadable)" or 0.
+    """
     text = {
         name: value if isinstance(value := getattr(entry, name), str) else "(unreadable)"
         for name in (
@@ -89,15 +95,16 @@ def record(entry: Entry) -> audit.AuditRecord:
 
 
 def sequence(position: str) -> int:
-    """The number in a page token, 0 for the first page. InvalidInput if it is none: anyone can
-    write a token.
+    """Returns the entry's number in a page token, 0 for the first page. Raises InvalidInput for a
+    token that the listing did not issue.
     """
     if position and not (position.isascii() and position.isdigit() and len(position) < 19):
         raise InvalidInput("page_token is not one of this listing's", field="page_token")
     return int(position or 0)
 
 
-def finding(value: Finding) -> audit.VerifyResponse:
+def verification(value: Verification) -> audit.VerifyResponse:
+    """Converts the result of a verification to the API's message."""
     return audit.VerifyResponse(
         intact=value.intact,
         checked=value.checked,

@@ -1,4 +1,6 @@
-"""ControlPlaneService, IdentityService and AuditService: message in, use case, message out."""
+"""Serves ControlPlaneService, IdentityService and AuditService: turns each request message into one
+call of a room, and its result into the response message.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from typing import Any
 from services.chassis import context
 from services.controlplane import messages
 from services.controlplane.audit.chain import Head
-from services.controlplane.audit.ledger import Ledger
-from services.controlplane.identity.register import Register
-from services.controlplane.identity.tokens import Tokens
+from services.controlplane.audit.ledger import AuditLedger
+from services.controlplane.identity.register import PrincipalRegister
+from services.controlplane.identity.token_issuer import TokenIssuer
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as controlplane
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
@@ -20,7 +22,7 @@ from stellwerk.wire.permissions import ROLES
 
 
 class ControlPlaneServicer:
-    """The platform's state."""
+    """The RPCs of ControlPlaneService."""
 
     def __init__(self, get_status: Callable[[], Awaitable[controlplane.GetStatusResponse]]) -> None:
         self._get_status = get_status
@@ -32,10 +34,11 @@ class ControlPlaneServicer:
 
 
 class IdentityServicer:
-    """Tokens, principals, keys and roles."""
+    """The RPCs of IdentityService: tokens, principals, keys and roles."""
 
-    def __init__(self, tokens: Tokens, register: Register) -> None:
-        self._tokens, self._register = tokens, register
+    def __init__(self, tokens: TokenIssuer, register: PrincipalRegister) -> None:
+        self._tokens = tokens
+        self._register = register
 
     async def IssueToken(self, request: pb.IssueTokenRequest, _: Any) -> pb.IssueTokenResponse:
         token = await self._tokens.exchange(request.api_key, request.lifetime_seconds)
@@ -121,9 +124,9 @@ class IdentityServicer:
 
 
 class AuditServicer:
-    """The ledger."""
+    """The RPCs of AuditService."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: AuditLedger) -> None:
         self._ledger = ledger
 
     async def AppendRecords(
@@ -133,7 +136,7 @@ class AuditServicer:
         if not caller.is_service:
             raise NotPermitted("only the platform's services write to the audit ledger")
         for record in request.records:
-            # Who writes is what its token says, whatever the record says.
+            # The caller's token says which service writes, whatever the record says.
             record.service = caller.name.removeprefix("services/")
         return audit.AppendRecordsResponse(
             last_sequence=await self._ledger.append_counted(request.records)
@@ -167,4 +170,4 @@ class AuditServicer:
             if request.expected_sequence
             else None
         )
-        return messages.finding(await self._ledger.verify(expected))
+        return messages.verification(await self._ledger.verify(expected))

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.controlplane.identity.issuer import SigningKey
-from services.controlplane.identity.principals import ApiKey, Principal
-from services.controlplane.identity.store import Revocations
+from services.controlplane.identity.principals import ApiKey, Principal, Revocations
+from services.controlplane.identity.signing_keys import SigningKey
 from stellwerk.wire.errors import AlreadyExists, Conflict, PrincipalNotFound
 
 
@@ -19,7 +18,7 @@ class FakeCredentials:
         self.signing: list[SigningKey] = []
         self.revoked = Revocations()
 
-    async def fit(self) -> None:
+    async def check_transactions(self) -> None:
         pass
 
     async def administered(self) -> bool:

@@ -170,6 +170,10 @@ class Caller:
         return b"".join(part.artifact.data for part in parts)
 
 
+async def is_streaming(server: RepositoryServer) -> bool:
+    return bool(await server.database.uploads.count_documents({"state": "streaming"}))
+
+
 async def pieces(
     upload: str, data: bytes | Iterable[bytes], size: int = 1024 * 1024
 ) -> AsyncIterator[pb.UploadArtifactRequest]:

@@ -1,6 +1,4 @@
-"""What the control plane keeps, in a real MongoDB: races, revocations, and a ledger somebody
-tampers with.
-"""
+"""Principals, API keys and signing keys in a real MongoDB."""
 
 from __future__ import annotations
 
@@ -8,22 +6,20 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
 from services.chassis.mongo import Document, connect
-from services.controlplane import messages
-from services.controlplane.audit.entries import MongoEntries
-from services.controlplane.audit.ledger import Ledger
-from services.controlplane.identity.issuer import MAX_LIFETIME_SECONDS, current, new_signing_key
-from services.controlplane.identity.principals import Principal
-from services.controlplane.identity.register import Register, make_key
+from services.controlplane.config import MAX_LIFETIME_SECONDS
+from services.controlplane.identity.principals import Principal, Revocations
+from services.controlplane.identity.register import PrincipalRegister, make_key
 from services.controlplane.identity.sealing import Sealer, WrongRootKey
-from services.controlplane.identity.store import IdentityStore, Revocations
-from stellwerk.controlplane.v1 import audit_service_pb2 as audit
+from services.controlplane.identity.signing_key_store import SigningKeyStore
+from services.controlplane.identity.signing_keys import key_that_signs, new_signing_key
+from services.controlplane.identity.store import IdentityStore
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.wire.errors import AlreadyExists, Conflict, KeyNotFound, NotReady, PrincipalNotFound
 from stellwerk.wire.permissions import Grant
@@ -34,20 +30,14 @@ class _Stores:
     client: AsyncMongoClient[Document]
     name: str
     identity: IdentityStore
-    entries: MongoEntries
-    ledgers: list[Ledger] = field(default_factory=list)
-
-    def ledger(self) -> Ledger:
-        """A ledger as a process of its own would have it."""
-        self.ledgers.append(Ledger(self.entries, time.time))
-        return self.ledgers[-1]
+    signing_keys: SigningKeyStore
 
     @property
     def database(self) -> Any:
         return self.client[self.name]
 
-    def register(self, clock: Callable[[], float] = time.time) -> Register:
-        return Register(self.identity, clock, _nothing)
+    def register(self, clock: Callable[[], float] = time.time) -> PrincipalRegister:
+        return PrincipalRegister(self.identity, clock, _nothing)
 
 
 async def _nothing() -> None:
@@ -59,14 +49,15 @@ async def stores(mongod: str) -> AsyncIterator[_Stores]:
     client = connect(mongod, "test")
     name = f"cp_{uuid.uuid4().hex[:12]}"
     stores = _Stores(
-        client, name, IdentityStore(client, name, Sealer("r" * 32)), MongoEntries(client[name])
+        client,
+        name,
+        IdentityStore(client, name),
+        SigningKeyStore(client[name], Sealer("r" * 32)),
     )
-    await stores.identity.prepare()
-    await stores.identity.prepare()  # a second start finds everything there
-    await stores.entries.prepare()
+    for _ in range(2):  # a second start finds everything there
+        await stores.identity.prepare()
+        await stores.signing_keys.prepare()
     yield stores
-    for ledger in stores.ledgers:
-        await ledger.close()
     await client.drop_database(name)
     await client.close()
 
@@ -269,177 +260,17 @@ async def test_what_is_gone_is_forgotten_in_time(stores: _Stores) -> None:
 async def test_signing_keys_rest_sealed_and_the_newest_signs(stores: _Stores) -> None:
     now = time.time()
     first, second = new_signing_key(now - 10), new_signing_key(now + 5)
-    await stores.identity.add_signing_key(first)
-    await stores.identity.add_signing_key(second)
+    await stores.signing_keys.add_signing_key(first)
+    await stores.signing_keys.add_signing_key(second)
 
-    keys = await stores.identity.signing_keys()
+    keys = await stores.signing_keys.signing_keys()
 
     assert {key.kid for key in keys} == {first.kid, second.kid}
-    assert current(keys, now).kid == first.kid and current(keys, now + 5).kid == second.kid  # type: ignore[union-attr]
+    assert (
+        key_that_signs(keys, now).kid == first.kid
+        and key_that_signs(keys, now + 5).kid == second.kid
+    )  # type: ignore[union-attr]
     stored = [document async for document in stores.database["signing_keys"].find()]
     assert all(first.private_der() not in document["sealed"] for document in stored)
     with pytest.raises(WrongRootKey):
-        await IdentityStore(stores.client, stores.name, Sealer("x" * 32)).signing_keys()
-
-
-# --- the ledger
-
-
-def _record(number: int = 0) -> audit.AuditRecord:
-    return audit.AuditRecord(
-        kind=audit.AuditRecord.KIND_INTENT,
-        principal=f"principals/p{number % 3}",
-        method="/stellwerk.x/Y",
-        resource=f"buckets/b{number % 2}",
-        service="router",
-    )
-
-
-async def _fill(stores: _Stores, count: int) -> Ledger:
-    ledger = stores.ledger()
-    await ledger.append([_record(number) for number in range(count)])
-    await ledger.close()
-    return ledger
-
-
-async def test_two_hundred_concurrent_appends_of_two_writers_give_one_unbroken_chain(
-    stores: _Stores,
-) -> None:
-    ledgers = [stores.ledger() for _ in range(2)]
-
-    numbers = await asyncio.gather(
-        *(ledgers[i % 2].append_counted([_record(i)]) for i in range(200))
-    )
-
-    assert sorted(numbers) == list(range(1, 201))
-    await asyncio.gather(*(ledger.close() for ledger in ledgers))
-    finding = await stores.ledger().verify()
-    assert finding.intact and finding.checked == 200 and finding.last.sequence == 200
-    assert (await stores.entries.head()).sequence == 200
-
-
-async def _edit(ledger: Any, heads: Any) -> None:
-    await ledger.update_one({"_id": 4}, {"$set": {"principal": "principals/nobody"}})
-
-
-async def _add_field(ledger: Any, heads: Any) -> None:
-    await ledger.update_one({"_id": 4}, {"$set": {"note": "x"}})
-
-
-async def _take_field(ledger: Any, heads: Any) -> None:
-    await ledger.update_one({"_id": 4}, {"$unset": {"peer": 1}})
-
-
-async def _change_type(ledger: Any, heads: Any) -> None:
-    await ledger.update_one({"_id": 4}, {"$set": {"count": 1.0}})
-
-
-async def _delete(ledger: Any, heads: Any) -> None:
-    await ledger.delete_one({"_id": 4})
-
-
-async def _reorder(ledger: Any, heads: Any) -> None:
-    four, six = await ledger.find_one({"_id": 4}), await ledger.find_one({"_id": 6})
-    await ledger.replace_one({"_id": 4}, {**six, "_id": 4})
-    await ledger.replace_one({"_id": 6}, {**four, "_id": 6})
-
-
-async def _insert(ledger: Any, heads: Any) -> None:
-    four = await ledger.find_one({"_id": 4})
-    await ledger.insert_one({**four, "_id": 3.5})
-
-
-async def _truncate(ledger: Any, heads: Any) -> None:
-    await ledger.delete_many({"_id": {"$gte": 4}})
-
-
-async def _foreign_id(ledger: Any, heads: Any) -> None:
-    four = await ledger.find_one({"_id": 4})
-    await ledger.delete_one({"_id": 4})
-    await ledger.insert_one({**four, "_id": 4.5, "hash": None})
-
-
-async def _text_id(ledger: Any, heads: Any) -> None:
-    four = await ledger.find_one({"_id": 4})
-    await ledger.delete_one({"_id": 4})
-    await ledger.insert_one({**four, "_id": "4"})
-
-
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        _text_id,
-        _edit,
-        _add_field,
-        _take_field,
-        _change_type,
-        _delete,
-        _reorder,
-        _insert,
-        _truncate,
-        _foreign_id,
-    ],
-)
-async def test_tampering_in_the_database_is_named(stores: _Stores, tamper: Any) -> None:
-    await _fill(stores, 8)
-    await tamper(stores.database["ledger"], stores.database["ledger_head"])
-
-    finding = await stores.ledger().verify()
-
-    assert not finding.intact and finding.first_bad_sequence == 4 and finding.problem
-    # What was tampered with can still be looked at and added to.
-    assert all(messages.record(entry).kind for entry in await stores.ledger().page(0, 20))
-    await stores.ledger().append([_record()])
-    assert (await stores.ledger().verify()).first_bad_sequence == 4
-
-
-async def test_a_head_moved_back_with_the_end_cut_off_shows_against_a_kept_hash(
-    stores: _Stores,
-) -> None:
-    ledger = await _fill(stores, 8)
-    kept = (await ledger.verify()).last
-    await _truncate(stores.database["ledger"], None)
-    await stores.database["ledger_head"].delete_many({})
-
-    assert (await stores.ledger().verify()).intact
-    assert (await stores.ledger().verify(kept)).first_bad_sequence == 4
-
-
-async def test_records_are_listed_newest_first_and_filtered_literally(stores: _Stores) -> None:
-    await _fill(stores, 9)
-    ledger = stores.ledger()
-
-    assert [entry.sequence for entry in await ledger.page(0, 4)] == [9, 8, 7, 6]
-    assert [entry.sequence for entry in await ledger.page(6, 4)] == [5, 4, 3, 2]
-    assert [entry.sequence for entry in await ledger.page(0, 9, principal="principals/p0")] == [
-        7,
-        4,
-        1,
-    ]
-    assert [entry.sequence for entry in await ledger.page(0, 9, "principals/p0", "buckets/b0")] == [
-        7,
-        1,
-    ]
-    assert (
-        await ledger.page(0, 9, principal=".*")
-        == []
-        == await ledger.page(0, 9, resource='{"$ne": ""}')
-    )
-
-
-async def test_an_interrupted_batch_leaves_a_chain_that_goes_on(stores: _Stores) -> None:
-    await _fill(stores, 3)
-    # As after a kill between the entries and the head: the head lags behind.
-    head = await stores.entries.head()
-    await stores.database["ledger_head"].update_one({"_id": "head"}, {"$set": {"sequence": 1}})
-    first = await stores.database["ledger"].find_one({"_id": 1})
-    await stores.database["ledger_head"].update_one(
-        {"_id": "head"}, {"$set": {"hash": first["hash"]}}
-    )
-
-    ledger = stores.ledger()
-
-    assert (await ledger.verify()).intact
-    assert await ledger.append_counted([_record()]) == head.sequence + 1
-    await ledger.close()
-    assert (await ledger.verify()).intact and (await stores.entries.head()).sequence == 4
+        await SigningKeyStore(stores.database, Sealer("x" * 32)).signing_keys()

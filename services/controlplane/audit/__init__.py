@@ -1,1 +1,3 @@
-"""Keeps the audit ledger, a chain of entries that shows any change to them. Imports config alone."""
+"""Keeps the audit ledger, a chain of entries in which every later change shows. Imports no other
+room.
+"""

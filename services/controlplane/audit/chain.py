@@ -1,8 +1,8 @@
-"""The audit ledger's hash chain. Pure: entries in, hashes and findings out.
+"""Chains the audit ledger's entries by hashes, and verifies such a chain. Pure.
 
-Each entry's hash covers all its fields and the hash before it, so an entry that is edited, removed,
-added or moved shows at the first number that no longer fits. What was cut off the end shows against
-an anchor kept elsewhere.
+An entry's hash covers all its fields and the hash before it. An entry that is edited, removed,
+added or moved shows at the first number that does not fit. Entries cut off the end show against an
+anchor kept elsewhere.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 # The hash that the first entry follows.
 GENESIS = "0" * 64
-# Stands at the head of what is hashed; another value for another way to write an entry down.
+# The first of the hashed fields. A change of `canonical` needs another value.
 _FORMAT = "stellwerk-audit-1"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record with its place in the chain. `time_ms` is Unix milliseconds by the control plane's
-    clock.
+    """One record with its number and hash. `time_ms` is the Unix time in milliseconds, by the
+    control plane's clock.
     """
 
     sequence: int
@@ -48,8 +48,8 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What a verification found. `first_bad_sequence` is 0 when the chain is intact."""
+class Verification:
+    """The result of a verification. `first_bad_sequence` is 0 for an intact chain."""
 
     intact: bool
     checked: int
@@ -59,7 +59,7 @@ class Finding:
 
 
 def canonical(entry: Entry) -> bytes:
-    """The bytes that are hashed: one JSON array in a fixed order, ASCII, without spaces."""
+    """Returns the bytes that are hashed: a JSON array in a fixed order, ASCII, without spaces."""
     fields = [
         _FORMAT,
         entry.sequence,
@@ -75,17 +75,17 @@ def canonical(entry: Entry) -> bytes:
         entry.peer,
         entry.previous_hash,
     ]
-    # What was tampered with may hold anything; it need not be readable, only different.
+    # A tampered entry may hold values of any type; its bytes must only differ from the original's.
     return json.dumps(fields, ensure_ascii=True, separators=(",", ":"), default=repr).encode()
 
 
 def hash_of(entry: Entry) -> str:
-    """SHA-256 of the canonical bytes, hex."""
+    """Returns the SHA-256 of the canonical bytes in hex."""
     return hashlib.sha256(canonical(entry)).hexdigest()
 
 
 def extend(head: Head, entries: Iterable[Entry]) -> list[Entry]:
-    """The entries, numbered and chained after `head`."""
+    """Returns the entries numbered and chained after `head`."""
     chained: list[Entry] = []
     for entry in entries:
         placed = replace(entry, sequence=head.sequence + 1, previous_hash=head.hash, hash="")
@@ -95,12 +95,10 @@ def extend(head: Head, entries: Iterable[Entry]) -> list[Entry]:
     return chained
 
 
-class Check:
-    """Verifies a chain that is fed to it from its first entry on; stops at the first that does not
-    fit.
+class ChainVerifier:
+    """Verifies a chain fed from its first entry on, up to the first entry that does not fit.
 
-    `anchors` are heads the chain must pass through: the stored head, one that somebody kept
-    elsewhere.
+    `anchors` are heads that the chain must contain: the stored head, and one kept elsewhere.
     """
 
     def __init__(self, anchors: Sequence[Head] = ()) -> None:
@@ -110,9 +108,7 @@ class Check:
         self._bad: tuple[int, str] | None = None
 
     def feed(self, entries: Iterable[Entry]) -> bool:
-        """Checks the next entries; False once one does not fit, when there is no use in going
-        on.
-        """
+        """Checks the next entries; returns False once one did not fit and feeding on is useless."""
         for entry in entries:
             if self._bad is not None:
                 return False
@@ -141,8 +137,8 @@ class Check:
             )
         return ""
 
-    def finish(self) -> Finding:
-        """The finding, after the last entry was fed."""
+    def finish(self) -> Verification:
+        """Returns the result, after the last entry was fed."""
         last = self._head.sequence
         furthest = max((anchor.sequence for anchor in self._anchors), default=0)
         if self._bad is None and furthest > last:
@@ -151,11 +147,11 @@ class Check:
                 f"record {last + 1} is missing: the ledger held {furthest} records",
             )
         bad, problem = self._bad or (0, "")
-        return Finding(self._bad is None, self._checked, bad, problem, self._head)
+        return Verification(self._bad is None, self._checked, bad, problem, self._head)
 
 
-def verify(entries: Iterable[Entry], anchors: Sequence[Head] = ()) -> Finding:
-    """Verifies a whole chain at once."""
-    check = Check(anchors)
+def verify(entries: Iterable[Entry], anchors: Sequence[Head] = ()) -> Verification:
+    """Verifies a whole chain."""
+    check = ChainVerifier(anchors)
     check.feed(entries)
     return check.finish()

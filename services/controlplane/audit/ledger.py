@@ -1,8 +1,7 @@
-"""The audit ledger at work: appends in one order, however many callers there are, and answers only
-what is durable.
+"""Appends records to the audit ledger in one order, and answers only when they are durable.
 
-Group commit: what arrives while a write is in flight goes into the next write together; a lone
-record waits for nobody.
+Group commit: records that arrive during a write go into the next write together; a lone record
+waits for nobody.
 """
 
 from __future__ import annotations
@@ -14,28 +13,29 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.chassis.futures import settle
-from services.controlplane.audit.chain import Check, Entry, Finding, Head, extend
+from services.controlplane.audit.chain import ChainVerifier, Entry, Head, Verification, extend
 from stellwerk.controlplane.v1 import audit_service_pb2 as pb
 from stellwerk.wire.errors import InvalidInput, Overloaded, Unavailable
 
-# More than a service lets wait while the ledger is away; such a lot must not be refused for being
-# one.
+# Records in one call. Above the number that a service gathers while the ledger is away, so that
+# none of those is refused.
 MAX_RECORDS_PER_CALL = 10_000
-# Records that may wait for the database; beyond it callers are told to come back.
+# Records that may wait for the database; beyond them callers get Overloaded.
 _MAX_WAITING = 20_000
+# Records written in one insert, unless one call holds more.
 _MAX_BATCH = 1000
-# What enters the ledger from outside is bounded here; longer values are cut, never refused: a
-# refusal must be recorded.
+# Characters of a field. Longer values are cut, never refused: an attack must be recorded too.
 _MAX_TEXT = 256
 _MAX_RESOURCE = 1024
-_OURSELVES = "controlplane"
-# A second writer may take the numbers first; each round one of us gets on.
+_OWN_SERVICE = "controlplane"
+# Attempts to write a batch after another writer took its numbers; in each one of the writers
+# succeeds.
 _MAX_ROUNDS = 50
 
 
 class SequenceTaken(Exception):
-    """Another writer was first. `written` entries of the batch, from its start, are in all the
-    same.
+    """Raised when another writer took a number first; the first `written` entries of the batch were
+    stored.
     """
 
     def __init__(self, written: int) -> None:
@@ -44,68 +44,71 @@ class SequenceTaken(Exception):
 
 
 class EntryStore(Protocol):
-    """Where entries are kept, by number. Every method raises Unavailable when the store cannot be
-    reached.
+    """A store of entries by number. Every method raises Unavailable when the store does not
+    answer.
     """
 
     async def insert(self, entries: Sequence[Entry]) -> None:
-        """Keeps the entries in order, durably. Raises SequenceTaken when a number is in use."""
+        """Stores the entries in order, durably. Raises SequenceTaken for a number in use."""
         ...
 
     async def tail(self) -> Head:
-        """The last entry's number and hash."""
+        """Returns the last entry's number and hash."""
         ...
 
     async def head(self) -> Head:
-        """The head as it was noted down beside the entries."""
+        """Returns the head that was noted beside the entries."""
         ...
 
     async def note_head(self, head: Head) -> None:
-        """Notes the head down; never moves it back."""
+        """Notes the head beside the entries; never moves it back."""
         ...
 
     def scan(self) -> AsyncIterator[list[Entry]]:
-        """All entries in order of number, in lots."""
+        """Yields all entries in order of their numbers, in lots."""
         ...
 
     async def page(self, before: int, limit: int, principal: str, resource: str) -> list[Entry]:
-        """Entries before a number (0: from the newest), newest first, filtered where a filter is
-        not empty.
+        """Returns up to `limit` entries, newest first, with a number < `before` (0: any), of this
+        principal and resource ("": any).
         """
         ...
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingAppend:
+    """The records of one call, and the future of its last record's number."""
+
     records: Sequence[pb.AuditRecord]
     done: asyncio.Future[int] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
-class Ledger:
-    """Appends to, lists and verifies the ledger."""
+class AuditLedger:
+    """Appends records to the ledger, lists them and verifies the chain."""
 
     def __init__(self, store: EntryStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._head: Head | None = None
+        # The last entry that this process has written.
         self._furthest = Head()
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_PendingAppend] = []
         self._queued = 0
         self._writer: asyncio.Task[None] | None = None
 
     async def append(self, records: Sequence[pb.AuditRecord]) -> None:
-        """Adds the records in order; they are durable when this returns. Without a `service` they
-        are our own.
+        """Appends the records in order; they are durable when this returns. A record without a
+        `service` is the control plane's own.
 
-        Raises InvalidInput for a record without a kind, Overloaded, or Unavailable (they may be in
-        all the same).
+        Raises InvalidInput for a record without a kind, Overloaded, and Unavailable, after which
+        the records may have been stored all the same.
         """
         await self.append_counted(records)
 
     async def append_counted(self, records: Sequence[pb.AuditRecord]) -> int:
-        """As `append`; returns the number of the last record, 0 if there was none to add."""
+        """Appends the records like `append`; returns the last one's number, 0 for no records."""
         if not records:
             return 0
         if len(records) > MAX_RECORDS_PER_CALL:
@@ -120,40 +123,40 @@ class Ledger:
             raise Overloaded(
                 "the audit ledger has more to write than it can; try again in a moment"
             )
-        waiting = _Waiting(records)
+        waiting = _PendingAppend(records)
         self._waiting.append(waiting)
         self._queued += len(records)
         if self._writer is None or self._writer.done():
-            # In a context of its own: it writes for many callers, not for the one that happened to
-            # start it.
+            # In an empty context: the task writes for many callers, not only for the one that
+            # starts it.
             self._writer = asyncio.create_task(self._write_waiting(), context=Context())
         return await waiting.done
 
     async def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until the records in hand are written."""
         if self._writer is not None:
             await self._writer
 
     async def page(
         self, before: int, limit: int, principal: str = "", resource: str = ""
     ) -> list[Entry]:
-        """Entries newest first; see EntryStore.page."""
+        """Returns entries newest first; see EntryStore.page."""
         return await self._store.page(before, limit, principal, resource)
 
-    async def verify(self, expected: Head | None = None) -> Finding:
-        """Recomputes the whole chain. It must pass through the noted head, the furthest this
-        process has written, and `expected`."""
+    async def verify(self, expected: Head | None = None) -> Verification:
+        """Recomputes the whole chain, which must contain the noted head, the last entry of this
+        process, and `expected`.
+        """
         anchors = [await self._store.head(), self._furthest, *([expected] if expected else [])]
-        check = Check(anchors)
+        verifier = ChainVerifier(anchors)
         async for entries in self._store.scan():
-            if not check.feed(entries):
+            if not verifier.feed(entries):
                 break
-        return check.finish()
+        return verifier.finish()
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            # Who has given up in the meantime may have been told that nothing was written: so
-            # nothing is.
+            # A caller that was cancelled meanwhile may believe that nothing was written.
             batch = [waiting for waiting in self._take() if not waiting.done.done()]
             if not batch:
                 continue
@@ -165,8 +168,7 @@ class Ledger:
             try:
                 numbers = await self._write(entries)
             except Exception as exc:
-                # Whatever went wrong, what the store holds now is unknown: look before the next
-                # write.
+                # The store may hold some of the entries: its end is read before the next write.
                 self._head = None
                 for waiting in batch:
                     settle(waiting.done, exc)
@@ -178,10 +180,8 @@ class Ledger:
             await self._note_head()
 
     async def _note_head(self) -> None:
-        """After the callers have their answer: a head that lags behind for a moment does no harm.
-
-        Whatever goes wrong here, there may be others waiting, and the next head is noted after
-        them.
+        """Notes the head, after the callers have their answer: a head that lags behind for a moment
+        does no harm. A failure is made good by the next head.
         """
         try:
             await self._store.note_head(self._furthest)
@@ -189,12 +189,13 @@ class Ledger:
             self._head = None
 
     async def _resume(self) -> Head:
-        """Where the chain goes on. If its end was cut off or changed, it goes on from where it had
-        been, so that the damage stays visible for ever instead of being written over."""
+        """Returns the head that the next entry follows. After the chain's end was cut off or
+        changed this is the former head, so that the damage stays visible.
+        """
         candidates = [self._furthest, await self._store.head(), await self._store.tail()]
         return max(candidates, key=lambda head: head.sequence)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[_PendingAppend]:
         count, size = 0, 0
         while count < len(self._waiting) and (
             not count or size + len(self._waiting[count].records) <= _MAX_BATCH
@@ -206,7 +207,7 @@ class Ledger:
         return batch
 
     async def _write(self, entries: Sequence[Entry]) -> list[int]:
-        """Writes all entries and returns their numbers."""
+        """Writes all entries and returns their numbers. Raises Unavailable after _MAX_ROUNDS."""
         numbers: list[int] = []
         for _ in range(_MAX_ROUNDS):
             head = self._head if self._head is not None else await self._resume()
@@ -240,7 +241,7 @@ def _entry(record: pb.AuditRecord, time_ms: int) -> Entry:
         method=_cut(record.method, _MAX_TEXT),
         resource=_cut(record.resource, _MAX_RESOURCE),
         request_id=_cut(record.request_id, _MAX_TEXT),
-        service=_cut(record.service or _OURSELVES, _MAX_TEXT),
+        service=_cut(record.service or _OWN_SERVICE, _MAX_TEXT),
         outcome=_cut(record.outcome, _MAX_TEXT),
         count=max(int(record.count), 1),
         peer=_cut(record.peer, _MAX_TEXT),

@@ -1,1 +1,1 @@
-"""Knows principals, their keys and roles, and issues their tokens. Imports audit."""
+"""Keeps principals, their API keys and roles, and issues access tokens. Imports no other room."""

@@ -1,9 +1,8 @@
-"""The first administrator: made once, when nobody administers the platform yet, with one API key in
-a file.
+"""Creates the first administrator, when nobody administers the platform yet, and writes its API key
+to a file.
 
-The file is whole before the database knows the key, so a crash in between loses nothing: the next
-start takes up the key that is in the file. The secret is written nowhere else, least of all to a
-log.
+The file is complete before the database knows the key: a start that follows a crash in between
+uses the key in the file. The key is written nowhere else, in particular to no log.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from stellwerk.wire.errors import AlreadyExists, PrincipalNotFound
 
 ADMIN_ID = "admin"
 _DISPLAY_NAME = "made at start"
-NO_FILE = (
+NO_KEY_FILE = (
     "nobody administers the platform yet, and STELLWERK_ADMIN_KEY_FILE does not say where to put"
     " the first key"
 )
 NOT_WRITTEN = "the first administrator's key cannot be written to STELLWERK_ADMIN_KEY_FILE"
 
 
-class FileProblem(Exception):
-    """The key's file is not given or cannot be used; the sentence says which."""
+class KeyFileError(Exception):
+    """Raised when the key's file is not named or cannot be used; the message says which."""
 
 
-class Administrators(Protocol):
-    """The part of the store that is needed here."""
+class AdministratorStore(Protocol):
+    """The part of the identity store that the bootstrap needs; see IdentityStore."""
 
-    async def fit(self) -> None: ...
+    async def check_transactions(self) -> None: ...
     async def administered(self) -> bool: ...
     async def get(self, principal_id: str) -> Principal: ...
     async def create(self, principal: Principal, key: ApiKey | None = None) -> None: ...
@@ -48,51 +47,55 @@ class Administrators(Protocol):
 
 
 class Ledger(Protocol):
+    """The part of the audit ledger that the bootstrap needs."""
+
     async def append(self, records: Sequence[audit.AuditRecord]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Makes sure that somebody administers the platform. `renew` makes a new key all the same, for
-    when it was lost.
+    """Makes sure that an enabled principal is an administrator, with an API key in the file `path`.
+
+    `renew` creates a new key even if there is an administrator, for a key that was lost.
     """
 
-    store: Administrators
+    store: AdministratorStore
     ledger: Ledger
     path: Path | None
     renew: bool
     clock: Callable[[], float]
 
     async def run(self) -> bool:
-        """True if an administrator's key was made or taken up. Raises FileProblem, or NotReady for
-        an unfit store.
+        """Returns True if it stored an administrator's key, False if nothing was to do.
+
+        Raises KeyFileError, NotReady for a MongoDB without transactions, and Unavailable.
         """
-        await self.store.fit()
+        await self.store.check_transactions()
         if await self.store.administered() and not self.renew:
             return False
         if self.path is None:
-            raise FileProblem(NO_FILE)
-        key_id, secret = await self._take_up(self.path)
+            raise KeyFileError(NO_KEY_FILE)
+        key_id, secret = await self._key_in_file(self.path)
         await self.ledger.append([_record(audit.AuditRecord.KIND_INTENT, "")])
-        await self._enthrone(key_id, secret)
+        await self._make_administrator(key_id, secret)
         await self.ledger.append([_record(audit.AuditRecord.KIND_OUTCOME, "OK")])
         return True
 
-    async def _take_up(self, path: Path) -> tuple[str, str]:
-        """The key that is in the file, if it was never used; else a new one, which is in the file
-        from then on.
+    async def _key_in_file(self, path: Path) -> tuple[str, str]:
+        """Returns id and text of the key in the file if the database does not know it; else of a
+        new key, written to the file.
         """
         secret = await asyncio.to_thread(read_key, path)
-        presented = keys.parse_api_key(secret)
-        if secret and presented is None:
-            raise FileProblem(f"{NOT_WRITTEN}: the file holds something else")
-        if presented is not None and await self.store.find_key(presented.id) is None:
-            return presented.id, secret
+        parsed = keys.parse_api_key(secret)
+        if secret and parsed is None:
+            raise KeyFileError(f"{NOT_WRITTEN}: the file holds something else")
+        if parsed is not None and await self.store.find_key(parsed.id) is None:
+            return parsed.id, secret
         key_id, secret = keys.new_api_key()
         await asyncio.to_thread(write_key, path, secret)
         return key_id, secret
 
-    async def _enthrone(self, key_id: str, secret: str) -> None:
+    async def _make_administrator(self, key_id: str, secret: str) -> None:
         now = self.clock()
         try:
             before = await self.store.get(ADMIN_ID)
@@ -112,7 +115,7 @@ class Bootstrap:
                 )
                 return
             except AlreadyExists:
-                # Another control plane was first; its administrator gets our key as well.
+                # Another control plane created it meanwhile; it gets this key in addition.
                 before = await self.store.get(ADMIN_ID)
         if not before.administers:
             roles = (*(role for role in before.roles if role != ADMIN), ADMIN)
@@ -139,19 +142,19 @@ def _record(kind: audit.AuditRecord.Kind, outcome: str) -> audit.AuditRecord:
 
 
 def read_key(path: Path) -> str:
-    """What the file holds, "" if there is none. Raises FileProblem if it cannot be read."""
+    """Returns the content of the key's file, "" if there is no file. Raises KeyFileError if the
+    file cannot be read.
+    """
     try:
         return path.read_text().strip()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as exc:
-        raise FileProblem(f"{NOT_WRITTEN}: it is there but cannot be read") from exc
+        raise KeyFileError(f"{NOT_WRITTEN}: it is there but cannot be read") from exc
 
 
 def write_key(path: Path, secret: str) -> None:
-    """Writes the secret for its owner's eyes only (mode 0600), whole or not at all. Raises
-    FileProblem.
-    """
+    """Writes the key to the file with mode 0600, whole or not at all. Raises KeyFileError."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,4 +165,4 @@ def write_key(path: Path, secret: str) -> None:
         part.replace(path)
     except OSError as exc:
         part.unlink(missing_ok=True)
-        raise FileProblem(f"{NOT_WRITTEN}: {exc.strerror}") from exc
+        raise KeyFileError(f"{NOT_WRITTEN}: {exc.strerror}") from exc

@@ -1,11 +1,11 @@
-"""Principals and their API keys as values, and the rules they keep. Pure: time and random ids are
-arguments.
+"""Defines principals and API keys as values, and checks the rules they keep. Pure: time and random
+ids are arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.wire import names
@@ -14,18 +14,19 @@ from stellwerk.wire.permissions import ALL_BUCKETS, ROLES, Grant
 
 ADMIN = Grant("admin", ALL_BUCKETS)
 CHANGEABLE = ("display_name", "roles", "disabled")
-# In a mask these say nothing new: clients that derive the mask from the body send them along.
+# Allowed in an update mask and ignored: clients that derive the mask from the body send them along.
 _IGNORED_IN_MASK = ("name", "etag")
+# Characters of a display name, and roles of a principal: every token carries the roles.
 _MAX_DISPLAY_NAME = 200
 _MAX_ROLES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A person or an application. `uid` tells it from an earlier one of the same id. Times are Unix
-    seconds.
+    """A person or an application. `uid` tells it from an earlier principal of the same id. Times
+    are Unix seconds.
 
-    Tokens issued before `tokens_valid_from` are refused: they tell of roles that it no longer has.
+    Tokens issued before `tokens_valid_from` are refused, because they carry outdated roles.
     """
 
     id: str
@@ -39,17 +40,18 @@ class Principal:
 
     @property
     def name(self) -> str:
+        """The resource name."""
         return f"principals/{self.id}"
 
     @property
     def administers(self) -> bool:
-        """Whether it can administer the platform now."""
+        """True if the principal can administer the platform now."""
         return not self.disabled and ADMIN in self.roles
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A credential of the principal with this uid; of its secret only the hash is known."""
+    """An API key of the principal with the uid `owner_uid`; of its text only the hash is kept."""
 
     id: str
     owner: str
@@ -62,20 +64,32 @@ class ApiKey:
 
     @property
     def name(self) -> str:
+        """The resource name."""
         return f"principals/{self.owner}/keys/{self.id}"
 
     def usable(self, now: float) -> bool:
-        """Whether tokens may be had for it."""
+        """Returns whether tokens are issued for the key at this time."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
 
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """The tokens to refuse: those of these API keys, of these principals, and those issued to a
+    principal before a Unix second.
+    """
+
+    key_ids: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()
+    valid_from: Mapping[str, int] = field(default_factory=dict)
+
+
 def parse_principal(name: str) -> str:
-    """The id of principals/{principal}. Raises InvalidInput."""
+    """Returns the id in principals/{principal}. Raises InvalidInput."""
     return names.parse_single(name, "principals", "principal")
 
 
 def parse_key(name: str) -> tuple[str, str]:
-    """The principal's and the key's id of principals/{principal}/keys/{key}. Raises
+    """Returns the ids of principal and key in principals/{principal}/keys/{key}. Raises
     InvalidInput.
     """
     parts = name.split("/")
@@ -85,7 +99,7 @@ def parse_key(name: str) -> tuple[str, str]:
 
 
 def check_display_name(text: str) -> str:
-    """Returns the display name, or raises InvalidInput."""
+    """Returns the display name if it is short enough. Raises InvalidInput."""
     if len(text) > _MAX_DISPLAY_NAME:
         raise InvalidInput(
             f"a display name has at most {_MAX_DISPLAY_NAME} characters", field="display_name"
@@ -94,8 +108,8 @@ def check_display_name(text: str) -> str:
 
 
 def check_roles(bindings: Iterable[pb.RoleBinding]) -> tuple[Grant, ...]:
-    """The grants of the bindings, without repetition. InvalidInput for a role or bucket that cannot
-    be bound.
+    """Returns the grants of the bindings, each once. Raises InvalidInput for an unknown role, a
+    service's role or a malformed bucket.
     """
     grants: dict[Grant, None] = {}
     for binding in bindings:
@@ -117,8 +131,8 @@ def check_roles(bindings: Iterable[pb.RoleBinding]) -> tuple[Grant, ...]:
 
 
 def fields_to_change(mask: Iterable[str], wanted: pb.Principal) -> frozenset[str]:
-    """The fields an update sets (AIP-134): those of the mask, all for "*", those that are set when
-    there is no mask.
+    """Returns the fields that an update sets (AIP-134): those of the mask, all for "*", and the
+    fields set in `wanted` for an empty mask. Raises InvalidInput.
     """
     paths = set(mask)
     if not paths:
@@ -135,10 +149,10 @@ def fields_to_change(mask: Iterable[str], wanted: pb.Principal) -> frozenset[str
     return frozenset(paths) & frozenset(CHANGEABLE)
 
 
-def changed(
+def apply_update(
     principal: Principal, wanted: pb.Principal, fields: frozenset[str], etag: str, now: float
 ) -> Principal:
-    """The principal with the wanted values in these fields, under a new etag. Raises
+    """Returns the principal with the wanted values in these fields and the given etag. Raises
     InvalidInput.
     """
     after = replace(
@@ -152,5 +166,6 @@ def changed(
     )
     if set(after.roles) == set(principal.roles) and after.disabled == principal.disabled:
         return after
-    # From the next second on, so that no token of this second outlives the change.
+    # The next second: a token's time of issue has whole seconds, and no token issued before the
+    # change in this second may stay valid.
     return replace(after, tokens_valid_from=int(now) + 1)

@@ -1,7 +1,7 @@
-"""The register of principals and their API keys: the use cases behind IdentityService.
+"""Creates, reads, changes and deletes principals and their API keys: the use cases of
+IdentityService.
 
-A change is in the register, and in what this control plane trusts, before its caller gets an
-answer.
+A change is stored, and published by this control plane, before its caller gets an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from services.controlplane.identity import keys
 from services.controlplane.identity.principals import (
     ApiKey,
     Principal,
-    changed,
+    apply_update,
     check_display_name,
     check_roles,
     fields_to_change,
@@ -27,33 +27,36 @@ from stellwerk.wire import paging
 from stellwerk.wire.errors import Conflict, InvalidInput
 
 _LISTING = "principals"
-# Without an etag of the caller's the last change wins; a few rounds settle who that is.
+# Attempts of an update without an etag, each after another change came first. Of two racing updates
+# one succeeds in every round, so five suffice for five racing callers.
 _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made, with the only copy of its secret."""
+    """A new API key with its text, which is stored nowhere else."""
 
     key: ApiKey
     secret: str
 
 
-class Register:
-    """Principals and API keys. `published` is awaited after each change that others must trust no
-    longer, or again.
+class PrincipalRegister:
+    """Creates, reads, changes and deletes principals and API keys. Awaits `publish` after every
+    change that affects which tokens are valid.
     """
 
     def __init__(
         self,
         store: IdentityStore,
         clock: Callable[[], float],
-        published: Callable[[], Awaitable[None]],
+        publish: Callable[[], Awaitable[None]],
     ) -> None:
-        self._store, self._clock, self._published = store, clock, published
+        self._store = store
+        self._clock = clock
+        self._publish = publish
 
     async def create(self, wanted: pb.Principal) -> Principal:
-        """Raises InvalidInput or AlreadyExists."""
+        """Creates a principal and returns it. Raises InvalidInput or AlreadyExists."""
         principal = Principal(
             id=parse_principal(wanted.name),
             uid=uuid.uuid4().hex,
@@ -64,29 +67,32 @@ class Register:
             etag=uuid.uuid4().hex,
         )
         await self._store.create(principal)
-        await self._published()
+        await self._publish()
         return principal
 
     async def get(self, name: str) -> Principal:
-        """Raises InvalidInput or PrincipalNotFound."""
+        """Returns the principal. Raises InvalidInput or PrincipalNotFound."""
         return await self._store.get(parse_principal(name))
 
     async def page(self, page_size: int, page_token: str) -> tuple[list[Principal], str]:
-        """A page of principals by name, and the token of the next one."""
+        """Returns a page of principals in order of their ids, and the next page's token."""
         size = paging.page_size(page_size)
         found = await self._store.page(paging.decode(_LISTING, page_token), size + 1)
         more = len(found) > size
         return found[:size], paging.encode(_LISTING, found[size - 1].id) if more else ""
 
     async def update(self, wanted: pb.Principal, mask: list[str]) -> Principal:
-        """Raises InvalidInput, PrincipalNotFound, Conflict for a stale etag, NotReady for the last
-        administrator.
+        """Changes the fields of the mask and returns the principal; without an etag the last change
+        wins.
+
+        Raises InvalidInput, PrincipalNotFound, Conflict for a stale etag, and NotReady for a change
+        that would leave no administrator.
         """
         principal_id = parse_principal(wanted.name)
         fields = fields_to_change(mask, wanted)
         for rounds_left in reversed(range(_ROUNDS)):
             before = await self._store.get(principal_id)
-            after = changed(before, wanted, fields, uuid.uuid4().hex, self._clock())
+            after = apply_update(before, wanted, fields, uuid.uuid4().hex, self._clock())
             if wanted.etag and wanted.etag != before.etag:
                 raise Conflict(
                     f"{before.name} was changed since you read it; read it again and repeat the"
@@ -100,16 +106,21 @@ class Register:
                     raise
                 continue
             break
-        await self._published()
+        await self._publish()
         return after
 
     async def delete(self, name: str) -> None:
-        """Raises InvalidInput, PrincipalNotFound, Conflict, NotReady for the last administrator."""
+        """Deletes a principal with its keys.
+
+        Raises InvalidInput, PrincipalNotFound, Conflict, and NotReady for the last administrator.
+        """
         await self._store.delete(await self.get(name), self._clock())
-        await self._published()
+        await self._publish()
 
     async def create_key(self, parent: str, wanted: pb.ApiKey) -> NewKey:
-        """Raises InvalidInput or PrincipalNotFound."""
+        """Creates an API key and returns it with its text. Raises InvalidInput or
+        PrincipalNotFound.
+        """
         principal = await self.get(parent)
         now = self._clock()
         expires_at = (
@@ -125,23 +136,26 @@ class Register:
         return made
 
     async def keys_of(self, parent: str) -> list[ApiKey]:
-        """Its keys, newest first. Raises InvalidInput or PrincipalNotFound."""
+        """Returns a principal's keys, newest first. Raises InvalidInput or PrincipalNotFound."""
         return await self._store.keys_of(await self.get(parent))
 
     async def revoke_key(self, name: str) -> ApiKey:
-        """Raises InvalidInput, PrincipalNotFound, KeyNotFound. Revoking twice is no error."""
+        """Revokes a key and returns it; revoking it again changes nothing.
+
+        Raises InvalidInput, PrincipalNotFound or KeyNotFound.
+        """
         principal_id, key_id = parse_key(name)
         key = await self._store.revoke_key(
             await self._store.get(principal_id), key_id, self._clock()
         )
-        await self._published()
+        await self._publish()
         return key
 
 
 def make_key(
     principal: Principal, display_name: str, now: float, expires_at: float | None = None
 ) -> NewKey:
-    """A new key of the principal's, not yet stored."""
+    """Returns a new API key of the principal, not yet stored."""
     key_id, secret = keys.new_api_key()
     return NewKey(key_for(principal, key_id, secret, display_name, now, expires_at), secret)
 
@@ -154,7 +168,7 @@ def key_for(
     now: float,
     expires_at: float | None = None,
 ) -> ApiKey:
-    """The record of a key with this secret."""
+    """Returns the record of the API key with this id and text."""
     return ApiKey(
         key_id, principal.id, principal.uid, display_name, keys.digest(secret), now, expires_at
     )

@@ -1,31 +1,26 @@
-"""Principals, API keys and signing keys in MongoDB. Every change is one document or one
-transaction.
-"""
+"""Stores principals and API keys in MongoDB; every change is one document or one transaction."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from services.chassis.mongo import Document, errors, in_transaction
-from services.controlplane.identity.issuer import (
-    GRACE_SECONDS,
-    MAX_LIFETIME_SECONDS,
-    SigningKey,
-    read_signing_key,
+from services.controlplane.config import MAX_LIFETIME_SECONDS
+from services.controlplane.identity.documents import (
+    key_document,
+    principal_document,
+    to_date,
+    to_key,
+    to_principal,
 )
-from services.controlplane.identity.principals import ADMIN, ApiKey, Principal
-from services.controlplane.identity.sealing import Sealer
+from services.controlplane.identity.principals import ADMIN, ApiKey, Principal, Revocations
+from services.controlplane.identity.signing_keys import GRACE_SECONDS
 from stellwerk.wire.errors import AlreadyExists, Conflict, KeyNotFound, NotReady, PrincipalNotFound
-from stellwerk.wire.permissions import Grant
 
-# What is gone is remembered for as long as a token that came of it could be good.
+# Seconds for which deleted principals and revoked keys are kept: as long as a token issued to them
+# could be accepted.
 _REMEMBERED_SECONDS = MAX_LIFETIME_SECONDS + GRACE_SECONDS
 _LAST_ADMIN = (
     "this is the last administrator; give another enabled principal the role admin on all buckets"
@@ -34,49 +29,35 @@ _LAST_ADMIN = (
 _HOLDS_ADMIN = {"disabled": False, "roles": [ADMIN.role, ADMIN.bucket]}
 
 
-@dataclass(frozen=True, slots=True)
-class Revocations:
-    """Whose tokens are refused: those of these API keys, of these principals, and those issued
-    before a second.
-    """
-
-    key_ids: tuple[str, ...] = ()
-    principals: tuple[str, ...] = ()
-    valid_from: Mapping[str, int] = field(default_factory=dict)
-
-
 class IdentityStore:
-    """The control plane's own collections. Methods raise Unavailable when the database does not
-    answer.
+    """Reads and changes principals and API keys. Methods raise Unavailable when the database does
+    not answer.
     """
 
-    def __init__(self, client: AsyncMongoClient[Document], database: str, sealer: Sealer) -> None:
+    def __init__(self, client: AsyncMongoClient[Document], database: str) -> None:
         self._client = client
-        self._sealer = sealer
         self._principals = client[database]["principals"]
-        # Ids of principals that were deleted, while tokens of theirs could still live.
+        # Ids of deleted principals, kept while tokens issued to them could be accepted.
         self._departed = client[database]["departed"]
         self._keys = client[database]["api_keys"]
-        self._signing = client[database]["signing_keys"]
-        # One document that all changes to administrators write to, so that no two of them pass each
-        # other unseen.
+        # One document that every change to administrators writes, so that two such changes collide.
         self._guards = client[database]["guards"]
 
     async def prepare(self) -> None:
-        """Creates the indexes and the collections that transactions write to."""
+        """Creates the indexes, and the collections that transactions write to."""
         async with errors():
             await self._keys.create_index([("owner_uid", 1), ("created_at", -1)])
             await self._keys.create_index([("revoked_at", 1)], sparse=True)
             await self._principals.create_index([("roles", 1), ("disabled", 1)])
             await self._principals.create_index([("tokens_valid_from", 1)])
-            for collection in (self._keys, self._departed, self._signing):
+            for collection in (self._keys, self._departed):
                 await collection.create_index("purge_at", expireAfterSeconds=0)
             await self._guards.update_one(
                 {"_id": "admins"}, {"$setOnInsert": {"changes": 0}}, upsert=True
             )
 
-    async def fit(self) -> None:
-        """Raises NotReady if this MongoDB cannot do transactions."""
+    async def check_transactions(self) -> None:
+        """Raises NotReady if this MongoDB has no transactions."""
         async with errors():
             hello = await self._client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
@@ -88,13 +69,13 @@ class IdentityStore:
     # --- principals
 
     async def create(self, principal: Principal, key: ApiKey | None = None) -> None:
-        """Adds a principal, with its first key if one is given. Raises AlreadyExists."""
+        """Adds a principal, and its first key if one is given. Raises AlreadyExists."""
 
         async def work(session: AsyncClientSession) -> None:
-            await self._principals.insert_one(_principal_document(principal), session=session)
+            await self._principals.insert_one(principal_document(principal), session=session)
             await self._departed.delete_one({"_id": principal.id}, session=session)
             if key is not None:
-                await self._keys.insert_one(_key_document(key), session=session)
+                await self._keys.insert_one(key_document(key), session=session)
 
         try:
             await in_transaction(self._client, work)
@@ -104,30 +85,31 @@ class IdentityStore:
             ) from None
 
     async def get(self, principal_id: str) -> Principal:
-        """Raises PrincipalNotFound."""
+        """Returns the principal. Raises PrincipalNotFound."""
         async with errors():
             document = await self._principals.find_one({"_id": principal_id})
         if document is None:
-            raise _no_principal(principal_id)
-        return _principal(document)
+            raise _principal_not_found(principal_id)
+        return to_principal(document)
 
     async def page(self, after: str, limit: int) -> list[Principal]:
-        """Principals in order of id, those after `after`."""
+        """Returns up to `limit` principals with an id > `after`, in order of their ids."""
         async with errors():
             documents = await self._principals.find(
                 {"_id": {"$gt": after}}, sort=[("_id", 1)], limit=limit
             ).to_list()
-        return [_principal(document) for document in documents]
+        return [to_principal(document) for document in documents]
 
     async def replace(self, before: Principal, after: Principal) -> None:
-        """Compare-and-set by etag. Raises Conflict, PrincipalNotFound, or NotReady for the last
-        administrator.
+        """Replaces `before` by `after` if its etag is still the same.
+
+        Raises Conflict, PrincipalNotFound, and NotReady for the last administrator.
         """
 
         async def work(session: AsyncClientSession) -> None:
             await self._guard_admins(before, after, session)
             result = await self._principals.replace_one(
-                {"_id": before.id, "etag": before.etag}, _principal_document(after), session=session
+                {"_id": before.id, "etag": before.etag}, principal_document(after), session=session
             )
             if not result.matched_count:
                 await self._explain_miss(before, session)
@@ -135,10 +117,10 @@ class IdentityStore:
         await in_transaction(self._client, work)
 
     async def delete(self, principal: Principal, now: float) -> None:
-        """Removes it and its keys; remembers both while tokens of theirs could live. Raises as
-        `replace` does.
+        """Deletes a principal and revokes its keys; keeps both ids while tokens issued to them
+        could be accepted. Raises the errors of `replace`.
         """
-        purge_at = _date(now + _REMEMBERED_SECONDS)
+        purge_at = to_date(now + _REMEMBERED_SECONDS)
 
         async def work(session: AsyncClientSession) -> None:
             await self._guard_admins(principal, None, session)
@@ -162,7 +144,7 @@ class IdentityStore:
         await in_transaction(self._client, work)
 
     async def administered(self) -> bool:
-        """Whether any enabled principal is an administrator."""
+        """Returns whether an enabled principal is an administrator."""
         async with errors():
             return await self._principals.find_one(_HOLDS_ADMIN) is not None
 
@@ -171,8 +153,8 @@ class IdentityStore:
     ) -> None:
         if not before.administers or (after is not None and after.administers):
             return
-        # Two such changes at once conflict on this document, so the second one counts what the
-        # first has left.
+        # Two concurrent changes collide on this document; the second runs again and counts the
+        # administrators that the first left.
         await self._guards.update_one(
             {"_id": "admins"}, {"$inc": {"changes": 1}}, upsert=True, session=session
         )
@@ -182,7 +164,7 @@ class IdentityStore:
 
     async def _explain_miss(self, principal: Principal, session: AsyncClientSession) -> None:
         if await self._principals.find_one({"_id": principal.id}, session=session) is None:
-            raise _no_principal(principal.id)
+            raise _principal_not_found(principal.id)
         raise Conflict(
             f"{principal.name} was changed by somebody else; read it again and repeat the change",
             principal=principal.name,
@@ -191,44 +173,45 @@ class IdentityStore:
     # --- API keys
 
     async def add_key(self, key: ApiKey) -> None:
-        """Raises AlreadyExists if the key is known."""
+        """Adds an API key. Raises AlreadyExists."""
         async with errors():
             try:
-                await self._keys.insert_one(_key_document(key))
+                await self._keys.insert_one(key_document(key))
             except DuplicateKeyError:
                 raise AlreadyExists(
                     "this key exists already; make another one", key=key.name
                 ) from None
 
     async def find_key(self, key_id: str) -> ApiKey | None:
+        """Returns the API key with this id, None if there is none."""
         async with errors():
             document = await self._keys.find_one({"_id": key_id})
-        return _key(document) if document else None
+        return to_key(document) if document else None
 
     async def keys_of(self, principal: Principal) -> list[ApiKey]:
-        """Its keys, newest first."""
+        """Returns a principal's keys, newest first."""
         async with errors():
             cursor = self._keys.find(
                 {"owner_uid": principal.uid}, sort=[("created_at", -1), ("_id", 1)]
             )
-            return [_key(document) for document in await cursor.to_list()]
+            return [to_key(document) for document in await cursor.to_list()]
 
     async def revoke_key(self, principal: Principal, key_id: str, now: float) -> ApiKey:
-        """Revokes a key, once: the time of the first revocation stays. Raises KeyNotFound."""
+        """Revokes a key and returns it; a first revocation's time stays. Raises KeyNotFound."""
         mine = {"_id": key_id, "owner_uid": principal.uid}
         async with errors():
             await self._keys.update_one({**mine, "revoked_at": None}, {"$set": {"revoked_at": now}})
             document = await self._keys.find_one(mine)
         if document is None:
             raise KeyNotFound(f"{principal.name} has no key '{key_id}'", key=key_id)
-        return _key(document)
+        return to_key(document)
 
     async def revocations(self, now: float) -> Revocations:
-        """Whose tokens are to be refused now."""
+        """Returns which tokens are to be refused now."""
         async with errors():
             since = now - _REMEMBERED_SECONDS
             keys = await self._keys.find({"revoked_at": {"$gt": since}}, {"_id": 1}).to_list()
-            # Who was disabled longer ago than a token lives has none left.
+            # A principal disabled longer ago than a token lives has no token left.
             altered = await self._principals.find({"tokens_valid_from": {"$gt": since}}).to_list()
             departed = await self._departed.find({}, {"_id": 1}).to_list()
         gone = [document["_id"] for document in departed] + [
@@ -243,100 +226,8 @@ class IdentityStore:
             },
         )
 
-    # --- signing keys
 
-    async def signing_keys(self) -> list[SigningKey]:
-        """All signing keys. Raises WrongRootKey if one was sealed with another root key."""
-        async with errors():
-            documents = await self._signing.find({}).to_list()
-        return [
-            read_signing_key(
-                self._sealer.open(doc["_id"], doc["sealed"]), doc["signs_from"], doc["retired_at"]
-            )
-            for doc in documents
-        ]
-
-    async def add_signing_key(self, key: SigningKey) -> None:
-        """Adds a key, and retires all others from the moment on at which this one signs."""
-        retirement = {
-            "retired_at": key.signs_from,
-            "purge_at": _date(key.signs_from + _REMEMBERED_SECONDS),
-        }
-        async with errors():
-            await self._signing.insert_one(
-                {
-                    "_id": key.kid,
-                    "sealed": self._sealer.seal(key.kid, key.private_der()),
-                    "signs_from": key.signs_from,
-                    "retired_at": None,
-                }
-            )
-            await self._signing.update_many(
-                {"_id": {"$ne": key.kid}, "retired_at": None}, {"$set": retirement}
-            )
-
-
-def _no_principal(principal_id: str) -> PrincipalNotFound:
+def _principal_not_found(principal_id: str) -> PrincipalNotFound:
     return PrincipalNotFound(
         f"there is no principals/{principal_id}", principal=f"principals/{principal_id}"
-    )
-
-
-def _date(seconds: float) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-
-
-def _grants(pairs: Iterable[Any]) -> tuple[Grant, ...]:
-    return tuple(Grant(role, bucket) for role, bucket in pairs)
-
-
-def _principal_document(principal: Principal) -> Document:
-    return {
-        "_id": principal.id,
-        "uid": principal.uid,
-        "display_name": principal.display_name,
-        "roles": [[grant.role, grant.bucket] for grant in principal.roles],
-        "disabled": principal.disabled,
-        "created_at": principal.created_at,
-        "etag": principal.etag,
-        "tokens_valid_from": principal.tokens_valid_from,
-    }
-
-
-def _principal(doc: Document) -> Principal:
-    return Principal(
-        doc["_id"],
-        doc["uid"],
-        doc["display_name"],
-        _grants(doc["roles"]),
-        doc["disabled"],
-        doc["created_at"],
-        doc["etag"],
-        doc["tokens_valid_from"],
-    )
-
-
-def _key_document(key: ApiKey) -> Document:
-    return {
-        "_id": key.id,
-        "owner": key.owner,
-        "owner_uid": key.owner_uid,
-        "display_name": key.display_name,
-        "hash": key.hash,
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-    }
-
-
-def _key(doc: Document) -> ApiKey:
-    return ApiKey(
-        doc["_id"],
-        doc["owner"],
-        doc["owner_uid"],
-        doc["display_name"],
-        bytes(doc["hash"]),
-        doc["created_at"],
-        doc["expires_at"],
-        doc["revoked_at"],
     )

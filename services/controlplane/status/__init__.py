@@ -1,1 +1,1 @@
-"""Asks every service for its state and tells the state of the platform. Imports config alone."""
+"""Asks every service for its status and sums up the platform's. Imports no other room."""

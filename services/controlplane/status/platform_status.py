@@ -1,7 +1,5 @@
-"""The state of the whole platform: asks everyone at once, for two seconds at most, and says what is
-not ready and why.
-
-Who does not answer is listed all the same. `summarise` is pure.
+"""Sums up the status of the platform: asks every service at once, and says what is not ready and
+why. A service that does not answer in time is listed as not ready.
 """
 
 from __future__ import annotations
@@ -11,11 +9,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from services.chassis.lifecycle.process import Process
+from services.controlplane.config import ControlPlaneSettings
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as pb
 from stellwerk.router.v1 import router_service_pb2 as router
+from stellwerk.router.v1 import router_service_pb2_grpc as router_grpc
 from stellwerk.status.v1 import status_service_pb2 as status
+from stellwerk.status.v1 import status_service_pb2_grpc as status_grpc
 from stellwerk.wire.errors import ServiceError
 
+# Seconds that a peer has for its answer; slower ones are reported as not answering.
 PATIENCE_SECONDS = 2.0
 NO_RUNTIME = "no runtime is attached; start one"
 NO_WORKING_RUNTIME = (
@@ -27,8 +30,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """How to ask: each service for its status, by name, and the router for its fleet. Asking raises
-    a ServiceError.
+    """Calls that ask for a status: `describe` each service by name, `runtimes` and `queues` the
+    router. Each raises a ServiceError.
     """
 
     describe: dict[str, Callable[[], Awaitable[status.ServiceStatus]]]
@@ -36,12 +39,52 @@ class Peers:
     queues: Callable[[], Awaitable[router.ListQueuesResponse]]
 
 
+def connect_peers(process: Process, settings: ControlPlaneSettings) -> Peers:
+    """Returns the calls to every service whose address is set; channels connect at first use.
+
+    The control plane's own status is read without a call.
+    """
+    addresses = {
+        "api_gateway": settings.gateway,
+        "router": settings.router,
+        "repository": settings.repository,
+    }
+    channels = {
+        name: process.channel(name, address) for name, address in addresses.items() if address
+    }
+    fleet = router_grpc.RouterServiceStub(channels["router"])
+
+    async def own() -> status.ServiceStatus:
+        return process.readiness.describe()
+
+    return Peers(
+        describe={
+            "controlplane": own,
+            **{name: _describe(channel) for name, channel in channels.items()},
+        },
+        runtimes=lambda: fleet.ListRuntimes(router.ListRuntimesRequest()),
+        queues=lambda: fleet.ListQueues(router.ListQueuesRequest()),
+    )
+
+
+def _describe(channel: object) -> Callable[[], Awaitable[status.ServiceStatus]]:
+    stub = status_grpc.StatusServiceStub(channel)
+
+    async def ask() -> status.ServiceStatus:
+        answer: status.DescribeResponse = await stub.Describe(status.DescribeRequest())
+        return answer.status
+
+    return ask
+
+
 async def get_status(peers: Peers, patience: float = PATIENCE_SECONDS) -> pb.GetStatusResponse:
-    """The platform's status. Never raises because of a peer, never takes longer than `patience`."""
+    """Returns the platform's status within `patience` seconds, whatever the peers do."""
     services, runtimes, queues = await asyncio.gather(
-        asyncio.gather(*(_described(name, ask, patience) for name, ask in peers.describe.items())),
-        _asked(peers.runtimes, patience),
-        _asked(peers.queues, patience),
+        asyncio.gather(
+            *(_describe_within(name, ask, patience) for name, ask in peers.describe.items())
+        ),
+        _ask_within(peers.runtimes, patience),
+        _ask_within(peers.queues, patience),
     )
     return summarise(services, runtimes, queues)
 
@@ -51,7 +94,9 @@ def summarise(
     runtimes: router.ListRuntimesResponse | str,
     queues: router.ListQueuesResponse | str,
 ) -> pb.GetStatusResponse:
-    """The whole from its parts; a sentence stands for a part that could not be had."""
+    """Returns the platform's status from its parts; a text in place of a part says why it is
+    missing.
+    """
     summary = pb.GetStatusResponse(services=services)
     for service in services:
         if not service.ready:
@@ -75,17 +120,17 @@ def summarise(
     return summary
 
 
-async def _described(
+async def _describe_within(
     name: str, ask: Callable[[], Awaitable[status.ServiceStatus]], patience: float
 ) -> status.ServiceStatus:
-    answer = await _asked(ask, patience)
+    answer = await _ask_within(ask, patience)
     if isinstance(answer, str):
         return status.ServiceStatus(service=name, ready=False, reasons=[answer])
     return answer
 
 
-async def _asked(ask: Callable[[], Awaitable[T]], patience: float) -> T | str:
-    """The answer, or a sentence why there is none."""
+async def _ask_within(ask: Callable[[], Awaitable[T]], patience: float) -> T | str:
+    """Returns the answer, or a text that says why there is none."""
     try:
         async with asyncio.timeout(patience):
             return await ask()

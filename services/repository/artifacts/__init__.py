@@ -1,3 +1,3 @@
-"""Receives artifacts and makes them versions, sends them, and removes what no version owns. May
-import the root's config, metrics and mongo, events and catalogue.
+"""Receives artifacts and makes them versions, sends them, and removes bytes that no version owns.
+Imports catalogue.
 """

@@ -1,3 +1,1 @@
-"""Names, checks and stores buckets, models, versions and aliases. May import the root's config,
-metrics and mongo, and events.
-"""
+"""Names, checks and stores buckets, models, versions and aliases. Imports events."""

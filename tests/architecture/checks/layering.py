@@ -29,6 +29,7 @@ MONGO_HOMES = (
     "services/chassis/mongo.py",
     "services/*/mongo.py",
     "services/controlplane/audit/entries.py",
+    "services/controlplane/identity/signing_key_store.py",
     "services/controlplane/identity/store.py",
     "services/repository/artifacts/artifact_store.py",
     "services/repository/catalogue/models.py",
@@ -43,7 +44,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "torch": ("services/runtime/formats/", "sdk/stellwerk/client/packaging/"),
     "jwt": (
         "services/chassis/access/token_verifier.py",
-        "services/controlplane/identity/issuer.py",
+        "services/controlplane/identity/signing_keys.py",
     ),
 }
 # Modules that do I/O, wait, read a clock or roll dice; `wire` is pure and has none of them.

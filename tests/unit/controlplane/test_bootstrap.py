@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.controlplane.identity.bootstrap import ADMIN_ID, Bootstrap, FileProblem
+from services.controlplane.identity.bootstrap import ADMIN_ID, Bootstrap, KeyFileError
 from services.controlplane.identity.keys import digest, new_api_key, parse_api_key
 from services.controlplane.identity.principals import ADMIN
 from stellwerk.wire.errors import Unavailable
@@ -22,10 +22,10 @@ def _bootstrap(store: FakeCredentials, path: Path | None, renew: bool = False) -
 
 
 def _known(store: FakeCredentials, path: Path) -> bool:
-    presented = parse_api_key(path.read_text().strip())
-    assert presented is not None
-    key = store.keys.get(presented.id)
-    return key is not None and key.hash == presented.hash and key.owner == ADMIN_ID
+    parsed = parse_api_key(path.read_text().strip())
+    assert parsed is not None
+    key = store.keys.get(parsed.id)
+    return key is not None and key.hash == parsed.hash and key.owner == ADMIN_ID
 
 
 async def test_the_first_start_makes_an_administrator_and_the_second_nothing(
@@ -107,7 +107,7 @@ async def test_no_place_for_the_key_is_said_and_nothing_is_made(tmp_path: Path) 
     (tmp_path / "notes").write_text("my notes")
 
     for path in (None, tmp_path / "taken", tmp_path / "notes", tmp_path / "notes" / "admin.key"):
-        with pytest.raises(FileProblem, match="STELLWERK_ADMIN_KEY_FILE"):
+        with pytest.raises(KeyFileError, match="STELLWERK_ADMIN_KEY_FILE"):
             await _bootstrap(store, path).run()
     assert (tmp_path / "notes").read_text() == "my notes"
     assert not store.principals and not store.keys

@@ -31,19 +31,19 @@ class _Clock:
 def test_a_new_key_is_read_back_and_only_its_hash_is_kept() -> None:
     for _ in range(50):
         key_id, text = new_api_key()
-        presented = parse_api_key(text)
+        parsed = parse_api_key(text)
 
-        assert presented is not None and presented.id == key_id and len(presented.hash) == 32
-        assert text[-43:] not in repr(presented)
+        assert parsed is not None and parsed.id == key_id and len(parsed.hash) == 32
+        assert text[-43:] not in repr(parsed)
     assert new_api_key() != new_api_key()
 
 
 @pytest.mark.parametrize("service", _SERVICES)
 def test_a_service_key_is_read_back_whatever_underscores_it_holds(service: str) -> None:
     for text in [new_service_key(service), f"sws_{service}_{'_' * 43}"]:
-        presented = parse_service_key(text)
+        parsed = parse_service_key(text)
 
-        assert presented is not None and presented.id == service
+        assert parsed is not None and parsed.id == service
 
 
 @given(st.text(max_size=200))
@@ -73,19 +73,19 @@ def test_a_services_file_makes_its_key_known(tmp_path: Path) -> None:
 
 def test_a_file_that_comes_later_is_found_and_one_that_goes_is_forgotten(tmp_path: Path) -> None:
     clock, key = _Clock(), new_service_key("api_gateway")
-    presented = parse_service_key(key)
-    assert presented is not None
+    parsed = parse_service_key(key)
+    assert parsed is not None
     known = ServiceKeys(tmp_path, clock)
-    assert not known.holds(presented)
+    assert not known.holds(parsed)
 
     (tmp_path / "api_gateway.key").write_text(key)
-    assert not known.holds(presented)  # a flood of unknown keys does not read files each time
+    assert not known.holds(parsed)  # a flood of unknown keys does not read files each time
     clock.now = 1.0
-    assert known.holds(presented)
+    assert known.holds(parsed)
 
     (tmp_path / "api_gateway.key").unlink()
     clock.now = 32.0
-    assert not known.holds(presented)
+    assert not known.holds(parsed)
 
 
 def test_two_keys_are_good_while_one_is_replaced(tmp_path: Path) -> None:

@@ -1,193 +1,257 @@
-"""The hash chain: whatever is done to it afterwards, the first number that no longer fits is
-named.
+"""Appends: one unbroken chain, however many callers and writers there are and whatever the store
+does.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from services.controlplane.audit.chain import (
-    GENESIS,
-    Entry,
-    Head,
-    canonical,
-    extend,
-    hash_of,
-    verify,
-)
-
-_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
-_entries = st.lists(
-    st.builds(
-        Entry,
-        sequence=st.just(0),
-        time_ms=st.integers(0, 2**42),
-        kind=st.integers(1, 3),
-        principal=_text,
-        method=_text,
-        resource=_text,
-        request_id=_text,
-        service=_text,
-        outcome=_text,
-        count=st.integers(1, 2**32 - 1),
-        peer=_text,
-    ),
-    min_size=2,
-    max_size=12,
-)
-_content = [
-    field.name for field in fields(Entry) if field.name not in ("sequence", "hash", "previous_hash")
-]
+from services.controlplane.audit.chain import Entry, Head, extend, hash_of
+from services.controlplane.audit.ledger import MAX_RECORDS_PER_CALL, AuditLedger, SequenceTaken
+from stellwerk.controlplane.v1 import audit_service_pb2 as pb
+from stellwerk.wire.errors import InvalidInput, Overloaded, Unavailable
+from tests.fakes.entries import FakeEntries
 
 
-def _chain(entries: list[Entry]) -> list[Entry]:
-    return extend(Head(), entries)
+def _record(principal: str = "principals/ada", **values: object) -> pb.AuditRecord:
+    return pb.AuditRecord(kind=pb.AuditRecord.KIND_INTENT, principal=principal, **values)  # type: ignore[arg-type]
 
 
-@given(_entries)
-def test_an_untouched_chain_is_intact(entries: list[Entry]) -> None:
-    chain = _chain(entries)
-
-    finding = verify(chain, [Head(chain[-1].sequence, chain[-1].hash)])
-
-    assert finding.intact and finding.checked == len(entries) and finding.first_bad_sequence == 0
-    assert finding.last == Head(len(entries), chain[-1].hash)
+def _ledger(store: FakeEntries) -> AuditLedger:
+    return AuditLedger(store, lambda: 1000.5)
 
 
-@given(_entries, st.data())
-def test_an_edited_record_is_named(entries: list[Entry], data: st.DataObject) -> None:
-    chain = _chain(entries)
-    at = data.draw(st.integers(0, len(chain) - 1))
-    name = data.draw(st.sampled_from(_content))
-    old = getattr(chain[at], name)
-    chain[at] = replace(chain[at], **{name: old + "x" if isinstance(old, str) else old + 1})
+async def test_two_hundred_callers_make_one_chain_in_few_writes() -> None:
+    store = FakeEntries()
+    ledger = _ledger(store)
 
-    finding = verify(chain)
-
-    assert (
-        not finding.intact and finding.first_bad_sequence == at + 1 and "changed" in finding.problem
+    numbers = await asyncio.gather(
+        *(ledger.append_counted([_record(f"principals/p{i}")]) for i in range(200))
     )
 
-
-@given(_entries, st.data())
-def test_an_edited_record_with_a_new_hash_breaks_the_one_after_it(
-    entries: list[Entry], data: st.DataObject
-) -> None:
-    chain = _chain(entries)
-    at = data.draw(st.integers(0, len(chain) - 2))
-    forged = replace(chain[at], outcome=chain[at].outcome + "x")
-    chain[at] = replace(forged, hash=hash_of(forged))
-
-    finding = verify(chain)
-
-    assert not finding.intact and finding.first_bad_sequence == at + 2
+    assert sorted(numbers) == list(range(1, 201))
+    assert [store.entries[n].principal for n in numbers] == [f"principals/p{i}" for i in range(200)]
+    assert (await ledger.verify()).checked == 200 and (await ledger.verify()).intact
+    assert store.inserts <= 3
 
 
-@given(_entries, st.data())
-def test_a_deleted_record_is_named(entries: list[Entry], data: st.DataObject) -> None:
-    chain = _chain(entries)
-    at = data.draw(st.integers(0, len(chain) - 2))
-    del chain[at]
+async def test_a_lone_record_waits_for_nobody() -> None:
+    store = FakeEntries()
 
-    finding = verify(chain)
+    ledger = _ledger(store)
+    assert await ledger.append_counted([_record()]) == 1
+    await ledger.close()
 
-    assert (
-        not finding.intact and finding.first_bad_sequence == at + 1 and "missing" in finding.problem
-    )
+    assert store.entries[1].time_ms == 1_000_500
+    assert store.noted == Head(1, store.entries[1].hash)
 
 
-@given(_entries, st.data())
-def test_two_records_that_changed_places_are_named(
-    entries: list[Entry], data: st.DataObject
-) -> None:
-    chain = _chain(entries)
-    first = data.draw(st.integers(0, len(chain) - 2))
-    second = data.draw(st.integers(first + 1, len(chain) - 1))
-    # In a database the number is the place: what moves is everything else.
-    one, other = chain[first], chain[second]
-    chain[first], chain[second] = (
-        replace(other, sequence=one.sequence),
-        replace(one, sequence=other.sequence),
-    )
+async def test_writers_that_race_make_one_chain() -> None:
+    store = FakeEntries()
+    ledgers = [_ledger(store) for _ in range(4)]
 
-    finding = verify(chain)
+    async def write(ledger: AuditLedger) -> list[int]:
+        return [await ledger.append_counted([_record(), _record()]) for _ in range(25)]
 
-    assert not finding.intact and finding.first_bad_sequence == first + 1
+    numbers = await asyncio.gather(*map(write, ledgers))
+
+    assert len({number for some in numbers for number in some}) == 100
+    finding = await ledgers[0].verify()
+    assert finding.intact and finding.checked == 200
 
 
-@given(_entries, st.data())
-def test_an_inserted_record_is_named(entries: list[Entry], data: st.DataObject) -> None:
-    chain = _chain(entries)
-    at = data.draw(st.integers(0, len(chain) - 1))
-    forged = replace(chain[at], outcome="OK", principal="principals/mallory", hash="")
-    chain.insert(at, replace(forged, hash=hash_of(forged)))
+async def test_while_the_store_is_away_appends_fail_and_afterwards_the_chain_goes_on() -> None:
+    store = FakeEntries()
+    ledger = _ledger(store)
+    await ledger.append([_record()])
+    store.away = True
 
-    finding = verify(chain)
+    with pytest.raises(Unavailable):
+        await ledger.append([_record()])
+    store.away = False
+    await ledger.append([_record()])
 
-    assert not finding.intact and finding.first_bad_sequence in (at + 1, at + 2)
-
-
-@given(_entries, st.data())
-def test_a_cut_off_end_shows_against_an_anchor(entries: list[Entry], data: st.DataObject) -> None:
-    chain = _chain(entries)
-    kept = data.draw(st.integers(0, len(chain) - 1))
-    anchor = Head(chain[-1].sequence, chain[-1].hash)
-
-    finding = verify(chain[:kept], [anchor])
-
-    assert (
-        not finding.intact
-        and finding.first_bad_sequence == kept + 1
-        and "missing" in finding.problem
-    )
-    assert verify(chain[:kept]).intact  # without the anchor nobody could know
+    assert (await ledger.verify()).intact and len(store.entries) == 2
 
 
-@given(_entries, st.data())
-def test_a_ledger_written_anew_shows_against_an_anchor(
-    entries: list[Entry], data: st.DataObject
-) -> None:
-    chain = _chain(entries)
-    at = data.draw(st.integers(0, len(chain) - 1))
-    forged = _chain(
-        [*chain[:at], replace(chain[at], principal="principals/nobody"), *chain[at + 1 :]]
-    )
+async def test_a_caller_that_gives_up_while_it_waits_leaves_no_record_and_disturbs_nobody() -> None:
+    store = FakeEntries()
+    store.open.clear()
+    ledger = _ledger(store)
+    first = asyncio.create_task(ledger.append_counted([_record("principals/first")]))
+    await store.entered.wait()
+    impatient = asyncio.create_task(ledger.append([_record("principals/impatient")]))
+    patient = asyncio.create_task(ledger.append_counted([_record("principals/patient")]))
+    await asyncio.sleep(0)
 
-    finding = verify(forged, [Head(chain[-1].sequence, chain[-1].hash)])
+    impatient.cancel()
+    store.open.set()
 
-    assert finding.intact == (chain[at].principal == "principals/nobody")
-    assert finding.intact or finding.first_bad_sequence == len(chain)
-
-
-@given(_entries, _entries)
-def test_a_chain_goes_on_where_it_ended(first: list[Entry], second: list[Entry]) -> None:
-    chain = _chain(first)
-    chain += extend(Head(chain[-1].sequence, chain[-1].hash), second)
-
-    assert verify(chain).intact
-    assert chain == _chain([*first, *second])
+    assert (await first, await patient) == (1, 2)
+    assert [entry.principal for entry in store.entries.values()] == [
+        "principals/first",
+        "principals/patient",
+    ]
+    assert (await ledger.verify()).intact
 
 
-@given(_text, _text)
-def test_fields_do_not_run_into_each_other(one: str, other: str) -> None:
-    entry = Entry(1, 0, 1, one, other, "", "", "", "", 1, "")
-    joined = replace(entry, principal=one + other, method="")
+async def test_a_caller_that_gives_up_during_its_write_breaks_no_chain() -> None:
+    store = FakeEntries()
+    store.open.clear()
+    ledger = _ledger(store)
+    impatient = asyncio.create_task(ledger.append([_record()]))
+    await store.entered.wait()
 
-    assert (canonical(entry) == canonical(joined)) == (other == "")
+    impatient.cancel()
+    store.open.set()
 
-
-@pytest.mark.parametrize("value", [None, b"bytes", 1.0, True, ["a"]])
-def test_a_value_of_another_type_is_a_change(value: object) -> None:
-    chain = _chain([Entry(0, 1, 1, "p", "m", "r", "", "s", "OK", 1, "")])
-    chain[0] = replace(chain[0], count=value)  # type: ignore[arg-type]
-
-    assert verify(chain).first_bad_sequence == 1
+    assert await ledger.append_counted([_record()]) == 2
+    assert (await ledger.verify()).intact
 
 
-def test_an_empty_ledger_is_intact() -> None:
-    assert verify([]).intact
-    assert verify([]).last == Head(0, GENESIS)
+async def test_a_new_process_goes_on_from_what_is_stored() -> None:
+    store = FakeEntries()
+    await _ledger(store).append([_record(), _record()])
+
+    assert await _ledger(store).append_counted([_record()]) == 3
+    assert (await _ledger(store).verify()).intact
+
+
+async def test_a_crash_before_the_head_is_noted_leaves_a_whole_chain() -> None:
+    store = FakeEntries()
+    await _ledger(store).append([_record(), _record()])
+    store.noted = Head(1, store.entries[1].hash)
+
+    assert (await _ledger(store).verify()).intact
+
+
+async def test_a_cut_off_end_shows_against_the_noted_head_and_against_memory() -> None:
+    store = FakeEntries()
+    ledger = _ledger(store)
+    await ledger.append([_record(), _record(), _record()])
+    del store.entries[3], store.entries[2]
+
+    fresh = await _ledger(store).verify()
+    assert (fresh.first_bad_sequence, fresh.intact) == (2, False)
+
+    store.noted = Head()
+    remembered = await ledger.verify()
+    assert (remembered.first_bad_sequence, remembered.intact) == (2, False)
+
+
+async def test_a_cut_off_end_is_not_written_over() -> None:
+    store = FakeEntries()
+    await _ledger(store).append([_record(), _record(), _record()])
+    del store.entries[3], store.entries[2]
+
+    assert await _ledger(store).append_counted([_record()]) == 4
+
+    assert (await _ledger(store).verify()).first_bad_sequence == 2
+
+
+async def test_a_last_record_that_was_changed_stays_visible_when_others_follow() -> None:
+    store = FakeEntries()
+    await _ledger(store).append([_record(), _record()])
+    forged = replace(store.entries[2], principal="principals/nobody")
+    store.entries[2] = replace(forged, hash=hash_of(forged))
+
+    await _ledger(store).append([_record()])
+
+    assert (await _ledger(store).verify()).first_bad_sequence == 3
+
+
+class _Headless(FakeEntries):
+    async def note_head(self, head: Head) -> None:
+        raise RuntimeError("the driver found a new way to fail")
+
+
+async def test_a_head_that_cannot_be_noted_stops_nobody() -> None:
+    ledger = _ledger(_Headless())
+
+    numbers = await asyncio.gather(*(ledger.append_counted([_record()]) for _ in range(5)))
+
+    assert numbers == [1, 2, 3, 4, 5] and await ledger.append_counted([_record()]) == 6
+    assert (await ledger.verify()).intact
+
+
+async def test_an_expected_hash_is_held_against_the_record() -> None:
+    store = FakeEntries()
+    ledger = _ledger(store)
+    await ledger.append([_record(), _record()])
+
+    assert (await ledger.verify(Head(1, store.entries[1].hash))).intact
+    assert (await ledger.verify(Head(1, "0" * 64))).first_bad_sequence == 1
+    assert (await ledger.verify(Head(9, "0" * 64))).first_bad_sequence == 3
+
+
+async def test_long_values_are_cut_not_refused() -> None:
+    store = FakeEntries()
+
+    await _ledger(store).append([_record(resource="r" * 5000, peer="p" * 5000)])
+
+    entry: Entry = store.entries[1]
+    assert len(entry.resource) == 1024 and len(entry.peer) == 256
+    assert entry.resource.endswith("…")
+
+
+async def test_records_without_a_kind_and_calls_with_too_many_are_refused() -> None:
+    store = FakeEntries()
+    ledger = _ledger(store)
+
+    with pytest.raises(InvalidInput, match="kind"):
+        await ledger.append([_record(), pb.AuditRecord()])
+    with pytest.raises(InvalidInput, match="at most"):
+        await ledger.append([_record()] * (MAX_RECORDS_PER_CALL + 1))
+    assert await ledger.append_counted([]) == 0
+    assert store.entries == {}
+
+
+async def test_what_waits_is_bounded() -> None:
+    store = FakeEntries()
+    store.open.clear()
+    ledger = _ledger(store)
+    lot = [_record()] * MAX_RECORDS_PER_CALL
+    waiting = [asyncio.create_task(ledger.append(lot))]
+    await store.entered.wait()
+    waiting += [asyncio.create_task(ledger.append(lot)) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Overloaded):
+        await ledger.append([_record()])
+
+    store.open.set()
+    await asyncio.gather(*waiting)
+    assert (await ledger.verify()).intact
+
+
+class _Raced(FakeEntries):
+    """Another writer gets in between the first and the second entry of a batch, once."""
+
+    async def insert(self, entries: Sequence[Entry]) -> None:
+        if len(entries) < 2 or self.inserts:
+            return await super().insert(entries)
+        self.inserts += 1
+        self.entries[1] = entries[0]
+        (intruder,) = extend(
+            Head(1, entries[0].hash), [replace(entries[0], principal="principals/intruder")]
+        )
+        self.entries[2] = intruder
+        raise SequenceTaken(1)
+
+
+async def test_what_was_written_before_a_lost_race_is_not_written_twice() -> None:
+    store = _Raced()
+
+    last = await _ledger(store).append_counted([_record("principals/a"), _record("principals/b")])
+
+    assert last == 3
+    assert [store.entries[n].principal for n in (1, 2, 3)] == [
+        "principals/a",
+        "principals/intruder",
+        "principals/b",
+    ]
+    assert (await _ledger(store).verify()).intact

@@ -8,7 +8,7 @@ from services.controlplane.identity.principals import (
     ADMIN,
     ApiKey,
     Principal,
-    changed,
+    apply_update,
     check_display_name,
     check_roles,
     fields_to_change,
@@ -80,7 +80,7 @@ def test_what_cannot_be_changed_is_refused(path: str) -> None:
 def test_an_update_leaves_the_other_fields_alone() -> None:
     wanted = pb.Principal(display_name="Countess", roles=[_binding("viewer")], disabled=True)
 
-    after = changed(ADA, wanted, frozenset({"display_name"}), "e2", 50.5)
+    after = apply_update(ADA, wanted, frozenset({"display_name"}), "e2", 50.5)
 
     assert after == Principal("ada", "u1", "Countess", ADA.roles, False, 1.0, "e2")
 
@@ -89,7 +89,7 @@ def test_an_update_leaves_the_other_fields_alone() -> None:
 def test_a_change_of_what_it_may_do_ends_older_tokens(field: str) -> None:
     wanted = pb.Principal(roles=[_binding("viewer")], disabled=True)
 
-    assert changed(ADA, wanted, frozenset({field}), "e2", 50.5).tokens_valid_from == 51
+    assert apply_update(ADA, wanted, frozenset({field}), "e2", 50.5).tokens_valid_from == 51
 
 
 @pytest.mark.parametrize(

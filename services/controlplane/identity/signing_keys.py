@@ -1,8 +1,7 @@
-"""The built-in token issuer: ES256 keys with a `kid`, their JWKs, and the access tokens signed with
-them.
+"""Signs access tokens with ES256 keys, and writes the public keys as JWKs. Does no I/O; time is an
+argument.
 
-Pure: time is an argument. A key that no longer signs stays in the key set until its last token has
-lapsed.
+A retired key stays published until the last token that it signed has expired.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from services.controlplane.config import MAX_LIFETIME_SECONDS
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.wire.permissions import Grant
 
 AUDIENCE = "stellwerk"
 ALGORITHM = "ES256"
 TOKEN_TYPE = "at+jwt"
-DEFAULT_LIFETIME_SECONDS = 900
-MAX_LIFETIME_SECONDS = 24 * 3600
-# How much longer than any token's lifetime a retired key or a revocation is kept: the verifiers'
-# leeway of 30 s, and the while another control plane may go on signing with a key before it hears
-# of the rotation.
+# Seconds beyond the longest lifetime of a token for which a retired key or a revocation is kept:
+# the verifiers' leeway of 30 s, and the seconds for which another control plane signs with a key
+# before it reads of the rotation.
 GRACE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A P-256 key pair. It is published at once, signs from `signs_from` until `retired_at`, and
-    what it signed verifies until `verify_until`. Unix seconds."""
+    """A P-256 key pair, published at once, that signs from `signs_from` until `retired_at`; its
+    signatures verify until `verify_until`. All three are Unix seconds.
+    """
 
     kid: str
     private: ec.EllipticCurvePrivateKey
@@ -44,6 +43,7 @@ class SigningKey:
 
     @property
     def verify_until(self) -> float | None:
+        """The time from which the key is no longer published; None for a key not retired."""
         return (
             None
             if self.retired_at is None
@@ -51,7 +51,7 @@ class SigningKey:
         )
 
     def private_der(self) -> bytes:
-        """The private key as unencrypted PKCS #8; for sealing only."""
+        """Returns the private key as unencrypted PKCS #8, for sealing only."""
         return self.private.private_bytes(
             serialization.Encoding.DER,
             serialization.PrivateFormat.PKCS8,
@@ -59,7 +59,7 @@ class SigningKey:
         )
 
     def jwk(self) -> pb.Jwk:
-        """The public half in JWK form (RFC 7517, RFC 7518 §6.2)."""
+        """Returns the public key as a JWK (RFC 7517, RFC 7518 §6.2)."""
         x, y = _coordinates(self.private)
         return pb.Jwk(kty="EC", kid=self.kid, use="sig", alg=ALGORITHM, crv="P-256", x=x, y=y)
 
@@ -74,20 +74,20 @@ def _coordinates(private: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
 
 
 def thumbprint(private: ec.EllipticCurvePrivateKey) -> str:
-    """The key's RFC 7638 thumbprint: SHA-256 over the required members in lexicographic order."""
+    """Returns the RFC 7638 thumbprint: the SHA-256 of the required members in their order."""
     x, y = _coordinates(private)
     members = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
     return _b64url(hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
 
 
 def new_signing_key(signs_from: float) -> SigningKey:
-    """A fresh key, named by its thumbprint."""
+    """Returns a new random key whose id is its thumbprint."""
     private = ec.generate_private_key(ec.SECP256R1())
     return SigningKey(thumbprint(private), private, signs_from)
 
 
 def read_signing_key(der: bytes, signs_from: float, retired_at: float | None) -> SigningKey:
-    """A key from its PKCS #8 form; ValueError if it is no P-256 key."""
+    """Reads a key from its PKCS #8 form. Raises ValueError if it is no P-256 key."""
     private = serialization.load_der_private_key(der, password=None)
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(
         private.curve, ec.SECP256R1
@@ -96,16 +96,14 @@ def read_signing_key(der: bytes, signs_from: float, retired_at: float | None) ->
     return SigningKey(thumbprint(private), private, signs_from, retired_at)
 
 
-def alive(keys: Iterable[SigningKey], now: float) -> tuple[SigningKey, ...]:
-    """The keys whose tokens may still be good, or will be."""
+def published_keys(keys: Iterable[SigningKey], now: float) -> tuple[SigningKey, ...]:
+    """Returns the keys that verifiers need: those that sign, will sign, or signed live tokens."""
     return tuple(key for key in keys if key.verify_until is None or key.verify_until > now)
 
 
-def current(keys: Iterable[SigningKey], now: float) -> SigningKey | None:
-    """The key that signs now: the newest that has begun and not retired, the same one for every
-    control plane.
-
-    None before the first key has begun.
+def key_that_signs(keys: Iterable[SigningKey], now: float) -> SigningKey | None:
+    """Returns the key that signs now: the newest that has begun and is not retired, which is the
+    same for every control plane; None before the first key has begun.
     """
     signing = (
         key
@@ -117,8 +115,8 @@ def current(keys: Iterable[SigningKey], now: float) -> SigningKey | None:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom a token speaks for: principals/{principal} or services/{service}, and the key it was
-    exchanged for.
+    """The subject of a token: the name principals/{principal} or services/{service}, its grants,
+    and the id of the API key that the token is issued for.
     """
 
     name: str
@@ -129,7 +127,7 @@ class Subject:
 def sign(
     key: SigningKey, issuer: str, subject: Subject, issued_at: float, expires_at: float
 ) -> str:
-    """A signed access token (RFC 9068's `at+jwt`). Times are Unix seconds, cut to whole ones."""
+    """Returns a signed access token (`at+jwt`, RFC 9068); its times are whole Unix seconds."""
     claims = {
         "iss": issuer,
         "aud": AUDIENCE,

@@ -10,13 +10,13 @@ import jwt
 import pytest
 
 from services.chassis.access.token_verifier import TokenVerifier
-from services.controlplane.identity.issuer import MAX_LIFETIME_SECONDS, SigningKey
+from services.controlplane.config import MAX_LIFETIME_SECONDS
 from services.controlplane.identity.keys import ServiceKeys, new_api_key, new_service_key
-from services.controlplane.identity.principals import Principal
+from services.controlplane.identity.principals import Principal, Revocations
 from services.controlplane.identity.register import NewKey, make_key
 from services.controlplane.identity.sealing import WrongRootKey
-from services.controlplane.identity.store import Revocations
-from services.controlplane.identity.tokens import REFUSAL, Policy, Tokens
+from services.controlplane.identity.signing_keys import SigningKey
+from services.controlplane.identity.token_issuer import REFUSAL, TokenIssuer, TokenPolicy
 from stellwerk.wire.errors import InvalidInput, Unauthenticated, Unavailable
 from stellwerk.wire.permissions import Grant
 from tests.fakes.credentials import FakeCredentials
@@ -32,8 +32,10 @@ class _World:
         self.store = FakeCredentials()
         self.verifier = TokenVerifier(lambda: self.now)
         keys = ServiceKeys(service_keys, lambda: self.now)
-        policy = Policy(lifetime_seconds=600, publish_seconds=12.0)
-        self.tokens = Tokens(self.store, keys, policy, lambda: self.now, self.verifier.trust)
+        policy = TokenPolicy(lifetime_seconds=600, publish_seconds=12.0)
+        self.tokens = TokenIssuer(
+            self.store, self.store, keys, policy, lambda: self.now, self.verifier.trust
+        )
 
     async def key(self, principal: Principal = ADA, expires_at: float | None = None) -> NewKey:
         self.store.principals.setdefault(principal.id, principal)
@@ -204,9 +206,8 @@ class _Foreign(FakeCredentials):
 
 
 async def test_another_root_key_is_a_reason_not_a_crash() -> None:
-    tokens = Tokens(
-        _Foreign(), ServiceKeys(None, time.monotonic), Policy(), time.time, lambda trust: None
-    )
+    keys, foreign = ServiceKeys(None, time.monotonic), _Foreign()
+    tokens = TokenIssuer(foreign, foreign, keys, TokenPolicy(), time.time, lambda trust: None)
 
     with pytest.raises(Unavailable, match="STELLWERK_ROOT_KEY"):
         await tokens.refresh()

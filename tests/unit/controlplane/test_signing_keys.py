@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis.access.token_verifier import TokenVerifier
-from services.controlplane.identity.issuer import (
+from services.controlplane.config import MAX_LIFETIME_SECONDS
+from services.controlplane.identity.sealing import Sealer, WrongRootKey
+from services.controlplane.identity.signing_keys import (
     GRACE_SECONDS,
-    MAX_LIFETIME_SECONDS,
     SigningKey,
     Subject,
-    alive,
-    current,
+    key_that_signs,
     new_signing_key,
+    published_keys,
     read_signing_key,
     sign,
     thumbprint,
 )
-from services.controlplane.identity.sealing import Sealer, WrongRootKey
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.wire.errors import Unauthenticated
 from stellwerk.wire.permissions import Grant
@@ -142,10 +142,10 @@ def test_the_newest_key_that_has_begun_signs() -> None:
     old = SigningKey("old", _KEY.private, NOW, retired_at=NOW + 10)
     new = SigningKey("new", _KEY.private, NOW + 10)
 
-    assert current([], NOW) is None
-    assert current([new], NOW) is None
-    assert current([old, new], NOW + 9) is old
-    assert current([old, new], NOW + 10) is new
+    assert key_that_signs([], NOW) is None
+    assert key_that_signs([new], NOW) is None
+    assert key_that_signs([old, new], NOW + 9) is old
+    assert key_that_signs([old, new], NOW + 10) is new
 
 
 @given(st.lists(st.floats(0, 10_000), min_size=1, max_size=6))
@@ -166,15 +166,17 @@ def test_there_is_always_exactly_one_key_that_signs_once_the_first_has_begun(
         ] + [SigningKey(f"k{number}", _KEY.private, begins)]
 
     for moment in [0.0, *rotations, *(at + 12 for at in rotations), *(at + 13 for at in rotations)]:
-        signing = current(keys, moment)
-        assert signing is not None and signing in alive(keys, moment + MAX_LIFETIME_SECONDS)
+        signing = key_that_signs(keys, moment)
+        assert signing is not None and signing in published_keys(
+            keys, moment + MAX_LIFETIME_SECONDS
+        )
 
 
 def test_a_retired_key_verifies_until_its_last_token_has_lapsed() -> None:
     retired = SigningKey("k", _KEY.private, NOW, retired_at=NOW)
 
-    assert alive([retired], NOW + MAX_LIFETIME_SECONDS + GRACE_SECONDS - 1)
-    assert not alive([retired], NOW + MAX_LIFETIME_SECONDS + GRACE_SECONDS)
+    assert published_keys([retired], NOW + MAX_LIFETIME_SECONDS + GRACE_SECONDS - 1)
+    assert not published_keys([retired], NOW + MAX_LIFETIME_SECONDS + GRACE_SECONDS)
 
 
 def test_a_key_survives_sealing_and_only_the_right_root_key_opens_it() -> None:
