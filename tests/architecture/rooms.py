@@ -49,7 +49,8 @@ HOUSES: dict[str, House] = {
         {"onnx": "", "torch": "", "sklearn": "", "pickled": "sklearn"}, leaves="port installed"
     ),
     "services.repository": House(
-        {"events": "", "catalogue": "events", "artifacts": "catalogue"}, leaves="config metrics mongo"
+        {"events": "", "catalogue": "events", "artifacts": "catalogue"},
+        leaves="config metrics mongo",
     ),
     "services.controlplane": House({"audit": "", "identity": "", "status": ""}, leaves="config"),
     "services.chassis": House(
