@@ -58,7 +58,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     servicer = GatewayServicer(table.routes, upstreams)
     process.serve(exposed_services.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
 
-    access_log = AccessLog(process.metrics, process.log, process.journal.note, process.tracing)
+    access_log = AccessLog(process.metrics, process.log, process.audit_trail.note, process.tracing)
     process.resource("access_log", None, access_log.close)
     door = HttpDoor(
         table=table,

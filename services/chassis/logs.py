@@ -37,7 +37,7 @@ _METHODS = {
 }
 
 
-class Levels:
+class LogLevels:
     """Which levels of a process's log are written. Each can be switched while it runs; critical
     always is.
     """
@@ -55,7 +55,7 @@ class Levels:
         self._on[level] = on
 
 
-def _switchable(levels: Levels) -> type[Any]:
+def _switchable(levels: LogLevels) -> type[Any]:
     """A class of loggers that ask `levels` before each line."""
     base = structlog.make_filtering_bound_logger(logging.DEBUG)
 
@@ -111,7 +111,7 @@ def _dumps(event: structlog.typing.EventDict, **_: Any) -> bytes:
 
 
 def configure(
-    service: str, instance: str, *, levels: Levels, style: str
+    service: str, instance: str, *, levels: LogLevels, style: str
 ) -> structlog.typing.FilteringBoundLogger:
     """Sets the process's logging up and returns its logger. Other libraries' warnings come out in
     the same form.

@@ -57,7 +57,7 @@ def compose(settings: ControlPlaneSettings) -> Process:
         # The process verifies tokens with this bundle; fetching it would be a call to itself.
         lambda trust: process.verifier.trust(trust),
     )
-    process = Process("controlplane", settings, ledger=ledger, token=tokens.own)
+    process = Process("controlplane", settings, audit_sink=ledger, token=tokens.own)
     register = PrincipalRegister(store, time.time, tokens.refresh)
     bootstrap = Bootstrap(store, ledger, settings.admin_key_file, settings.new_admin_key, time.time)
     refresher = KeyRefresher(watch.prepared.wait, tokens, bootstrap, process.log)

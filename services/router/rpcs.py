@@ -62,7 +62,7 @@ def bind(process: Process, parts: Parts) -> None:
     )
     statistics = parts.predictions.statistics
     journal = CallJournal(
-        process.call_metrics, statistics, process.tracing, process.journal.note, process.log
+        process.call_metrics, statistics, process.tracing, process.audit_trail.note, process.log
     )
     calls = CallServicer(parts.predictions, process.verifier, journal, process.log)
     process.on_drain(calls.drain)

@@ -49,7 +49,7 @@ async def standalone(
         return issuer.token(f"services/{service}", (f"service.{service}", "*")), 600.0
 
     chosen = settings or ServiceSettings(log_level="error", drain_seconds=2)
-    process = Process(service, chosen, ledger=ledger, token=own_token)
+    process = Process(service, chosen, audit_sink=ledger, token=own_token)
     process.verifier.trust(issuer.bundle())
     build(process)
     running = asyncio.create_task(process.run())

@@ -83,7 +83,7 @@ class RepositoryServer:
         async def token() -> tuple[str, float]:
             return self.issuer.token("services/repository", ("service.repository", "*")), 600.0
 
-        self.process = Process("repository", self.settings, ledger=self.ledger, token=token)
+        self.process = Process("repository", self.settings, audit_sink=self.ledger, token=token)
         self.process.verifier.trust(self.issuer.bundle())
         assemble(self.process, self.settings, self.broker)
         self._running = asyncio.create_task(self.process.run())

@@ -143,7 +143,7 @@ async def rigged() -> AsyncIterator[Rig]:
             process.call_metrics,
             Statistics(),
             process.tracing,
-            process.journal.note,
+            process.audit_trail.note,
             structlog.get_logger(),
         )
         servicer = CallServicer(model, process.verifier, journal, structlog.get_logger())  # type: ignore[arg-type]

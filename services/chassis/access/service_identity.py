@@ -1,8 +1,7 @@
-"""Who this process is: exchanges its service key for short tokens and keeps the set of trusted keys
-fresh.
+"""Proves who this process is, and keeps the set of trusted signing keys fresh.
 
-Both go on by themselves while the control plane is away: a token is good until it expires, a key
-until it is replaced.
+A process exchanges its service key for short tokens. While the control plane is away its last token
+stays good until it expires, and the trusted keys stay as they are.
 """
 
 from __future__ import annotations
@@ -13,54 +12,66 @@ from typing import Any
 
 import grpc
 
+from services.chassis import background
 from services.chassis.access.token_verifier import TokenVerifier
 from services.chassis.rpc_status import from_rpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as messages
 from stellwerk.controlplane.v1 import identity_service_pb2_grpc as stubs
 from stellwerk.wire.errors import ServiceError, Unauthenticated, Unavailable
 
+# Seconds between two fetches of trusted keys and revocations.
 TRUST_INTERVAL = 5.0
-_FIRST_RETRY, _LONGEST_RETRY = 0.1, 2.0
+# Seconds after which a failed fetch is tried again, at most.
+_LONGEST_RETRY = 2.0
+# Seconds that a call waits for the process's first token.
+_FIRST_TOKEN_SECONDS = 3.0
+# The share of a token's life after which it is renewed.
+_RENEW_AT = 2 / 3
+
+# Returns a token and its lifetime in seconds. Raises a ServiceError.
+FetchToken = Callable[[], Awaitable[tuple[str, float]]]
 
 
 class ServiceIdentity:
-    """The process's own token. `run` keeps it fresh; `token` hands it out."""
+    """The process's own token: `run` keeps it fresh, `token` returns it.
 
-    def __init__(self, fetch: Callable[[], Awaitable[tuple[str, float]]]) -> None:
+    `problem` is one sentence on why there is none, "" if there is one.
+    """
+
+    def __init__(self, fetch: FetchToken) -> None:
         self._fetch = fetch
         self._token = ""
         self._arrived = asyncio.Event()
         self.problem = "no service token yet"
 
     async def token(self) -> str:
-        """The current token; waits a moment for the first one. Raises Unavailable."""
+        """Returns the current token; waits up to 3 seconds for the first. Raises Unavailable."""
         if not self._token:
             try:
-                await asyncio.wait_for(self._arrived.wait(), 3.0)
+                await asyncio.wait_for(self._arrived.wait(), _FIRST_TOKEN_SECONDS)
             except TimeoutError:
                 raise Unavailable(f"this service has no token yet: {self.problem}") from None
         return self._token
 
     async def run(self) -> None:
         """Renews the token after two thirds of its life, for ever."""
-        delay = _FIRST_RETRY
-        while True:
-            try:
-                self._token, lifetime = await self._fetch()
-            except ServiceError as exc:
-                self.problem = exc.message
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LONGEST_RETRY)
-                continue
-            self.problem, delay = "", _FIRST_RETRY
-            self._arrived.set()
-            await asyncio.sleep(lifetime * 2 / 3)
+        await background.run_forever(
+            self._renew, self._failed, expected=ServiceError, longest_seconds=_LONGEST_RETRY
+        )
+
+    async def _renew(self, succeeded: Callable[[], None]) -> None:
+        self._token, lifetime = await self._fetch()
+        succeeded()
+        self.problem = ""
+        self._arrived.set()
+        await asyncio.sleep(lifetime * _RENEW_AT)
+
+    def _failed(self, error: Exception, repeats: bool) -> None:
+        self.problem = str(error)
 
 
-def from_service_key(
-    channel: grpc.aio.Channel, key: str
-) -> Callable[[], Awaitable[tuple[str, float]]]:
-    """Fetches tokens from the control plane for a service key."""
+def from_service_key(channel: grpc.aio.Channel, key: str) -> FetchToken:
+    """Returns a function that exchanges the service key for a token at the control plane."""
     stub: Any = stubs.IdentityServiceStub(channel)
 
     async def fetch() -> tuple[str, float]:
@@ -69,7 +80,9 @@ def from_service_key(
         except grpc.aio.AioRpcError as exc:
             error = from_rpc(exc, "control plane")
             if isinstance(error, Unauthenticated):
-                error.message = "the control plane does not accept this service's key"
+                raise Unauthenticated(
+                    "the control plane does not accept this service's key"
+                ) from None
             raise error from None
         return answer.access_token, float(answer.expires_in)
 
@@ -77,7 +90,7 @@ def from_service_key(
 
 
 class TrustPoller:
-    """Fetches keys and revocations every few seconds and hands them to the verifier."""
+    """Fetches trusted keys and revocations every few seconds and gives them to the verifier."""
 
     def __init__(self, channel: grpc.aio.Channel, verifier: TokenVerifier) -> None:
         self._stub: Any = stubs.IdentityServiceStub(channel)
@@ -85,21 +98,22 @@ class TrustPoller:
 
     @property
     def problem(self) -> str:
-        return (
-            ""
-            if self._verifier.ready
-            else "the control plane has not been reached yet, so no token can be checked"
-        )
+        """One sentence on why no token can be checked, "" if tokens can be."""
+        if self._verifier.ready:
+            return ""
+        return "the control plane has not been reached yet, so no token can be checked"
 
     async def run(self) -> None:
-        delay = _FIRST_RETRY
-        while True:
-            try:
-                bundle = await self._stub.GetTrust(messages.GetTrustRequest(), timeout=3.0)
-            except grpc.aio.AioRpcError:
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LONGEST_RETRY)
-                continue
-            self._verifier.trust(bundle)
-            delay = _FIRST_RETRY
-            await asyncio.sleep(TRUST_INTERVAL)
+        """Fetches for ever."""
+        await background.run_forever(
+            self._fetch,
+            lambda error, repeats: None,
+            expected=grpc.aio.AioRpcError,
+            longest_seconds=_LONGEST_RETRY,
+        )
+
+    async def _fetch(self, succeeded: Callable[[], None]) -> None:
+        bundle = await self._stub.GetTrust(messages.GetTrustRequest(), timeout=3.0)
+        succeeded()
+        self._verifier.trust(bundle)
+        await asyncio.sleep(TRUST_INTERVAL)

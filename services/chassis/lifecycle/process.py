@@ -1,7 +1,7 @@
-"""One process: what it has, in which order it starts, and how it ends.
+"""One process: its parts, the order in which they start, and how they end.
 
-NOT_SERVING → server, resources, background work → SERVING → … → NOT_SERVING → drain what is in hand
-while connections live → stop the server → close everything in reverse order of opening.
+NOT_SERVING → server, resources, background work → SERVING → … → NOT_SERVING → drain the work under
+way while connections live → stop the server → close everything in reverse order of opening.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,10 +17,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
-from services.chassis import logs, telemetry
-from services.chassis.access import service_identity as identity
-from services.chassis.access.audit import AuditSink, Journal, RemoteLedger
-from services.chassis.access.token_verifier import TokenVerifier
+from services.chassis import background, logs, telemetry
+from services.chassis.access import service_identity
+from services.chassis.access.audit import AuditSink, AuditTrail, RemoteAuditSink
+from services.chassis.access.service_identity import FetchToken
+from services.chassis.access.token_verifier import Authenticator, Exchange, TokenVerifier
 from services.chassis.broker.connect import open_broker
 from services.chassis.broker.port import Broker
 from services.chassis.config import ConfigError, ServiceSettings
@@ -29,37 +30,40 @@ from services.chassis.release import platform_version
 from services.chassis.rpc import transport
 from services.chassis.rpc.call_log import CallLog
 from services.chassis.rpc.channel import ServiceChannel
-from services.chassis.rpc.guard import Exchange, Guard, Surroundings
-from services.chassis.rpc.handlers import Handlers
+from services.chassis.rpc.guard import Guard
+from services.chassis.rpc.server import RpcServer
 from stellwerk.status.v1 import status_service_pb2, status_service_pb2_grpc
 from stellwerk.wire.errors import ServiceError
-from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, Rule, rules_of
+from stellwerk.wire.permissions import Rule
 
 Hook = Callable[[], Awaitable[None]]
+# Seconds after which background work that failed is begun again, at most.
 _LONGEST_RESTART = 5.0
+# Seconds that calls get to end when the server stops, and each resource to close.
+_STOP_SECONDS = 5.0
 
 
 class Process:
-    """What a composition root puts its service together with."""
+    """The parts of a service's process, which its composition root puts together."""
 
     def __init__(
         self,
         service: str,
         settings: ServiceSettings,
         *,
-        ledger: AuditSink | None = None,
-        token: Callable[[], Awaitable[tuple[str, float]]] | None = None,
+        audit_sink: AuditSink | None = None,
+        token: FetchToken | None = None,
         public: bool = False,
     ) -> None:
-        """The control plane brings its own ledger and token source; all others reach it over gRPC.
+        """Prepares a process; nothing starts before `run`.
 
-        A public process asks its callers for no certificate even when mutual TLS is on between
-        services.
+        The control plane brings its own audit sink and token source; all others reach it over gRPC.
+        A public process asks its callers for no certificate even if mutual TLS is on.
         """
-        self._public = public
-        self.service, self.settings = service, settings
+        self.service = service
+        self.settings = settings
         self.instance = settings.instance or f"{service}-{secrets.token_hex(4)}"
-        self.log_levels = logs.Levels(settings.log_level)
+        self.log_levels = logs.LogLevels(settings.log_level)
         self.log = logs.configure(
             service, self.instance, levels=self.log_levels, style=settings.log_format
         )
@@ -67,117 +71,105 @@ class Process:
         self.tracing = telemetry.Tracing(service, self.instance, settings.otel_endpoint)
         self.verifier = TokenVerifier()
         self.readiness = Readiness(service, self.instance, platform_version(), self.log)
-        self.bound_port = 0
         self.metrics_port = 0
-        self._services: list[ServiceDescriptor] = [_descriptor("StatusService")]
-        self._rules: dict[str, Rule] = {}
-        self._bindings: list[Callable[[Any], None]] = []
+        # Set once everything is started and the server answers.
+        self.started = asyncio.Event()
+        self._public = public
+        self._exchange: Exchange | None = None
+        self._server = RpcServer()
+        self._server.add_library(
+            health_pb2_grpc.add_HealthServicer_to_server, self.readiness.health
+        )
+        self.serve(
+            status_service_pb2.DESCRIPTOR.services_by_name["StatusService"],
+            status_service_pb2_grpc.add_StatusServiceServicer_to_server,
+            StatusServicer(self.readiness),
+        )
         self._resources: list[tuple[str, Hook | None, Hook | None]] = []
         self._drains: list[Hook] = []
         self._work: list[tuple[str, Hook]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._channels: list[Any] = []
+        self._channels: list[grpc.aio.Channel] = []
         self._metrics_server: Any = None
         self._stopping = asyncio.Event()
-        # Set once everything is started and the server answers.
-        self.started = asyncio.Event()
         self._is_issuer = token is not None
-        self.identity = identity.ServiceIdentity(token or self._exchange_service_key())
-        self.ledger: AuditSink = ledger or RemoteLedger(
-            self.channel("controlplane", settings.controlplane)
+        self.identity = service_identity.ServiceIdentity(token or self._token_source())
+        self.audit_trail = AuditTrail(
+            audit_sink or RemoteAuditSink(self.channel("controlplane", settings.controlplane)),
+            self.log,
         )
-        self._journal = Journal(self.ledger, self.log)
-        self._surroundings = Surroundings(
-            verifier=self.verifier,
-            ledger=self.ledger,
-            journal=self._journal,
-            calls=CallLog(telemetry.CallMetrics(self.metrics), self.log),
-            tracing=self.tracing,
-            log=self.log,
-            max_deadline_seconds=settings.max_deadline_seconds,
-        )
+        self._calls = CallLog(telemetry.CallMetrics(self.metrics), self.log)
 
-    def _exchange_service_key(self) -> Callable[[], Awaitable[tuple[str, float]]]:
+    def _token_source(self) -> FetchToken:
         if self.settings.service_key is None:
             raise ConfigError(
                 "STELLWERK_SERVICE_KEY: missing; give the service's key or"
                 " STELLWERK_SERVICE_KEY_FILE"
             )
         key = self.settings.service_key.get_secret_value()
-        return identity.from_service_key(self._bare_channel(self.settings.controlplane), key)
+        channel = self.raw_channel(self.settings.controlplane)
+        return service_identity.from_service_key(channel, key)
 
-    def _bare_channel(self, address: str) -> grpc.aio.Channel:
+    @property
+    def bound_port(self) -> int:
+        """The port of the gRPC server, 0 before it has started."""
+        return self._server.port
+
+    @property
+    def call_metrics(self) -> telemetry.CallMetrics:
+        """Counts and durations by method, for calls that arrive within another call."""
+        return self._calls.metrics
+
+    def channel(self, name: str, address: str) -> Any:
+        """Returns a channel to a peer for generated stubs; errors call the peer `name`."""
+        return ServiceChannel(self.raw_channel(address), name, self.identity.token)
+
+    def raw_channel(self, address: str) -> grpc.aio.Channel:
+        """Returns a channel that adds nothing, for calls passed on under their caller's token."""
         channel = transport.open_channel(self.settings, address)
         self._channels.append(channel)
         return channel
 
-    def channel(self, name: str, address: str) -> Any:
-        """A channel to a peer for generated stubs; see `clients`. `name` is how errors call the
-        peer.
-        """
-        return ServiceChannel(self._bare_channel(address), name, self.identity.token)
-
-    def raw_channel(self, address: str) -> grpc.aio.Channel:
-        """A bare channel that adds nothing, for passing calls through under the caller's own
-        token.
-        """
-        return self._bare_channel(address)
-
     def resource(self, name: str, start: Hook | None, stop: Hook | None) -> None:
-        """Something to start, in order of registration, and to stop, in reverse."""
+        """Adds something to start, in order of registration, and to stop, in reverse."""
         self._resources.append((name, start, stop))
 
     def background(self, name: str, work: Hook) -> None:
-        """Work that goes on for ever; restarted with backoff when it fails, cancelled at the
-        end.
-        """
+        """Adds work that goes on for ever: begun again when it fails, cancelled at the end."""
         self._work.append((name, work))
 
     def depends_on(self, name: str, problem: Callable[[], str]) -> None:
-        """Readiness waits for this; see `readiness`."""
+        """Makes readiness depend on something; see `Readiness.depends_on`."""
         self.readiness.depends_on(name, problem)
 
     def on_drain(self, drain: Hook) -> None:
-        """Called after NOT_SERVING and before the server stops, within the drain limit."""
+        """Adds a hook that runs after NOT_SERVING and before the server stops.
+
+        All hooks together get `drain_seconds`.
+        """
         self._drains.append(drain)
 
     def serve(
         self, descriptor: ServiceDescriptor, add: Callable[[Any, Any], None], servicer: Any
     ) -> None:
-        """Serves a service of our own."""
-        self._services.append(descriptor)
-        self._bindings.append(lambda server: add(servicer, server))
+        """Serves a service of the platform; see `RpcServer.add`."""
+        self._server.add(descriptor, add, servicer)
 
     def serve_passing(self, handler: grpc.GenericRpcHandler, rules: Mapping[str, Rule]) -> None:
-        """Serves RPCs that are passed on as bytes: authenticated here, authorised and audited by
-        who serves them.
-        """
-        for method, rule in rules.items():
-            permission = ANONYMOUS if rule.permission == ANONYMOUS else AUTHENTICATED
-            self._rules[method] = replace(rule, permission=permission, resource="", changes=False)
-        self._bindings.append(lambda server: server.add_generic_rpc_handlers((handler,)))
-
-    @property
-    def journal(self) -> Journal:
-        """Where refusals are noted that happen before a call reaches the guard, such as at an HTTP
-        door.
-        """
-        return self._journal
-
-    @property
-    def call_metrics(self) -> telemetry.CallMetrics:
-        """Counts and times of calls by method, for those that do not come as an RPC each."""
-        return self._surroundings.calls.metrics
+        """Serves RPCs that are passed on; see `RpcServer.add_passing`."""
+        self._server.add_passing(handler, rules)
 
     def exchange_credentials(self, exchange: Exchange) -> None:
-        """Lets callers present something that `exchange` turns into a token; tokens pass through it
-        unchanged.
+        """Lets callers present other credentials, which `exchange` turns into tokens.
+
+        It returns tokens as they are.
         """
-        self._surroundings.exchange = exchange
+        self._exchange = exchange
 
     def open_broker(self, *, hub: Any = None) -> Broker:
-        """The broker that the settings name, started and closed with the process, and a dependency
-        of readiness.
+        """Returns the broker that the settings name; readiness depends on it.
+
+        It starts and closes with the process. `hub` is that of a process which hosts it.
         """
         url = self.settings.broker.get_secret_value()
         channel = (
@@ -194,24 +186,27 @@ class Process:
 
     async def run(self) -> None:
         """Starts everything, serves until asked to stop, then ends in order."""
-        server = await self._start_server()
+        await self.readiness.enter("the process is starting")
+        make_guard = partial(
+            Guard,
+            authenticator=Authenticator(self.verifier, self._exchange),
+            audit=self.audit_trail,
+            calls=self._calls,
+            tracing=self.tracing,
+            longest_seconds=self.settings.max_deadline_seconds,
+        )
+        await self._server.start(self.settings, make_guard, ask_client=not self._public)
         if self.settings.metrics_listen:
             self._metrics_server, self.metrics_port = telemetry.serve_metrics(
                 self.metrics, self.settings.metrics_listen
             )
-        self._start_trust()
         started: list[tuple[str, Hook | None]] = []
         try:
             for name, start, stop in self._resources:
                 if start is not None:
                     await start()
                 started.append((name, stop))
-            for name, work in [
-                *self._work,
-                ("readiness", self.readiness.run),
-                ("audit", self._journal.run),
-            ]:
-                self._tasks.append(asyncio.create_task(self._keep_running(name, work), name=name))
+            self._start_work()
             await self.readiness.enter("")
             self.log.info(
                 "started",
@@ -222,63 +217,40 @@ class Process:
             self.started.set()
             await self._stopping.wait()
         finally:
-            await self._end(server, started)
+            await self._end(started)
 
-    def _start_trust(self) -> None:
+    def _start_work(self) -> None:
         self.depends_on("identity", lambda: self.identity.problem)
-        self._work.append(("identity", self.identity.run))
+        self.background("identity", self.identity.run)
         if not self._is_issuer:
-            poller = identity.TrustPoller(
-                self._bare_channel(self.settings.controlplane), self.verifier
-            )
+            channel = self.raw_channel(self.settings.controlplane)
+            poller = service_identity.TrustPoller(channel, self.verifier)
             self.depends_on("trust", lambda: poller.problem)
-            self._work.append(("trust", poller.run))
-
-    async def _start_server(self) -> grpc.aio.Server:
-        rules = {**rules_of(self._services), **self._rules}
-        handlers = Handlers()
-        health_pb2_grpc.add_HealthServicer_to_server(self.readiness.health, handlers)
-        status_service_pb2_grpc.add_StatusServiceServicer_to_server(
-            StatusServicer(self.readiness), handlers
-        )
-        for bind in self._bindings:
-            bind(handlers)
-        server = grpc.aio.server(
-            handlers=[Guard(rules, self._surroundings, handlers)],
-            options=transport.server_options(self.settings.max_message_bytes),
-        )
-        credentials = transport.server_credentials(self.settings, ask_client=not self._public)
-        try:
-            if credentials is None:
-                self.bound_port = server.add_insecure_port(self.settings.listen)
-            else:
-                self.bound_port = server.add_secure_port(self.settings.listen, credentials)
-        except RuntimeError:
-            raise ConfigError(
-                f"STELLWERK_LISTEN: {self.settings.listen} cannot be bound; is it in use?"
-            ) from None
-        await self.readiness.enter("the process is starting")
-        await server.start()
-        return server
+            self.background("trust", poller.run)
+        self.background("readiness", self.readiness.run)
+        self.background("audit", self.audit_trail.run)
+        for name, work in self._work:
+            self._tasks.append(asyncio.create_task(self._keep_running(name, work), name=name))
 
     async def _keep_running(self, name: str, work: Hook) -> None:
-        delay = 0.1
-        while True:
-            try:
-                await work()
-                return
-            except asyncio.CancelledError:
-                raise
-            except ServiceError as exc:
-                self.log.warning(
-                    "background_work_waits", work=name, reason=exc.reason, retry_in_seconds=delay
-                )
-            except Exception:
-                self.log.exception("background_work_failed", work=name, retry_in_seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_RESTART)
+        async def attempt(_: Callable[[], None]) -> None:
+            await work()
 
-    async def _end(self, server: grpc.aio.Server, started: list[tuple[str, Hook | None]]) -> None:
+        def failed(error: Exception, repeats: bool) -> None:
+            if repeats:
+                return
+            if isinstance(error, ServiceError):
+                self.log.warning(
+                    "background_work_waits", work=name, reason=error.reason, cause=error.message
+                )
+            else:
+                self.log.error("background_work_failed", work=name, exc_info=error)
+
+        await background.retry(
+            attempt, failed, expected=Exception, longest_seconds=_LONGEST_RESTART
+        )
+
+    async def _end(self, started: list[tuple[str, Hook | None]]) -> None:
         await self.readiness.enter("the process is stopping")
         limit = self.settings.drain_seconds
         try:
@@ -287,12 +259,12 @@ class Process:
             )
         except TimeoutError:
             self.log.warning("drain_limit_reached", seconds=limit)
-        await server.stop(min(limit, 5.0))
-        self._surroundings.calls.flush()
+        await self._server.stop(min(limit, _STOP_SECONDS))
+        self._calls.flush()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._quietly("audit", self._journal.flush)
+        await self._quietly("audit", self.audit_trail.flush)
         for name, stop in reversed(started):
             if stop is not None:
                 await self._quietly(name, stop)
@@ -305,10 +277,6 @@ class Process:
 
     async def _quietly(self, name: str, stop: Hook) -> None:
         try:
-            await asyncio.wait_for(stop(), 5.0)
+            await asyncio.wait_for(stop(), _STOP_SECONDS)
         except Exception as exc:
             self.log.warning("stop_failed", resource=name, error=type(exc).__name__)
-
-
-def _descriptor(name: str) -> ServiceDescriptor:
-    return status_service_pb2.DESCRIPTOR.services_by_name[name]

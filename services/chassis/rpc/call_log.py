@@ -1,5 +1,7 @@
-"""One log line and two metrics for each RPC. What ended in a moment is written together: between
-other work each line would find its code out of the caches.
+"""Writes one log line and two metrics for each RPC.
+
+Calls that end within a moment are written together: between other work each line would find its
+code out of the processor's caches.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from services.chassis.context import CallContext
 from services.chassis.telemetry import CallMetrics
 from stellwerk.wire.errors import ServiceError
 
-_GATHER_SECONDS, _MAX_GATHERED = 0.02, 256
+# Seconds that ended calls wait for others, and how many are written together at most. Together they
+# halved the guard's share of a gRPC call, with one handler per call instead of three (commit
+# 723f113).
+_GATHER_SECONDS = 0.02
+_MAX_GATHERED = 256
 
 
 class CallLog:
-    """Writes calls down."""
+    """Gathers ended calls and writes them to the log and the metrics."""
 
     def __init__(
         self,
@@ -28,19 +34,20 @@ class CallLog:
         log: structlog.typing.FilteringBoundLogger,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.metrics, self._clock = metrics, clock
-        # Bound, because the logger that a process begins with looks itself up for each line.
+        self.metrics = metrics
+        self._clock = clock
+        # Bound, because an unbound logger of structlog is assembled anew for each line.
         self._log = log.bind()
-        # Calls with their error, the level of their line, the seconds they took and when they
-        # ended.
+        # Ended calls: error, level of the line, duration in seconds, Unix time of the end.
         self._ended: list[tuple[CallContext, ServiceError | None, int, float, float]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def note(
         self, call: CallContext, error: ServiceError | None, seconds: float, *, quiet: bool
     ) -> None:
-        """Takes down how a call ended; a quiet one has its line on debug. Returns at once, inside
-        of an event loop.
+        """Takes down how a call ended, to be written soon; a quiet call at level debug.
+
+        Needs a running event loop.
         """
         ended = self._ended
         if not ended:
@@ -52,12 +59,18 @@ class CallLog:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has gathered."""
+        """Writes the gathered calls."""
         if self._timer is not None:
             self._timer.cancel()
-        ended, self._ended, self._timer = self._ended, [], None
+        ended = self._ended
+        self._ended = []
+        self._timer = None
         for one in ended:
             self._write(*one)
+
+    def unexpected(self, call: CallContext, error: Exception) -> None:
+        """Logs the traceback of a fault of this service; its caller is told the request id only."""
+        self._log.error("unexpected_error", method=call.method, exc_info=error)
 
     def _write(
         self, call: CallContext, error: ServiceError | None, level: int, seconds: float, at: float

@@ -1,6 +1,7 @@
-"""Calls to other services. This channel is the only one a service gets, so nothing can be
-forgotten: it adds the service's own token, passes on deadline, request id and trace, and raises the
-class of error that the peer raised.
+"""The channel for calls to other services.
+
+It adds the service's own token, passes on deadline, request id and trace, and raises the class of
+error that the peer raised. A service gets no other channel, so nothing can be forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stellwerk.wire.deadlines import onward
 
 Metadata = Sequence[tuple[str, str]]
 TokenSource = Callable[[], Awaitable[str]]
-# Without a caller's deadline a call between services may take this long.
+# Seconds that a call between services may take if it serves no caller with a deadline.
 DEFAULT_TIMEOUT = 10.0
 
 
@@ -45,10 +46,11 @@ def remaining(timeout: float | None) -> float:
 
 
 class StreamCall:
-    """An open stream whose errors are ours. Iterate it, or use read and write."""
+    """An open stream that raises ServiceErrors. Iterate it, or use `read` and `write`."""
 
     def __init__(self, call: Any, peer: str) -> None:
-        self._call, self._peer = call, peer
+        self._call = call
+        self._peer = peer
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         try:
@@ -58,30 +60,35 @@ class StreamCall:
             raise from_rpc(exc, self._peer) from None
 
     async def read(self) -> Any:
-        """The next message, or grpc.aio.EOF."""
+        """Returns the next message, or grpc.aio.EOF."""
         try:
             return await self._call.read()
         except grpc.aio.AioRpcError as exc:
             raise from_rpc(exc, self._peer) from None
 
     async def write(self, message: Any) -> None:
+        """Sends a message."""
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as exc:
             raise from_rpc(exc, self._peer) from None
 
     async def done_writing(self) -> None:
+        """Tells the peer that no message follows."""
         await self._call.done_writing()
 
     def cancel(self) -> bool:
+        """Ends the stream; returns whether it was open."""
         return bool(self._call.cancel())
 
 
 class ServiceChannel:
-    """What generated stubs are given in place of a bare channel."""
+    """A channel for generated stubs, in place of gRPC's own. `peer` is its name in errors."""
 
     def __init__(self, channel: grpc.aio.Channel, peer: str, token: TokenSource | None) -> None:
-        self._channel, self._peer, self._token = channel, peer, token
+        self._channel = channel
+        self._peer = peer
+        self._token = token
 
     async def _metadata(self, extra: Metadata | None) -> list[tuple[str, str]]:
         pairs = [*_propagated(), *(extra or ())]
@@ -90,6 +97,7 @@ class ServiceChannel:
         return pairs
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
+        """Returns the callable of a method, as gRPC's channel does."""
         inner = self._channel.unary_unary(method, *args, **kwargs)
 
         async def call(
@@ -105,6 +113,7 @@ class ServiceChannel:
         return call
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Awaitable[Any]]:
+        """Returns the callable of a method, as gRPC's channel does."""
         inner = self._channel.stream_unary(method, *args, **kwargs)
 
         async def call(
@@ -125,6 +134,7 @@ class ServiceChannel:
     def unary_stream(
         self, method: str, *args: Any, **kwargs: Any
     ) -> Callable[..., AsyncIterator[Any]]:
+        """Returns the callable of a method, as gRPC's channel does."""
         inner = self._channel.unary_stream(method, *args, **kwargs)
 
         async def call(
@@ -144,7 +154,7 @@ class ServiceChannel:
     def stream_stream(
         self, method: str, *args: Any, **kwargs: Any
     ) -> Callable[..., Awaitable[StreamCall]]:
-        """The call must be awaited to get the open stream: a token may have to be waited for."""
+        """Returns the callable of a method. Await it for the stream: it may wait for a token."""
         inner = self._channel.stream_stream(method, *args, **kwargs)
 
         async def call(
@@ -155,4 +165,5 @@ class ServiceChannel:
         return call
 
     async def close(self) -> None:
+        """Closes the channel."""
         await self._channel.close()

@@ -1,6 +1,4 @@
-"""Connections between services: the options of every channel and server, and mutual TLS when it is
-switched on.
-"""
+"""Options of every gRPC channel and server, and mutual TLS between services if it is on."""
 
 from __future__ import annotations
 
@@ -12,19 +10,23 @@ Options = list[tuple[str, int | str]]
 
 
 def server_options(max_message_bytes: int) -> Options:
-    """A silent peer is noticed within 15 s; peers may ping as often as our own channels do."""
+    """Returns the options of a server.
+
+    It notices a silent peer within 15 s, and lets peers ping as often as `channel_options` do.
+    """
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # Between the two gRPC refuses at random; up to the first we get to say what is wrong with a
-        # token.
+        # Bytes. Between the two sizes gRPC refuses calls at random; up to the first the guard can
+        # say that a token is too long.
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 24 * 1024),
-        # Calls that were read and not begun yet. Beyond, gRPC cancels some; its own bound, a
-        # thousand, is one burst.
+        # Calls that were read and have not begun. Beyond them gRPC cancels some; its default of
+        # 1,000 is a single burst of callers.
         ("grpc.server.max_pending_requests", 16_384),
         ("grpc.server.max_pending_requests_hard_limit", 32_768),
-        ("grpc.so_reuseport", 0),  # two processes on one port must fail, not share it
+        # A second process on one port fails, instead of sharing the port.
+        ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -36,7 +38,9 @@ def server_options(max_message_bytes: int) -> Options:
 
 
 def channel_options(max_message_bytes: int) -> Options:
-    """Keepalive on every channel, and reconnects that do not back off for minutes."""
+    """Returns the options of a channel: it notices a silent peer within 15 s, and tries to
+    reconnect at least once a second.
+    """
     return [
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
@@ -48,7 +52,8 @@ def channel_options(max_message_bytes: int) -> Options:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 1_000),
-        ("grpc.enable_retries", 0),  # retries are decided by callers who know what is idempotent
+        # Only callers know which of their calls are safe to repeat.
+        ("grpc.enable_retries", 0),
         ("grpc.use_local_subchannel_pool", 1),
     ]
 
@@ -56,10 +61,10 @@ def channel_options(max_message_bytes: int) -> Options:
 def server_credentials(
     settings: ServiceSettings, *, ask_client: bool
 ) -> grpc.ServerCredentials | None:
-    """TLS credentials, or None when TLS is not switched on.
+    """Returns TLS credentials, None if TLS is off.
 
-    With `ask_client` peers must show a certificate of the same authority; the public door does not
-    ask for one.
+    With `ask_client` peers must show a certificate of the same authority; a public server asks for
+    none.
     """
     if settings.tls_key is None or settings.tls_certificate is None or settings.tls_ca is None:
         return None
@@ -70,7 +75,7 @@ def server_credentials(
 
 
 def open_channel(settings: ServiceSettings, address: str) -> grpc.aio.Channel:
-    """A bare channel to a peer."""
+    """Opens a bare channel to a peer, with mutual TLS if it is on."""
     options = channel_options(settings.max_message_bytes)
     if settings.tls_key is None or settings.tls_certificate is None or settings.tls_ca is None:
         return grpc.aio.insecure_channel(address, options=options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from services.chassis.logs import Levels
+from services.chassis.logs import LogLevels
 from stellwerk.wire.errors import InvalidInput
 
 Value = bool | int | str
@@ -21,7 +21,7 @@ _MAX_VERBOSE = (1 << 32) - 1
 class LogSettings:
     """The settings of one process."""
 
-    def __init__(self, levels: Levels, style: str) -> None:
+    def __init__(self, levels: LogLevels, style: str) -> None:
         """`style` is how lines are written, which is settled at start."""
         self._levels = levels
         # Any level above 0 means the same here; the number is kept for who reads it back.

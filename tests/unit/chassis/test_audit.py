@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from services.chassis.access.audit import Journal, RemoteLedger
+from services.chassis.access.audit import AuditTrail, RemoteAuditSink
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.wire.errors import DeadlinePassed, NotPermitted, ServiceError, Unavailable
 from tests.fakes.ledger import FakeLedger
@@ -33,18 +33,18 @@ def ledger() -> FakeLedger:
 
 
 @pytest.fixture
-def journal(ledger: FakeLedger) -> Journal:
-    return Journal(ledger, structlog.get_logger())
+def trail(ledger: FakeLedger) -> AuditTrail:
+    return AuditTrail(ledger, structlog.get_logger())
 
 
 async def test_like_refusals_become_one_record_with_a_count(
-    journal: Journal, ledger: FakeLedger
+    trail: AuditTrail, ledger: FakeLedger
 ) -> None:
     for number in range(3):
-        journal.note(record(request_id=f"r{number}"))
-    journal.note(record(principal="principals/eve"))
+        trail.note(record(request_id=f"r{number}"))
+    trail.note(record(principal="principals/eve"))
 
-    await journal.flush()
+    await trail.flush()
 
     assert [(r.principal, r.count) for r in ledger.records] == [
         ("principals/ada", 3),
@@ -52,25 +52,27 @@ async def test_like_refusals_become_one_record_with_a_count(
     ]
 
 
-async def test_every_outcome_keeps_its_own_record(journal: Journal, ledger: FakeLedger) -> None:
+async def test_every_outcome_keeps_its_own_record(trail: AuditTrail, ledger: FakeLedger) -> None:
     for number in range(3):
-        journal.note(record(OUTCOME, outcome="OK", request_id=f"r{number}"))
+        trail.note(record(OUTCOME, outcome="OK", request_id=f"r{number}"))
 
-    await journal.flush()
+    await trail.flush()
 
     assert [r.request_id for r in ledger.records] == ["r0", "r1", "r2"]
 
 
-async def test_what_cannot_be_written_goes_on_waiting(journal: Journal, ledger: FakeLedger) -> None:
+async def test_what_cannot_be_written_goes_on_waiting(
+    trail: AuditTrail, ledger: FakeLedger
+) -> None:
     ledger.away = True
-    journal.note(record())
+    trail.note(record())
     with pytest.raises(Unavailable):
-        await journal.flush()
-    journal.note(record())
+        await trail.flush()
+    trail.note(record())
     ledger.away = False
 
-    await journal.flush()
-    await journal.flush()
+    await trail.flush()
+    await trail.flush()
 
     assert [r.count for r in ledger.records] == [2]
 
@@ -91,9 +93,9 @@ class Channel:
 @pytest.mark.parametrize("error", [Unavailable("away"), DeadlinePassed("slow")])
 async def test_a_ledger_that_is_away_is_named_as_the_reason(error: ServiceError) -> None:
     with pytest.raises(Unavailable, match="nothing is changed"):
-        await RemoteLedger(Channel(error)).append([record()])
+        await RemoteAuditSink(Channel(error)).append([record()])
 
 
 async def test_a_ledger_that_refuses_is_not_called_away() -> None:
     with pytest.raises(NotPermitted):
-        await RemoteLedger(Channel(NotPermitted("no"))).append([record()])
+        await RemoteAuditSink(Channel(NotPermitted("no"))).append([record()])

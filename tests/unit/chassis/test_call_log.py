@@ -27,7 +27,7 @@ class Written:
     def __init__(self, level: str, stderr: pytest.CaptureFixture[bytes]) -> None:
         self._stderr, self.now = stderr, 1_700_000_000.5
         self.registry = CollectorRegistry()
-        log = logs.configure("router", "router-1", levels=logs.Levels(level), style="json")
+        log = logs.configure("router", "router-1", levels=logs.LogLevels(level), style="json")
         self.calls = CallLog(CallMetrics(self.registry), log, clock=lambda: self.now)
 
     def lines(self) -> list[dict[str, Any]]:

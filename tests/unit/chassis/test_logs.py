@@ -10,7 +10,7 @@ from datetime import datetime
 
 PROGRAM = """
 from services.chassis import context, logs
-levels = logs.Levels("info")
+levels = logs.LogLevels("info")
 log = logs.configure("router", "r1", levels=levels, style=STYLE)
 call = context.CallContext(method="/x", request_id="req-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 context.bind(call)
@@ -26,7 +26,7 @@ log.debug("not shown")
 SWITCHED = """
 import logging
 from services.chassis import logs
-levels = logs.Levels("info")
+levels = logs.LogLevels("info")
 log = logs.configure("router", "r1", levels=levels, style="json")
 bound = log.bind(part="x")
 log.info("one"), log.debug("hidden")
@@ -80,7 +80,7 @@ def test_each_level_can_be_switched_while_the_process_runs() -> None:
 def test_a_line_that_is_written_later_keeps_its_moment_and_its_call() -> None:
     program = (
         "from services.chassis import context, logs\n"
-        "log = logs.configure('router', 'r1', levels=logs.Levels('info'), style='json')\n"
+        "log = logs.configure('router', 'r1', levels=logs.LogLevels('info'), style='json')\n"
         "call = context.CallContext(method='/x', request_id='then')\n"
         "context.bind(context.CallContext(method='/x', request_id='now'))\n"
         "log.info('late', **logs.moment(call, 1700000000.25)), log.info('now')\n"

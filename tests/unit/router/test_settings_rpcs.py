@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.chassis.context import CallContext
-from services.chassis.logs import Levels
+from services.chassis.logs import LogLevels
 from services.chassis.telemetry import Sampling, Tracing
 from services.router.open_inference import trace_settings
 from services.router.open_inference.log_settings import LogSettings
@@ -103,7 +103,7 @@ def test_a_call_that_is_not_chosen_gets_no_span_and_keeps_its_callers_trace() ->
 
 
 def test_log_settings_act_and_return_to_what_they_were() -> None:
-    levels = Levels("info")
+    levels = LogLevels("info")
     settings = LogSettings(levels, "json")
     before = settings.read()
 
@@ -121,7 +121,7 @@ def test_log_settings_act_and_return_to_what_they_were() -> None:
 
 
 def test_log_settings_that_were_read_can_be_written_back() -> None:
-    settings = LogSettings(Levels("warning"), "console")
+    settings = LogSettings(LogLevels("warning"), "console")
     before = settings.read()
 
     settings.change(before)
@@ -150,7 +150,7 @@ def test_log_settings_that_were_read_can_be_written_back() -> None:
     ],
 )
 def test_a_wrong_log_setting_is_refused_and_changes_nothing(name: str, value: Any) -> None:
-    settings = LogSettings(Levels("info"), "json")
+    settings = LogSettings(LogLevels("info"), "json")
     before = settings.read()
 
     with pytest.raises(InvalidInput):
