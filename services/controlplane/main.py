@@ -69,35 +69,31 @@ def compose(settings: ControlPlaneSettings) -> Process:
     process.depends_on("signing keys", lambda: tokens.problem)
     process.depends_on("administrator", lambda: refresher.problem)
 
-    peers = connect_peers(process, settings)
-    _serve(
-        process,
-        ControlPlaneServicer(lambda: get_status(peers)),
-        IdentityServicer(tokens, register),
-        AuditServicer(ledger),
-    )
+    _serve(process, settings, tokens, register, ledger)
     return process
 
 
 def _serve(
     process: Process,
-    platform: ControlPlaneServicer,
-    identity: IdentityServicer,
-    audit: AuditServicer,
+    settings: ControlPlaneSettings,
+    tokens: TokenIssuer,
+    register: PrincipalRegister,
+    ledger: AuditLedger,
 ) -> None:
     """Adds the three gRPC services to the process."""
+    peers = connect_peers(process, settings)
     process.serve(
         controlplane_service_pb2.DESCRIPTOR.services_by_name["ControlPlaneService"],
         add_ControlPlaneServiceServicer_to_server,
-        platform,
+        ControlPlaneServicer(lambda: get_status(peers)),
     )
     process.serve(
         identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
         add_IdentityServiceServicer_to_server,
-        identity,
+        IdentityServicer(tokens, register),
     )
     process.serve(
         audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
         add_AuditServiceServicer_to_server,
-        audit,
+        AuditServicer(ledger),
     )
