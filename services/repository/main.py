@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.chassis import mongo
 from services.chassis.lifecycle.process import Process
-from services.repository.artifacts.artifact_store import ArtifactStore, TransferSlots
+from services.repository.artifacts.artifact_store import ArtifactStore
 from services.repository.artifacts.downloads import Downloads
 from services.repository.artifacts.sweeper import Sweeper
 from services.repository.artifacts.upload_sessions import UploadSessions
@@ -47,13 +47,12 @@ def assemble(process: Process, settings: RepositorySettings, broker: EventBroker
     buckets = Buckets(database)
     models = Models(database, outbox)
     aliases = Aliases(database, outbox, models)
-    artifacts = ArtifactStore(database)
+    artifacts = ArtifactStore(database, settings.max_transfers, metrics)
     catalogue = Catalogue(buckets, models, aliases, artifacts.remove)
 
     sessions = UploadSessions(database)
-    transfers = TransferSlots(settings.max_transfers, metrics)
-    uploads = Uploads(settings, buckets, models, sessions, artifacts, transfers, metrics, log)
-    downloads = Downloads(settings.download_piece_bytes, models, artifacts, transfers, metrics, log)
+    uploads = Uploads(settings, buckets, models, sessions, artifacts, metrics, log)
+    downloads = Downloads(settings.download_piece_bytes, models, artifacts, metrics, log)
     sweeper = Sweeper(sessions, artifacts, metrics, log, settings.sweep_seconds)
     process.on_drain(uploads.drain)
     process.background("sweeper", sweeper.run)

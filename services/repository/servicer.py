@@ -11,8 +11,8 @@ from typing import Any
 from services.repository.artifacts.downloads import Downloads
 from services.repository.artifacts.incoming import open_stream
 from services.repository.artifacts.uploads import Uploads
-from services.repository.catalogue.catalogue import Catalogue, model_name, version_name
-from services.repository.catalogue.documents import time
+from services.repository.catalogue.catalogue import Catalogue
+from services.repository.catalogue.documents import model_name, time, version_name
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.repository.v1 import repository_service_pb2_grpc
 

@@ -28,30 +28,6 @@ _BATCH_CHUNKS = 4
 _INSERTS_IN_FLIGHT = 2
 
 
-class TransferSlots:
-    """Bounds the artifacts being received and sent at a time, and so the memory they take."""
-
-    def __init__(self, slots: int, metrics: RepositoryMetrics) -> None:
-        self._slots = slots
-        self._metrics = metrics
-        self._taken = 0
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Holds one slot for the `with` block. Raises Overloaded if none is free."""
-        if self._taken >= self._slots:
-            raise Overloaded(
-                "too many artifacts are on their way; try again in a moment", limit=self._slots
-            )
-        self._taken += 1
-        self._metrics.transfers.set(self._taken)
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            self._metrics.transfers.set(self._taken)
-
-
 class ArtifactWriter:
     """Writes the chunks of one file in order."""
 
@@ -103,10 +79,31 @@ class ArtifactWriter:
 
 
 class ArtifactStore:
-    """Writes, reads and removes artifacts by the id of their GridFS file."""
+    """Writes, reads and removes artifacts by the id of their GridFS file. Lets `max_transfers`
+    artifacts be received and sent at a time, which bounds the memory they take.
+    """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, max_transfers: int, metrics: RepositoryMetrics) -> None:
         self._database = database
+        self._max_transfers = max_transfers
+        self._metrics = metrics
+        self._transfers = 0
+
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """Counts one transfer for the `with` block. Raises Overloaded at `max_transfers`."""
+        if self._transfers >= self._max_transfers:
+            raise Overloaded(
+                "too many artifacts are on their way; try again in a moment",
+                limit=self._max_transfers,
+            )
+        self._transfers += 1
+        self._metrics.transfers.set(self._transfers)
+        try:
+            yield
+        finally:
+            self._transfers -= 1
+            self._metrics.transfers.set(self._transfers)
 
     def writer(self, file: str) -> ArtifactWriter:
         """Returns a writer of a new file."""

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import structlog
 
-from services.repository.artifacts.artifact_store import ArtifactStore, TransferSlots
+from services.repository.artifacts.artifact_store import ArtifactStore
 from services.repository.catalogue.models import Models, StoredArtifact
 from services.repository.metrics import RepositoryMetrics
 from stellwerk.wire.errors import Corrupt
@@ -24,14 +24,12 @@ class Downloads:
         piece_bytes: int,
         models: Models,
         artifacts: ArtifactStore,
-        transfers: TransferSlots,
         metrics: RepositoryMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._piece_bytes = piece_bytes
         self._models = models
         self._artifacts = artifacts
-        self._transfers = transfers
         self._metrics = metrics
         self._log = log
 
@@ -42,7 +40,7 @@ class Downloads:
         bytes are not those once stored.
         """
         artifact = await self._models.artifact(name, version)
-        with self._transfers.slot():
+        with self._artifacts.transfer():
             async with aclosing(self._verified(name, version, artifact)) as chunks:
                 async for chunk in chunks:
                     for start in range(0, len(chunk), self._piece_bytes):

@@ -1,5 +1,5 @@
-"""Reads an artifact from an upload's gRPC stream, and cuts it into chunks that are checked, counted
-and digested.
+"""Receives an artifact from an upload's gRPC stream: cuts it into chunks, checks them against the
+declared format, size and digest, and writes them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from services.repository.artifacts.artifact_store import ArtifactWriter
 from services.repository.catalogue.formats import HEAD_BYTES, check_beginning
+from services.repository.metrics import RepositoryMetrics
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from stellwerk.wire.errors import Cancelled, InvalidInput, TooLarge
+from stellwerk.wire.errors import Cancelled, DeadlinePassed, InvalidInput, TooLarge
 
 # Bytes and seconds for which `discard_rest` reads on at most: enough for a client to notice the
 # answer, and a bound for a body without an end. Chosen, not measured.
@@ -45,6 +47,47 @@ async def _pieces(
         await context.send_initial_metadata(())
     except Exception as exc:
         raise Cancelled("the upload broke off; open a new one and send it again") from exc
+
+
+async def receive_artifact(
+    pieces: AsyncIterator[bytes],
+    chunker: ArtifactChunker,
+    writer: ArtifactWriter,
+    idle_seconds: float,
+    metrics: RepositoryMetrics,
+) -> str:
+    """Checks the pieces, writes them durably and returns their SHA-256 in hex.
+
+    Raises InvalidInput, TooLarge, DeadlinePassed for a client that sends nothing for
+    `idle_seconds`, and what `pieces` raises.
+    """
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(idle_seconds) as silence:
+            async for piece in pieces:
+                metrics.bytes_in.inc(len(piece))
+                for chunk in chunker.feed(piece):
+                    await _write(chunk, chunker, writer)
+                silence.reschedule(clock() + idle_seconds)
+    except TimeoutError:
+        raise DeadlinePassed(
+            f"nothing came for {idle_seconds:g} seconds; open a new upload and send again"
+        ) from None
+    for chunk in chunker.end():
+        await _write(chunk, chunker, writer)
+    sha256 = chunker.finish()
+    await writer.flush()
+    return sha256
+
+
+async def _write(chunk: bytes, chunker: ArtifactChunker, writer: ArtifactWriter) -> None:
+    # In a thread: hashing releases the interpreter's lock, so the loop writes meanwhile.
+    digesting = asyncio.ensure_future(asyncio.to_thread(chunker.digest, chunk))
+    try:
+        await writer.write(chunk)
+    finally:
+        # Awaited even after a failure: the next chunk's digest must not begin before.
+        await digesting
 
 
 async def discard_rest(pieces: AsyncIterator[bytes]) -> None:

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.chassis.mongo import Document, errors
-from services.repository.mongo import Database, Session
+from services.repository.mongo import Database, Session, now
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from stellwerk.wire.errors import Conflict, UploadNotFound
+from stellwerk.wire.errors import Conflict, Overloaded, UploadNotFound
 
 OPEN = "open"
 STREAMING = "streaming"
@@ -63,10 +63,17 @@ class UploadSessions:
     def __init__(self, database: Database) -> None:
         self._uploads = database.uploads
 
-    async def open(self, session: UploadSession, now: datetime, seconds: float) -> datetime:
-        """Records a new upload that lapses `seconds` after `now`; returns that time."""
-        expires = now + timedelta(seconds=seconds)
+    async def open(self, session: UploadSession, seconds: float, limit: int) -> datetime:
+        """Records a new upload that lapses in `seconds`; returns that time. Raises Overloaded for a
+        creator with `limit` unfinished uploads.
+        """
+        unfinished = {"creator": {"$eq": session.creator}, "state": {"$in": [OPEN, STREAMING]}}
+        expires = now() + timedelta(seconds=seconds)
         async with errors():
+            if await self._uploads.count_documents(unfinished, limit=limit) >= limit:
+                raise Overloaded(
+                    f"{limit} uploads of yours are open; finish one or let it lapse", limit=limit
+                )
             await self._uploads.insert_one(
                 {
                     "_id": session.id,
@@ -80,13 +87,6 @@ class UploadSessions:
                 }
             )
         return expires
-
-    async def count_open(self, creator: str, limit: int) -> int:
-        """Returns the number of a caller's unfinished uploads, counted up to `limit`."""
-        async with errors():
-            return await self._uploads.count_documents(
-                {"creator": {"$eq": creator}, "state": {"$in": [OPEN, STREAMING]}}, limit=limit
-            )
 
     async def get(self, upload: str, model: str) -> UploadSession:
         """Returns the upload of this id and model key. Raises UploadNotFound, also for a lapsed

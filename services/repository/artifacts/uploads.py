@@ -18,12 +18,8 @@ import structlog
 
 from services.chassis import context
 from services.chassis.context import Principal
-from services.repository.artifacts.artifact_store import (
-    ArtifactStore,
-    ArtifactWriter,
-    TransferSlots,
-)
-from services.repository.artifacts.incoming import ArtifactChunker, discard_rest
+from services.repository.artifacts.artifact_store import ArtifactStore, ArtifactWriter
+from services.repository.artifacts.incoming import ArtifactChunker, discard_rest, receive_artifact
 from services.repository.artifacts.upload_sessions import (
     COMMITTED,
     LEASE_SECONDS,
@@ -39,9 +35,9 @@ from services.repository.catalogue.models import Models, NewVersion, StoredArtif
 from services.repository.catalogue.specs import check_spec
 from services.repository.config import RepositorySettings
 from services.repository.metrics import RepositoryMetrics
-from services.repository.mongo import CHUNK_BYTES, now
+from services.repository.mongo import CHUNK_BYTES
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from stellwerk.wire.errors import DeadlinePassed, NotPermitted, Overloaded, ServiceError
+from stellwerk.wire.errors import NotPermitted, ServiceError
 from stellwerk.wire.names import ModelName, parse_upload
 from stellwerk.wire.permissions import permits
 
@@ -58,7 +54,6 @@ class Uploads:
         models: Models,
         sessions: UploadSessions,
         artifacts: ArtifactStore,
-        transfers: TransferSlots,
         metrics: RepositoryMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
@@ -67,7 +62,6 @@ class Uploads:
         self._models = models
         self._sessions = sessions
         self._artifacts = artifacts
-        self._transfers = transfers
         self._metrics = metrics
         self._log = log
         # Commits and removals, which outlive the call that began them.
@@ -83,16 +77,10 @@ class Uploads:
         spec = check_spec(given, limits.max_artifact_bytes)
         _check_permitted(caller, name.bucket, spec.format)
         await self._buckets.get(name.bucket)
-        if (
-            await self._sessions.count_open(caller.name, limits.max_open_uploads)
-            >= limits.max_open_uploads
-        ):
-            raise Overloaded(
-                f"{limits.max_open_uploads} uploads of yours are open; finish one or let it lapse",
-                limit=limits.max_open_uploads,
-            )
         session = UploadSession(secrets.token_hex(16), model_key(name), caller.name, OPEN, spec, 0)
-        expires = await self._sessions.open(session, now(), limits.upload_ttl_seconds)
+        expires = await self._sessions.open(
+            session, limits.upload_ttl_seconds, limits.max_open_uploads
+        )
         return f"{name.parent}/uploads/{session.id}", expires
 
     async def receive(self, upload: str, pieces: AsyncIterator[bytes]) -> pb.ModelVersion:
@@ -121,8 +109,7 @@ class Uploads:
         if session.state == COMMITTED:
             # The client repeats an upload whose answer was lost.
             return await self._models.version(name, session.version)
-        with self._transfers.slot():
-            return await self._stream(name, session, pieces)
+        return await self._stream(name, session, pieces)
 
     async def drain(self) -> None:
         """Returns when every commit and removal in progress has ended."""
@@ -132,51 +119,25 @@ class Uploads:
     async def _stream(
         self, name: ModelName, session: UploadSession, pieces: AsyncIterator[bytes]
     ) -> pb.ModelVersion:
-        token = secrets.token_hex(16)
-        writer = self._artifacts.writer(token)
-        chunker = ArtifactChunker(session.spec, self._settings.max_artifact_bytes, CHUNK_BYTES)
-        try:
-            await self._sessions.claim(session.id, token)
-            async with self._lease_renewed(session.id, token):
-                sha256 = await self._store(chunker, pieces, writer)
-                artifact = StoredArtifact(token, sha256, chunker.size)
-                version = await self._finish(
-                    self._models.create_version(
-                        name,
-                        NewVersion(session.spec, session.creator, artifact, session.id),
-                        partial(self._sessions.close, session.id, token),
+        token, limits = secrets.token_hex(16), self._settings
+        with self._artifacts.transfer():
+            writer = self._artifacts.writer(token)
+            chunker = ArtifactChunker(session.spec, limits.max_artifact_bytes, CHUNK_BYTES)
+            try:
+                await self._sessions.claim(session.id, token)
+                async with self._lease_renewed(session.id, token):
+                    sha256 = await receive_artifact(
+                        pieces, chunker, writer, limits.upload_idle_seconds, self._metrics
                     )
-                )
-        except BaseException:
-            await self._finish(self._abandon(session.id, token, writer))
-            raise
+                    artifact = StoredArtifact(token, sha256, chunker.size)
+                    new = NewVersion(session.spec, session.creator, artifact, session.id)
+                    close = partial(self._sessions.close, session.id, token)
+                    version = await self._finish(self._models.create_version(name, new, close))
+            except BaseException:
+                await self._finish(self._abandon(session.id, token, writer))
+                raise
         self._metrics.committed.inc()
         return version
-
-    async def _store(
-        self, chunker: ArtifactChunker, pieces: AsyncIterator[bytes], writer: ArtifactWriter
-    ) -> str:
-        """Stores the pieces durably and returns their SHA-256 in hex. Raises DeadlinePassed when
-        the client sends nothing for `upload_idle_seconds`.
-        """
-        clock = asyncio.get_running_loop().time
-        idle = self._settings.upload_idle_seconds
-        try:
-            async with asyncio.timeout(idle) as silence:
-                async for piece in pieces:
-                    self._metrics.bytes_in.inc(len(piece))
-                    for chunk in chunker.feed(piece):
-                        await _store_chunk(chunker, chunk, writer)
-                    silence.reschedule(clock() + idle)
-        except TimeoutError:
-            raise DeadlinePassed(
-                f"nothing came for {idle:g} seconds; open a new upload and send again"
-            ) from None
-        for chunk in chunker.end():
-            await _store_chunk(chunker, chunk, writer)
-        sha256 = chunker.finish()
-        await writer.flush()
-        return sha256
 
     async def _abandon(self, upload: str, token: str, writer: ArtifactWriter) -> None:
         """Removes what a broken stream wrote, unless its version was created all the same."""
@@ -211,16 +172,6 @@ class Uploads:
             yield
         finally:
             renewing.cancel()
-
-
-async def _store_chunk(chunker: ArtifactChunker, chunk: bytes, writer: ArtifactWriter) -> None:
-    # In a thread: hashing releases the interpreter's lock, so the loop writes meanwhile.
-    digesting = asyncio.ensure_future(asyncio.to_thread(chunker.digest, chunk))
-    try:
-        await writer.write(chunk)
-    finally:
-        # Awaited even after a failure: the next chunk's digest must not begin before.
-        await digesting
 
 
 def _check_permitted(caller: Principal, bucket: str, format_id: str) -> None:

@@ -13,6 +13,7 @@ from services.chassis import context
 from services.repository.catalogue import filters
 from services.repository.catalogue.aliases import Aliases
 from services.repository.catalogue.buckets import Buckets
+from services.repository.catalogue.documents import alias_name, model_name, version_name
 from services.repository.catalogue.models import Models
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire import names, paging
@@ -23,34 +24,6 @@ from stellwerk.wire.permissions import permits
 R = TypeVar("R", bound=Message)
 DEFAULT_ALIAS = "default"
 MAX_BUCKET_DESCRIPTION = 1024
-
-
-def model_name(name: str) -> ModelName:
-    """Parses the name of a model. Raises InvalidInput, also for the name of a version or alias."""
-    parsed = names.parse_model(name)
-    if parsed.version is not None or parsed.alias is not None:
-        raise InvalidInput("a model is named buckets/{bucket}/models/{model}", field="name")
-    return parsed
-
-
-def version_name(name: str) -> tuple[ModelName, int]:
-    """Parses the name of a version; returns its model and number. Raises InvalidInput."""
-    parsed = names.parse_model(name)
-    if parsed.version is None:
-        raise InvalidInput(
-            "a version is named buckets/{bucket}/models/{model}/versions/{version}", field="name"
-        )
-    return ModelName(parsed.bucket, parsed.model), parsed.version
-
-
-def alias_name(name: str) -> tuple[ModelName, str]:
-    """Parses the name of an alias; returns its model and id. Raises InvalidInput."""
-    parsed = names.parse_model(name)
-    if parsed.alias is None:
-        raise InvalidInput(
-            "an alias is named buckets/{bucket}/models/{model}/aliases/{alias}", field="name"
-        )
-    return ModelName(parsed.bucket, parsed.model), parsed.alias
 
 
 def cut(

@@ -1,5 +1,5 @@
-"""Converts resources between messages and MongoDB documents, and builds keys that sort as listings
-do. Pure.
+"""Parses resource names, builds the keys of MongoDB documents, and converts resources between
+documents and messages. Pure.
 
 A model's key is "{bucket}/{model}", a version's "{bucket}/{model}/{number of 18 digits}". Ids hold
 no "/", so the keys below one parent are exactly those from "{parent}/" to "{parent}0" ("0" is the
@@ -17,11 +17,41 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.repository.catalogue.filters import Term
 from services.repository.mongo import CHUNK_BYTES
 from stellwerk.repository.v1 import repository_service_pb2 as pb
+from stellwerk.wire import names
+from stellwerk.wire.errors import InvalidInput
 from stellwerk.wire.names import ModelName
 
 Document = dict[str, Any]
 # Sorts after every printable text, so it ends the range of texts that begin with a prefix.
 _LAST = "\U0010ffff"
+
+
+def model_name(name: str) -> ModelName:
+    """Parses the name of a model. Raises InvalidInput, also for the name of a version or alias."""
+    parsed = names.parse_model(name)
+    if parsed.version is not None or parsed.alias is not None:
+        raise InvalidInput("a model is named buckets/{bucket}/models/{model}", field="name")
+    return parsed
+
+
+def version_name(name: str) -> tuple[ModelName, int]:
+    """Parses the name of a version; returns its model and number. Raises InvalidInput."""
+    parsed = names.parse_model(name)
+    if parsed.version is None:
+        raise InvalidInput(
+            "a version is named buckets/{bucket}/models/{model}/versions/{version}", field="name"
+        )
+    return ModelName(parsed.bucket, parsed.model), parsed.version
+
+
+def alias_name(name: str) -> tuple[ModelName, str]:
+    """Parses the name of an alias; returns its model and id. Raises InvalidInput."""
+    parsed = names.parse_model(name)
+    if parsed.alias is None:
+        raise InvalidInput(
+            "an alias is named buckets/{bucket}/models/{model}/aliases/{alias}", field="name"
+        )
+    return ModelName(parsed.bucket, parsed.model), parsed.alias
 
 
 def model_key(name: ModelName) -> str:

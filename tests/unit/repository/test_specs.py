@@ -19,7 +19,7 @@ from services.repository.catalogue.formats import (
     check_format,
     is_pickle,
 )
-from services.repository.catalogue.specs import check_spec
+from services.repository.catalogue.specs import SERVING_BOUNDS, check_spec
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.type.v1 import requirements_pb2, serving_pb2, tensor_pb2
 from stellwerk.wire.errors import InvalidInput, TooLarge
@@ -238,3 +238,23 @@ def test_nothing_is_given_out_before_the_beginning_is_checked() -> None:
     assert list(intake.feed(b"\x80\x04")) == []
     with pytest.raises(InvalidInput):
         list(intake.feed(bytes(100)))
+
+
+def test_every_number_of_the_serving_policy_has_a_bound() -> None:
+    fields = serving_pb2.ServingPolicy.DESCRIPTOR.fields
+    numbers = {
+        field.name
+        for field in fields
+        if field.cpp_type == field.CPPTYPE_UINT32 and not field.is_repeated
+    }
+
+    assert numbers - {"default_priority"} == set(SERVING_BOUNDS)
+
+
+@pytest.mark.parametrize("field", SERVING_BOUNDS)
+def test_a_number_of_the_serving_policy_over_its_bound_is_refused(field: str) -> None:
+    limit = SERVING_BOUNDS[field]
+
+    check_spec(pb.ModelVersion(format="onnx", serving=serving(**{field: limit})), LIMIT)
+    with pytest.raises(InvalidInput, match=rf"serving\.{field} may be {limit} at most"):
+        check_spec(pb.ModelVersion(format="onnx", serving=serving(**{field: limit + 1})), LIMIT)
