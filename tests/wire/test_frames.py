@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stellwerk.job.v1 import work_pb2
-from stellwerk.wire.frames import VARINT, Gathering, tag, varint
+from stellwerk.wire.frames import VARINT, FrameBuffer, tag, varint
 
 ITEMS = tag(work_pb2.WorkEnvelope, "items")
 
@@ -22,20 +22,20 @@ def test_a_varint_is_read_back(number: int) -> None:
 def test_everything_comes_out_once_in_its_order_and_within_the_bounds(
     bodies: list[bytes], most: int, most_bytes: int
 ) -> None:
-    gathering = Gathering(ITEMS, most, most_bytes)
+    buffer = FrameBuffer(ITEMS, most, most_bytes)
     items = [
         work_pb2.WorkItem(id=str(number), method=body.hex()) for number, body in enumerate(bodies)
     ]
     for item in items:
         data = item.SerializeToString()
-        gathering.put(len(data), data[:1], data[1:])
+        buffer.put(len(data), data[:1], data[1:])
 
     frames = []
-    while parts := gathering.take():
+    while parts := buffer.take():
         frames.append(work_pb2.WorkEnvelope.FromString(b"".join(parts)))
 
     assert [item for frame in frames for item in frame.items] == items
-    assert not gathering
+    assert not buffer
     for frame in frames:
         assert 1 <= len(frame.items) <= most
         assert (

@@ -1,6 +1,7 @@
-"""Messages written from parts that are serialised already. Protobuf reads the fields of a message
-in any order, and messages laid end to end as one, so that a frame of many costs one copy of their
-bytes and no second encoding.
+"""Writes protobuf messages from parts that are serialised already.
+
+Protobuf reads the fields of a message in any order, and messages laid end to end as one. So a frame
+of many messages costs one copy of their bytes and no second encoding.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ VARINT, DELIMITED = 0, 2
 
 
 def tag(message: type[Message], field: str, wire_type: int = DELIMITED) -> bytes:
-    """What stands before the field's value."""
+    """Returns the bytes that stand before the field's value."""
     number: int = message.DESCRIPTOR.fields_by_name[field].number
     return varint(number << 3 | wire_type)
 
 
 def varint(number: int) -> bytes:
-    """A non-negative integer as protobuf writes it."""
+    """Returns a non-negative integer in protobuf's encoding of variable length."""
     if number < 0x80:
         return bytes((number,))
     if number < 0x4000:
@@ -30,21 +31,23 @@ def varint(number: int) -> bytes:
     return bytes(parts)
 
 
-class Gathering:
-    """Frames of one repeated field, filled one after the other: what waits to be sent, in its
-    order.
-    """
+class FrameBuffer:
+    """A queue of elements of one repeated field, gathered into frames of limited size."""
 
     def __init__(self, tag: bytes, most: int, most_bytes: int) -> None:
-        """A frame holds `most` elements and `most_bytes` at most; a larger element is alone in its
-        own.
+        """Begins empty; `tag` is the field's.
+
+        A frame holds at most `most` elements and `most_bytes` bytes; a larger element has a frame
+        of its own.
         """
-        self._tag, self._most, self._most_bytes = tag, most, most_bytes
+        self._tag = tag
+        self._most = most
+        self._most_bytes = most_bytes
         self._full: list[list[bytes]] = []
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops all elements."""
         self._full.clear()
         self._begin()
 
@@ -56,7 +59,7 @@ class Gathering:
         return bool(self._full or self._parts)
 
     def put(self, size: int, *parts: bytes) -> None:
-        """Adds an element whose `parts` have so many bytes together."""
+        """Adds an element; `size` is the number of bytes that its `parts` have together."""
         if self._count >= self._most or (self._count and self._bytes + size > self._most_bytes):
             self._full.append(self._parts)
             self._begin()
@@ -65,7 +68,7 @@ class Gathering:
         self._bytes += size
 
     def take(self) -> list[bytes]:
-        """The next frame's parts, none if nothing waits."""
+        """Removes the next frame; returns its parts, none if no element waits."""
         if self._full:
             return self._full.pop(0)
         parts = self._parts

@@ -6,16 +6,16 @@ Calls that arrive while a frame is on its way go together in the next one; a lon
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
 
+from services.chassis import background
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import DeadlinePassed, ServiceError, Unavailable
-from stellwerk.wire.frames import Gathering, tag, varint
+from stellwerk.wire.frames import FrameBuffer, tag, varint
 
 # The most calls and bytes in a frame: more would not make a call cheaper, and delays the first one.
 MAX_CALLS = 256
@@ -84,7 +84,7 @@ class CallStream:
 
     def _reset(self) -> None:
         """Forgets frames and credentials: a new stream begins without either."""
-        self._calls = Gathering(_CALL, MAX_CALLS, MAX_BYTES)
+        self._calls = FrameBuffer(_CALL, MAX_CALLS, MAX_BYTES)
         # Credentials and cancellations. They go at the head of the next frame, so that a credential
         # arrives before the calls that name it.
         self._control = messages.ExchangeRequest()
@@ -150,18 +150,19 @@ class CallStream:
 
     async def run(self) -> None:
         """Opens the stream, and opens it again whenever it ends, until it is cancelled."""
-        pause = _SHORTEST_PAUSE
-        while True:
-            try:
-                await self._session()
-                pause = _SHORTEST_PAUSE
-                self.problem = "the router ended the stream"
-            except ServiceError as exc:
-                self.problem = exc.message
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        await background.run_forever(
+            self._session,
+            self._failed,
+            expected=ServiceError,
+            first_seconds=_SHORTEST_PAUSE,
+            longest_seconds=_LONGEST_PAUSE,
+        )
 
-    async def _session(self) -> None:
+    def _failed(self, error: Exception, repeats: bool) -> None:
+        self.problem = str(error)
+
+    async def _session(self, succeeded: Callable[[], None]) -> None:
+        """Opens the stream and reads it until it ends. Raises the ServiceError it ends with."""
         stream = await self._open()
         self._reset()
         writing: asyncio.Task[None] | None = None
@@ -171,6 +172,7 @@ class CallStream:
                 if writing is None:
                     self._stream = stream
                     self.problem = ""
+                    succeeded()
                     self._opened.set()
                     writing = asyncio.create_task(self._write(stream))
                 self._answered.set()
@@ -184,6 +186,7 @@ class CallStream:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
             self._fail_all()
+        raise Unavailable("the router ended the stream")
 
     async def _write(self, stream: Any) -> None:
         while True:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from services.chassis import background
 from services.controlplane.identity.bootstrap import Bootstrap, KeyFileError
 from services.controlplane.identity.token_issuer import TokenIssuer
 from stellwerk.wire.errors import NotReady, ServiceError
@@ -18,7 +19,7 @@ from stellwerk.wire.errors import NotReady, ServiceError
 # Seconds after which this control plane has read what another one changed. Services fetch the trust
 # bundle every 5 s, so a revocation reaches them within 7 s.
 REFRESH_SECONDS = 2.0
-# Seconds between attempts while the database is away.
+# Seconds until the first new attempt after a failure; later ones follow at REFRESH_SECONDS at most.
 _RETRY_SECONDS = 0.5
 
 
@@ -44,22 +45,24 @@ class KeyRefresher:
     async def run(self) -> None:
         """Refreshes until cancelled, from when the database is prepared; logs each new failure."""
         await self._prepared()
-        logged = ""
-        while True:
-            failure = await self._refresh()
-            if failure and failure != logged:
-                self._log.warning("key_refresh_failed", problem=failure)
-            logged = failure
-            await asyncio.sleep(_RETRY_SECONDS if failure else REFRESH_SECONDS)
+        await background.run_forever(
+            self._refresh,
+            self._failed,
+            expected=(ServiceError, KeyFileError),
+            first_seconds=_RETRY_SECONDS,
+            longest_seconds=REFRESH_SECONDS,
+        )
 
-    async def _refresh(self) -> str:
-        """Refreshes once; returns what went wrong, "" if nothing did."""
-        try:
-            await self._tokens.refresh()
-            await self._ensure_administrator()
-        except ServiceError as exc:
-            return exc.message
-        return self.problem
+    async def _refresh(self, succeeded: Callable[[], None]) -> None:
+        """Refreshes once and waits until the next time."""
+        await self._tokens.refresh()
+        await self._ensure_administrator()
+        succeeded()
+        await asyncio.sleep(REFRESH_SECONDS)
+
+    def _failed(self, error: Exception, repeats: bool) -> None:
+        if not repeats:
+            self._log.warning("key_refresh_failed", problem=str(error))
 
     async def _ensure_administrator(self) -> None:
         if self._administered:
@@ -68,7 +71,7 @@ class KeyRefresher:
             made = await self._bootstrap.run()
         except (KeyFileError, NotReady) as exc:
             self.problem = str(exc)
-            return
+            raise
         self._administered = True
         self.problem = ""
         if made:

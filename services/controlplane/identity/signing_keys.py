@@ -6,9 +6,6 @@ A retired key stays published until the last token that it signed has expired.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ from dataclasses import dataclass
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc.jwk import ECKey
 
 from services.controlplane.config import MAX_LIFETIME_SECONDS
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
@@ -60,24 +58,27 @@ class SigningKey:
 
     def jwk(self) -> pb.Jwk:
         """Returns the public key as a JWK (RFC 7517, RFC 7518 §6.2)."""
-        x, y = _coordinates(self.private)
-        return pb.Jwk(kty="EC", kid=self.kid, use="sig", alg=ALGORITHM, crv="P-256", x=x, y=y)
+        public = ECKey.import_key(_public_der(self.private)).as_dict(private=False)
+        return pb.Jwk(
+            kty="EC",
+            kid=self.kid,
+            use="sig",
+            alg=ALGORITHM,
+            crv="P-256",
+            x=str(public["x"]),
+            y=str(public["y"]),
+        )
 
 
-def _b64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _coordinates(private: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
-    numbers = private.public_key().public_numbers()
-    return _b64url(numbers.x.to_bytes(32, "big")), _b64url(numbers.y.to_bytes(32, "big"))
+def _public_der(private: ec.EllipticCurvePrivateKey) -> bytes:
+    return private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def thumbprint(private: ec.EllipticCurvePrivateKey) -> str:
-    """Returns the RFC 7638 thumbprint: the SHA-256 of the required members in their order."""
-    x, y = _coordinates(private)
-    members = {"crv": "P-256", "kty": "EC", "x": x, "y": y}
-    return _b64url(hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
+    """Returns the public key's RFC 7638 thumbprint, a SHA-256 in URL-safe Base64."""
+    return ECKey.import_key(_public_der(private)).thumbprint()
 
 
 def new_signing_key(signs_from: float) -> SigningKey:

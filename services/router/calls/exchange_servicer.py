@@ -28,7 +28,7 @@ from stellwerk.wire.errors import (
     Unavailable,
     to_work_error,
 )
-from stellwerk.wire.frames import Gathering, tag, varint
+from stellwerk.wire.frames import FrameBuffer, tag, varint
 from stellwerk.wire.names import ModelName, parse_inference_name
 from stellwerk.wire.permissions import authorise
 
@@ -109,7 +109,7 @@ class Exchange:
         self._tokens: dict[int, str] = {}
         self._allowed: set[tuple[int, str]] = set()
         self.calls: dict[int, _Call] = {}
-        self.outgoing = Gathering(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
+        self.outgoing = FrameBuffer(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
         self.wake = asyncio.Event()
         self.draining = False
 

@@ -5,18 +5,17 @@ always comes back.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
+from services.chassis import background
 from stellwerk.router.v1 import fleet_service_pb2 as fleet_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
-from stellwerk.wire.errors import ServiceError
+from stellwerk.wire.errors import ServiceError, Unavailable
 
 REPORT_SECONDS = 2.0
-# A router that restarts is found again within this time of its return.
+# Seconds between two attempts to attach, at most: a router that restarts is found again soon after.
 _LONGEST_PAUSE = 1.5
-_SHORTEST_PAUSE = 0.1
 
 Open = Callable[[AsyncIterator[fleet_pb2.AttachRequest]], Awaitable[Any]]
 
@@ -51,7 +50,6 @@ class Attachment:
         self._log = log
         self._report_seconds = report_seconds
         self._news = asyncio.Event()
-        self._pause = _SHORTEST_PAUSE
         self.problem = "the runtime has not attached to a router yet"
 
     def changed(self) -> None:
@@ -60,15 +58,9 @@ class Attachment:
 
     async def run(self) -> None:
         """Attaches, and attaches again whenever the stream ends."""
-        while True:
-            try:
-                await self._session()
-                self._lost("the router ended the stream")
-            except ServiceError as exc:
-                self._lost(exc.message)
-            # Not in step with other runtimes that lost the same router.
-            await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        await background.run_forever(
+            self._session, self._lost, expected=ServiceError, longest_seconds=_LONGEST_PAUSE
+        )
 
     def report(self) -> fleet_pb2.Report:
         """What the runtime does now."""
@@ -78,19 +70,23 @@ class Attachment:
             draining=self._serving.draining,
         )
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, error: Exception, repeats: bool) -> None:
         if not self.problem:
-            self._log.warning("detached", why=why)
-        self.problem = f"the runtime is not attached to a router: {why}"
+            self._log.warning("detached", why=str(error))
+        self.problem = f"the runtime is not attached to a router: {error}"
 
-    async def _session(self) -> None:
+    async def _session(self, succeeded: Callable[[], None]) -> None:
+        """Attaches until the stream ends. Raises the ServiceError it ends with."""
         advertisement = await self._advertise()
         stream = await self._open(self._requests(advertisement))
         try:
             async for response in stream:
+                if response.HasField("welcome"):
+                    succeeded()
                 await self._obey(response)
         finally:
             stream.cancel()
+        raise Unavailable("the router ended the stream")
 
     async def _requests(
         self, advertisement: router_pb2.Runtime
@@ -111,7 +107,6 @@ class Attachment:
         wish = response.WhichOneof("message")
         if wish == "welcome":
             self.problem = ""
-            self._pause = _SHORTEST_PAUSE
             self._log.info("attached", router=response.welcome.router_instance)
         elif wish == "serve":
             self._serving.serve(response.serve.key, response.serve.model_version)
