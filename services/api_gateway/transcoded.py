@@ -16,6 +16,7 @@ from services.api_gateway.http.response import HttpResponse, StreamedResponse
 from services.api_gateway.http.status import status_body
 from services.api_gateway.routing.routes import Route
 from services.api_gateway.transcoding import messages as transcoding
+from services.api_gateway.transcoding.parameters import query_pairs
 from services.api_gateway.upstream.channels import Upstreams
 from stellwerk.wire.errors import ServiceError
 
@@ -36,7 +37,7 @@ class TranscodedHandler:
         route = exchange.match.route
         if route.rpc.client_streaming:
             return await self._upload(exchange)
-        query = transcoding.query_pairs(exchange.request.query)
+        query = query_pairs(exchange.request.query)
         body = await exchange.body()
         kind = exchange.request.header(b"content-type")
         request = transcoding.request_message(
@@ -49,7 +50,7 @@ class TranscodedHandler:
     async def _upload(self, exchange: HttpExchange) -> HttpResponse:
         """Passes the body on, piece by piece; path and query fill the first message."""
         route, request = exchange.match.route, exchange.request
-        query = transcoding.query_pairs(request.query)
+        query = query_pairs(request.query)
         kind = request.header(b"content-type") or _OCTETS
         first = transcoding.request_message(route, exchange.match.variables, query, b"", kind)
         message_class: Any = message_factory.GetMessageClass(route.rpc.input_type)

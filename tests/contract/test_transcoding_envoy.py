@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import RouteTable, routes_of
 from services.api_gateway.transcoding import messages
+from services.api_gateway.transcoding.parameters import query_pairs
 from stellwerk.wire.errors import ServiceError
 from tests.contract.envoy import Recorder, envoy
 from tests.contract.transcoding_cases import Case, cases
@@ -36,7 +37,7 @@ def ours(case: Case) -> Outcome:
     path, _, query = case.target.partition(b"?")
     try:
         match = TABLE.find(case.method, path)
-        pairs = messages.query_pairs(query)
+        pairs = query_pairs(query)
         return match.route.rpc_name, messages.request_message(
             match.route, match.variables, pairs, case.body
         )

@@ -13,7 +13,7 @@ from services.api_gateway.open_inference.infer_json import (
     plain_outputs,
     version_of,
 )
-from services.api_gateway.transcoding.proto_json import parse
+from services.api_gateway.transcoding.json_body import parse
 from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2

@@ -60,7 +60,7 @@ def _within(data: bytes, message: Descriptor, most: int) -> bool:
                 at += 8 if kind == 1 else 4
             elif kind > 5:
                 return True  # The parser refuses such a wire type.
-            # Kinds 3 and 4 begin and end a group, which has no length; no message of ours has one.
+            # Kinds 3 and 4 begin and end a group; it has no length, and no message here has one.
     return True
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from services.api_gateway.http.response import OCTETS, HttpResponse
 from services.api_gateway.open_inference import tensors_json
-from services.api_gateway.transcoding.proto_json import parse
+from services.api_gateway.transcoding.json_body import parse
 from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import classification

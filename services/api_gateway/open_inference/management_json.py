@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from google.protobuf.message import Message
 
-from services.api_gateway.transcoding.proto_json import parse
+from services.api_gateway.transcoding.json_body import parse
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire.errors import InvalidInput
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the REST API, from the same routes that requests are matched with."""
+"""Builds the OpenAPI 3.1 document of the REST API from the routes that serve requests."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _ERRORS = {
     "503": "A service that is needed does not answer; Retry-After says when to come back.",
     "504": "The deadline passed.",
 }
-# Deeper fields have no place in a query.
+# Levels of nested fields that the document lists as query parameters.
 _QUERY_DEPTH = 3
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
-    """The whole document, as plain data."""
+    """Returns the whole document as plain data."""
     schemas = Schemas()
     paths: dict[str, Any] = {}
     used: dict[str, int] = {}
@@ -68,8 +68,9 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
 
 
 def path_of(route: Route) -> tuple[str, list[str]]:
-    """The route's path as OpenAPI writes it, each variable segment a parameter of its own, and
-    their names.
+    """Returns the route's path as OpenAPI writes it, and the names of its parameters.
+
+    Each variable segment is a parameter of its own.
     """
     template = route.template
     plain = {v.start: v.field for v in template.variables if v.end - v.start == 1}
@@ -184,7 +185,7 @@ def _content(route: Route, schemas: Schemas) -> dict[str, Any]:
 
 
 def _statuses(route: Route) -> list[str]:
-    """Which errors a caller has to expect of this route."""
+    """Returns the HTTP statuses of the errors that a caller must expect of this route."""
     left_out = set()
     if route.rule.permission == ANONYMOUS:
         left_out |= {"401"}
@@ -240,7 +241,7 @@ def _query_parameter(prefix: str, field: F, schemas: Schemas) -> dict[str, Any]:
 
 
 def _json_path(prefix: str) -> str:
-    """The proto names of a dotted prefix in the form that the document shows everywhere."""
+    """Returns a dotted prefix of proto names in camelCase, as the document shows all names."""
     parts = [piece.split("_") for piece in prefix.split(".")]
     return ".".join(words[0] + "".join(word.capitalize() for word in words[1:]) for words in parts)
 

@@ -1,6 +1,4 @@
-"""The comments of the protos, by full name, from the descriptor set that is generated beside the
-Python modules.
-"""
+"""Reads the comments of the protos from the descriptor set generated beside the Python modules."""
 
 from __future__ import annotations
 
@@ -27,8 +25,9 @@ _FIELD_IN_MESSAGE, _NESTED_IN_MESSAGE, _ENUM_IN_MESSAGE, _VALUE_IN_ENUM, _METHOD
 
 @cache
 def comments() -> Mapping[str, str]:
-    """Every comment, in one paragraph, by the full name of what it is about; nothing where the set
-    is not installed.
+    """Returns each comment, as one paragraph, by the full name of the element it describes.
+
+    Returns none where the descriptor set is not installed: the document then lacks descriptions.
     """
     path = _INSTALLED if _INSTALLED.is_file() else _GENERATED
     if not path.is_file():
@@ -43,8 +42,9 @@ def comments() -> Mapping[str, str]:
 
 
 def _name_at(file: descriptor_pb2.FileDescriptorProto, path: list[int]) -> str:
-    """The full name of the element at a path of numbers (google/protobuf/descriptor.proto,
-    SourceCodeInfo).
+    """Returns the full name of the element at a path of numbers, "" for none with a name.
+
+    google/protobuf/descriptor.proto describes the path under SourceCodeInfo.
     """
     kinds: dict[int, Any] = {
         _MESSAGE: file.message_type,

@@ -1,5 +1,6 @@
-"""The bodies of the Open Inference Protocol, by route. They follow the protocol, not its proto
-messages.
+"""Describes the bodies of the Open Inference Protocol, by route.
+
+They follow the protocol's JSON, not its proto messages.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _OUTPUT: Schema = _object(
     name=_NAME,
     parameters={
         **_PARAMETERS,
-        "description": "binary_data for its bytes; classification for so many best classes.",
+        "description": "binary_data for its bytes; classification: k for the k best classes.",
     },
 )
 COMPONENTS: dict[str, Schema] = {
@@ -134,7 +135,7 @@ COMPONENTS: dict[str, Schema] = {
     **management.COMPONENTS,
 }
 ERROR = "inference.Error"
-# By RPC; what the last segment of a path names goes before it.
+# Component by RPC or by the last segment of the path, which is looked up first.
 _ANSWERS: dict[str, str] = {
     "ServerLive": "inference.Live",
     "ServerReady": "inference.Ready",
@@ -169,12 +170,12 @@ _JSON_SIZE: Schema = {
 
 
 def is_offered(route: Route) -> bool:
-    """Whether the route can do anything but say that it is not offered."""
+    """Returns whether the route does anything but answer that it is not offered."""
     return _of(route, _ANSWERS) is not None
 
 
 def request_body(route: Route) -> dict[str, Any]:
-    """The request body of a route that takes one."""
+    """Returns the request body of a route that takes one."""
     name = _of(route, _REQUESTS)
     if name is None:
         return {"content": {_JSON: {}}}
@@ -185,20 +186,20 @@ def request_body(route: Route) -> dict[str, Any]:
 
 
 def header_parameters(route: Route) -> list[dict[str, Any]]:
-    """The headers that the route's requests may have, beside those of all."""
+    """Returns the headers that the route's requests may have beside those of all routes."""
     if _of(route, _REQUESTS) != "inference.InferRequest":
         return []
     return [{"name": "Inference-Header-Content-Length", "in": "header", **_JSON_SIZE}]
 
 
 def answer_headers(route: Route) -> dict[str, Any]:
-    """The headers that the route's answers may have, beside those of all."""
+    """Returns the headers that the route's responses may have beside those of all routes."""
     binary = _of(route, _ANSWERS) == "inference.InferResponse" and not route.rpc.server_streaming
     return {"headers": {"Inference-Header-Content-Length": _JSON_SIZE}} if binary else {}
 
 
 def answer(route: Route) -> dict[str, Any]:
-    """The content of a route's answer. Only for one that is offered."""
+    """Returns the content of the response of a route that is offered."""
     name = _of(route, _ANSWERS)
     assert name is not None
     if route.rpc.server_streaming:

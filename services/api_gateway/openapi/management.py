@@ -1,6 +1,4 @@
-"""The JSON bodies of the Open Inference Protocol's extensions as schemas, as the protocol has
-them.
-"""
+"""Describes the JSON bodies of the Open Inference Protocol's management extensions."""
 
 from __future__ import annotations
 
@@ -161,7 +159,7 @@ COMPONENTS: dict[str, Schema] = {
     "inference.TraceSettings": {
         "type": "object",
         "description": (
-            "trace_level (OFF or TIMESTAMPS), trace_rate (one call in so many), trace_count (calls"
+            "trace_level (OFF or TIMESTAMPS), trace_rate (n: one call in n), trace_count (calls"
             " still to be traced, -1 for no limit); trace_file, log_frequency and trace_mode cannot"
             " be changed. null for the default."
         ),
@@ -185,7 +183,7 @@ ANSWERS: dict[str, str] = {
     "TraceSetting": "inference.TraceSettings",
     "LogSettings": "inference.LogSettings",
 }
-# Every one of these bodies may be left out.
+# Each of these bodies may be left out.
 REQUESTS: dict[str, str] = {
     "RepositoryIndex": "inference.IndexRequest",
     "RepositoryModelLoad": "inference.LoadRequest",

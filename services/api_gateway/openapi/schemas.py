@@ -1,6 +1,4 @@
-"""Message types as JSON Schema (draft 2020-12), in the proto3 JSON form that the gateway reads and
-writes.
-"""
+"""Describes message types as JSON Schema (2020-12), in the proto3 JSON that the gateway speaks."""
 
 from __future__ import annotations
 
@@ -57,13 +55,13 @@ _WELL_KNOWN: dict[str, Schema] = {
 
 
 class Schemas:
-    """The schemas of a document, each once, under the full name of its message."""
+    """The schemas of a document, each once, by the full name of its message."""
 
     def __init__(self) -> None:
         self.components: dict[str, Schema] = {}
 
     def of_message(self, descriptor: Descriptor) -> Schema:
-        """A reference to the message's schema, or the schema itself for a well-known type."""
+        """Returns a reference to the message's schema, or the schema of a well-known type."""
         name = str(descriptor.full_name)
         if name in _WELL_KNOWN:
             return _WELL_KNOWN[name]
@@ -75,7 +73,7 @@ class Schemas:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def of_field(self, field: F) -> Schema:
-        """The schema of a field's value."""
+        """Returns the schema of a field's value."""
         if proto_json.is_map(field) and field.message_type is not None:
             value: Any = field.message_type.fields_by_name["value"]
             schema: Schema = {"type": "object", "additionalProperties": self._single(value)}

@@ -1,8 +1,8 @@
 """Derives the route table from descriptors: each RPC with google.api.http has routes, no other has.
 
-The order of declaration never decides between routes: a literal segment goes before a variable
-one, a variable one before "**", and a path that ends in a verb of some template belongs to the
-templates with that verb alone.
+The order of declaration never decides between routes. A literal segment goes before a variable
+one, and that before "**". A path that ends in a verb of some template belongs to the templates with
+that verb alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""One value into one field: the JSON forms of proto3's scalars, enums and well-known types,
-strictly.
+"""Converts one JSON value for one field: scalars, enums and well-known types of proto3. Pure.
 
-`json_format` takes more than proto3 JSON allows (spaces in numbers, any rubbish as base64) and its
-errors name our types; here what does not fit is InvalidInput with the path of the field.
+protobuf's own reader takes more than proto3 JSON allows, such as `1_000` for a number and any text
+as base64 (decision 24). Here a value that does not fit is InvalidInput with the field's path.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from stellwerk.wire.errors import InvalidInput
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-# Halfway from the largest 32-bit float to the next power of two: what is below rounds to a number.
-# The shortest text of the largest one, 3.4028235e+38, is above it.
+# Halfway from the largest 32-bit float to the next power of two: a smaller number rounds to a
+# finite one. The shortest text of the largest float, 3.4028235e+38, is larger than that float.
 _FLOAT_LIMIT = 3.4028235677973366e38
 _BITS = {
     F.TYPE_INT32: (-(2**31), 2**31 - 1),
@@ -37,7 +36,7 @@ _BITS = {
     F.TYPE_UINT64: (0, 2**64 - 1),
     F.TYPE_FIXED64: (0, 2**64 - 1),
 }
-# Messages whose JSON form is one string.
+# Messages whose JSON form is one string, with the words for it in an error.
 _TEXT_MESSAGES = {
     "google.protobuf.Timestamp": "a time as in RFC 3339, such as 2024-05-01T12:00:00Z",
     "google.protobuf.Duration": "a duration in seconds, such as 1.5s",
@@ -50,12 +49,12 @@ _WRAPPERS = frozenset(
 
 
 def wrong(path: str, wanted: str) -> InvalidInput:
-    """The error for a value that does not fit its field."""
+    """Returns the error for a value that does not fit its field."""
     return InvalidInput(f"the field '{path[:200]}' must be {wanted}", field=path[:200])
 
 
 def is_single_value(field: F) -> bool:
-    """The field's JSON form is one scalar: it may stand in a path or query."""
+    """Returns whether the field's JSON form is one scalar, which may stand in a path or query."""
     return (
         field.message_type is None
         or field.message_type.full_name in _TEXT_MESSAGES.keys() | _WRAPPERS
@@ -63,17 +62,17 @@ def is_single_value(field: F) -> bool:
 
 
 def is_text_message(full_name: str) -> bool:
-    """The message's JSON form is one string."""
+    """Returns whether the message's JSON form is one string."""
     return full_name in _TEXT_MESSAGES
 
 
 def is_wrapper(full_name: str) -> bool:
-    """The message's JSON form is that of its only field."""
+    """Returns whether the message's JSON form is that of its only field."""
     return full_name in _WRAPPERS
 
 
 def convert(field: F, value: object, path: str) -> Any:
-    """The Python value for a scalar or enum field from its JSON form. Raises InvalidInput."""
+    """Returns the Python value of a scalar or enum field for its JSON form. Raises InvalidInput."""
     return _CONVERTERS[field.type](field, value, path)
 
 
@@ -135,7 +134,7 @@ def _string(_: F, value: object, path: str) -> str:
 
 
 def _bytes(_: F, value: object, path: str) -> bytes:
-    """Base64, of the standard or the URL-safe alphabet, with or without padding."""
+    """Decodes base64 of the standard or the URL-safe alphabet, with or without padding."""
     if isinstance(value, str):
         plain = value.rstrip("=").replace("-", "+").replace("_", "/")
         try:
@@ -159,8 +158,9 @@ def _enum(field: F, value: object, path: str) -> int:
 
 
 def from_text(field: F, text: str, path: str) -> Any:
-    """As `convert`, for text of a path or query, where `true` is letters and a whole number is
-    digits, not 1e3.
+    """Returns the Python value of a field for text of a path or query. Raises InvalidInput.
+
+    Unlike `convert` it reads `true` as a boolean, and a whole number in digits alone, not 1e3.
     """
     if field.type == F.TYPE_BOOL:
         return _bool(field, {"true": True, "false": False}.get(text), path)

@@ -59,7 +59,7 @@ class ApiKeyExchange:
     def __init__(
         self, issue: Issue, size: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`size` is the number of keys whose tokens are kept.
+        """Keeps the tokens of `size` keys at most.
 
         `issue` returns a key's token and its lifetime in seconds; it raises Unauthenticated for a
         bad key.

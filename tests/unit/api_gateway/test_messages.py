@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import RouteTable, routes_of
 from services.api_gateway.transcoding import messages
+from services.api_gateway.transcoding.parameters import query_pairs
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
@@ -29,7 +30,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 def read(method: str, url: str, body: bytes = b"", content_type: str = "") -> Any:
     path, _, query = url.partition("?")
     match = TABLE.find(method, path.encode())
-    pairs = messages.query_pairs(query.encode())
+    pairs = query_pairs(query.encode())
     return messages.request_message(match.route, match.variables, pairs, body, content_type)
 
 
@@ -157,7 +158,7 @@ class Fake:
 
 def fill(message_type: Any, query: str) -> Any:
     route: Any = Fake(message_type.DESCRIPTOR)
-    return messages.request_message(route, {}, messages.query_pairs(query.encode()), b"")
+    return messages.request_message(route, {}, query_pairs(query.encode()), b"")
 
 
 def test_nested_repeated_and_keyed_parameters() -> None:

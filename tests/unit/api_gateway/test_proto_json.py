@@ -14,7 +14,7 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.api_gateway.transcoding import proto_json
+from services.api_gateway.transcoding import json_body, proto_json
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
@@ -140,7 +140,7 @@ def test_what_does_not_fit_names_its_field(message: Any, data: Any, field: str) 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"a":NaN}', b"\xff", b'{"a":1}x', b'"\\ud800"'])
 def test_malformed_json_is_invalid_input(body: bytes) -> None:
     with pytest.raises(InvalidInput):
-        proto_json.parse(body)
+        json_body.parse(body)
 
 
 @pytest.mark.parametrize("data", [[], 1, "x", None])
@@ -197,12 +197,12 @@ def test_enums_by_name_and_number() -> None:
 )
 def test_a_body_of_too_many_parts_is_refused_before_it_is_read(body: bytes, what: str) -> None:
     with pytest.raises(TooLarge, match=what):
-        proto_json.parse(body)
+        json_body.parse(body)
 
 
 def test_a_large_body_of_few_parts_is_read() -> None:
     rows = orjson.dumps({"data": [[0.5, 1.5, 2.5, 3.5]] * 100_000, "text": "[{," * 100_000})
 
-    assert len(proto_json.parse(memoryview(rows))["data"]) == 100_000
+    assert len(json_body.parse(memoryview(rows))["data"]) == 100_000
     with pytest.raises(TooLarge):
-        proto_json.parse(rows, proto_json.FIELDS)
+        json_body.parse(rows, json_body.FIELDS)
