@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -84,6 +85,21 @@ def moment(call: context.CallContext | None, at: float) -> dict[str, str]:
         fields["request_id"] = call.request_id
         if call.traceparent:
             fields["trace_id"] = call.traceparent.split("-")[1]
+    return fields
+
+
+def ids_of(calls: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Returns the fields that join one line to several calls, given by request id and traceparent.
+
+    One call gives `request_id` and `trace_id`, several give the lists `request_ids` and
+    `trace_ids`. Ids that no call has are left out.
+    """
+    fields: dict[str, Any] = {}
+    request_ids = [request_id for request_id, _ in calls if request_id]
+    trace_ids = [traceparent.split("-")[1] for _, traceparent in calls if traceparent]
+    for name, ids in (("request_id", request_ids), ("trace_id", trace_ids)):
+        if ids:
+            fields |= {name: ids[0]} if len(calls) == 1 else {f"{name}s": ids}
     return fields
 
 

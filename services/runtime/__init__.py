@@ -1,3 +1,3 @@
-"""The runtime: executes work on loaded models; says what hardware, frameworks and labels it has;
-owns no truth.
+"""The runtime: loads and calls models, and advertises its hardware, frameworks and labels. All its
+state can be had again from other services.
 """

@@ -1,5 +1,5 @@
-"""`python -m services.runtime`: settings from the environment, then the process until it is told to
-stop.
+"""Runs `python -m services.runtime`: settings from the environment, then the process until a signal
+stops it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The runtime's settings."""
+"""Defines the runtime's settings."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _GIB = 1024**3
 
 
 class RuntimeSettings(ServiceSettings):
-    """What a runtime can be told beyond what every service can."""
+    """The settings of a runtime, beside those of every service."""
 
-    # The runtime's name in the fleet; empty for one made of host and process id.
+    # The runtime's name in the fleet; empty for a name made of the host and the process id.
     name: str = ""
-    # Calls executed at the same time; 0 for one per core.
+    # Model calls at a time; 0 for one per core.
     slots: int = pydantic.Field(default=0, ge=0, le=1024)
-    # Memory for models; 0 for half of what the process may use.
+    # Bytes of memory for models; 0 for half of what the process may use.
     memory_bytes: int = pydantic.Field(default=0, ge=0)
-    # Where artifacts are kept; several runtimes may share it. They find their files again after a
-    # restart.
+    # Folder of cached artifacts, found again after a restart; several runtimes may share it.
     cache_dir: Path = pydantic.Field(
         default_factory=lambda: platformdirs.user_cache_path("stellwerk") / "artifacts"
     )
+    # Bytes of disk for cached artifacts.
     disk_cache_bytes: int = pydantic.Field(default=10 * _GIB, gt=0)
-    # "key=value,key=value"; a word alone stands for word=true. Models can require labels.
+    # Labels that models can require, as "key=value,key=value"; a word alone stands for word=true.
     labels: str = ""
-    # Where models go that do not say: "auto" (CUDA where there is some), "cpu", "cuda" or "cuda:N".
+    # Device of models that require none: "auto" (CUDA if there is any), "cpu", "cuda" or "cuda:N".
     devices: str = pydantic.Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
-    # Load formats that run code of the artifact, such as pickle.
+    # Whether to load formats that run code of the artifact, such as pickle.
     allow_unsafe_formats: bool = False
-    # Prefixes of the modules that safetensors weights may name, by comma.
+    # Prefixes of the modules that safetensors weights may name, separated by commas.
     torch_modules: str = "torch.nn"
-    # Rows that waiting requests are joined up to; 1 joins none.
+    # Rows of a model call up to which waiting requests share it; 1 for one request per call.
     max_batch_rows: int = pydantic.Field(default=256, ge=1)
-    # Memory for answers that are given again, of models whose owners say so; 0 keeps none.
+    # Bytes of memory for cached responses, of models whose owners allow it; 0 keeps none.
     response_cache_bytes: int = pydantic.Field(default=64 * 1024**2, ge=0)
 
     @pydantic.field_validator("name")
@@ -59,9 +59,22 @@ class RuntimeSettings(ServiceSettings):
         parse_labels(value)
         return value
 
+    @property
+    def resource_name(self) -> str:
+        """The runtime's resource name in the fleet, such as "runtimes/west-1"."""
+        if self.name:
+            return f"runtimes/{self.name}"
+        host = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname()).strip("-")[:40] or "runtime"
+        return f"runtimes/{host}-{os.getpid()}"
+
+    @property
+    def allowed_torch_modules(self) -> tuple[str, ...]:
+        """The prefixes in `torch_modules`."""
+        return tuple(part.strip() for part in self.torch_modules.split(",") if part.strip())
+
 
 def parse_labels(text: str) -> dict[str, str]:
-    """The labels of "key=value,key=value". Raises ValueError."""
+    """Returns the labels in "key=value,key=value". Raises ValueError for a label without a key."""
     labels: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
@@ -69,11 +82,3 @@ def parse_labels(text: str) -> dict[str, str]:
             raise ValueError("labels are written key=value,key=value")
         labels[key.strip()] = value.strip() if equals else "true"
     return labels
-
-
-def runtime_name(settings: RuntimeSettings) -> str:
-    """The runtime's id in the fleet."""
-    if settings.name:
-        return settings.name
-    host = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname()).strip("-")[:40] or "runtime"
-    return f"{host}-{os.getpid()}"

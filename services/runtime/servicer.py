@@ -1,4 +1,4 @@
-"""The runtime's own RPCs: what it has and what it holds."""
+"""Serves the runtime's own RPCs: its description and its models in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stellwerk.runtime.v1 import runtime_service_pb2_grpc as runtime_grpc
 
 
 class RuntimeServicer(runtime_grpc.RuntimeServiceServicer):
-    """RuntimeService."""
+    """The servicer of stellwerk.runtime.v1.RuntimeService."""
 
     def __init__(
         self, describe: Callable[[], Awaitable[router_pb2.Runtime]], cache: ModelCache
@@ -23,13 +23,13 @@ class RuntimeServicer(runtime_grpc.RuntimeServiceServicer):
     async def DescribeRuntime(
         self, request: runtime_pb2.DescribeRuntimeRequest, context: Any
     ) -> runtime_pb2.DescribeRuntimeResponse:
-        """Says what the runtime has and what it serves."""
+        """Returns what the runtime has and what it serves."""
         return runtime_pb2.DescribeRuntimeResponse(runtime=await self._describe())
 
     async def ListCachedModels(
         self, request: runtime_pb2.ListCachedModelsRequest, context: Any
     ) -> runtime_pb2.ListCachedModelsResponse:
-        """Lists what the model cache holds, least recently used first."""
+        """Returns the models in memory, least recently used first; sizes are in bytes."""
         models = [
             runtime_pb2.CachedModel(
                 model_version=resident.version.name,

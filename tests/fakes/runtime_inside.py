@@ -16,13 +16,14 @@ from services.chassis.broker.port import Consumer, Delivery, Message
 from services.chassis.broker.pull.hub import Hub
 from services.chassis.broker.pull.hub_broker import HubBroker
 from services.chassis.telemetry import Tracing
-from services.runtime.batching.scheduler import Executor
+from services.runtime.batching.scheduler import Scheduler
 from services.runtime.formats.port import FormatSettings, LoadedModel
 from services.runtime.formats.sklearn.plugin import SkopsFormat
 from services.runtime.intake.consumer import WorkConsumer
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.models.artifacts import ArtifactCache
 from services.runtime.models.cache import ModelCache
+from services.runtime.replies.responder import Responder
 from services.runtime.replies.response_cache import ResponseCache
 from services.runtime.replies.sender import ReplySender
 from stellwerk.job.v1 import work_pb2
@@ -38,13 +39,13 @@ REPLIES = reply_queue("router-1")
 class SkopsLoader:
     """Loads skops files and nothing else."""
 
-    form = SkopsFormat(FormatSettings())
+    format = SkopsFormat(FormatSettings())
 
     def prepare(self, version: repository_pb2.ModelVersion) -> None:
-        self.form.prepare()
+        self.format.prepare()
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
-        return self.form.load(path, version, "auto")
+        return self.format.load(path, version, "auto")
 
 
 class GivenLoader:
@@ -101,17 +102,17 @@ class Rig:
             folder / "cache", GIB, self.repository.download, fetched=lambda: None
         )
         self.cache = ModelCache(capacity, self.artifacts, loader, self.metrics)
-        self.executor = Executor(slots, max_batch_rows=64, batched=self.metrics.batched)
-        self.consumer = WorkConsumer(
-            name="runtimes/r1",
-            broker=self.broker,
-            cache=self.cache,
-            executor=self.executor,
-            replies=ReplySender(self.broker, max_message_bytes=max_message_bytes, log=self.log),
-            metrics=self.metrics,
+        self.scheduler = Scheduler(slots, max_batch_rows=64, batched=self.metrics.batched)
+        responder = Responder(
+            "runtimes/r1",
+            ReplySender(self.broker, max_message_bytes=max_message_bytes, log=self.log),
+            ResponseCache(1 << 20),
+            self.metrics,
             tracing=Tracing("runtime", "r1", ""),
             log=self.log,
-            responses=ResponseCache(1 << 20),
+        )
+        self.consumer = WorkConsumer(
+            self.broker, self.cache, self.scheduler, responder, log=self.log
         )
         self.answers: dict[str, asyncio.Future[work_pb2.WorkReply]] = {}
         # Every reply, in the order of arrival.
@@ -171,6 +172,6 @@ async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
         yield made
     finally:
         await made.cache.close()
-        await made.executor.close()
+        await made.scheduler.close()
         await made.broker.close()
         await made.router.close()

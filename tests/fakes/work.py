@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.batching.scheduler import Lane
+from services.runtime.batching.scheduler import ModelQueue
 from services.runtime.formats.port import LoadedModel
 from services.runtime.requests.batch_policy import BatchPolicy
-from services.runtime.requests.layouts import Forms
-from services.runtime.requests.request import InHand, Request
+from services.runtime.requests.layouts import RequestLayouts
+from services.runtime.requests.request import Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.tensors import from_numpy
@@ -37,26 +37,27 @@ class Inbox:
         policy: BatchPolicy | None = None,
         *,
         model: LoadedModel | None = None,
-        answered: Callable[..., None] = lambda lane, job: None,
-        emit: Callable[..., None] = lambda request, value, sent: None,
+        answered: Callable[..., None] = lambda queue, job: None,
+        emit: Callable[..., None] = lambda request, answer, sent: None,
     ) -> None:
         self.version = version if version is not None else models.version("skops")
         self.policy = policy or BatchPolicy()
-        self.forms = Forms(self.version, self.policy)
-        self.lane = Lane(self.version.name, self.policy, answered=answered, emit=emit)
+        self.layouts = RequestLayouts(self.version, self.policy)
+        self.queue = ModelQueue(self.version.name, self.policy, answered=answered, emit=emit)
         self.model = model
 
-    def message(self, received: float | None = None) -> InHand:
+    def message(self, received: float | None = None) -> WorkMessage:
         """A message in hand."""
         moment = time.monotonic() if received is None else received
-        return InHand(self.lane, "replies", moment, 1, lambda work: None, model=self.model)
+        name = self.version.name
+        return WorkMessage(name, "replies", moment, 1, lambda work: None, model=self.model)
 
     def request(
         self, *arrays: Any, received: float | None = None, name: str = "r", **fields: Any
     ) -> Request:
         """A request with these inputs."""
         work = self.message(received)
-        request = self.forms.admit(item(name, *arrays, **fields), work)
+        request = self.layouts.admit(item(name, *arrays, **fields), work)
         work.requests.append(request)
         return request
 

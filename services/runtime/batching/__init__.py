@@ -1,1 +1,4 @@
-"""Queues requests of each model and decides which of them share a call. Imports requests and execution."""
+"""Queues the requests of each model and decides which of them share a call, and when it starts.
+
+Imports requests and execution.
+"""

@@ -1,23 +1,22 @@
-"""Keeps the rows of a call where the model's time stays within an objective. Pure: time is an
-argument.
+"""Tunes the rows per call so that the time in the model stays within an objective. Pure: the
+current time is an argument.
 
 Additive increase, multiplicative decrease over a table of measured times. While calls as large as
-the limit hold the objective it grows, in smaller steps towards a size that missed it lately; when
-one misses, the limit falls to the largest size that is known to hold, and to the half if that
-misses too.
+the limit meet the objective the limit grows, in smaller steps towards a size that missed lately.
+After a miss it falls to the largest size known to meet the objective; after a second, to the half.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# A new measurement's weight against what the table says.
+# Weight of a new measurement against the table's average of earlier ones.
 _WEIGHT = 0.5
-# What a size took is not known for longer than this: load and machine change.
+# Seconds after which a measurement is forgotten, because load and machine change.
 _FRESH_SECONDS = 30.0
-# A limit that held grows by this part of itself, at least by one row.
+# The limit grows by 1/8 of itself after a call that met the objective, at least by one row.
 _STEP = 8
-# Sizes that share a line of the table agree in so many leading bits.
+# Leading bits in which batch sizes of one table line agree; 4 bits are steps of 6 to 12 %.
 _BITS = 4
 
 
@@ -27,38 +26,37 @@ class _Measured:
     at: float
 
 
-class BatchTuner:
-    """Rows per call for one model under an objective of seconds in the model."""
+class BatchSizeTuner:
+    """The limit of rows per call of one model, whose calls should take `objective` seconds."""
 
     def __init__(self, objective: float, max_rows: int) -> None:
         self._objective = objective
         self._max_rows = max_rows
         self._table: dict[int, _Measured] = {}
-        # Until the first miss the limit doubles, so that a fast model is soon called with all it
-        # can take.
+        # The limit doubles until the first miss, so that a fast model soon gets full batches.
         self._doubling = True
         # The last size that missed, and when.
-        self._ceiling, self._ceiling_at = max_rows + 1, float("-inf")
+        self._ceiling = max_rows + 1
+        self._ceiling_at = float("-inf")
         self._missed = False
         self.limit = 1
 
     def expected(self, rows: int, now: float) -> float | None:
-        """Seconds that a call with about so many rows took lately; None if none was measured."""
+        """Returns the seconds that a call with about `rows` rows took lately; None if unknown."""
         known = self._table.get(_line(rows))
         return known.seconds if known is not None and now - known.at <= _FRESH_SECONDS else None
 
     def measured(self, rows: int, seconds: float, now: float) -> None:
-        """Takes note of a call's time in the model and moves the limit."""
+        """Records the time that a call of `rows` rows spent in the model, and moves the limit."""
         before = self.expected(rows, now)
         smooth = seconds if before is None else before + _WEIGHT * (seconds - before)
         self._table[_line(rows)] = _Measured(smooth, now)
         if smooth > self._objective:
-            # Calls larger than the limit were on their way when it fell; what they say is known
-            # already.
+            # Calls larger than the limit started before it fell; their miss is known already.
             if rows <= self.limit:
                 self._decrease(rows, now)
         elif 2 * rows > self.limit:
-            # A smaller call does not say whether the limit would hold.
+            # A call of less than half the limit does not show that the limit meets the objective.
             self._missed = False
             self._increase(now)
 
@@ -69,11 +67,11 @@ class BatchTuner:
         self.limit = min(self.limit + max(0, step), self._max_rows)
 
     def _decrease(self, rows: int, now: float) -> None:
-        # A miss of the smallest call says nothing about growing; it may have been the model's
-        # first.
+        # A miss with one row says nothing about growth: it may have been the model's first call.
         if rows > 1:
             self._doubling = False
-            self._ceiling, self._ceiling_at = rows, now
+            self._ceiling = rows
+            self._ceiling_at = now
         half = max(1, rows // 2)
         holding = [size for size in self._table if half < size < rows and self._holds(size, now)]
         self.limit = half if self._missed else max(holding, default=half)
@@ -85,6 +83,6 @@ class BatchTuner:
 
 
 def _line(rows: int) -> int:
-    """The smallest size of those that share a line of the table."""
+    """Returns the smallest batch size on the table line of `rows`."""
     shift = max(0, rows.bit_length() - _BITS)
     return rows >> shift << shift

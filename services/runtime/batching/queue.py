@@ -1,6 +1,4 @@
-"""What waits for one version: by priority, then by age; of one form as much as makes one call.
-Pure.
-"""
+"""Queues the requests of one version by priority, then by arrival, and forms batches. Pure."""
 
 from __future__ import annotations
 
@@ -8,100 +6,101 @@ from collections import deque
 from collections.abc import Iterator
 
 from services.runtime.requests.batch_policy import BatchPolicy
-from services.runtime.requests.batchability import Joining
-from services.runtime.requests.layouts import Form
-from services.runtime.requests.request import Request
+from services.runtime.requests.batchability import Batchability
+from services.runtime.requests.request import Request, RequestLayout
 
-_Queues = dict[Form | None, deque[Request]]
+# The requests of one priority by layout; under None those that share no call.
+_Level = dict[RequestLayout | None, deque[Request]]
 
 
-class Waiting:
-    """Requests that wait for a slot. Those that were answered while they waited are passed over."""
+class RequestQueue:
+    """Requests that wait for a slot. Requests that were answered meanwhile are skipped."""
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
-        # Requests of a form by rows wait with their like, so that a call can take them without
-        # looking at others.
-        self._levels: dict[int, _Queues] = {}
+        # Requests of one layout stand in a queue of their own, so that forming a batch looks at no
+        # other requests.
+        self._levels: dict[int, _Level] = {}
         self._last = 0
 
     def __bool__(self) -> bool:
         return bool(self._levels)
 
     def add(self, request: Request) -> None:
-        """Behind all of its priority."""
+        """Queues the request behind all others of its priority."""
         self._last += 1
         request.order = self._last
-        form = _queue_of(request)
+        layout = _queue_key(request)
         level = self._levels.setdefault(request.priority, {})
-        queue = level.get(form)
+        queue = level.get(layout)
         if queue is None:
-            level[form] = deque((request,))
+            level[layout] = deque((request,))
         else:
             queue.append(request)
 
     def take(self, now: float, limit: int) -> tuple[list[Request], float]:
-        """The requests of the next call, of at most `limit` rows if it is more than one; else when
-        to look again.
+        """Returns the requests of the next call and inf, or an empty list and when to look again.
 
-        The first is the oldest of the highest priority; those of its form follow, as many as the
-        policy's preferred sizes allow. One that may wait for company is passed over until its time
-        has come. The time is inf if nothing waits.
+        The first request is the oldest of the highest priority. Requests of its layout follow up to
+        `limit` rows, as many as the policy's preferred batch sizes allow. A request whose policy
+        lets it wait for a larger batch is skipped until its delay is over. The time is inf if
+        nothing waits.
         """
-        later, policy = float("inf"), self._policy
+        later = float("inf")
+        policy = self._policy
         for first in self._heads(now):
-            if not _joins(first):
+            if not _may_batch(first):
                 return self._pop_first(first), later
             if not policy.preferred and not policy.max_delay:
-                return self._pop(first.form, limit, now), later
-            rows = self._available(first.form, limit, now)
+                return self._pop_batch(first.layout, limit, now), later
+            rows = self._available(first.layout, limit, now)
             due = first.work.received + policy.max_delay
-            if due <= now or rows >= policy.enough(limit):
-                return self._pop(first.form, policy.cut(rows), now), later
+            if due <= now or rows >= policy.rows_to_start(limit):
+                return self._pop_batch(first.layout, policy.batch_rows(rows), now), later
             later = min(later, due)
         return [], later
 
     def purge(self, now: float) -> None:
-        """Forgets what was answered while it waited, and what is past its deadline."""
+        """Drops requests that were answered while they waited or are past their deadline."""
         for priority, level in list(self._levels.items()):
-            for form, queue in list(level.items()):
+            for layout, queue in list(level.items()):
                 kept = deque(request for request in queue if _waits(request, now))
                 if kept:
-                    level[form] = kept
+                    level[layout] = kept
                 else:
-                    del level[form]
+                    del level[layout]
             if not level:
                 del self._levels[priority]
 
     def _heads(self, now: float) -> list[Request]:
-        """The first of each queue, highest priority first, then oldest first."""
+        """Returns the first request of each queue: highest priority first, then oldest first."""
         heads = []
         for priority in sorted(self._levels):
             level = self._levels[priority]
-            for form in list(level):
-                queue = level[form]
+            for layout in list(level):
+                queue = level[layout]
                 while queue and not _waits(queue[0], now):
                     queue.popleft()
                 if queue:
                     heads.append(queue[0])
                 else:
-                    del level[form]
+                    del level[layout]
             if not level:
                 del self._levels[priority]
         if len(heads) > 1:
             heads.sort(key=lambda request: (request.priority, request.order))
         return heads
 
-    def _alike(self, form: Form) -> Iterator[deque[Request]]:
+    def _queues_of(self, layout: RequestLayout) -> Iterator[deque[Request]]:
         for priority in sorted(self._levels):
-            queue = self._levels[priority].get(form)
+            queue = self._levels[priority].get(layout)
             if queue is not None:
                 yield queue
 
-    def _available(self, form: Form, limit: int, now: float) -> int:
-        """Rows that one call could take, at most `limit` unless the first request has more."""
+    def _available(self, layout: RequestLayout, limit: int, now: float) -> int:
+        """Returns the rows that one call could take: ≤ `limit`, or those of the first request."""
         rows = 0
-        for queue in self._alike(form):
+        for queue in self._queues_of(layout):
             for request in queue:
                 if _waits(request, now):
                     if rows and rows + request.rows > limit:
@@ -109,14 +108,15 @@ class Waiting:
                     rows += request.rows
         return rows
 
-    def _pop(self, form: Form, limit: int, now: float) -> list[Request]:
-        """At least one request; the model is that of the first."""
+    def _pop_batch(self, layout: RequestLayout, limit: int, now: float) -> list[Request]:
+        """Removes and returns at least one request; all of them lease the first one's model."""
         taken: list[Request] = []
         rows = 0
-        for queue in list(self._alike(form)):
+        for queue in list(self._queues_of(layout)):
             while queue:
                 request = queue[0]
                 if _waits(request, now):
+                    # A model that was evicted and loaded again is another object.
                     if taken and (
                         rows + request.rows > limit or request.work.model is not taken[0].work.model
                     ):
@@ -124,33 +124,34 @@ class Waiting:
                     rows += request.rows
                     taken.append(request)
                 queue.popleft()
-            self._forget(request.priority, form)
+            self._forget(request.priority, layout)
         return taken
 
     def _pop_first(self, first: Request) -> list[Request]:
-        form = _queue_of(first)
-        queue = self._levels[first.priority][form]
+        layout = _queue_key(first)
+        queue = self._levels[first.priority][layout]
         queue.popleft()
         if not queue:
-            self._forget(first.priority, form)
+            self._forget(first.priority, layout)
         return [first]
 
-    def _forget(self, priority: int, form: Form | None) -> None:
+    def _forget(self, priority: int, layout: RequestLayout | None) -> None:
         level = self._levels[priority]
-        del level[form]
+        del level[layout]
         if not level:
             del self._levels[priority]
 
 
-def _queue_of(request: Request) -> Form | None:
-    """What its queue is kept under: its form if others may be like it, None for those that have no
-    like.
-    """
-    return request.form if request.form.by_rows and not request.decoupled else None
+def _queue_key(request: Request) -> RequestLayout | None:
+    """Returns the request's layout, or None for a request that shares no call."""
+    return request.layout if request.layout.by_rows and not request.streams else None
 
 
-def _joins(request: Request) -> bool:
-    return _queue_of(request) is not None and request.form.method.joining is not Joining.NEVER
+def _may_batch(request: Request) -> bool:
+    return (
+        _queue_key(request) is not None
+        and request.layout.method.batchability is not Batchability.NEVER
+    )
 
 
 def _waits(request: Request, now: float) -> bool:

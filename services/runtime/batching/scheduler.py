@@ -1,6 +1,5 @@
-"""Runs calls in a bounded number of slots. Whatever waits for one version when a slot is free, and
-can be joined, becomes one call; a lone request waits for nobody unless its model's owner wants it
-to.
+"""Starts model calls in a bounded number of slots. Requests of one version that wait when a slot is
+free share a call if they may; a lone request waits for others only if the model's owner wants that.
 """
 
 from __future__ import annotations
@@ -11,45 +10,46 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.runtime.batching.batch_size import BatchTuner
-from services.runtime.batching.queue import Waiting
-from services.runtime.execution.jobs import CallJob, Emit, StreamJob
-from services.runtime.execution.native_threads import ThreadLimits
-from services.runtime.execution.workers import Slots
+from services.runtime.batching.batch_size import BatchSizeTuner
+from services.runtime.batching.queue import RequestQueue
+from services.runtime.execution.batch_call import BatchCall
+from services.runtime.execution.stream_call import Emit, StreamCall
+from services.runtime.execution.workers import NativeThreadLimit, WorkerThreads
 from services.runtime.requests.batch_policy import BatchPolicy
 from services.runtime.requests.request import Request
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
-    """What waits for one version, and what happens around its calls."""
+class ModelQueue:
+    """The waiting requests of one version, and what surrounds its calls."""
 
+    # The version's resource name.
     name: str
     policy: BatchPolicy
-    # Takes a job that is done; and, from a decoupled method, each answer on the way.
-    answered: Callable[[Lane, CallJob | StreamJob], None]
+    # Receives a job that ran, and each streamed answer before that.
+    answered: Callable[[ModelQueue, BatchCall | StreamCall], None]
     emit: Emit
-    # Whether answers are kept and given again.
-    recalls: bool = False
-    # Keeps the model in memory while a call runs, however its callers fare.
+    # Whether the version's owner lets responses be cached.
+    caches_responses: bool = False
+    # Lease the model for the time of a call, even if its callers leave meanwhile.
     hold: Callable[[], object] = lambda: None
     let_go: Callable[[], object] = lambda: None
-    waiting: Waiting = field(init=False)
-    tuner: BatchTuner | None = field(init=False, default=None)
+    waiting: RequestQueue = field(init=False)
+    tuner: BatchSizeTuner | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.waiting = Waiting(self.policy)
+        self.waiting = RequestQueue(self.policy)
         if self.policy.objective:
-            self.tuner = BatchTuner(self.policy.objective, self.policy.max_rows)
+            self.tuner = BatchSizeTuner(self.policy.objective, self.policy.max_rows)
 
     @property
     def limit(self) -> int:
-        """Rows of the next call."""
+        """Rows that the next call may have."""
         return self.tuner.limit if self.tuner is not None else self.policy.max_rows
 
 
-class Executor:
-    """Slots and lanes; lanes take turns."""
+class Scheduler:
+    """Shares the slots between model queues, which take turns."""
 
     def __init__(
         self,
@@ -57,102 +57,106 @@ class Executor:
         *,
         max_batch_rows: int,
         threads_per_call: int = 1,
-        batched: Callable[[str, int], None] = lambda name, items: None,
+        batched: Callable[[str, int], None] = lambda name, requests: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`batched` is called with a version's name and the requests of each of its calls."""
         self.max_batch_rows = max_batch_rows
         self._batched = batched
         self._clock = clock
-        self._slots = Slots(slots)
-        self._limits = ThreadLimits(threads_per_call)
-        # Those in which something waits, the one whose turn it is first.
-        self._lanes: OrderedDict[int, Lane] = OrderedDict()
+        self._workers = WorkerThreads(slots)
+        self._threads = NativeThreadLimit(threads_per_call)
+        # Queues with waiting requests; the next one to serve is first.
+        self._queues: OrderedDict[int, ModelQueue] = OrderedDict()
         self._pumping = False
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def slots(self) -> int:
-        """Calls that can run at the same time."""
-        return self._slots.count
+        """Calls that may run at a time."""
+        return self._workers.count
 
     @property
     def running(self) -> int:
-        """Slots in use."""
-        return self._slots.running
+        """Calls that run now."""
+        return self._workers.running
 
     def models_changed(self) -> None:
-        """To be told after a model was loaded, in the loading thread: it may have brought libraries
-        with threads.
+        """Limits the threads of libraries that a load may have brought. Call it in the loading
+        thread after each load.
         """
-        self._limits.refresh()
+        self._threads.refresh()
 
-    def submit(self, lane: Lane, requests: Sequence[Request]) -> None:
-        """Queues requests, which are given to the lane's `answered` with what became of them."""
+    def submit(self, queue: ModelQueue, requests: Sequence[Request]) -> None:
+        """Queues requests; the queue's `answered` gets each of them with its result."""
         for request in requests:
-            lane.waiting.add(request)
-        self._lanes.setdefault(id(lane), lane)
-        if not self._pumping and self._slots.free:
-            # Not at once: what else came with the same read of the socket belongs into this call.
+            queue.waiting.add(request)
+        self._queues.setdefault(id(queue), queue)
+        if not self._pumping and self._workers.free:
+            # On the loop's next turn: messages of the same read of the socket belong in this call.
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def purge(self, lane: Lane) -> None:
-        """Forgets what was answered while it waited. To be told when deadlines passed: a slot may
-        never be free.
+    def purge(self) -> None:
+        """Drops waiting requests that are answered or past their deadline.
+
+        Call it when deadlines passed: while no slot is free, nothing else drops them.
         """
-        lane.waiting.purge(self._clock())
-        if not lane.waiting:
-            self._lanes.pop(id(lane), None)
+        now = self._clock()
+        for key, queue in list(self._queues.items()):
+            queue.waiting.purge(now)
+            if not queue.waiting:
+                del self._queues[key]
 
     async def close(self) -> None:
-        """Waits for what runs; what only waits is dropped."""
-        self._lanes.clear()
+        """Drops waiting requests and waits for running calls."""
+        self._queues.clear()
         if self._alarm is not None:
             self._alarm.cancel()
-        await self._slots.close()
+        await self._workers.close()
 
     def _pump(self) -> None:
-        """Starts what can start: lanes take turns until no slot is free or none of them is
-        ready.
-        """
+        """Starts calls, one queue after the other, until no slot is free or no queue is ready."""
         self._pumping = False
-        now, later, passed = self._clock(), float("inf"), 0
-        while self._slots.free and passed < len(self._lanes):
-            key, lane = self._lanes.popitem(last=False)
-            requests, due = lane.waiting.take(now, lane.limit)
-            if lane.waiting:
-                self._lanes[key] = lane
+        now = self._clock()
+        later = float("inf")
+        passed = 0
+        while self._workers.free and passed < len(self._queues):
+            key, queue = self._queues.popitem(last=False)
+            requests, due = queue.waiting.take(now, queue.limit)
+            if queue.waiting:
+                self._queues[key] = queue
             if requests:
                 passed = 0
-                self._start(lane, requests, now)
-            elif lane.waiting:
+                self._start(queue, requests, now)
+            elif queue.waiting:
                 passed += 1
                 later = min(later, due)
         self._look_again(later - now)
 
-    def _start(self, lane: Lane, requests: list[Request], now: float) -> None:
-        job: CallJob | StreamJob
-        if requests[0].decoupled:
-            job = StreamJob(requests[0], now, self._limits.apply, lane.emit)
+    def _start(self, queue: ModelQueue, requests: list[Request], now: float) -> None:
+        job: BatchCall | StreamCall
+        if requests[0].streams:
+            job = StreamCall(requests[0], now, self._threads.apply, queue.emit)
         else:
-            job = CallJob(requests, now, self._limits.apply)
-        self._batched(lane.name, len(requests))
-        lane.hold()
-        self._slots.start(job, lambda: self._done(lane, job))
+            job = BatchCall(requests, now, self._threads.apply)
+        self._batched(queue.name, len(requests))
+        queue.hold()
+        self._workers.start(job, lambda: self._done(queue, job))
 
-    def _done(self, lane: Lane, job: CallJob | StreamJob) -> None:
+    def _done(self, queue: ModelQueue, job: BatchCall | StreamCall) -> None:
         outcome = job.outcome
-        if lane.tuner is not None and outcome.measured:
-            piece = outcome.pieces[0]
-            lane.tuner.measured(piece.rows, piece.compute_ns / 1e9, self._clock())
+        if queue.tuner is not None and outcome.one_call:
+            result = outcome.results[0]
+            queue.tuner.measured(result.rows, result.compute_ns / 1e9, self._clock())
         try:
-            lane.answered(lane, job)
+            queue.answered(queue, job)
         finally:
-            lane.let_go()
+            queue.let_go()
             self._pump()
 
     def _look_again(self, seconds: float) -> None:
-        """When a request has waited for company long enough."""
+        """Pumps again after `seconds`, when a request has waited long enough; never for inf."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

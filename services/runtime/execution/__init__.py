@@ -1,1 +1,4 @@
-"""Runs model calls in worker threads. Imports formats and requests."""
+"""Calls models in worker threads: one call for a batch of requests, or one stream of answers.
+
+Imports formats and requests.
+"""

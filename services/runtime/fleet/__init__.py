@@ -1,1 +1,4 @@
-"""Attaches to a router, advertises this runtime and serves what the router asks for. Imports models and intake."""
+"""Attaches to a router, advertises this runtime and serves what the router asks for.
+
+Imports formats and models.
+"""

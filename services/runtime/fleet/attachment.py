@@ -1,5 +1,5 @@
-"""The runtime's side of the fleet stream: says what it has and does, does what the router asks,
-always comes back.
+"""Keeps one stream to a router open: advertises and reports, follows the router's instructions, and
+attaches again whenever the stream ends.
 """
 
 from __future__ import annotations
@@ -13,61 +13,57 @@ from stellwerk.router.v1 import fleet_service_pb2 as fleet_pb2
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.wire.errors import ServiceError, Unavailable
 
+# Seconds between two reports; a router takes a runtime for stale after four of them by default.
 REPORT_SECONDS = 2.0
-# Seconds between two attempts to attach, at most: a router that restarts is found again soon after.
+# Seconds between two attempts to attach, at most: a restarted router gets its runtimes back soon.
 _LONGEST_PAUSE = 1.5
 
-Open = Callable[[AsyncIterator[fleet_pb2.AttachRequest]], Awaitable[Any]]
+OpenStream = Callable[[AsyncIterator[fleet_pb2.AttachRequest]], Awaitable[Any]]
 
 
-class Serving(Protocol):
-    """What the router's wishes are given to."""
+class Description(Protocol):
+    """The part of RuntimeDescription that is sent to the router."""
 
-    @property
-    def draining(self) -> bool: ...
-    def models(self) -> list[router_pb2.ServedModel]: ...
+    async def describe(self) -> router_pb2.Runtime: ...
+    def report(self) -> fleet_pb2.Report: ...
+
+
+class Instructions(Protocol):
+    """The part of ServingTable that the router's instructions go to."""
+
     def serve(self, key: str, model_version: str) -> None: ...
     async def stop(self, key: str) -> None: ...
 
 
 class Attachment:
-    """One stream at a time, for ever."""
+    """A stream to a router, opened again whenever it ends."""
 
     def __init__(
         self,
+        open_stream: OpenStream,
+        description: Description,
+        serving: Instructions,
         *,
-        open_stream: Open,
-        advertise: Callable[[], Awaitable[router_pb2.Runtime]],
-        serving: Serving,
-        in_flight: Callable[[], int],
         log: Any,
         report_seconds: float = REPORT_SECONDS,
     ) -> None:
         self._open = open_stream
-        self._advertise = advertise
+        self._description = description
         self._serving = serving
-        self._in_flight = in_flight
         self._log = log
         self._report_seconds = report_seconds
         self._news = asyncio.Event()
+        # The reason why the runtime is not attached; "" while it is.
         self.problem = "the runtime has not attached to a router yet"
 
     def changed(self) -> None:
-        """Reports at once."""
+        """Sends a report at once."""
         self._news.set()
 
     async def run(self) -> None:
-        """Attaches, and attaches again whenever the stream ends."""
+        """Attaches again and again, until cancelled."""
         await background.run_forever(
             self._session, self._lost, expected=ServiceError, longest_seconds=_LONGEST_PAUSE
-        )
-
-    def report(self) -> fleet_pb2.Report:
-        """What the runtime does now."""
-        return fleet_pb2.Report(
-            models=self._serving.models(),
-            in_flight=self._in_flight(),
-            draining=self._serving.draining,
         )
 
     def _lost(self, error: Exception, repeats: bool) -> None:
@@ -77,13 +73,13 @@ class Attachment:
 
     async def _session(self, succeeded: Callable[[], None]) -> None:
         """Attaches until the stream ends. Raises the ServiceError it ends with."""
-        advertisement = await self._advertise()
+        advertisement = await self._description.describe()
         stream = await self._open(self._requests(advertisement))
         try:
             async for response in stream:
                 if response.HasField("welcome"):
                     succeeded()
-                await self._obey(response)
+                await self._follow(response)
         finally:
             stream.cancel()
         raise Unavailable("the router ended the stream")
@@ -93,22 +89,21 @@ class Attachment:
     ) -> AsyncIterator[fleet_pb2.AttachRequest]:
         yield fleet_pb2.AttachRequest(advertisement=advertisement)
         while True:
-            # The first report follows at once: a router that restarted learns what is served here
-            # already.
+            # The first report follows at once: a restarted router must learn what is served here.
             self._news.clear()
-            yield fleet_pb2.AttachRequest(report=self.report())
+            yield fleet_pb2.AttachRequest(report=self._description.report())
             try:
                 async with asyncio.timeout(self._report_seconds):
                     await self._news.wait()
             except TimeoutError:
                 continue
 
-    async def _obey(self, response: fleet_pb2.AttachResponse) -> None:
-        wish = response.WhichOneof("message")
-        if wish == "welcome":
+    async def _follow(self, response: fleet_pb2.AttachResponse) -> None:
+        instruction = response.WhichOneof("message")
+        if instruction == "welcome":
             self.problem = ""
             self._log.info("attached", router=response.welcome.router_instance)
-        elif wish == "serve":
+        elif instruction == "serve":
             self._serving.serve(response.serve.key, response.serve.model_version)
-        elif wish == "stop_serving":
+        elif instruction == "stop_serving":
             await self._serving.stop(response.stop_serving.key)

@@ -1,5 +1,5 @@
-"""What this process may use of the machine: cores and memory, as affinity and control groups bound
-them.
+"""Finds what this process may use: cores and memory, as affinity and control groups bound them, and
+the frameworks and devices of its formats.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_cores(root: Path = _CGROUP) -> int:
-    """Cores that this process may use; at least 1."""
+    """Returns the number of cores that this process may use; at least 1."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -29,19 +29,17 @@ def cpu_cores(root: Path = _CGROUP) -> int:
 
 
 def _cpu_quota(root: Path) -> float:
-    """Cores as version 2 or 1 of control groups grants them; 0 for no bound."""
+    """Returns the cores that control groups of version 2 or 1 grant; 0 for no limit."""
     words = _read(root / "cpu.max").split()
     if len(words) == 2 and words[0].isdigit():
         return int(words[0]) / int(words[1])
-    quota, period = (
-        _read(root / "cpu" / "cpu.cfs_quota_us"),
-        _read(root / "cpu" / "cpu.cfs_period_us"),
-    )
+    quota = _read(root / "cpu" / "cpu.cfs_quota_us")
+    period = _read(root / "cpu" / "cpu.cfs_period_us")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else 0.0
 
 
 def memory_bytes(root: Path = _CGROUP) -> int:
-    """Memory that this process may use, in bytes."""
+    """Returns the bytes of memory that this process may use."""
     total = int(psutil.virtual_memory().total)
     for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
         limit = _read(path)
@@ -58,7 +56,7 @@ def _read(path: Path) -> str:
 
 
 def frameworks(formats: Iterable[ModelFormat]) -> dict[str, str]:
-    """Framework versions by package name."""
+    """Returns the versions of the formats' libraries, of pandas and of scipy, by package name."""
     found: dict[str, str] = {}
     for item in formats:
         found.update(item.frameworks())
@@ -71,6 +69,6 @@ def frameworks(formats: Iterable[ModelFormat]) -> dict[str, str]:
 
 
 def accelerators(formats: Iterable[ModelFormat]) -> list[router_pb2.Accelerator]:
-    """The devices that some format can use, each once, in the order of the driver."""
+    """Returns the devices that a format can use, each once, in the driver's order."""
     lists = [list(item.accelerators()) for item in formats]
     return max(lists, key=len, default=[])

@@ -1,5 +1,5 @@
-"""What this runtime serves: a table of keys, each LOADING until its model is in memory, then READY
-or FAILED.
+"""Brings model versions up and down as the router asks: each serving key is LOADING until its model
+is in memory and its queue consumed, then READY or FAILED.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.wire.errors import Internal, ServiceError, Unavailable
 
 State = router_pb2.ServedModel.State
-# A peer that is restarting is back within seconds; until then callers rather wait than fail.
+# Seconds before each retry while a peer is unavailable. A restarted peer is back within seconds, so
+# its callers wait rather than fail.
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 
-class Versions(Protocol):
-    """Where metadata comes from."""
+class VersionSource(Protocol):
+    """The part of Repository that is used here."""
 
     async def version(self, name: str) -> repository_pb2.ModelVersion: ...
 
 
-class Intake(Protocol):
-    """What consumes queues."""
+class QueueConsumer(Protocol):
+    """The part of WorkConsumer that is used here."""
 
     async def open(self, key: str, version: repository_pb2.ModelVersion) -> Consumer: ...
 
@@ -44,26 +45,27 @@ class _Served:
 
 
 class ServingTable:
-    """Brings versions up and down as the router asks. Tells `changed` of every change of a
-    state.
-    """
+    """The serving keys of one runtime and their states. Calls `changed` after every change."""
 
     def __init__(
         self,
-        *,
-        versions: Versions,
+        versions: VersionSource,
         check: Callable[[repository_pb2.ModelVersion], Awaitable[None]],
         cache: ModelCache,
-        intake: Intake,
+        consumer: QueueConsumer,
+        *,
         changed: Callable[[], None],
         log: Any,
         stopped: Callable[[str], None] = lambda model_version: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`check` raises if this runtime cannot load a version; `stopped` is called with the name
+        of a version that no key serves any more.
+        """
         self._versions = versions
         self._check = check
         self._cache = cache
-        self._intake = intake
+        self._consumer = consumer
         self._changed = changed
         self._log = log
         self._stopped = stopped
@@ -73,20 +75,21 @@ class ServingTable:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing new is taken."""
+        """Whether the runtime takes no new work."""
         return self._draining
 
     def models(self) -> list[router_pb2.ServedModel]:
-        """The table as the router is told it."""
+        """Returns the table as the router gets it."""
         return [_describe(entry) for entry in self._served.values()]
 
     def serve(self, key: str, model_version: str) -> None:
-        """Starts to serve; does nothing if it does so already, tries again what had failed."""
+        """Starts to serve the version; a key that is served stays, one that failed is retried."""
         entry = self._served.get(key)
         if self._draining or (
             entry is not None and entry.state != router_pb2.ServedModel.STATE_FAILED
         ):
-            self._changed()  # the router asked, so it does not know
+            # The router asked because it does not know, so report again.
+            self._changed()
             return
         entry = _Served(key, model_version)
         self._served[key] = entry
@@ -94,7 +97,7 @@ class ServingTable:
         self._changed()
 
     async def stop(self, key: str) -> None:
-        """Stops to consume; what is in hand is answered, and the model goes with its last user."""
+        """Stops to consume the key's queue. Answers requests in hand before the model is freed."""
         entry = self._served.pop(key, None)
         if entry is None:
             return
@@ -106,7 +109,7 @@ class ServingTable:
         self._changed()
 
     async def drain(self) -> None:
-        """Takes nothing new; what is in hand can still be answered."""
+        """Stops to consume all queues; requests in hand are still answered."""
         self._draining = True
         self._changed()
         await asyncio.gather(*(self._take_down(entry) for entry in self._served.values()))
@@ -120,7 +123,7 @@ class ServingTable:
             try:
                 await consumer.cancel()
             except ServiceError as exc:
-                # Without the broker there are no deliveries either.
+                # The broker is gone, and with it the deliveries that this would have stopped.
                 self._log.info("consumer_gone", key=entry.key, reason=exc.reason)
 
     async def _bring_up(self, entry: _Served) -> None:
@@ -149,7 +152,7 @@ class ServingTable:
                 self._cache.want(version.name)
                 async with self._cache.lease(version) as resident:
                     entry.memory_bytes = resident.memory_bytes
-                entry.consumer = await self._intake.open(entry.key, version)
+                entry.consumer = await self._consumer.open(entry.key, version)
                 return
             except Unavailable as exc:
                 if pause is None:

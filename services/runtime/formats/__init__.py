@@ -1,3 +1,3 @@
-"""Model formats, one plug-in each: a small module that is always imported, and one that comes with
-its libraries.
+"""Loads models of each format by a plug-in: a light module that is always imported, and heavy ones
+for a first model. Imports no other room.
 """

@@ -1,5 +1,5 @@
-"""Which formats this process can load. An entry point whose library is missing is left out; the
-runtime lives on.
+"""Finds the formats that this process can load. A plug-in that does not work is left out; the
+runtime serves all other formats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Log(Protocol):
 
 
 class Formats:
-    """The loaded formats by name, and the rule who may be used."""
+    """The formats of this process by name, and the rule which of them may be used."""
 
     def __init__(self, formats: Iterable[ModelFormat], *, allow_unsafe: bool) -> None:
         self._formats = {item.name: item for item in formats}
@@ -30,7 +30,7 @@ class Formats:
 
     @property
     def usable(self) -> list[ModelFormat]:
-        """The formats that this runtime loads, by name."""
+        """The formats that this runtime loads, ordered by name."""
         return [
             self._formats[name]
             for name in sorted(self._formats)
@@ -38,8 +38,10 @@ class Formats:
         ]
 
     def find(self, name: str) -> ModelFormat:
-        """The format. Raises UnsafeFormat if it runs code and that is off, RequirementUnmet if it
-        is not here.
+        """Returns the format with this name.
+
+        Raises RequirementUnmet if this process lacks it, UnsafeFormat if it runs code and the
+        operator does not allow that.
         """
         found = self._formats.get(name)
         if found is None:
@@ -59,26 +61,32 @@ class Formats:
 
 
 def load_formats(settings: FormatSettings, *, allow_unsafe: bool, log: Log) -> Formats:
-    """Constructs every format of the entry-point group. A GPU machine's torch is imported: not for
-    the event loop.
+    """Constructs every format of the entry-point group, in the order of their entry points' names.
+
+    Imports plug-ins of other people, so it may take seconds: keep it off the event loop.
     """
-    found: list[ModelFormat] = []
+    found: dict[str, ModelFormat] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        item = _load(entry, settings, log)
-        if item is not None:
-            found.append(item)
-    return Formats(found, allow_unsafe=allow_unsafe)
+        item = _construct(entry, settings, log)
+        if item is None:
+            continue
+        if item.name in found:
+            log.warning("format_broken", format=entry.name, error="its name is taken")
+            continue
+        found[item.name] = item
+    return Formats(found.values(), allow_unsafe=allow_unsafe)
 
 
-def _load(entry: EntryPoint, settings: FormatSettings, log: Log) -> ModelFormat | None:
+def _construct(entry: EntryPoint, settings: FormatSettings, log: Log) -> ModelFormat | None:
     try:
         item: ModelFormat = entry.load()(settings)
     except ImportError as exc:
         log.info(
-            "format left out", format=entry.name, missing=getattr(exc, "name", None) or str(exc)
+            "format_left_out", format=entry.name, missing=getattr(exc, "name", None) or str(exc)
         )
         return None
-    except Exception as exc:  # a foreign plug-in must not keep the runtime from serving what it can
-        log.warning("format broken", format=entry.name, error=f"{type(exc).__name__}: {exc}")
+    except Exception as exc:
+        # A plug-in of another author must not keep the runtime from serving the other formats.
+        log.warning("format_broken", format=entry.name, error=f"{type(exc).__name__}: {exc}")
         return None
     return item

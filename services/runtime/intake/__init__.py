@@ -1,1 +1,4 @@
-"""Takes deliveries from the broker and hands their requests on. Imports all rooms but fleet."""
+"""Takes deliveries from the broker and sees each request through to its reply.
+
+Imports formats, requests, execution, batching, models and replies.
+"""

@@ -1,1 +1,1 @@
-"""Fetches, loads, keeps and frees models. Imports formats."""
+"""Fetches artifacts, loads models, keeps them in memory and frees them. Imports formats."""

@@ -1,36 +1,67 @@
-"""Artifacts on this machine's disk, by digest: fetched once, checked, bounded, found again after a
-restart.
+"""Caches artifacts on this machine's disk by digest: fetches each once, checks it, bounds their sum
+and finds them again after a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from services.chassis.single_flight import SingleFlight
 from services.runtime.models.lru import LruBytes, NoRoom
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Corrupt, Overloaded
 
+# Yields the bytes of the version with this resource name.
 Download = Callable[[str], AsyncIterator[bytes]]
+# Runtimes that may share a cache directory; far more than one machine runs.
+_MOST_FOLDERS = 256
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial"
 _READ_BYTES = 1024 * 1024
 
 
+class FolderClaim:
+    """The first numbered folder below a cache directory that no living process claims.
+
+    A restarted runtime finds its artifacts again, while several may share the directory. The kernel
+    releases the claim however the process ends.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for number in range(_MOST_FOLDERS):
+            lock = (root / f"{number}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                continue
+            self._lock: TextIO = lock
+            self.path = root / str(number)
+            return
+        raise OSError(f"all {_MOST_FOLDERS} folders below {root} are in use")
+
+    async def release(self) -> None:
+        """Leaves the folder to another process."""
+        self._lock.close()
+
+
 class ArtifactCache:
-    """A folder of artifacts named by their SHA-256. Only this process writes there."""
+    """A folder of artifacts named by their SHA-256, to which only this process writes."""
 
     def __init__(
         self, folder: Path, capacity: int, download: Download, *, fetched: Callable[[], None]
     ) -> None:
+        """Keeps at most `capacity` bytes; calls `fetched` after each download."""
         self._folder = folder
         self._download = download
         self._fetched = fetched
@@ -39,7 +70,7 @@ class ArtifactCache:
         self._verified: set[str] = set()
 
     async def start(self) -> None:
-        """Takes over what an earlier process left, oldest first; half-written files are removed."""
+        """Takes over the artifacts of an earlier process, oldest first; removes partial files."""
         for digest, size in await asyncio.to_thread(self._scan):
             try:
                 for gone in self._kept.add(digest, size):
@@ -50,21 +81,22 @@ class ArtifactCache:
             self._kept.release(digest)
 
     async def close(self) -> None:
-        """Ends the downloads under way; they leave nothing behind."""
+        """Cancels the downloads under way, which remove their partial files."""
         await self._flights.close()
 
     @asynccontextmanager
     async def open(self, version: repository_pb2.ModelVersion) -> AsyncIterator[Path]:
-        """The version's artifact as a file that stays for as long as this is open.
+        """Yields the path of the version's artifact, which stays there until the block ends.
 
-        Raises Corrupt if what the repository sends has another digest, Overloaded if there is no
-        room for it.
+        Raises Corrupt if the repository sends bytes of another digest, Overloaded if the disk has
+        no room for them, and what the download raises.
         """
         digest = version.sha256
         if not _DIGEST.fullmatch(digest):
             raise Corrupt(
                 "the version has no SHA-256; store the model again", model_version=version.name
             )
+        # Another version may push the file out again before this one leases it.
         while not (digest in self._verified and self._kept.lease(digest)):
             await self._flights.run(digest, lambda: self._provide(version))
         try:

@@ -1,5 +1,5 @@
-"""Models in memory: loaded once however many ask, measured, let go least recently used first when
-room is needed.
+"""Keeps models in memory: loads each once for all callers, measures it, and frees the least
+recently used ones to make room.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from services.runtime.models.lru import LruBytes, NoRoom
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Overloaded
 
-# A model that was loaded and pushed out again this often before its caller came to run is not tried
-# any further.
+# Loads that one caller waits for, if the model is evicted again each time before the caller runs.
 _ATTEMPTS = 3
 
 
 @dataclass(slots=True)
 class Resident:
-    """A model in memory and what is known of it."""
+    """A model in memory, its footprint in bytes, and the number of requests it was called for."""
 
     version: repository_pb2.ModelVersion
     model: LoadedModel
@@ -36,7 +35,7 @@ class Resident:
 
 
 class ModelCache:
-    """Loaded models by version name."""
+    """Loaded models by their versions' resource names."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class ModelCache:
         *,
         imported: Callable[[], None] = lambda: None,
     ) -> None:
-        """`capacity` is in bytes; for `imported` see ModelThreads."""
+        """Keeps models of at most `capacity` bytes. `imported` is explained in ModelThreads."""
         self._artifacts = artifacts
         self._threads = ModelThreads(loader, imported)
         self._metrics = metrics
@@ -65,20 +64,20 @@ class ModelCache:
 
     @property
     def used(self) -> int:
-        """Bytes that models use, those being loaded included."""
+        """Bytes that models use, including models that are being loaded."""
         return self._policy.used
 
     def residents(self) -> list[tuple[Resident, int]]:
-        """The models in memory, each with the number of its users, least recently used first."""
+        """Returns the models in memory and their numbers of leases, least recently used first."""
         keys = [key for key in self._policy.keys() if key in self._residents]  # noqa: SIM118
         return [(self._residents[key], self._policy.leases(key)) for key in keys]
 
     @asynccontextmanager
     async def lease(self, version: repository_pb2.ModelVersion) -> AsyncIterator[Resident]:
-        """The model, kept in memory for as long as this is open.
+        """Yields the model, loaded if necessary, which stays in memory until the block ends.
 
-        Raises Overloaded if what is in use leaves no room, ModelFailed if it does not load, and
-        what fetching raises.
+        Raises Overloaded if models in use leave no room, ModelFailed if it does not load, and what
+        fetching the artifact raises.
         """
         resident = await self._resident(version)
         try:
@@ -87,31 +86,31 @@ class ModelCache:
             self.release(version.name)
 
     def try_lease(self, name: str) -> Resident | None:
-        """The model if it is in memory already, until `release`."""
+        """Returns the model, leased until `release`, if it is in memory; else None."""
         resident = self._residents.get(name)
         return resident if resident is not None and self._policy.lease(name) else None
 
     def release(self, name: str) -> None:
-        """Gives back what `try_lease` gave."""
+        """Ends a lease of `try_lease`."""
         self._policy.release(name)
         if name in self._unwanted:
             self._drop_unused(name)
 
     def want(self, name: str) -> None:
-        """Takes a `discard` back: the model stays when its last user leaves."""
+        """Withdraws a `discard`: the model stays when its last lease ends."""
         self._unwanted.discard(name)
 
     def discard(self, name: str) -> None:
-        """Lets a model go: now if nobody uses it, else with its last user."""
+        """Frees a model now, or when its last lease ends."""
         self._unwanted.add(name)
         self._drop_unused(name)
 
     async def settled(self) -> None:
-        """Waits until the memory of every model that was let go is the system's again."""
+        """Waits until the memory of every freed model is back with the system."""
         await asyncio.gather(*self._leaving)
 
     async def close(self) -> None:
-        """Lets everything go."""
+        """Frees every model and ends the loading threads."""
         await self._flights.close()
         for name in list(self._residents):
             self._let_go(name)
@@ -139,8 +138,8 @@ class ModelCache:
     async def _bring_in(self, version: repository_pb2.ModelVersion) -> None:
         name = version.name
         try:
-            # The artifact's size stands in until the footprint is known, so that room is made
-            # before it is needed.
+            # The artifact's size stands for the unknown footprint, so that room is made before the
+            # load needs it.
             self._evict(self._policy.add(name, version.size_bytes))
             async with self._artifacts.open(version) as path:
                 await self.settled()

@@ -1,8 +1,7 @@
-"""The threads in which models come and go, beside those that call them: nobody's call waits for a
-load.
+"""Loads and frees models in threads of their own, so that no call waits for a load.
 
-Loads queue by size, so a small model does not wait for a large one. Libraries are imported one at a
-time.
+Loads queue by size, so that a small model does not wait for a large one. Libraries are imported one
+at a time.
 """
 
 from __future__ import annotations
@@ -21,26 +20,25 @@ from services.runtime.models.memory import Meter, release
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import ModelFailed, Overloaded, ServiceError
 
-# Artifacts up to this size are small: they load in a fraction of a second, whatever the format.
+# Bytes of an artifact up to which it loads in the thread for small models: in a fraction of a
+# second, whatever the format.
 SMALL_BYTES = 32 * 1024 * 1024
 
 _log = structlog.get_logger("models")
 
 
 class Loader(Protocol):
-    """What makes models of artifacts, in a worker thread."""
+    """The part of ModelLoader that is used here, in loading threads."""
 
     def prepare(self, version: repository_pb2.ModelVersion) -> None: ...
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel: ...
 
 
 class ModelThreads:
-    """One thread that loads small models, one for the others, and one that lets models go."""
+    """A thread that loads small models, one that loads large ones, and one that frees models."""
 
     def __init__(self, loader: Loader, imported: Callable[[], None] = lambda: None) -> None:
-        """`imported` is told when a format's libraries were imported while there was no model in
-        memory.
-        """
+        """Calls `imported` after a format's first import of libraries, if no model is in memory."""
         self._loader = loader
         self._imported = imported
         self._formats: set[str] = set()
@@ -54,8 +52,10 @@ class ModelThreads:
     async def load(
         self, path: Path, version: repository_pb2.ModelVersion
     ) -> tuple[LoadedModel, int]:
-        """The model and its footprint in bytes. Raises ModelFailed, Overloaded, and what the loader
-        raises.
+        """Returns the model and its footprint in bytes.
+
+        Raises Overloaded for a MemoryError, ModelFailed for other exceptions, and the loader's
+        ServiceErrors as they are.
         """
         pool = self._small if version.size_bytes <= SMALL_BYTES else self._large
         self._models += 1
@@ -73,9 +73,7 @@ class ModelThreads:
             ) from exc
 
     async def let_go(self, model: LoadedModel, memory_bytes: int) -> None:
-        """Closes the model, which nobody uses any more; returns when its memory is the system's
-        again.
-        """
+        """Closes a model without leases and returns when its memory is back with the system."""
         expected = memory_bytes if model.device == "cpu" else 0
         await asyncio.get_running_loop().run_in_executor(
             self._leaving, self._release, model.close, expected
@@ -83,7 +81,7 @@ class ModelThreads:
         self._models -= 1
 
     def close(self) -> None:
-        """Takes no more work; what is under way ends by itself."""
+        """Takes no more loads; loads that run end by themselves."""
         for pool in (self._small, self._large, self._leaving):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -92,15 +90,17 @@ class ModelThreads:
             self._loader.prepare(version)
             if version.format not in self._formats:
                 self._formats.add(version.format)
-                if self._models == 1:  # the one that is about to be loaded
+                # The only model is the one about to be loaded: memory holds libraries and no model.
+                if self._models == 1:
                     self._imported()
         model, grown = self._meter.measure(lambda: self._loader.load(path, version))
-        # Estimates forget what libraries add, and growth is hidden by memory that was free before:
-        # the larger counts.
+        # The larger one counts: estimates omit what libraries add, and growth omits memory that was
+        # free before.
         return model, max(model.memory_bytes, grown if grown is not None else version.size_bytes, 1)
 
     def _release(self, close: Callable[[], None], expected: int) -> None:
         try:
             self._meter.measure(lambda: release(close, expected))
-        except Exception:  # a foreign format's fault; the model is gone from the books all the same
+        except Exception:
+            # A plug-in's fault. Nothing refers to the model any more, so its memory will go later.
             _log.exception("model_not_closed")

@@ -1,6 +1,4 @@
-"""Turns an artifact into a model in memory: which format, on which device. Formats are found in the
-background.
-"""
+"""Turns artifacts into models: finds the format, chooses the device, warms the model up."""
 
 from __future__ import annotations
 
@@ -17,14 +15,22 @@ from stellwerk.wire.errors import RequirementUnmet
 
 
 class ModelLoader:
-    """Knows the formats once `start` has found them, which takes seconds where there are GPUs to
-    ask for.
-    """
+    """Loads models with the formats that `start` finds."""
 
     def __init__(
-        self, settings: FormatSettings, *, allow_unsafe: bool, log: Any, loaded: Callable[[], None]
+        self,
+        settings: FormatSettings,
+        *,
+        device: str,
+        allow_unsafe: bool,
+        log: Any,
+        loaded: Callable[[], None],
     ) -> None:
+        """`device` is where models go that require none; `loaded` is called after each load, in the
+        loading thread.
+        """
         self._settings = settings
+        self._device = device
         self._allow_unsafe = allow_unsafe
         self._log = log
         self._loaded = loaded
@@ -33,11 +39,11 @@ class ModelLoader:
 
     @property
     def problem(self) -> str:
-        """Why nothing can be loaded yet; "" when it can."""
+        """The reason why no model can be loaded yet; "" once one can."""
         return "" if self._formats is not None else "model formats are being found"
 
     async def start(self) -> None:
-        """Finds the formats, off the loop."""
+        """Finds the formats in a thread, because plug-ins may take seconds to import."""
         self._formats = await asyncio.to_thread(
             load_formats, self._settings, allow_unsafe=self._allow_unsafe, log=self._log
         )
@@ -45,7 +51,7 @@ class ModelLoader:
         self._log.info("formats_ready", formats=[item.name for item in self._formats.usable])
 
     async def formats(self) -> list[ModelFormat]:
-        """The formats that this runtime loads; waits until they are known."""
+        """Returns the formats that this runtime loads, once they are known."""
         await self._ready.wait()
         assert self._formats is not None
         return self._formats.usable
@@ -57,19 +63,20 @@ class ModelLoader:
         self._formats.find(version.format)
 
     def prepare(self, version: repository_pb2.ModelVersion) -> None:
-        """Imports what loading the version needs; for a worker thread. Raises as `check` does."""
+        """Imports the libraries that the version needs. For a loading thread; raises as `check`."""
         if self._formats is None:
             raise RequirementUnmet("the runtime is still looking for its model formats")
         self._formats.find(version.format).prepare()
 
     def load(self, path: Path, version: repository_pb2.ModelVersion) -> LoadedModel:
-        """Loads the artifact and makes its warm-up calls; for a worker thread. Raises ModelFailed
-        if one fails.
+        """Returns the artifact's model after its warm-up calls. For a loading thread.
+
+        Raises ModelFailed if a warm-up call fails, and what the format raises.
         """
         if self._formats is None:
             raise RequirementUnmet("the runtime is still looking for its model formats")
         item = self._formats.find(version.format)
-        model = item.load(path, version, device_for(version, self._settings.device))
+        model = item.load(path, version, device_for(version, self._device))
         self._loaded()
         try:
             calls = warm_up(model, version, invent=not item.runs_code, log=self._log)
@@ -81,7 +88,7 @@ class ModelLoader:
 
 
 def device_for(version: repository_pb2.ModelVersion, preferred: str) -> str:
-    """The device: an accelerator if the version requires one, else what the operator prefers."""
+    """Returns an accelerator if the version requires one, else the operator's preferred device."""
     requires = version.requires
     if not requires.accelerator_count and not requires.accelerator_kind:
         return preferred

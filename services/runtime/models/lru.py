@@ -1,6 +1,4 @@
-"""Which of the things that are kept goes when room is needed: the least recently used, never one in
-use. Pure.
-"""
+"""Accounts for sizes and leases, and evicts the least recently used keys without leases. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +10,12 @@ K = TypeVar("K")
 
 
 class NoRoom(Exception):
-    """What is in use leaves too little room."""
+    """Raised when leased keys leave less than `needed` bytes of the capacity."""
 
     def __init__(self, needed: int, capacity: int) -> None:
         super().__init__(f"{needed} of {capacity}")
-        self.needed, self.capacity = needed, capacity
+        self.needed = needed
+        self.capacity = capacity
 
 
 @dataclass(slots=True)
@@ -26,14 +25,13 @@ class _Entry:
 
 
 class LruBytes(Generic[K]):
-    """Sizes and leases by key. The sum of sizes never exceeds the capacity; every refusal leaves
-    all as it was.
-    """
+    """Sizes and leases by key; the sizes never exceed the capacity. A refusal changes nothing."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.used = 0
-        self._entries: OrderedDict[K, _Entry] = OrderedDict()  # least recently used first
+        # Least recently used first.
+        self._entries: OrderedDict[K, _Entry] = OrderedDict()
 
     def __contains__(self, key: K) -> bool:
         return key in self._entries
@@ -42,20 +40,20 @@ class LruBytes(Generic[K]):
         return len(self._entries)
 
     def keys(self) -> list[K]:
-        """All keys, least recently used first."""
+        """Returns all keys, least recently used first."""
         return list(self._entries)
 
     def size(self, key: K) -> int:
-        """The size it is kept with."""
+        """Returns the size of a kept key."""
         return self._entries[key].size
 
     def leases(self, key: K) -> int:
-        """How many use it now; 0 for what is not kept."""
+        """Returns the number of leases on the key; 0 for one that is not kept."""
         entry = self._entries.get(key)
         return entry.leases if entry is not None else 0
 
     def add(self, key: K, size: int) -> list[K]:
-        """Keeps a new key with one lease. Returns the keys that went for it; raises NoRoom."""
+        """Adds a new key with one lease. Returns the keys evicted for it. Raises NoRoom."""
         if key in self._entries:
             raise KeyError(key)
         gone = self._make_room(size)
@@ -64,7 +62,7 @@ class LruBytes(Generic[K]):
         return gone
 
     def resize(self, key: K, size: int) -> list[K]:
-        """Corrects the size of a leased key. Returns the keys that went for it; raises NoRoom."""
+        """Changes the size of a leased key. Returns the keys evicted for it. Raises NoRoom."""
         entry = self._entries[key]
         gone = self._make_room(size - entry.size)
         self.used += size - entry.size
@@ -72,7 +70,7 @@ class LruBytes(Generic[K]):
         return gone
 
     def lease(self, key: K) -> bool:
-        """Marks the key as used by one more, and as most recently used; False if it is not kept."""
+        """Adds a lease and marks the key as most recently used. Returns False if it is not kept."""
         entry = self._entries.get(key)
         if entry is None:
             return False
@@ -81,14 +79,14 @@ class LruBytes(Generic[K]):
         return True
 
     def release(self, key: K) -> None:
-        """Takes a lease back."""
+        """Ends a lease. Raises ValueError if the key has none."""
         entry = self._entries[key]
         if entry.leases <= 0:
             raise ValueError(f"{key!r} is not leased")
         entry.leases -= 1
 
     def remove(self, key: K) -> None:
-        """Forgets the key, whoever uses it."""
+        """Removes the key, leased or not."""
         self.used -= self._entries.pop(key).size
 
     def _make_room(self, extra: int) -> list[K]:

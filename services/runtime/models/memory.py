@@ -1,9 +1,8 @@
-"""The process's own memory: what a piece of work adds to it, and how what was freed goes back to
-the system.
+"""Measures how work grows the process, and returns freed memory to the system.
 
-An allocator keeps freed memory for later. Of a model made of many small arrays (a forest, say) it
-kept more than twice the model's size here, for good; asked for it, it gives all but a few megabytes
-back.
+Allocators keep freed memory. After a model of many small arrays, such as a forest, glibc kept more
+than twice the model's size for good; asked to trim, it returns all but a few megabytes. See
+docs/decisions/0020.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from typing import TypeVar
 import psutil
 
 T = TypeVar("T")
-# A collection stops every thread: for milliseconds, or for up to a quarter of a second where
-# `spare_libraries` came too late. For less than this it is not worth it, nor where almost
-# everything came back without.
+# A garbage collection stops every thread: for milliseconds, or for up to 250 ms where
+# `spare_libraries` came too late. A model of fewer bytes than this is not worth one.
 _WORTH_COLLECTING = 16 * 1024 * 1024
+# Nor is a model of whose bytes at least this share came back without one.
 _ALMOST_ALL = 0.95
 
-# glibc's number of its setting for how many heaps there may be.
+# glibc's number for mallopt's setting M_ARENA_MAX, the number of heaps.
 _ARENA_MAX = -8
 
 
 def _find_glibc() -> ctypes.CDLL | None:
-    """The C library if it is glibc; None where the allocator is another one."""
+    """Returns the C library if it is glibc, None with another allocator."""
     try:
         library = ctypes.CDLL(None)
         _ = library.malloc_trim, library.mallopt
@@ -39,44 +38,39 @@ def _find_glibc() -> ctypes.CDLL | None:
 
 
 _GLIBC = _find_glibc()
-# Python's own allocator gives memory back by the megabyte, once nothing lives in it. The
-# interpreter's cache of attribute look-ups keeps names that came out of an artifact, strewn over
-# all the memory that loading it needed.
+# Python's allocator returns memory by the megabyte, once nothing lives in it. The interpreter's
+# cache of attribute look-ups keeps names out of an artifact alive, scattered over that memory.
 _CLEAR_TYPE_CACHE: Callable[[], object] = getattr(sys, "_clear_type_cache", lambda: None)
 
 
 def resident_bytes() -> int:
-    """Bytes of main memory that the process has now."""
+    """Returns the bytes of main memory that the process holds now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def use_one_heap() -> None:
-    """Has all threads that come from now on allocate from one heap. To be called before there are
-    any.
+    """Makes all later threads allocate from one heap. Call it before any thread starts.
 
-    glibc gives threads heaps of their own, and gives back the free end of the first one only.
-    Threads that hold the GIL while they allocate do not stand in each other's way.
+    glibc gives threads heaps of their own, but returns only the free end of the first one. Threads
+    that hold the GIL while they allocate do not contend for the one heap.
     """
     if _GLIBC is not None:
         _GLIBC.mallopt(_ARENA_MAX, 1)
 
 
 def give_back() -> None:
-    """Has the allocators return what is free in them. It takes up to 50 ms for half a gigabyte, and
-    needs no GIL.
-    """
+    """Returns free memory to the system. Takes up to 50 ms for 512 MiB, without the GIL."""
     _CLEAR_TYPE_CACHE()
     if _GLIBC is not None:
         _GLIBC.malloc_trim(0)
 
 
 def release(close: Callable[[], None], expected: int) -> None:
-    """Closes something that holds about so many bytes of main memory, and sees to it that they go
-    back.
+    """Closes a model of about `expected` bytes and returns its memory to the system.
 
-    Most models are gone at once. What holds itself in a cycle goes by a collection, and so do the
-    remains of loading that lie between what is free. Collections stop all threads: there is one
-    only if the memory does not come back.
+    Most models are freed at once. Reference cycles, and remains of the load between free blocks,
+    need a garbage collection. That stops all threads, so there is one only if the memory does not
+    come back without.
     """
     before = resident_bytes()
     close()
@@ -87,18 +81,17 @@ def release(close: Callable[[], None], expected: int) -> None:
 
 
 def spare_libraries() -> None:
-    """Exempts all that is in memory now from later collections, which then cost milliseconds where
-    libraries of models are imported. To be called when no model is in memory: cycles of one would
-    never be found again.
+    """Exempts all present objects from later garbage collections, which then take milliseconds.
+
+    Call it after the import of libraries, when no model is in memory: cycles of an exempted model
+    would never be found.
     """
     gc.collect()
     gc.freeze()
 
 
 class Meter:
-    """Measures by how much work makes the process grow. Growth has one owner only while nothing
-    else is measured.
-    """
+    """Measures by how many bytes work grows the process, if no other work is measured meanwhile."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -106,10 +99,9 @@ class Meter:
         self._running = 0
 
     def measure(self, work: Callable[[], T]) -> tuple[T, int | None]:
-        """The work's result and the bytes that the process has more now; None if other work was
-        measured meanwhile.
+        """Returns the work's result and the growth in bytes, or None for the growth.
 
-        Raises what the work raises.
+        It is None if other work was measured meanwhile. Raises what the work raises.
         """
         with self._lock:
             self._begun += 1
@@ -118,7 +110,7 @@ class Meter:
         before = resident_bytes()
         try:
             result = work()
-            give_back()  # what was needed for a moment is not counted
+            give_back()  # temporary memory of the work is not growth
             grown = resident_bytes() - before
         finally:
             with self._lock:

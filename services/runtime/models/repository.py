@@ -1,4 +1,4 @@
-"""The repository as a runtime uses it: a version's metadata and its artifact."""
+"""Asks the repository for a version's metadata and its artifact."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.repository.v1 import repository_service_pb2_grpc as repository_grpc
 from stellwerk.wire.errors import Unavailable
 
-# A stream that is silent for this long is given up: the connection may be alive and the repository
-# frozen.
+# Seconds of silence after which a download fails: the repository may hang behind a live connection.
 _SILENCE_SECONDS = 30.0
 
 
 class Repository:
-    """Calls over a channel of the chassis, which adds token and deadline and raises our errors."""
+    """The repository behind a channel, which adds token and deadline and raises ServiceErrors."""
 
     def __init__(self, channel: Any) -> None:
         self._stub: Any = repository_grpc.RepositoryServiceStub(channel)
 
     async def version(self, name: str) -> repository_pb2.ModelVersion:
-        """The version's metadata. Raises VersionNotFound, Unavailable."""
+        """Returns the version's metadata. Raises VersionNotFound, Unavailable."""
         response = await self._stub.GetModelVersion(
             repository_pb2.GetModelVersionRequest(name=name)
         )
@@ -30,9 +29,7 @@ class Repository:
         return version
 
     async def download(self, name: str) -> AsyncIterator[bytes]:
-        """The artifact in pieces. Raises what the repository raises, Unavailable when it falls
-        silent.
-        """
+        """Yields the artifact in chunks. Raises Unavailable after 30 seconds of silence."""
         stream = aiter(
             self._stub.DownloadArtifact(repository_pb2.DownloadArtifactRequest(name=name))
         )

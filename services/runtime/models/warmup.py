@@ -1,6 +1,4 @@
-"""The calls that are made right after a model was loaded, so that no caller waits for what happens
-only once.
-"""
+"""Makes warm-up calls right after a load, so that no caller waits for a model's first call."""
 
 from __future__ import annotations
 
@@ -14,20 +12,22 @@ from stellwerk.wire import tensors
 from stellwerk.wire.errors import ModelFailed, Overloaded
 
 METHOD = "predict"
-# Nobody asked for an invented row, so it must not cost much: the bytes of all its inputs together.
+# Bytes of all inputs above which no row is invented: nobody asked for the call, so it must cost
+# little.
 _MOST_INVENTED = 4 * 1024 * 1024
+# Characters of a model's own message that a caller gets to see.
 _MESSAGE_LENGTH = 200
 
 
 def warm_up(
     model: LoadedModel, version: repository_pb2.ModelVersion, *, invent: bool, log: Any
 ) -> int:
-    """Makes the calls that the version's owner gave; returns how many were made.
+    """Makes the calls that the version's owner stored and returns their number.
 
-    Raises ModelFailed if one fails, Overloaded if memory runs out. Where none were given and
-    `invent` allows it, `predict` is called once with one row of zeros, if its signature says what
-    that is; a failure of that one is noted and no more, since the owner never said that the model
-    takes zeros.
+    Without stored calls, and if `invent` allows it, calls `predict` with one row of zeros if the
+    signature says what that is. A failure of this call is only logged, because the owner never
+    promised that the model takes zeros. Raises ModelFailed if a stored call fails, Overloaded if
+    memory runs out.
     """
     samples = version.serving.warmup
     for number, sample in enumerate(samples, 1):
@@ -53,8 +53,10 @@ def warm_up(
 
 
 def invented(version: repository_pb2.ModelVersion) -> serving_pb2.WarmupCall | None:
-    """One row of zeros for `predict`; None where a dimension beyond the first is open, or text is
-    expected.
+    """Returns a call of `predict` with one row of zeros, or None if the signature leaves it open.
+
+    It does so without inputs, with BYTES, with an open dimension beyond the first, and for rows
+    of more than 4 MiB.
     """
     specs = next((list(entry.inputs) for entry in version.signature if entry.method == METHOD), [])
     inputs = []
@@ -89,7 +91,7 @@ def _call(
         return
     answers = model.stream(method, inputs)
     try:
-        next(answers, None)  # the first of them does whatever happens only once
+        next(answers, None)  # the first answer does all that happens only once
     finally:
         getattr(answers, "close", lambda: None)()
 

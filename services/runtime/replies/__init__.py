@@ -1,1 +1,4 @@
-"""Encodes, sends and reports the replies to requests. Imports requests and execution."""
+"""Answers requests: encodes and sends replies, counts and logs them, and remembers responses.
+
+Imports requests and execution.
+"""

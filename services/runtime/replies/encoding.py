@@ -1,31 +1,31 @@
-"""What a call answered, as replies. Each is serialised as an envelope of one: such bytes laid end
-to end are an envelope of all, so that nobody has to build or measure them twice.
+"""Encodes replies. Each is serialised as an envelope of one; such envelopes laid end to end are one
+envelope of all, so no reply is built or measured twice.
 """
 
 from __future__ import annotations
 
-from services.runtime.execution.invoke import Piece
-from services.runtime.execution.jobs import Value
+from services.runtime.execution.batch_call import BatchResult
+from services.runtime.execution.stream_call import StreamedAnswer
 from services.runtime.replies.response_cache import Outputs
-from services.runtime.requests.request import InHand, Request
-from services.runtime.requests.row_slices import offsets
+from services.runtime.requests.request import Request, WorkMessage
+from services.runtime.requests.row_slices import row_offsets
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import ServiceError, to_work_error
 
-# A reply's own bytes beyond which no next one is written over it: what it held would stay in memory
-# until the last.
+# Bytes of a reply above which its message object is not reused for the next one: protobuf would
+# keep that memory until the last reply of the batch.
 _REUSED_BYTES = 64 * 1024
 
 
-class ReplyWriter:
-    """Writes the replies of one runtime."""
+class ReplyEncoder:
+    """Encodes the replies of one runtime."""
 
     def __init__(self, runtime: str) -> None:
         self._runtime = runtime
 
     def error(self, item_id: str, error: ServiceError, waited: float = 0.0) -> bytes:
-        """The reply to an item that the model was not called for; `waited` are seconds."""
+        """Returns the reply to an item that no model was called for, after `waited` seconds."""
         reply = work_pb2.WorkReply(
             id=item_id,
             error=to_work_error(error),
@@ -34,8 +34,8 @@ class ReplyWriter:
         )
         return _frame(reply)
 
-    def value(self, request: Request, value: Value) -> bytes:
-        """One of several answers of a decoupled method; more follow."""
+    def streamed(self, request: Request, answer: StreamedAnswer) -> bytes:
+        """Returns one of several replies of a streaming method; more follow."""
         return _frame(
             work_pb2.WorkReply(
                 id=request.id,
@@ -44,19 +44,19 @@ class ReplyWriter:
                         name=column.name,
                         datatype=column.datatype,
                         shape=column.shape,
-                        data=column.all(),
+                        data=column.all_rows(),
                     )
-                    for column in value.columns
+                    for column in answer.columns
                 ],
                 runtime=self._runtime,
-                compute_ns=value.compute_ns,
-                output_ns=value.output_ns,
+                compute_ns=answer.compute_ns,
+                output_ns=answer.output_ns,
                 more=True,
             )
         )
 
-    def kept(self, request: Request, outputs: Outputs, took_ns: int) -> bytes:
-        """An answer that was given before; it took so long to find it."""
+    def cached(self, request: Request, outputs: Outputs, took_ns: int) -> bytes:
+        """Returns a reply with cached outputs, which took `took_ns` nanoseconds to find."""
         return _frame(
             work_pb2.WorkReply(
                 id=request.id,
@@ -68,17 +68,15 @@ class ReplyWriter:
             )
         )
 
-    def replies(self, piece: Piece, started: float) -> list[tuple[InHand, list[bytes]]]:
-        """The replies to the piece's requests that are still open, by message; with that the
-        requests are answered.
-        """
-        found: list[tuple[InHand, list[bytes]]] = []
-        ends = offsets(piece.requests)
-        cut = len(piece.requests) > 1
+    def replies(self, result: BatchResult, started: float) -> list[tuple[WorkMessage, list[bytes]]]:
+        """Returns the replies to the result's open requests by message, and closes the requests."""
+        found: list[tuple[WorkMessage, list[bytes]]] = []
+        ends = row_offsets(result.requests)
+        sliced = len(result.requests) > 1
         template: _Template | None = None
-        work: InHand | None = None
+        work: WorkMessage | None = None
         frames: list[bytes] = []
-        for request, start, stop in zip(piece.requests, ends, ends[1:], strict=False):
+        for request, start, stop in zip(result.requests, ends, ends[1:], strict=False):
             if not request.open:
                 continue
             request.open = False
@@ -88,7 +86,7 @@ class ReplyWriter:
                 if template is not None:
                     template.waited(started - work.received)
             if template is None:
-                template = _Template(self._runtime, piece, cut, leads=not found[0][1])
+                template = _Template(self._runtime, result, sliced, leads=not found[0][1])
                 template.waited(started - work.received)
             frame = template.write(request.id, start, stop)
             frames.append(frame)
@@ -98,18 +96,18 @@ class ReplyWriter:
 
 
 class _Template:
-    """A reply with what the answers of one call have in common, written over for each."""
+    """A reply with everything that the replies of one call have in common, rewritten for each."""
 
-    def __init__(self, runtime: str, piece: Piece, cut: bool, *, leads: bool) -> None:
+    def __init__(self, runtime: str, result: BatchResult, sliced: bool, *, leads: bool) -> None:
         self._envelope = work_pb2.WorkReplyEnvelope()
         self._reply = self._envelope.replies.add(
             runtime=runtime,
             leads=leads,
-            batch_rows=piece.rows,
-            input_ns=piece.input_ns,
-            compute_ns=piece.compute_ns,
-            output_ns=piece.output_ns,
-            error=to_work_error(piece.error) if piece.error is not None else None,
+            batch_rows=result.rows,
+            input_ns=result.input_ns,
+            compute_ns=result.compute_ns,
+            output_ns=result.output_ns,
+            error=to_work_error(result.error) if result.error is not None else None,
         )
         self._outputs = [
             (
@@ -118,26 +116,29 @@ class _Template:
                 ),
                 column,
             )
-            for column in piece.columns
+            for column in result.columns
         ]
-        self._cut, self._rows = cut, 0
+        self._sliced = sliced
+        self._rows = 0
 
     def waited(self, seconds: float) -> None:
-        """How long the requests that are written next waited for their call."""
+        """Sets the queue time of the replies that are written next."""
         self._reply.queue_ns = max(0, int(seconds * 1e9))
 
     def write(self, item_id: str, start: int, stop: int) -> bytes:
-        """The reply to the request of these rows."""
-        reply, rows = self._reply, stop - start
+        """Returns the reply to the request with the rows from `start` up to `stop`."""
+        reply = self._reply
+        rows = stop - start
         reply.id = item_id
         if rows != self._rows:
             self._rows = reply.rows = rows
-            if self._cut:
+            if self._sliced:
                 for output, column in self._outputs:
                     output.shape[:] = (rows, *column.shape[1:])
         for output, column in self._outputs:
-            output.data = column.cut(start, stop) if self._cut else column.all()
+            output.data = column.slice_rows(start, stop) if self._sliced else column.all_rows()
         frame: bytes = self._envelope.SerializeToString()
+        # Routers count model calls by the replies that lead, so only the first one does.
         reply.leads = False
         return frame
 

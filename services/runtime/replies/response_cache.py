@@ -1,26 +1,28 @@
-"""Answers that were given before, for models whose owner says that equal inputs have equal answers.
-Pure.
+"""Remembers responses of models whose owner declares that equal inputs have equal outputs. Pure but
+for the time that a lookup takes.
 
-Bounded in bytes; what was not asked for longest goes first. A version never changes, so nothing in
-here grows old.
+The cache is bounded in bytes and drops the least recently used response first. A version never
+changes, so no response goes stale.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from services.runtime.requests.request import Request
+from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 
-# Serialised output tensors. Whoever gets them shares them: they are read, never changed.
+# The output tensors of a response. Several replies share them: read them, never change them.
 Outputs = tuple[tensor_pb2.Tensor, ...]
 
 _VERSION_BYTES = 16
 _CALL_BYTES = 32
-# What keeping one answer costs beside its data: its key, its objects and their places in two
-# tables.
+# Estimated bytes that a cached response takes beside its data: key, objects and two table entries.
 _OVERHEAD = 1024
 
 
@@ -30,15 +32,12 @@ def cache_key(
     wanted_outputs: Sequence[str],
     inputs: Sequence[tensor_pb2.Tensor],
 ) -> bytes:
-    """A digest of everything that the answer depends on; calls that differ in anything have
-    different keys.
+    """Returns a digest of everything that the outputs depend on.
 
-    Inputs are taken in the order in which they are given: a model without a signature may tell them
-    apart by it.
+    The order of the inputs counts, because a model without a signature may tell them apart by it.
     """
     digest = hashlib.blake2b(digest_size=_CALL_BYTES)
-    # Every part is preceded by its length, so that no two lists of parts run together to the same
-    # bytes.
+    # A length before every part keeps two lists of parts from having the same bytes.
     parts = [method.encode(), struct.pack("<II", len(wanted_outputs), len(inputs))]
     parts += [name.encode() for name in wanted_outputs]
     for part in parts:
@@ -57,22 +56,41 @@ def cache_key(
 
 
 class ResponseCache:
-    """Answers by `cache_key`. Made for one thread, the event loop's."""
+    """Cached outputs by `cache_key`. Belongs to one thread, the event loop's."""
 
     def __init__(self, capacity: int) -> None:
-        """At most `capacity` bytes are kept; 0 keeps nothing."""
+        """Keeps at most `capacity` bytes; 0 keeps nothing."""
         self.capacity = capacity
         self.used = 0
-        self._kept: OrderedDict[bytes, tuple[Outputs, int]] = (
-            OrderedDict()
-        )  # least recently used first
+        # Least recently used first.
+        self._kept: OrderedDict[bytes, tuple[Outputs, int]] = OrderedDict()
         self._by_version: dict[bytes, set[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    def find(self, request: Request) -> tuple[Outputs, int] | None:
+        """Returns the cached outputs for the request and the nanoseconds that the lookup took.
+
+        Stores the key in the request, for `keep`.
+        """
+        begun = time.perf_counter_ns()
+        layout = request.layout
+        request.cache_key = cache_key(
+            request.work.model_version, layout.method.name, layout.outputs, request.item.inputs
+        )
+        outputs = self.get(request.cache_key)
+        return (outputs, time.perf_counter_ns() - begun) if outputs is not None else None
+
+    def keep(self, requests: Sequence[Request], frames: Sequence[bytes]) -> None:
+        """Caches the outputs in the encoded replies of requests that were looked up before."""
+        for request, frame in zip(requests, frames, strict=True):
+            if request.cache_key:
+                (reply,) = work_pb2.WorkReplyEnvelope.FromString(frame).replies
+                self.put(request.cache_key, tuple(reply.outputs), len(frame))
+
     def get(self, key: bytes) -> Outputs | None:
-        """The answer that is kept for this call."""
+        """Returns the outputs cached under the key, and marks them as used."""
         found = self._kept.get(key)
         if found is None:
             return None
@@ -80,9 +98,7 @@ class ResponseCache:
         return found[0]
 
     def put(self, key: bytes, outputs: Outputs, nbytes: int) -> None:
-        """Keeps an answer of so many bytes, in place of one that is kept; not if it alone is more
-        than the bound.
-        """
+        """Caches outputs of `nbytes` bytes, unless they alone exceed the capacity."""
         self._remove(key)
         size = nbytes + _OVERHEAD
         if size > self.capacity:
@@ -94,7 +110,7 @@ class ResponseCache:
         self.used += size
 
     def discard(self, version_name: str) -> None:
-        """Forgets every answer of the version."""
+        """Drops every response of the version."""
         for key in list(self._by_version.get(_version_prefix(version_name), ())):
             self._remove(key)
 

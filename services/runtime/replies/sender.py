@@ -1,16 +1,17 @@
-"""Sends answers to routers: what is there goes at once; what comes while a message is under way
-goes with the next.
+"""Sends replies to the queues of routers. The first reply goes at once; replies that come while a
+message is under way share the next message.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.chassis.broker.port import Broker, Message
+from services.runtime.execution.stream_call import Sent
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import (
     BrokerDown,
@@ -21,16 +22,16 @@ from stellwerk.wire.errors import (
     to_work_error,
 )
 
-# Bounds of one message: a reply more costs its router little, a huge message delays all that come
-# behind it.
+# Replies and bytes of one message. One more reply costs its router little; a huge message delays
+# every reply behind it.
 _MAX_REPLIES = 256
 _MAX_BYTES = 4 * 1024 * 1024
-# A broker that is away for longer than this has lost the connection, and with it the question.
+# Attempts to send a message, and seconds between them. A broker that is away for longer has lost
+# the connection and with it the request.
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
-# Told how many replies left, and whether the broker took them; it did not if nobody waits for them
-# any more.
-Sent = Callable[[int, bool], None]
+# Bytes of a message that the broker's frames and the envelope may take beside its replies.
+_ENVELOPE_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -61,26 +62,26 @@ class _Sending:
 
 
 class ReplySender:
-    """One outbox for each reply queue, and at most one message of each under way."""
+    """Holds an outbox for each reply queue, with at most one message under way each."""
 
     def __init__(self, broker: Broker, *, max_message_bytes: int, log: Any) -> None:
         self._broker = broker
-        # Frames and envelopes add a little to the reply itself.
-        self._max_bytes = max_message_bytes - 64 * 1024
+        self._max_bytes = max_message_bytes - _ENVELOPE_BYTES
         self._log = log
         self._boxes: dict[str, _Outbox] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
     def send(self, queue: str, frames: Sequence[bytes], sent: Sent) -> None:
-        """Queues replies, each serialised as an envelope of one. `sent` is called once or more, for
-        all of them.
+        """Queues replies, each serialised as an envelope of one.
+
+        Calls `sent` one or more times, with numbers of replies that add up to all of them.
         """
         box = self._boxes.get(queue)
         if box is None:
             box = self._boxes[queue] = _Outbox(queue)
             self._empty.clear()
-            # Not at once: what else this turn of the loop answers belongs into this message.
+            # On the loop's next turn: other replies of this turn belong in the same message.
             asyncio.get_running_loop().call_soon(self._next, box)
         part: list[bytes] = []
         size = 0
@@ -105,9 +106,8 @@ class ReplySender:
     def _post(self, sending: _Sending) -> None:
         def confirmed(future: asyncio.Future[None]) -> None:
             if future.cancelled():
-                self._forget(
-                    sending.box
-                )  # nobody knows whether it arrived, so the work stays unacknowledged
+                # Whether the message arrived is unknown, so its work stays unacknowledged.
+                self._forget(sending.box)
             else:
                 self._confirmed(sending, future.exception())
 
@@ -123,7 +123,7 @@ class ReplySender:
             asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._post, sending)
             return
         if error is not None:
-            self._say(sending, error)
+            self._log_refusal(sending, error)
         for part in sending.parts:
             part.sent(len(part.frames), error is None)
         if box.waiting:
@@ -136,9 +136,10 @@ class ReplySender:
         if not self._boxes:
             self._empty.set()
 
-    def _say(self, sending: _Sending, error: BaseException) -> None:
+    def _log_refusal(self, sending: _Sending, error: BaseException) -> None:
         fields = {"queue": sending.box.queue, "replies": sending.replies}
         if isinstance(error, Unroutable):
+            # The router is gone, and its callers with it.
             self._log.info("reply_unwanted", **fields)
         elif isinstance(error, ServiceError):
             self._log.error("reply_refused", reason=error.reason, **fields)
@@ -147,20 +148,23 @@ class ReplySender:
 
 
 def _fitting(waiting: deque[_Outgoing]) -> list[_Outgoing]:
-    """Takes what makes one message from the front; at least one."""
+    """Removes and returns the first parts, at least one, that fit into one message."""
     parts = [waiting.popleft()]
-    size, count = parts[0].size, len(parts[0].frames)
+    size = parts[0].size
+    count = len(parts[0].frames)
     while (
         waiting
         and size + waiting[0].size <= _MAX_BYTES
         and count + len(waiting[0].frames) <= _MAX_REPLIES
     ):
-        size, count = size + waiting[0].size, count + len(waiting[0].frames)
+        size += waiting[0].size
+        count += len(waiting[0].frames)
         parts.append(waiting.popleft())
     return parts
 
 
 def _too_large(frame: bytes, limit: int) -> bytes:
+    """Returns the error reply that takes the place of a reply above `limit` bytes."""
     error = TooLarge(
         f"the answer has {len(frame)} bytes, more than the {limit} that a message may have; ask for"
         " fewer rows",

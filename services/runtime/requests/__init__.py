@@ -1,1 +1,4 @@
-"""Describes one caller's request, its layout and whether it may share a model call. Imports formats."""
+"""Describes one request: its layout, its policy, and whether it may share a model call with others.
+
+Imports formats.
+"""

@@ -1,4 +1,6 @@
-"""How the requests of one version wait and are joined, as its owner and the operator say. Pure."""
+"""Holds the batching policy of one version: how its requests wait, and how many share a call.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -8,56 +10,58 @@ from dataclasses import dataclass
 from services.runtime.formats.port import Signature
 from stellwerk.type.v1 import serving_pb2
 
-# Deliveries in hand for each slot where a call takes one item: one that runs, and one that is here
-# when it ends.
-_ALONE = 2
-# … and where a call takes all that is there: enough for a good call even if each delivery brings
-# one row. More would only be kept from other runtimes that share the queue.
-_JOINED = 32
-_JOINED_IN_ALL = 256
-# Bytes of inputs that deliveries in hand may hold, as far as the signature tells.
-_IN_HAND_BYTES = 256 * 1024 * 1024
+# Deliveries to prefetch per slot when each call takes one request: the one that runs, and the next
+# one, so that a slot never waits for the broker.
+_UNBATCHED_PER_SLOT = 2
+# Deliveries to prefetch per slot, and in all, when calls are batched: they fill a batch even if
+# each delivery brings one row. More would be withheld from other runtimes on the same queue.
+_BATCHED_PER_SLOT = 32
+_BATCHED_IN_ALL = 256
+# Bytes of inputs that prefetched deliveries may hold, as estimated from the signature; bounds the
+# memory of a runtime whose rows are large.
+_PREFETCHED_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """Rows are counted along the first dimension; times are seconds."""
+    """The batching policy of one version. Rows count the first dimension; times are seconds."""
 
     max_rows: int = 256
-    # Ascending, none above max_rows.
+    # Preferred batch sizes, ascending, none above max_rows.
     preferred: tuple[int, ...] = ()
     max_delay: float = 0.0
-    # 0: all requests are alike.
+    # Number of priority levels; 0 means all requests are alike.
     priority_levels: int = 0
     default_priority: int = 1
-    # The longest a call should be in the model; 0 for no such bound.
+    # Longest time that a call should spend in the model; 0 means no objective.
     objective: float = 0.0
 
     def priority(self, asked: int) -> int:
-        """The level of a request that asks for this priority, the default for none and for one that
-        does not exist.
+        """Returns the level for the priority that a request asks for; level 1 goes first.
 
-        1 goes first.
+        A priority of 0 or beyond the last level gets the default level.
         """
         if not self.priority_levels:
             return 1
         return asked if 1 <= asked <= self.priority_levels else self.default_priority
 
-    def cut(self, rows: int) -> int:
-        """Of so many rows that wait, the number to call the model with."""
+    def batch_rows(self, rows: int) -> int:
+        """Returns the largest preferred batch size ≤ `rows`, or `rows` if there is none."""
         return max((size for size in self.preferred if size <= rows), default=rows)
 
-    def enough(self, limit: int) -> int:
-        """Rows at which a call need not wait for more; at most `limit`."""
+    def rows_to_start(self, limit: int) -> int:
+        """Returns the number of queued rows at which a call starts without further delay."""
         return min(limit, self.preferred[0]) if self.preferred else limit
 
 
 def batch_policy(serving: serving_pb2.ServingPolicy, max_rows: int) -> BatchPolicy:
-    """The policy of a version whose owner says this; `max_rows` is the operator's word where the
-    owner gave none.
+    """Returns the policy that the version's owner declared in `serving`.
+
+    `max_rows` is the operator's limit; it applies where the owner declared no batch size.
     """
     rows = serving.max_batch_size or max_rows
-    levels, default = serving.priority_levels, serving.default_priority
+    levels = serving.priority_levels
+    default = serving.default_priority
     return BatchPolicy(
         max_rows=rows,
         preferred=tuple(
@@ -70,23 +74,23 @@ def batch_policy(serving: serving_pb2.ServingPolicy, max_rows: int) -> BatchPoli
     )
 
 
-def prefetch(slots: int, max_rows: int, methods: Iterable[tuple[bool, Signature]]) -> int:
-    """Deliveries to have in hand: what the next calls can take, and no more, so that others find
-    work in the queue.
+def prefetch_count(slots: int, max_rows: int, methods: Iterable[tuple[bool, Signature]]) -> int:
+    """Returns the number of deliveries to prefetch: what the next calls take, and no more.
 
-    `methods` are those the version declares, each with whether its calls may be joined.
+    `methods` pairs each declared method's signature with whether its requests may share a call.
+    Deliveries beyond this number stay in the queue, where other runtimes find them.
     """
     known = list(methods)
-    least = slots * _ALONE
-    if max_rows == 1 or not any(joins for joins, _ in known):
+    least = slots * _UNBATCHED_PER_SLOT
+    if max_rows == 1 or not any(batched for batched, _ in known):
         return least
-    wanted = min(slots * min(_JOINED, max_rows), max(_JOINED_IN_ALL, least))
+    wanted = min(slots * min(_BATCHED_PER_SLOT, max_rows), max(_BATCHED_IN_ALL, least))
     widest = max(row_bytes(signature) for _, signature in known)
-    return max(least, min(wanted, _IN_HAND_BYTES // max(1, widest)))
+    return max(least, min(wanted, _PREFETCHED_BYTES // max(1, widest)))
 
 
 def row_bytes(signature: Signature) -> int:
-    """Bytes of one row of the inputs, dimensions that are not declared counted as one."""
+    """Returns the estimated bytes of one row of the inputs: 8 per element, open dimensions as 1."""
     total = 0
     for spec in signature.inputs:
         size = 8

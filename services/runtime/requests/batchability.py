@@ -1,7 +1,5 @@
-"""Whose calls may be joined along the first dimension: a promise, or what a probe has shown. Never
-a guess.
-
-See docs/decisions/0017.
+"""Decides whether requests of a method may share a call, their rows end to end: by a declaration,
+or by a probe. Never by a guess. See docs/decisions/0014 and 0017.
 """
 
 from __future__ import annotations
@@ -13,110 +11,108 @@ import numpy as np
 
 from services.runtime.formats.port import Array, Arrays, Signature
 
-# What scikit-learn's own methods promise, declared or not: one row of answer for each row of input.
+# Methods of which scikit-learn documents one output row per input row, declared or not.
 ROWWISE_METHODS = frozenset({"predict", "predict_proba", "predict_log_proba", "decision_function"})
 ESTIMATOR_FORMATS = frozenset({"skops", "pickle"})
-# Graphs: their first dimension may be a sequence, so a declared -1 is worth a probe and no promise.
+# Formats of graphs: the first dimension may be a sequence, so a declared -1 allows a probe only.
 PROBED_FORMATS = frozenset({"onnx", "torch_export", "torch_safetensors"})
-# The format option by which a model's owner says whether its rows may be joined with others', and
-# its values.
-OPTION, ROWS, OFF = "batching", "rows", "off"
-# Probes that showed nothing, because the model raised, before a method is left alone for good.
-_ATTEMPTS = 3
-# How far the answers of two kernels may differ, relative to the largest value, by bytes of a
-# floating-point number.
+# The format option by which a version's owner declares whether rows are independent; its values.
+OPTION = "batching"
+ROWS = "rows"
+OFF = "off"
+# Probes that ended without a result because the model raised, before the method is never batched.
+_PROBES = 3
+# Largest difference between the outputs of two kernels, relative to the largest value, by bytes of
+# the floating-point type. See docs/decisions/0017.
 _TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-7}
 
 
-class Joining(enum.Enum):
-    """Whether calls of a method may be joined."""
+class Batchability(enum.Enum):
+    """Whether requests of a method may share a call."""
 
     NEVER = enum.auto()
-    # After a probe has shown that it makes no difference.
+    # Only after a probe has shown that a row's output does not depend on the rest of the batch.
     PROBE = enum.auto()
     ALWAYS = enum.auto()
 
 
-def joining(model_format: str, method: str, signature: Signature, mode: str = "") -> Joining:
-    """What is known beforehand of a version's method. `mode` is the format option's value.
+def declared_batchability(
+    model_format: str, method: str, signature: Signature, mode: str = ""
+) -> Batchability:
+    """Returns what is known of a method before its first call.
 
-    scikit-learn's estimators promise one row of answer for each row of input, each depending on its
-    own row alone; the owner of another model may promise it too, by the option "rows". "off"
-    forbids it for all.
+    `mode` is the value of the format option "batching". "off" forbids shared calls. "rows" declares
+    that each output row depends on its own input row alone, as scikit-learn documents for its
+    estimators.
     """
     if method == "score" or mode == OFF:
-        return Joining.NEVER
+        return Batchability.NEVER
     promised = mode == ROWS
     if signature.inputs and signature.outputs:
         specs = [*signature.inputs, *signature.outputs]
         if not all(len(spec.shape) > 0 and spec.shape[0] == -1 for spec in specs):
-            return Joining.NEVER
+            return Batchability.NEVER
         if model_format in PROBED_FORMATS and not promised:
-            return Joining.PROBE
+            return Batchability.PROBE
         promised = promised or model_format in ESTIMATOR_FORMATS
     else:
         promised = promised or (model_format in ESTIMATOR_FORMATS and method in ROWWISE_METHODS)
-    return Joining.ALWAYS if promised else Joining.NEVER
+    return Batchability.ALWAYS if promised else Batchability.NEVER
 
 
 class Method:
-    """One method of a version: what was declared, and whether its calls may be joined, which a
-    probe may settle.
-    """
+    """A method of a version: its signature and its batchability, which a probe may settle."""
 
-    __slots__ = ("_attempts", "joining", "name", "promised", "signature")
+    __slots__ = ("_failed_probes", "batchability", "name", "rows_promised", "signature")
 
-    def __init__(self, name: str, signature: Signature, known: Joining) -> None:
+    def __init__(self, name: str, signature: Signature, known: Batchability) -> None:
         self.name = name
         self.signature = signature
-        self.joining = known
-        # Whether another number of rows in the answer is the model's failure.
-        self.promised = known is Joining.ALWAYS
-        self._attempts = 0
+        self.batchability = known
+        # Whether an output with another number of rows than the input is the model's failure.
+        self.rows_promised = known is Batchability.ALWAYS
+        self._failed_probes = 0
 
-    def shown(self, alike: bool) -> None:
-        """A probe compared rows of a joined call with the same rows alone."""
-        self.joining = Joining.ALWAYS if alike else Joining.NEVER
+    def settle(self, *, independent: bool) -> None:
+        """Records the result of a probe: whether rows are independent of the rest of the batch."""
+        self.batchability = Batchability.ALWAYS if independent else Batchability.NEVER
 
-    def not_shown(self) -> None:
-        """A probe ended without a result."""
-        self._attempts += 1
-        if self._attempts >= _ATTEMPTS:
-            self.joining = Joining.NEVER
+    def probe_failed(self) -> None:
+        """Records a probe during which the model raised; the third one settles NEVER."""
+        self._failed_probes += 1
+        if self._failed_probes >= _PROBES:
+            self.batchability = Batchability.NEVER
 
 
-def bears_company(
+def rows_are_independent(
     call: Callable[[Arrays], Arrays], sample: Arrays, alone: Arrays, other: Arrays
 ) -> bool:
-    """Whether the rows of `sample`, which got the answer `alone`, get the same before and after
-    rows that differ.
+    """Returns whether the rows of `sample` get the output `alone` before and after other rows too.
 
-    One call. A model that carries a state along the first dimension, forwards or backwards, answers
-    one of the two places differently; so does one that takes a mean over it, or counts positions.
-    Raises what the model raises.
+    Calls the model once, with the rows sample + other + sample. A model that carries a state along
+    the first dimension in either direction, averages over it or counts positions answers one of the
+    two places differently. Raises what the model raises.
     """
-    joined = call(
+    batched = call(
         {name: np.concatenate([array, other[name], array]) for name, array in sample.items()}
     )
     rows = len(next(iter(sample.values())))
     total = 2 * rows + len(next(iter(other.values())))
-    if alone.keys() != joined.keys():
+    if alone.keys() != batched.keys():
         return False
     return all(
         array.ndim > 0
-        and joined[name].ndim > 0
+        and batched[name].ndim > 0
         and len(array) == rows
-        and len(joined[name]) == total
-        and same(array, joined[name][:rows])
-        and same(array, joined[name][total - rows :])
+        and len(batched[name]) == total
+        and nearly_equal(array, batched[name][:rows])
+        and nearly_equal(array, batched[name][total - rows :])
         for name, array in alone.items()
     )
 
 
-def same(one: Array, other: Array) -> bool:
-    """Whether two answers are equal, floating-point numbers up to what another order of summation
-    may change.
-    """
+def nearly_equal(one: Array, other: Array) -> bool:
+    """Returns whether two arrays are equal, floats up to what another summation order changes."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype.kind not in "fc":
@@ -127,16 +123,17 @@ def same(one: Array, other: Array) -> bool:
     return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 
-def unlike(sample: Arrays) -> dict[str, Array]:
-    """One row that differs from all of the sample's: zeros, which nearly every model takes, or else
-    ones.
+def differing_row(sample: Arrays) -> dict[str, Array]:
+    """Returns one row per input that no row of the sample equals: of zeros, or else of ones.
+
+    Nearly every model takes zeros.
     """
-    return {name: _unlike(array) for name, array in sample.items()}
+    return {name: _differing_row(array) for name, array in sample.items()}
 
 
-def _unlike(array: Array) -> Array:
+def _differing_row(array: Array) -> Array:
     shape = (1, *array.shape[1:])
     if array.dtype.kind == "O":
         return np.full(shape, b"1" if b"0" in array.ravel().tolist() else b"0", dtype=object)
-    zeros = any(not row.any() for row in array)
-    return np.full(shape, int(zeros), dtype=array.dtype)
+    has_zeros = any(not row.any() for row in array)
+    return np.full(shape, int(has_zeros), dtype=array.dtype)

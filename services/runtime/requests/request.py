@@ -1,40 +1,66 @@
-"""One caller's request, and the message that it came in with others. They share a message, never a
-fate.
+"""Holds requests from their delivery to their reply. Requests of a message share its delivery and
+its acknowledgement; each succeeds or fails by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from services.runtime.formats.port import Array, LoadedModel
+from services.runtime.requests.batchability import Method
 from stellwerk.job.v1 import work_pb2
 
-if TYPE_CHECKING:
-    from services.runtime.batching.scheduler import Lane
-    from services.runtime.requests.layouts import Form
-
+# The deadline of a request without one.
 NEVER = float("inf")
 
 
-@dataclass(slots=True, eq=False)
-class InHand:
-    """A message whose items are being answered. Times are time.monotonic."""
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """An input of a layout. A request holds its value as bytes of rows, or as an array where
+    `row_bytes` is 0.
+    """
 
-    lane: Lane
-    # Where the answers go; "" if nobody wants any.
-    queue: str
+    name: str
+    datatype: str = ""
+    # All dimensions but the first.
+    trailing: tuple[int, ...] = ()
+    row_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestLayout:
+    """Everything about a request but its rows: method, wanted outputs and inputs.
+
+    Two layouts are equal only if they are the same object, so comparing them costs nothing.
+    """
+
+    method: Method
+    outputs: tuple[str, ...]
+    fields: tuple[InputField, ...]
+    # Whether requests of this layout have rows that may lie end to end in one call.
+    by_rows: bool
+
+
+@dataclass(slots=True, eq=False)
+class WorkMessage:
+    """A delivered message whose requests are being answered. Times are time.monotonic()."""
+
+    # The version's resource name.
+    model_version: str
+    # The queue that replies go to; "" if the sender wants none.
+    reply_to: str
     received: float
-    # Replies that are not with the broker yet.
+    # Replies that the broker has not taken yet.
     unsent: int
-    finished: Callable[[InHand], None]
+    # Called once, after the broker took the last reply.
+    finished: Callable[[WorkMessage], None]
     requests: list[Request] = field(default_factory=list)
-    # The loaded model, leased for this message; None while it is being loaded.
+    # The loaded model, leased for this message; None while the model is being loaded.
     model: LoadedModel | None = None
 
     def sent(self, replies: int, taken: bool = True) -> None:
-        """So many more replies are with the broker, or nobody waits for them any more."""
+        """Records that the broker took `replies` more replies, or that no one waits for them."""
         self.unsent -= replies
         if not self.unsent:
             self.finished(self)
@@ -42,25 +68,75 @@ class InHand:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """An item that was found valid, until it is answered."""
+    """A valid item of a message, until it is answered."""
 
     id: str
-    form: Form
+    layout: RequestLayout
     # The common first dimension of the inputs; 0 if they have none in common.
     rows: int
-    # One for each field of the form: the rows' bytes, or an array where those say nothing by
-    # themselves.
+    # The value of each field of the layout: the bytes of the rows, or an array.
     parts: Sequence[bytes | Array]
-    work: InHand
+    work: WorkMessage
     item: work_pb2.WorkItem
     deadline: float = NEVER
-    # 1 goes first.
+    # Level 1 goes first.
     priority: int = 1
-    # Whether the answer is still to come. Once it is not, whatever the model says is thrown away.
+    # Whether the reply is still to come; a result for a closed request is dropped.
     open: bool = True
-    # Whether the method gives any number of answers.
-    decoupled: bool = False
-    # Under which its answer is kept; empty for one that is not.
-    key: bytes = b""
-    # The number of its arrival, among those of its version.
+    # Whether the method streams any number of answers.
+    streams: bool = False
+    # The response cache's key; empty where responses are not cached.
+    cache_key: bytes = b""
+    # The arrival number within the version's queue.
     order: int = 0
+
+
+class WorkInHand:
+    """The messages in hand that have deadlines, and the time at which to look at them again. Pure.
+
+    Knows the nearest deadline, not an order of all. Hardly any deadline is ever reached, so adding
+    one must cost nothing, while a scan over the messages in hand, which are bounded, may.
+    """
+
+    def __init__(self) -> None:
+        self._works: set[WorkMessage] = set()
+        # No deadline passes before this time.
+        self.next = NEVER
+
+    def add(self, work: WorkMessage) -> bool:
+        """Watches the message's requests. Returns whether `next` moved nearer."""
+        nearest = min([request.deadline for request in work.requests], default=NEVER)
+        if nearest == NEVER:
+            return False
+        self._works.add(work)
+        if nearest >= self.next:
+            return False
+        self.next = nearest
+        return True
+
+    def remove(self, work: WorkMessage) -> None:
+        """Forgets the message, whose requests are answered."""
+        self._works.discard(work)
+
+    def find(self, ids: Collection[str]) -> list[Request]:
+        """Returns the open requests with these ids."""
+        return [
+            request
+            for work in self._works
+            for request in work.requests
+            if request.open and request.id in ids
+        ]
+
+    def expired(self, now: float) -> list[Request]:
+        """Returns the open requests whose deadline has passed, and moves `next` to the next one."""
+        late: list[Request] = []
+        self.next = NEVER
+        for work in self._works:
+            for request in work.requests:
+                if not request.open:
+                    continue
+                if request.deadline <= now:
+                    late.append(request)
+                elif request.deadline < self.next:
+                    self.next = request.deadline
+        return late

@@ -1,5 +1,5 @@
-"""Requests of one form as one call's arrays, and its answer cut back into each one's bytes.
-Pure.
+"""Stacks the rows of several requests into one call's arrays, and slices its outputs back into each
+request's bytes. Pure.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from struct import unpack_from
 import numpy as np
 
 from services.runtime.formats.port import Array, Arrays
-from services.runtime.requests.layouts import Field, Form
-from services.runtime.requests.request import Request
+from services.runtime.requests.request import InputField, Request, RequestLayout
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput, ModelFailed
 
 
-def join(form: Form, requests: Sequence[Request]) -> dict[str, Array]:
-    """The inputs of requests of one form, their rows end to end in this order; several only of a
-    form by rows.
+def stack_inputs(layout: RequestLayout, requests: Sequence[Request]) -> dict[str, Array]:
+    """Returns the inputs of requests of one layout by name, their rows end to end in this order.
+
+    Takes several requests only if the layout is by rows.
     """
-    if not form.by_rows:
+    if not layout.by_rows:
         (request,) = requests
         return {
             field.name: np.asarray(part)
-            for field, part in zip(form.fields, request.parts, strict=True)
+            for field, part in zip(layout.fields, request.parts, strict=True)
         }
     rows = sum([request.rows for request in requests])
     return {
-        field.name: _array(field, [request.parts[index] for request in requests], rows)
-        for index, field in enumerate(form.fields)
+        field.name: _stack(field, [request.parts[index] for request in requests], rows)
+        for index, field in enumerate(layout.fields)
     }
 
 
-def _array(field: Field, parts: Sequence[bytes | Array], rows: int) -> Array:
+def _stack(field: InputField, parts: Sequence[bytes | Array], rows: int) -> Array:
     if not field.row_bytes:
         arrays = [np.asarray(part) for part in parts]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
@@ -44,51 +44,54 @@ def _array(field: Field, parts: Sequence[bytes | Array], rows: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One output of a call. Where each row ends is known, so that any rows can be cut out of it."""
+class OutputColumn:
+    """An output of a call, serialised, out of which the bytes of any rows can be sliced."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: bytes | memoryview
-    # Of each row; 0 where rows differ in length and `ends` says where each ends.
+    # Bytes of each row; 0 where rows differ in length and `ends` says where each one ends.
     row_bytes: int = 0
     ends: tuple[int, ...] = ()
 
-    def all(self) -> bytes:
-        """The data of all rows."""
+    def all_rows(self) -> bytes:
+        """Returns the data of all rows."""
         return bytes(self.data)
 
-    def cut(self, start: int, stop: int) -> bytes:
-        """The data of the rows from `start` up to `stop`."""
+    def slice_rows(self, start: int, stop: int) -> bytes:
+        """Returns the data of the rows from `start` up to, not including, `stop`."""
         if self.ends:
             return bytes(self.data[self.ends[start] : self.ends[stop]])
         return bytes(self.data[start * self.row_bytes : stop * self.row_bytes])
 
 
-def whole(name: str, array: Array) -> Column:
-    """An output that is not to be cut. Raises InvalidInput as `tensors.from_numpy` does."""
+def whole_column(name: str, array: Array) -> OutputColumn:
+    """Returns an output that is not to be sliced. Raises InvalidInput as `tensors.from_numpy`."""
     tensor = tensors.from_numpy(name, array)
-    return Column(name, tensor.datatype, tuple(tensor.shape), tensor.data)
+    return OutputColumn(name, tensor.datatype, tuple(tensor.shape), tensor.data)
 
 
-def column(name: str, array: Array) -> Column:
-    """An output that has a first dimension. Raises InvalidInput as `tensors.from_numpy` does."""
+def sliceable_column(name: str, array: Array) -> OutputColumn:
+    """Returns an output with a first dimension to slice along. Raises InvalidInput as
+    `tensors.from_numpy` does.
+    """
     rows = array.shape[0]
     dtype = array.dtype.newbyteorder("<")
     datatype = tensors.DATATYPES.get(dtype)
     if datatype is None or not array.size:
         tensor = tensors.from_numpy(name, array)
-        ends = _ends(tensor.data, rows, array.size // rows if rows else 0)
-        return Column(name, tensor.datatype, tuple(tensor.shape), tensor.data, ends=ends)
-    # The array lives as long as the view; nothing is copied but each one's own rows.
+        ends = _row_ends(tensor.data, rows, array.size // rows if rows else 0)
+        return OutputColumn(name, tensor.datatype, tuple(tensor.shape), tensor.data, ends=ends)
+    # The view keeps the array alive, so only the rows of each request are copied.
     view = np.ascontiguousarray(array, dtype=dtype).data.cast("B")
-    return Column(name, datatype, array.shape, view, row_bytes=view.nbytes // rows)
+    return OutputColumn(name, datatype, array.shape, view, row_bytes=view.nbytes // rows)
 
 
-def _ends(data: bytes, rows: int, elements: int) -> tuple[int, ...]:
-    """Where each row of so many BYTES elements begins, and where the last one ends."""
-    offset, ends = 0, [0]
+def _row_ends(data: bytes, rows: int, elements: int) -> tuple[int, ...]:
+    """Returns the offsets at which rows of `elements` BYTES elements end, after a leading 0."""
+    offset = 0
+    ends = [0]
     for _ in range(rows):
         for _ in range(elements):
             offset += 4 + unpack_from("<I", data, offset)[0]
@@ -96,15 +99,13 @@ def _ends(data: bytes, rows: int, elements: int) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def offsets(requests: Sequence[Request]) -> list[int]:
-    """Where the rows of each request begin in the call that joined them, and where the last ones
-    end.
-    """
+def row_offsets(requests: Sequence[Request]) -> list[int]:
+    """Returns the row of a batch at which each request begins, and the batch's number of rows."""
     return list(accumulate([request.rows for request in requests], initial=0))
 
 
 def check_rows(answer: Arrays, rows: int) -> None:
-    """Raises ModelFailed unless every output has as many rows as the input had."""
+    """Raises ModelFailed unless every output has `rows` rows."""
     for name, array in answer.items():
         got = array.shape[0] if array.ndim else None
         if got != rows:
@@ -116,9 +117,10 @@ def check_rows(answer: Arrays, rows: int) -> None:
             )
 
 
-def select(answer: Arrays, wanted: Sequence[str]) -> Arrays:
-    """The wanted outputs in their order, all for none named. InvalidInput for one that the model
-    does not give.
+def select_outputs(answer: Arrays, wanted: Sequence[str]) -> Arrays:
+    """Returns the wanted outputs in their order; all outputs if none is named.
+
+    Raises InvalidInput for an output that the model does not give.
     """
     if not wanted:
         return answer

@@ -193,11 +193,17 @@ async def test_log_lines_carry_the_callers_request_and_no_data(tmp_path: Path) -
         version, _, features = iris(made, tmp_path)
         await made.serve(version)
 
-        context = {"x-request-id": "req-7", "x-principal": "principals/a"}
+        context = {
+            "x-request-id": "req-7",
+            "x-principal": "principals/a",
+            "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+        }
         await made.ask(version, item("1", features[:1], context=context))
 
-        fields = next(fields for event, fields in made.log.lines if event == "model_called")
-        assert fields["request_id"] == "req-7"
+        lines = dict(made.log.lines)
+        fields = lines["model_called"]
+        assert fields["request_id"] == lines["model_call"]["request_id"] == "req-7"
+        assert fields["trace_id"] == lines["model_call"]["trace_id"] == "a" * 32
         assert set(fields) == {
             "request_id",
             "trace_id",
@@ -209,6 +215,23 @@ async def test_log_lines_carry_the_callers_request_and_no_data(tmp_path: Path) -
             "compute_ms",
             "timeout_ms",
         }
+
+
+async def test_the_line_of_a_shared_call_joins_all_its_requests(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        version, _, features = iris(made, tmp_path)
+        await made.serve(version)
+
+        contexts = [{"x-request-id": f"req-{number}"} for number in range(3)]
+        items = [
+            item(str(number), features[:1], context=context)
+            for number, context in enumerate(contexts)
+        ]
+        await made.ask(version, *items)
+
+        (fields,) = [fields for event, fields in made.log.lines if event == "model_call"]
+        assert fields["request_ids"] == ["req-0", "req-1", "req-2"]
+        assert "request_id" not in fields
 
 
 @pytest.mark.parametrize("timeout_ms", [0, 15_000])

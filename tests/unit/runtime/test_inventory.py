@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from services.chassis.config import ConfigError, load
-from services.runtime.config import RuntimeSettings, parse_labels, runtime_name
+from services.runtime.config import RuntimeSettings, parse_labels
 from services.runtime.fleet import inventory
-from services.runtime.models.cache_folder import FolderClaim
+from services.runtime.models.artifacts import FolderClaim
 from services.runtime.models.loader import device_for
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.type.v1 import requirements_pb2
@@ -75,8 +75,8 @@ def test_every_wrong_setting_is_named_at_once() -> None:
 
 
 def test_a_name_is_made_up_that_a_resource_may_have() -> None:
-    check_id(runtime_name(RuntimeSettings()), "runtime")
-    assert runtime_name(RuntimeSettings(name="west-1")) == "west-1"
+    check_id(RuntimeSettings().resource_name.removeprefix("runtimes/"), "runtime")
+    assert RuntimeSettings(name="west-1").resource_name == "runtimes/west-1"
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_a_required_accelerator_goes_before_the_preference(
     assert device_for(version, preferred) == expected
 
 
-def test_each_process_has_a_folder_of_its_own_and_finds_it_again(tmp_path: Path) -> None:
+async def test_each_process_has_a_folder_of_its_own_and_finds_it_again(tmp_path: Path) -> None:
     first, second = FolderClaim(tmp_path), FolderClaim(tmp_path)
     assert first.path != second.path
-    first.release()
+    await first.release()
 
     assert FolderClaim(tmp_path).path == first.path
 
@@ -117,7 +117,7 @@ def python(code: str) -> str:
 def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> None:
     answer = python(
         "import sys; import services.runtime.main; from services.runtime.formats import port,"
-        " registry; found = registry.load_formats(port.FormatSettings(device='cpu'),"
+        " registry; found = registry.load_formats(port.FormatSettings(),"
         " allow_unsafe=True, log=None).usable; heavy = {'torch', 'sklearn', 'skops', 'onnxruntime',"
         " 'onnx', 'pandas', 'joblib', 'safetensors'}; print([item.name for item in found],"
         " sorted(heavy & set(sys.modules)))"
@@ -128,7 +128,7 @@ def test_the_runtime_knows_its_formats_without_importing_model_libraries() -> No
 
 def test_scikit_learn_models_do_not_bring_torch() -> None:
     answer = python(
-        "import sys, services.runtime.formats.sklearn.skops_file as loading; before = 'torch' in"
+        "import sys, services.runtime.formats.sklearn.loader as loading; before = 'torch' in"
         " sys.modules; import torch; import sklearn.externals.array_api_compat.torch; print(before,"
         " loading.is_trusted('sklearn.tree._tree.Tree'))"
     )

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.runtime.formats.port import Array, Arrays, OneAnswer
+from services.runtime.formats.port import Array, Arrays, LoadedModel
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.tensors import to_numpy
@@ -22,7 +22,7 @@ from tests.fakes.runtime_inside import Rig, rig
 from tests.fakes.work import item
 
 
-class Squares(OneAnswer):
+class Squares(LoadedModel):
     """Squares; raises on rows that hold 13, waits for its gate on rows that hold 7, and notes each
     call's rows.
     """
@@ -159,11 +159,11 @@ async def test_a_message_whose_callers_all_gave_up_is_settled_while_its_call_sti
         await asyncio.wait_for(made.consumer.idle(), 5)
 
         made.cache.discard(version.name)  # its last caller is gone, but it is being called
-        assert made.executor.running == 1
+        assert made.scheduler.running == 1
         assert [users for _, users in made.cache.residents()] == [1]
 
         model.gate.set()
-        await eventually(lambda: made.executor.running == 0)
+        await eventually(lambda: made.scheduler.running == 0)
         assert made.cache.residents() == []
 
 

@@ -57,12 +57,14 @@ def test_a_format_that_is_not_here_is_a_requirement_unmet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "event"), [("no_such_library:Format", "format left out"), ("os:sep", "format broken")]
+    ("value", "event"), [("no_such_library:Format", "format_left_out"), ("os:sep", "format_broken")]
 )
 def test_a_format_that_cannot_be_imported_is_left_out_with_one_line(value: str, event: str) -> None:
     log = Lines()
 
-    loaded = registry._load(EntryPoint("strange", value, registry.GROUP), FormatSettings(), log)
+    loaded = registry._construct(
+        EntryPoint("strange", value, registry.GROUP), FormatSettings(), log
+    )
 
     assert loaded is None
     assert [line for line, _ in log.lines] == [event]

@@ -29,8 +29,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from services.runtime.formats.port import FormatSettings, LoadedModel
+from services.runtime.formats.sklearn.loader import is_trusted
 from services.runtime.formats.sklearn.plugin import SkopsFormat
-from services.runtime.formats.sklearn.skops_file import is_trusted
 from stellwerk.wire.errors import Corrupt, InvalidInput, Overloaded, UnsafeFormat
 from tests.fakes import models
 

@@ -21,8 +21,7 @@ from safetensors.torch import save_file
 
 from services.runtime.formats.port import FormatSettings
 from services.runtime.formats.torch import devices as torch_devices
-from services.runtime.formats.torch.export_plugin import TorchExportFormat
-from services.runtime.formats.torch.safetensors_plugin import TorchSafetensorsFormat
+from services.runtime.formats.torch.plugin import TorchExportFormat, TorchSafetensorsFormat
 from stellwerk.wire.errors import Corrupt, InvalidInput, RequirementUnmet, UnsafeFormat
 from tests.fakes import models
 

@@ -161,7 +161,7 @@ def test_an_invented_call_may_fail_and_may_be_forbidden() -> None:
 
 async def loader(loaded: Callable[[], None] = lambda: None) -> ModelLoader:
     made = ModelLoader(
-        FormatSettings(device="cpu"), allow_unsafe=True, log=FakeLog(), loaded=loaded
+        FormatSettings(), device="cpu", allow_unsafe=True, log=FakeLog(), loaded=loaded
     )
     await made.start()
     return made

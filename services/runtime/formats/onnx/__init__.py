@@ -1,1 +1,1 @@
-"""Loads ONNX models on onnxruntime. Imports formats.port and formats.installed."""
+"""Loads ONNX models on onnxruntime. Imports none of the other formats."""

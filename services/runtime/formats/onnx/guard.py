@@ -1,9 +1,8 @@
-"""Looks through an ONNX file before onnxruntime reads it: a tensor whose data lies in another file
-is refused.
+"""Checks an ONNX file before onnxruntime reads it: refuses tensors whose data lies in another file,
+because such a model could read any file that the process may read.
 
-A model could otherwise read any file that the process may. Walks the protobuf messages of the file
-where it lies and skips the weights, so a model of any size costs milliseconds and no memory. Field
-numbers are those of onnx.proto.
+Walks the protobuf messages in the mapped file and skips the weights, so that a model of any size
+costs milliseconds and no memory. Field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from stellwerk.wire.errors import Corrupt, UnsafeFormat
 
-# Message type → the fields through which a tensor can be reached, with the types of their messages.
+# Message type → the fields that lead to a tensor, with the types of their messages.
 _PATHS: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -31,16 +30,18 @@ _PATHS: dict[str, dict[int, str]] = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-# Of a tensor: references to other files, and where its data lies, of which 0 is "here".
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+# A tensor's fields: its references to other files, and its data's location, where 0 is "here".
+_EXTERNAL_DATA = 13
+_DATA_LOCATION = 14
+# Wire types of protobuf.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# protobuf's own bound of nesting.
+# Nested messages; protobuf's own limit.
 _DEPTH = 100
 _MAX_KEY = (1 << 32) - 1
 
 
 def check(path: Path) -> None:
-    """Raises UnsafeFormat for data in other files, Corrupt for what is no protobuf message."""
+    """Raises UnsafeFormat for data in other files, Corrupt for a file that is no ONNX message."""
     with path.open("rb") as file:
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -59,7 +60,8 @@ def _walk(view: memoryview, kind: str, depth: int) -> None:
     position, paths = 0, _PATHS[kind]
     while position < len(view):
         key, position = _varint(view, position)
-        if key > _MAX_KEY:  # of which protobuf would drop the upper bits
+        if key > _MAX_KEY:
+            # protobuf would drop the upper bits and read another field.
             raise _corrupt()
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
@@ -78,14 +80,15 @@ def _walk(view: memoryview, kind: str, depth: int) -> None:
             position += length
         elif wire in (_FIXED64, _FIXED32):
             position += 8 if wire == _FIXED64 else 4
-        else:  # groups, which ONNX does not have
+        else:
+            # Groups, which ONNX does not have.
             raise _corrupt()
     if position > len(view):
         raise _corrupt()
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """The number and the position behind it. IndexError at the end of the message."""
+    """Returns a number and the position behind it. Raises IndexError at the message's end."""
     value = 0
     for shift in range(0, 70, 7):
         byte = view[position]

@@ -1,41 +1,38 @@
-"""ONNX models on onnxruntime. The library comes with the first model; see onnx_session."""
+"""Offers the format "onnx": ONNX models on onnxruntime. Imports no library before a first model."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from services.runtime.formats import installed
-from services.runtime.formats.port import FormatSettings, LoadedModel
+from services.runtime.formats.port import (
+    FormatSettings,
+    LoadedModel,
+    ModelFormat,
+    installed_versions,
+)
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
-class OnnxFormat:
-    """`.onnx` files."""
+class OnnxFormat(ModelFormat):
+    """The format of `.onnx` files."""
 
     name = "onnx"
-    runs_code = False
 
     def __init__(self, settings: FormatSettings) -> None:
         self._settings = settings
-        self._frameworks = installed.versions("onnxruntime")
+        self._frameworks = installed_versions("onnxruntime")
 
     def frameworks(self) -> dict[str, str]:
-        """Versions of onnxruntime."""
+        """Returns the version of onnxruntime."""
         return self._frameworks
 
-    def accelerators(self) -> Sequence[router_pb2.Accelerator]:
-        """None."""
-        return ()
-
     def prepare(self) -> None:
-        """Imports the libraries."""
-        importlib.import_module("services.runtime.formats.onnx.session")
+        """Imports onnxruntime."""
+        importlib.import_module("services.runtime.formats.onnx.loader")
 
     def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:
-        """See the module that loads it."""
-        from services.runtime.formats.onnx import session as onnx_session
+        """Returns the model in an `.onnx` file; see the loader."""
+        from services.runtime.formats.onnx import loader
 
-        return onnx_session.load(path, device, self._settings.threads)
+        return loader.load(path, device, self._settings.threads)

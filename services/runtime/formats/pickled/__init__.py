@@ -1,1 +1,1 @@
-"""Loads pickles, which run the code they carry. Imports formats.port, formats.installed and formats.sklearn."""
+"""Loads pickles, which run the code that they carry. Imports sklearn."""

@@ -1,6 +1,4 @@
-"""Unpickled models: estimators, of which a method may be a generator and so give any number of
-answers to one call.
-"""
+"""Calls unpickled estimators, whose methods may be generators that give any number of answers."""
 
 from __future__ import annotations
 
@@ -12,11 +10,11 @@ from services.runtime.formats.port import (
     Array,
     Arrays,
     Signature,
-    not_a_stream,
-    only_a_stream,
+    not_streaming,
     signatures,
+    streaming_only,
 )
-from services.runtime.formats.sklearn.estimator import (
+from services.runtime.formats.sklearn.model import (
     METHODS,
     EstimatorModel,
     to_features,
@@ -40,17 +38,18 @@ class PickledModel(EstimatorModel):
         )
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
-        """As an estimator's, for methods that give one answer."""
+        """Calls a method that gives one answer, as EstimatorModel does.
+
+        Raises NotImplementedHere for a streaming method.
+        """
         if method in self.streams:
-            raise only_a_stream(method)
+            raise streaming_only(method)
         return super().call(method, inputs)
 
     def stream(self, method: str, inputs: Arrays) -> Iterator[dict[str, Array]]:
-        """The answers of a generator method, each with the names and types that a returned value
-        would have.
-        """
+        """Returns the answers of a streaming method, each named and typed as one of `call` is."""
         if method not in self.streams:
-            raise not_a_stream(method)
+            raise not_streaming(method)
         signature = self._signatures.get(method, Signature())
         fitted_names = getattr(self._estimator, "feature_names_in_", None)
         features = to_features(inputs, signature, fitted_names)
@@ -68,6 +67,6 @@ class PickledModel(EstimatorModel):
 
 
 def _is_stream(estimator: Any, name: str, *, declared: bool) -> bool:
-    """A generator function, or a public method that its owner declares to be decoupled."""
+    """Returns whether a public method is a generator, or declared as decoupled by its owner."""
     method = None if name.startswith("_") else getattr(estimator, name, None)
     return callable(method) and (declared or inspect.isgeneratorfunction(method))

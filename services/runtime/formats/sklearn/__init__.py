@@ -1,1 +1,1 @@
-"""Loads scikit-learn models from skops files. Imports formats.port and formats.installed."""
+"""Loads scikit-learn models from skops files. Imports none of the other formats."""

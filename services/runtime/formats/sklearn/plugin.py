@@ -1,41 +1,40 @@
-"""scikit-learn models as skops files. The libraries come with the first model; see skops_file."""
+"""Offers the format "skops": scikit-learn models in skops files. Imports no library before a first
+model.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from services.runtime.formats import installed
-from services.runtime.formats.port import FormatSettings, LoadedModel
+from services.runtime.formats.port import (
+    FormatSettings,
+    LoadedModel,
+    ModelFormat,
+    installed_versions,
+)
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.router.v1 import router_service_pb2 as router_pb2
 
 
-class SkopsFormat:
-    """skops files."""
+class SkopsFormat(ModelFormat):
+    """The format of `.skops` files."""
 
     name = "skops"
-    runs_code = False
 
     def __init__(self, settings: FormatSettings) -> None:
         self._settings = settings
-        self._frameworks = installed.versions("scikit-learn", "skops", "numpy", "scipy")
+        self._frameworks = installed_versions("scikit-learn", "skops", "numpy", "scipy")
 
     def frameworks(self) -> dict[str, str]:
-        """Versions of scikit-learn and what it stands on."""
+        """Returns the versions of scikit-learn, skops, numpy and scipy."""
         return self._frameworks
 
-    def accelerators(self) -> Sequence[router_pb2.Accelerator]:
-        """None."""
-        return ()
-
     def prepare(self) -> None:
-        """Imports the libraries."""
-        importlib.import_module("services.runtime.formats.sklearn.skops_file")
+        """Imports scikit-learn and skops."""
+        importlib.import_module("services.runtime.formats.sklearn.loader")
 
     def load(self, path: Path, version: repository_pb2.ModelVersion, device: str) -> LoadedModel:
-        """See the module that loads it."""
-        from services.runtime.formats.sklearn import skops_file
+        """Returns the estimator in a skops file; see the loader."""
+        from services.runtime.formats.sklearn import loader
 
-        return skops_file.load(path, version, self._settings.memory_bytes)
+        return loader.load(path, version, self._settings.memory_bytes)

@@ -1,1 +1,1 @@
-"""Loads PyTorch programs and weights. Imports formats.port and formats.installed."""
+"""Loads PyTorch programs and weights. Imports none of the other formats."""

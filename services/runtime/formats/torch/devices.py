@@ -1,6 +1,4 @@
-"""The devices that torch sees, and which of them a model goes to. torch is imported by format
-modules alone.
-"""
+"""Chooses the devices of models and moves arrays to and from them."""
 
 from __future__ import annotations
 
@@ -12,12 +10,12 @@ from services.runtime.formats.port import Array
 from stellwerk.router.v1 import router_service_pb2 as router_pb2
 from stellwerk.wire.errors import InvalidInput, RequirementUnmet
 
-# torch's loaders and its exporter's passes keep state of their own: one model at a time.
+# Held while a torch model loads: torch's loaders and its exporter's passes keep global state.
 LOADING = threading.Lock()
 
 
 def accelerators() -> list[router_pb2.Accelerator]:
-    """The CUDA devices."""
+    """Returns the CUDA devices in the driver's order; memory is in bytes."""
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
@@ -33,8 +31,10 @@ def accelerators() -> list[router_pb2.Accelerator]:
 
 
 def choose(device: str) -> torch.device:
-    """The device for "auto", "cpu", "cuda" or "cuda:N". "auto" takes the CUDA device with the most
-    free memory.
+    """Returns the device for "auto", "cpu", "cuda" or "cuda:N".
+
+    "auto" and "cuda" take the CUDA device with the most free memory; without one, "auto" takes the
+    CPU. Raises RequirementUnmet for a device that is not there.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and count == 0):
@@ -54,8 +54,9 @@ def choose(device: str) -> torch.device:
 
 
 def to_tensor(name: str, array: Array, device: torch.device) -> torch.Tensor:
-    """The array on the device. Copied when read-only: torch has no tensors that must not be
-    written.
+    """Returns the array as a tensor on the device. Raises InvalidInput unless it holds numbers.
+
+    Copies a read-only array, because torch has no read-only tensors.
     """
     if array.dtype.kind not in "biuf":
         raise InvalidInput(f"input '{name}' must hold numbers", tensor=name)
@@ -64,7 +65,7 @@ def to_tensor(name: str, array: Array, device: torch.device) -> torch.Tensor:
 
 
 def to_array(tensor: torch.Tensor) -> Array:
-    """The tensor as an array in main memory; bfloat16, which numpy does not have, as float32."""
+    """Returns the tensor as an array in main memory; bfloat16, which numpy lacks, as float32."""
     tensor = tensor.detach()
     if tensor.dtype is torch.bfloat16:
         tensor = tensor.float()
@@ -73,6 +74,6 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 
 def footprint(module: torch.nn.Module) -> int:
-    """Bytes of the module's parameters and buffers."""
+    """Returns the bytes of the module's parameters and buffers."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

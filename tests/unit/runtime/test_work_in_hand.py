@@ -1,16 +1,15 @@
-"""Deadlines are known when they pass, and the next one in time."""
+"""Deadlines of messages in hand are known when they pass, and the next one in time."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.requests.deadlines import Deadlines
-from services.runtime.requests.request import NEVER, InHand
+from services.runtime.requests.request import NEVER, WorkInHand, WorkMessage
 from tests.fakes.work import Inbox
 
 
-def message(inbox: Inbox, *deadlines: float) -> InHand:
+def message(inbox: Inbox, *deadlines: float) -> WorkMessage:
     work = inbox.message(0.0)
     for deadline in deadlines:
         request = inbox.rows(1)
@@ -20,7 +19,7 @@ def message(inbox: Inbox, *deadlines: float) -> InHand:
 
 
 def test_a_nearer_deadline_is_told() -> None:
-    inbox, deadlines = Inbox(), Deadlines()
+    inbox, deadlines = Inbox(), WorkInHand()
 
     assert deadlines.add(message(inbox, 7.0, 5.0))
     assert not deadlines.add(message(inbox, 6.0))
@@ -30,14 +29,14 @@ def test_a_nearer_deadline_is_told() -> None:
 
 
 def test_what_is_answered_is_not_late() -> None:
-    deadlines, work = Deadlines(), message(Inbox(), 5.0, 6.0)
+    deadlines, work = WorkInHand(), message(Inbox(), 5.0, 6.0)
     deadlines.add(work)
     work.requests[0].open = False
 
-    assert deadlines.passed(5.5) == []
+    assert deadlines.expired(5.5) == []
     assert deadlines.next == 6.0
     deadlines.remove(work)
-    assert deadlines.passed(9.0) == [] and deadlines.next == NEVER
+    assert deadlines.expired(9.0) == [] and deadlines.next == NEVER
 
 
 times = st.integers(1, 50).map(float)
@@ -50,7 +49,7 @@ times = st.integers(1, 50).map(float)
 def test_each_request_is_late_once_and_never_early(
     asked: list[list[float]], moments: list[float]
 ) -> None:
-    inbox, deadlines = Inbox(), Deadlines()
+    inbox, deadlines = Inbox(), WorkInHand()
     works = [message(inbox, *group) for group in asked]
     for work in works:
         deadlines.add(work)
@@ -62,7 +61,7 @@ def test_each_request_is_late_once_and_never_early(
             deadlines.next == min([r.deadline for r in everything if r.open], default=NEVER)
             or not due
         )
-        late = deadlines.passed(now)
+        late = deadlines.expired(now)
         assert {id(request) for request in late} == due
         for request in late:
             request.open = False

@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from services.runtime.execution.workers import Slots
+from services.runtime.execution.workers import WorkerThreads
 
 
 class Job:
@@ -23,7 +23,7 @@ class Job:
         self._wait()
 
 
-async def run_all(slots: Slots, *jobs: Job) -> None:
+async def run_all(slots: WorkerThreads, *jobs: Job) -> None:
     """Starts the jobs at once; returns when all are done."""
     left = len(jobs)
     ended = asyncio.Event()
@@ -40,7 +40,7 @@ async def run_all(slots: Slots, *jobs: Job) -> None:
 
 
 async def test_jobs_run_together_in_threads_of_their_own() -> None:
-    slots, meeting = Slots(3), threading.Barrier(3)
+    slots, meeting = WorkerThreads(3), threading.Barrier(3)
     jobs = [Job(lambda: meeting.wait(10)) for _ in range(3)]
 
     await run_all(slots, *jobs)
@@ -50,7 +50,7 @@ async def test_jobs_run_together_in_threads_of_their_own() -> None:
 
 
 async def test_a_lone_job_goes_to_the_thread_that_worked_last() -> None:
-    slots, meeting = Slots(2), threading.Barrier(2)
+    slots, meeting = WorkerThreads(2), threading.Barrier(2)
     await run_all(slots, *(Job(lambda: meeting.wait(10)) for _ in range(2)))
 
     lone = [Job() for _ in range(5)]
@@ -62,7 +62,7 @@ async def test_a_lone_job_goes_to_the_thread_that_worked_last() -> None:
 
 
 async def test_closing_waits_for_what_runs_and_ends_the_threads() -> None:
-    slots, go = Slots(2), threading.Event()
+    slots, go = WorkerThreads(2), threading.Event()
     before = set(threading.enumerate())
     done: list[str] = []
     slots.start(Job(lambda: go.wait(10)), lambda: done.append("first"))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.requests.batch_policy import BatchPolicy
-from services.runtime.requests.batchability import Joining
+from services.runtime.requests.batchability import Batchability
 from services.runtime.requests.request import NEVER
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
@@ -40,7 +40,7 @@ def tensor(datatype: str, shape: list[int], data: bytes, name: str = "x") -> ten
 
 
 def admit(inbox: Inbox, *inputs: tensor_pb2.Tensor) -> Any:
-    return inbox.forms.admit(
+    return inbox.layouts.admit(
         work_pb2.WorkItem(id="r", method="predict", inputs=inputs), inbox.message()
     )
 
@@ -50,7 +50,7 @@ def test_requests_that_differ_in_rows_alone_have_one_form() -> None:
 
     first, second = inbox.request(np.zeros((1, 2))), inbox.request(np.ones((3, 2)))
 
-    assert first.form is second.form
+    assert first.layout is second.layout
     assert (first.rows, second.rows) == (1, 3)
 
 
@@ -67,7 +67,7 @@ def test_requests_that_differ_in_rows_alone_have_one_form() -> None:
 def test_requests_that_differ_in_anything_else_have_not(array: Any, fields: dict[str, Any]) -> None:
     inbox = Inbox()
 
-    assert inbox.request(np.zeros((1, 2))).form is not inbox.request(array, **fields).form
+    assert inbox.request(np.zeros((1, 2))).layout is not inbox.request(array, **fields).layout
 
 
 def test_shapes_and_outputs_are_not_taken_for_each_other() -> None:
@@ -79,7 +79,7 @@ def test_shapes_and_outputs_are_not_taken_for_each_other() -> None:
         inbox.request(np.zeros(())),
     ]
 
-    assert len({request.form for request in inputs}) == 3
+    assert len({request.layout for request in inputs}) == 3
     assert [request.rows for request in inputs] == [2, 2, 0]
 
 
@@ -152,18 +152,18 @@ def test_uneven_inputs_are_good_but_have_no_rows_in_common() -> None:
 
     uneven = inbox.request(np.zeros((2, 1)), np.zeros((3, 1)))
 
-    assert even.form.by_rows and even.rows == 2
-    assert not uneven.form.by_rows and uneven.rows == 0
+    assert even.layout.by_rows and even.rows == 2
+    assert not uneven.layout.by_rows and uneven.rows == 0
 
 
 def test_the_memory_of_forms_is_bounded() -> None:
     inbox = Inbox()
-    first = inbox.request(np.zeros((1, 1))).form
+    first = inbox.request(np.zeros((1, 1))).layout
 
     for width in range(2, 400):
         inbox.request(np.zeros((1, width)), method=f"m{width}")
 
-    assert inbox.request(np.zeros((1, 1))).form is not first
+    assert inbox.request(np.zeros((1, 1))).layout is not first
 
 
 def test_a_deadline_counts_from_the_arrival_and_may_be_missing() -> None:
@@ -186,14 +186,16 @@ def test_a_request_has_the_priority_it_asks_for_within_what_there_is() -> None:
 def test_one_row_a_call_joins_none() -> None:
     inbox = Inbox(policy=BatchPolicy(max_rows=1))
 
-    assert inbox.rows(1).form.method.joining is Joining.NEVER
-    assert inbox.forms.declared()[0][0] is False
+    assert inbox.rows(1).layout.method.batchability is Batchability.NEVER
+    assert inbox.layouts.declared()[0][0] is False
 
 
 def test_an_item_is_kept_for_its_context() -> None:
     inbox = Inbox()
 
     assert (
-        inbox.forms.admit(item("7", [[1.0]], context={"a": "b"}), inbox.message()).item.context["a"]
+        inbox.layouts.admit(item("7", [[1.0]], context={"a": "b"}), inbox.message()).item.context[
+            "a"
+        ]
         == "b"
     )

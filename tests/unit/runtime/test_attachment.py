@@ -54,13 +54,8 @@ class FakeStream:
 class FakeServing:
     """Notes the router's wishes."""
 
-    draining = False
-
     def __init__(self) -> None:
         self.wishes: list[tuple[str, ...]] = []
-
-    def models(self) -> list[router_pb2.ServedModel]:
-        return [router_pb2.ServedModel(key="k", state=router_pb2.ServedModel.STATE_READY)]
 
     def serve(self, key: str, model_version: str) -> None:
         self.wishes.append(("serve", key, model_version))
@@ -69,19 +64,32 @@ class FakeServing:
         self.wishes.append(("stop", key))
 
 
+class FakeDescription:
+    """Describes a runtime with one model."""
+
+    draining = False
+
+    async def describe(self) -> router_pb2.Runtime:
+        return router_pb2.Runtime(name="runtimes/r", instance="i")
+
+    def report(self) -> fleet_pb2.Report:
+        served = router_pb2.ServedModel(key="k", state=router_pb2.ServedModel.STATE_READY)
+        return fleet_pb2.Report(models=[served], in_flight=3, draining=self.draining)
+
+
 class Bench:
     """An attachment that runs against fake streams."""
 
     def __init__(self, report_seconds: float = 60.0) -> None:
         self.streams: list[FakeStream] = []
         self.refusals: list[Exception] = []
+        self.description = FakeDescription()
         self.serving = FakeServing()
         self.log = FakeLog()
         self.attachment = Attachment(
-            open_stream=self._open,
-            advertise=self._advertise,
-            serving=self.serving,
-            in_flight=lambda: 3,
+            self._open,
+            self.description,
+            self.serving,
             log=self.log,
             report_seconds=report_seconds,
         )
@@ -92,9 +100,6 @@ class Bench:
             raise self.refusals.pop(0)
         self.streams.append(FakeStream(requests))
         return self.streams[-1]
-
-    async def _advertise(self) -> router_pb2.Runtime:
-        return router_pb2.Runtime(name="runtimes/r", instance="i")
 
     async def stream(self, number: int) -> FakeStream:
         await eventually(lambda: len(self.streams) > number)
@@ -121,7 +126,7 @@ async def test_it_reports_again_at_once_when_something_changed_and_regularly_whe
     bench = Bench()
     stream = await bench.stream(0)
     await eventually(lambda: len(stream.said) == 2)
-    bench.serving.draining = True
+    bench.description.draining = True
 
     bench.attachment.changed()
 

@@ -1,5 +1,5 @@
-"""Calling scikit-learn style estimators: tensors to what they were fitted with, and their answers
-back to arrays.
+"""Calls estimators of scikit-learn's kind: turns tensors into what they were fitted with, and their
+answers into arrays.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.formats.port import Array, Arrays, OneAnswer, Signature, in_order
+from services.runtime.formats.port import Array, Arrays, LoadedModel, Signature, in_order
 from stellwerk.wire.errors import InvalidInput
 
 METHODS = (
@@ -20,20 +20,23 @@ METHODS = (
     "decision_function",
     "score",
 )
+# The input that holds the target of `score`.
 TARGET = "y"
 
 
-class EstimatorModel(OneAnswer):
+class EstimatorModel(LoadedModel):
     """A fitted estimator in memory."""
 
     def __init__(self, estimator: Any, signatures: dict[str, Signature], memory_bytes: int) -> None:
         self._estimator = estimator
         self._signatures = signatures
         self.memory_bytes = memory_bytes
-        self.device = "cpu"
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
-        """Calls one of METHODS. Shapes are kept: N×C answers stay N×C."""
+        """Calls one of METHODS and keeps the shape of its answer: N×C stays N×C.
+
+        Raises InvalidInput for a method that the estimator lacks, or for columns that do not fit.
+        """
         if method not in METHODS or not hasattr(self._estimator, method):
             known = [name for name in METHODS if hasattr(self._estimator, name)]
             raise InvalidInput(
@@ -50,12 +53,15 @@ class EstimatorModel(OneAnswer):
         return to_outputs(method, answer, signature)
 
     def close(self) -> None:
+        """Frees the estimator."""
         self._estimator = None
 
 
 def split_target(inputs: Arrays, signature: Signature) -> tuple[Arrays, Array]:
-    """The features and the target that `score` compares with: the input named "y", else the
-    signature's last.
+    """Returns the features and the target for `score`.
+
+    The target is the input "y", or else the last one of the signature. Raises InvalidInput for a
+    call without features or without a target.
     """
     names = [spec.name for spec in signature.inputs] or list(inputs)
     target = TARGET if TARGET in names else names[-1] if names else TARGET
@@ -70,12 +76,14 @@ def split_target(inputs: Arrays, signature: Signature) -> tuple[Arrays, Array]:
 
 
 def to_features(inputs: Arrays, signature: Signature, fitted_names: Sequence[str] | None) -> Any:
-    """What the estimator takes: one array as it is, or a DataFrame where columns have names of
-    their own.
+    """Returns the argument for the estimator: an array, or a DataFrame where columns have names.
+
+    `fitted_names` are the columns that the estimator was fitted with, None if they had no names.
+    Raises InvalidInput for inputs that do not fit the signature.
     """
     specs = tuple(spec for spec in signature.inputs if spec.name in inputs)
     if signature.inputs and len(specs) != len(inputs):
-        in_order(inputs, signature)  # says what is wrong
+        in_order(inputs, signature)  # raises the error that says which input is wrong
     arrays = [_as_text(array) for array in in_order(inputs, Signature(specs))]
     if not arrays:
         raise InvalidInput("the call has no input")
@@ -91,14 +99,14 @@ def to_features(inputs: Arrays, signature: Signature, fitted_names: Sequence[str
 
 
 def to_outputs(method: str, answer: Any, signature: Signature) -> dict[str, Array]:
-    """The answer by output name: the method's name, or the declared one where exactly one is
-    declared.
+    """Returns the answer by output name: the declared name if there is one, else the method's.
 
-    A mapping has names of its own.
+    A mapping keeps its own names; a list, one array per target, gets the names method_0, method_1…
     """
     if isinstance(answer, Mapping):
         return {str(name): np.atleast_1d(_as_array(part)) for name, part in answer.items()}
-    if isinstance(answer, list):  # one array per target of a multi-output classifier
+    if isinstance(answer, list):
+        # Multi-output classifiers answer one array per target.
         return {f"{method}_{index}": _as_array(part) for index, part in enumerate(answer)}
     declared = signature.outputs[0] if len(signature.outputs) == 1 else None
     array = _as_array(answer)
@@ -109,15 +117,20 @@ def to_outputs(method: str, answer: Any, signature: Signature) -> dict[str, Arra
 
 
 def _as_array(answer: Any) -> Array:
-    if hasattr(answer, "toarray"):  # scipy's sparse matrices
+    if hasattr(answer, "toarray"):
+        # Sparse matrices of scipy.
         answer = answer.toarray()
-    elif hasattr(answer, "to_numpy"):  # pandas
+    elif hasattr(answer, "to_numpy"):
+        # Frames and series of pandas.
         answer = answer.to_numpy()
     return np.asarray(answer)
 
 
 def _as_text(array: Array) -> Array:
-    """Byte strings as text, which is what text columns and labels were fitted with."""
+    """Returns byte strings as `str`, the type that text columns and labels were fitted with.
+
+    Raises InvalidInput for bytes that are not UTF-8.
+    """
     if array.dtype.kind != "O":
         return array
     try:

@@ -1,6 +1,4 @@
-"""PyTorch programs saved by torch.export (`.pt2`), loaded only after pt2_guard found no way for
-them to run code.
-"""
+"""Loads PyTorch programs from `.pt2` files, after the guard found no way for them to run code."""
 
 from __future__ import annotations
 
@@ -11,24 +9,25 @@ from torch.export.passes import move_to_device_pass
 from torch.export.pt2_archive._package import load_pt2
 
 from services.runtime.formats.port import signatures
-from services.runtime.formats.torch import devices as torch_devices
-from services.runtime.formats.torch import pt2_guard
-from services.runtime.formats.torch.module import TorchModel
+from services.runtime.formats.torch import devices, export_guard
+from services.runtime.formats.torch.model import TorchModel
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Corrupt
 
 
 def load(path: Path, version: repository_pb2.ModelVersion, device: str, threads: int) -> TorchModel:
-    """Loads the program and moves it to the device. Raises UnsafeFormat, Corrupt,
-    RequirementUnmet.
+    """Returns the program on the device; each call may use `threads` threads.
+
+    Raises UnsafeFormat as the guard does, Corrupt for what torch cannot load, RequirementUnmet
+    without the device.
     """
-    target = torch_devices.choose(device)
-    with torch_devices.LOADING:
+    target = devices.choose(device)
+    with devices.LOADING:
         module = _load_module(path, target)
     return TorchModel(
         module,
         signatures(version),
-        memory_bytes=torch_devices.footprint(module),
+        memory_bytes=devices.footprint(module),
         device=target,
         threads=threads,
     )
@@ -36,11 +35,10 @@ def load(path: Path, version: repository_pb2.ModelVersion, device: str, threads:
 
 def _load_module(path: Path, target: torch.device) -> torch.nn.Module:
     with path.open("rb") as file:
-        pt2_guard.check(file)
+        export_guard.check(file)
         file.seek(0)
         try:
-            # Not torch.export.load: on an error that one falls back to reading the file in an older
-            # way.
+            # Not torch.export.load, which after an error reads the file in an older, unsafe way.
             program = load_pt2(file).exported_programs["model"]
         except MemoryError:
             raise
@@ -49,9 +47,8 @@ def _load_module(path: Path, target: torch.device) -> torch.nn.Module:
                 "torch cannot load the artifact; export the model again with torch.export.save"
             ) from exc
     if target.type != "cpu":
-        # The device is written into the graph's own nodes too, so moving the weights alone is not
-        # enough.
+        # Nodes of the graph name the device too, so moving the weights is not enough.
         program = move_to_device_pass(program, target)
-    # Without guards torch builds no Python source out of strings of the archive.
+    # Without guards, torch builds no Python source out of the archive's strings.
     module: torch.nn.Module = program.module(check_guards=False)
     return module

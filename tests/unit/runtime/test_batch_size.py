@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.batching.batch_size import BatchTuner
+from services.runtime.batching.batch_size import BatchSizeTuner
 
 
 def drive(
-    tuner: BatchTuner, seconds: Callable[[int], float], calls: int, start: float = 0.0
+    tuner: BatchSizeTuner, seconds: Callable[[int], float], calls: int, start: float = 0.0
 ) -> list[int]:
     """Full calls one after the other; the rows of each."""
     now, rows = start, []
@@ -27,7 +27,7 @@ def drive(
 
 @pytest.mark.parametrize("best", [1, 3, 10, 40, 100, 256])
 def test_calls_come_near_the_largest_that_holds_and_seldom_miss(best: int) -> None:
-    tuner = BatchTuner(0.0101, 256)
+    tuner = BatchSizeTuner(0.0101, 256)
 
     rows = drive(tuner, lambda rows: 0.010 * rows / best, 300)[100:]
 
@@ -36,18 +36,18 @@ def test_calls_come_near_the_largest_that_holds_and_seldom_miss(best: int) -> No
 
 
 def test_a_fast_model_is_soon_called_with_all_it_can_take() -> None:
-    assert drive(BatchTuner(0.010, 256), lambda rows: 0.001, 10)[-1] == 256
+    assert drive(BatchSizeTuner(0.010, 256), lambda rows: 0.001, 10)[-1] == 256
 
 
 def test_a_slow_first_call_is_forgiven() -> None:
-    tuner = BatchTuner(0.010, 256)
+    tuner = BatchSizeTuner(0.010, 256)
     tuner.measured(1, 2.0, 0.0)
 
     assert drive(tuner, lambda rows: 0.001, 30)[-1] == 256
 
 
 def test_a_model_that_becomes_slow_is_called_with_less_at_once() -> None:
-    tuner = BatchTuner(0.010, 64)
+    tuner = BatchSizeTuner(0.010, 64)
     drive(tuner, lambda rows: 0.001, 50)
 
     rows = drive(tuner, lambda rows: 0.002 * rows, 100, start=1.0)
@@ -57,7 +57,7 @@ def test_a_model_that_becomes_slow_is_called_with_less_at_once() -> None:
 
 
 def test_small_calls_do_not_show_that_large_ones_would_hold() -> None:
-    tuner = BatchTuner(0.010, 256)
+    tuner = BatchSizeTuner(0.010, 256)
     drive(tuner, lambda rows: 0.001, 3)
     before = tuner.limit
 
@@ -68,7 +68,7 @@ def test_small_calls_do_not_show_that_large_ones_would_hold() -> None:
 
 
 def test_a_call_that_was_on_its_way_when_the_limit_fell_does_not_lower_it_again() -> None:
-    tuner = BatchTuner(0.010, 64)
+    tuner = BatchSizeTuner(0.010, 64)
     drive(tuner, lambda rows: 0.001, 20)
     tuner.measured(64, 0.1, 1.0)
     fallen = tuner.limit
@@ -79,7 +79,7 @@ def test_a_call_that_was_on_its_way_when_the_limit_fell_does_not_lower_it_again(
 
 
 def test_old_measurements_are_not_believed() -> None:
-    tuner = BatchTuner(0.010, 64)
+    tuner = BatchSizeTuner(0.010, 64)
     tuner.measured(8, 0.004, 0.0)
 
     assert tuner.expected(9, 10.0) is None
@@ -92,7 +92,7 @@ def test_old_measurements_are_not_believed() -> None:
 def test_the_limit_is_always_a_number_of_rows(
     calls: list[tuple[int, float]], max_rows: int
 ) -> None:
-    tuner = BatchTuner(0.010, max_rows)
+    tuner = BatchSizeTuner(0.010, max_rows)
 
     for now, (rows, seconds) in enumerate(calls):
         tuner.measured(rows, seconds, float(now))

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.runtime.fleet.serving_table import ServingTable
-from services.runtime.formats.port import Array, Arrays
+from services.runtime.formats.port import Array, Arrays, LoadedModel
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.models.artifacts import ArtifactCache
 from services.runtime.models.cache import ModelCache
@@ -27,7 +27,7 @@ FAILED = router_pb2.ServedModel.STATE_FAILED
 LOADING = router_pb2.ServedModel.STATE_LOADING
 
 
-class Nothing:
+class Nothing(LoadedModel):
     """A model that does nothing."""
 
     device = "cpu"
@@ -82,10 +82,10 @@ class Bench:
             1 << 33, artifacts, NothingLoader(), RuntimeMetrics(CollectorRegistry())
         )
         self.table = ServingTable(
-            versions=self.repository,
-            check=self._check,
-            cache=self.cache,
-            intake=self.intake,
+            self.repository,
+            self._check,
+            self.cache,
+            self.intake,
             changed=self._changed,
             log=FakeLog(),
             sleep=self._sleep,

@@ -1,4 +1,4 @@
-"""Joining and cutting: every caller gets its own rows back, byte for byte."""
+"""Stacking and slicing: every caller gets its own rows back, byte for byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.requests.row_slices import check_rows, column, join, offsets, select, whole
+from services.runtime.requests.row_slices import (
+    check_rows,
+    row_offsets,
+    select_outputs,
+    sliceable_column,
+    stack_inputs,
+    whole_column,
+)
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput, ModelFailed
 from tests.fakes.work import Inbox
@@ -36,21 +43,21 @@ def test_joined_and_cut_again_each_has_its_own(
     arrays = [filled(datatype, (count, *trailing), seed) for seed, count in enumerate(rows)]
     requests = [inbox.request(array) for array in arrays]
 
-    joined = join(requests[0].form, requests)["x"]
-    made = column("x", joined)
+    joined = stack_inputs(requests[0].layout, requests)["x"]
+    made = sliceable_column("x", joined)
 
     np.testing.assert_array_equal(joined, np.concatenate(arrays))
     assert made.datatype == requests[0].item.inputs[0].datatype
-    ends = offsets(requests)
+    ends = row_offsets(requests)
     for request, start, stop in zip(requests, ends, ends[1:], strict=False):
-        assert made.cut(start, stop) == request.item.inputs[0].data
+        assert made.slice_rows(start, stop) == request.item.inputs[0].data
 
 
 def test_all_inputs_of_a_form_are_joined_in_the_same_order() -> None:
     inbox = Inbox()
     requests = [inbox.request(np.full((2, 1), n), np.full((2,), -n)) for n in range(3)]
 
-    joined = join(requests[0].form, requests)
+    joined = stack_inputs(requests[0].layout, requests)
 
     assert joined["x0"].ravel().tolist() == [0, 0, 1, 1, 2, 2]
     assert joined["x1"].tolist() == [0, 0, -1, -1, -2, -2]
@@ -61,9 +68,9 @@ def test_bfloat16_is_widened() -> None:
     requests = [inbox.request(np.zeros((1, 1), np.float32)) for _ in range(2)]
     item = requests[0].item
     item.inputs[0].datatype, item.inputs[0].data = "BF16", b"\xc0\x3f"  # 1.5
-    again = [inbox.forms.admit(item, inbox.message()) for _ in range(2)]
+    again = [inbox.layouts.admit(item, inbox.message()) for _ in range(2)]
 
-    joined = join(again[0].form, again)["x"]
+    joined = stack_inputs(again[0].layout, again)["x"]
 
     assert joined.dtype == np.float32 and joined.tolist() == [[1.5], [1.5]]
 
@@ -80,16 +87,16 @@ def test_bfloat16_is_widened() -> None:
     ],
 )
 def test_any_layout_is_cut_as_it_would_travel_alone(array: Any) -> None:
-    made = column("y", array)
+    made = sliceable_column("y", array)
 
     for start, stop in ((0, 1), (1, 3), (0, 3), (2, 2)):
-        assert made.cut(start, stop) == tensors.from_numpy("y", array[start:stop]).data
+        assert made.slice_rows(start, stop) == tensors.from_numpy("y", array[start:stop]).data
 
 
 def test_a_whole_output_keeps_any_shape() -> None:
-    assert whole("y", np.array(1.5)).shape == ()
-    assert whole("y", np.zeros((2, 0, 3))).shape == (2, 0, 3)
-    assert whole("y", np.array([b"ab"], dtype=object)).all() == b"\2\0\0\0ab"
+    assert whole_column("y", np.array(1.5)).shape == ()
+    assert whole_column("y", np.zeros((2, 0, 3))).shape == (2, 0, 3)
+    assert whole_column("y", np.array([b"ab"], dtype=object)).all_rows() == b"\2\0\0\0ab"
 
 
 def test_what_no_tensor_can_carry_is_refused() -> None:
@@ -99,7 +106,7 @@ def test_what_no_tensor_can_carry_is_refused() -> None:
         np.array(["2024-01-01"], dtype="datetime64[D]"),
     ):
         with pytest.raises(InvalidInput):
-            column("y", array)
+            sliceable_column("y", array)
 
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros(()), np.zeros((0, 2))])
@@ -111,7 +118,7 @@ def test_another_number_of_rows_is_the_models_failure(array: Any) -> None:
 def test_outputs_come_as_asked_for() -> None:
     answer = {"y": np.zeros(1), "z": np.ones(1)}
 
-    assert list(select(answer, ["z", "y"])) == ["z", "y"]
-    assert list(select(answer, [])) == ["y", "z"]
+    assert list(select_outputs(answer, ["z", "y"])) == ["z", "y"]
+    assert list(select_outputs(answer, [])) == ["y", "z"]
     with pytest.raises(InvalidInput, match="gives y, z"):
-        select(answer, ["w"])
+        select_outputs(answer, ["w"])

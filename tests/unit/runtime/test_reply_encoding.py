@@ -6,38 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.execution.invoke import Piece
-from services.runtime.replies.encoding import ReplyWriter
-from services.runtime.requests.row_slices import column, whole
+from services.runtime.execution.batch_call import BatchResult
+from services.runtime.replies.encoding import ReplyEncoder
+from services.runtime.requests.row_slices import sliceable_column, whole_column
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput, from_work_error
 from stellwerk.wire.tensors import to_numpy
 from tests.fakes.work import Inbox
 
-WRITER = ReplyWriter("runtimes/r1")
+WRITER = ReplyEncoder("runtimes/r1")
 
 
-def replies(piece: Piece, started: float = 10.0) -> list[work_pb2.WorkReply]:
-    body = b"".join(frame for _, frames in WRITER.replies(piece, started) for frame in frames)
+def replies(result: BatchResult, started: float = 10.0) -> list[work_pb2.WorkReply]:
+    body = b"".join(frame for _, frames in WRITER.replies(result, started) for frame in frames)
     return list(work_pb2.WorkReplyEnvelope.FromString(body).replies)
 
 
-def piece(*counts: int, width: int = 1, **fields: Any) -> Piece:
+def result(*counts: int, width: int = 1, **fields: Any) -> BatchResult:
     inbox = Inbox()
     requests = [
         inbox.rows(*[0.0] * count, name=str(n), received=9.0) for n, count in enumerate(counts)
     ]
     total = sum(counts)
-    made = column if len(counts) > 1 else whole
+    made = sliceable_column if len(counts) > 1 else whole_column
     outputs = [
         made("y", np.arange(total * width, dtype=np.float64).reshape(total, width)),
         made("label", np.array([f"row {n}" for n in range(total)])),
     ]
-    return Piece(requests, outputs, rows=total, input_ns=1, compute_ns=2, output_ns=3, **fields)
+    return BatchResult(
+        requests, outputs, rows=total, input_ns=1, compute_ns=2, output_ns=3, **fields
+    )
 
 
 def test_each_reply_has_its_own_rows() -> None:
-    first, second, third = replies(piece(2, 1, 3))
+    first, second, third = replies(result(2, 1, 3))
 
     assert [to_numpy(reply.outputs[0]).tolist() for reply in (first, second, third)] == [
         [[0.0], [1.0]],
@@ -49,7 +51,7 @@ def test_each_reply_has_its_own_rows() -> None:
 
 
 def test_the_calls_figures_are_in_each_and_one_leads() -> None:
-    first, second = replies(piece(2, 1))
+    first, second = replies(result(2, 1))
 
     for reply in (first, second):
         assert (reply.batch_rows, reply.input_ns, reply.compute_ns, reply.output_ns) == (3, 1, 2, 3)
@@ -58,7 +60,7 @@ def test_the_calls_figures_are_in_each_and_one_leads() -> None:
 
 
 def test_the_first_that_is_still_open_leads_and_the_others_are_not_answered() -> None:
-    made = piece(1, 1, 1)
+    made = result(1, 1, 1)
     made.requests[0].open = False
 
     second, third = replies(made)
@@ -70,7 +72,7 @@ def test_the_first_that_is_still_open_leads_and_the_others_are_not_answered() ->
 
 def test_a_lone_answer_keeps_its_shape() -> None:
     inbox = Inbox()
-    made = Piece([inbox.rows(1, 2)], [whole("score", np.array(0.5))], rows=2)
+    made = BatchResult([inbox.rows(1, 2)], [whole_column("score", np.array(0.5))], rows=2)
 
     (reply,) = replies(made)
 
@@ -78,7 +80,7 @@ def test_a_lone_answer_keeps_its_shape() -> None:
 
 
 def test_large_replies_do_not_lean_on_each_other() -> None:
-    made = piece(1, 2, 1, width=20_000)
+    made = result(1, 2, 1, width=20_000)
 
     given = replies(made)
 
@@ -92,7 +94,7 @@ def test_large_replies_do_not_lean_on_each_other() -> None:
 
 
 def test_replies_are_sorted_by_message() -> None:
-    made = piece(1, 1, 1, 1)
+    made = result(1, 1, 1, 1)
     shared = made.requests[0].work
     made.requests[1].work = shared
 
@@ -106,7 +108,7 @@ def test_replies_are_sorted_by_message() -> None:
 
 
 def test_an_error_is_carried_with_the_figures() -> None:
-    failed = piece(1, 1)
+    failed = result(1, 1)
     failed.columns, failed.error = (), InvalidInput("no", tensor="x")
 
     for reply in replies(failed):

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.batching.queue import Waiting
+from services.runtime.batching.queue import RequestQueue
 from services.runtime.requests.batch_policy import BatchPolicy
 from services.runtime.requests.request import Request
 from tests.fakes.work import Inbox
@@ -16,14 +16,14 @@ from tests.fakes.work import Inbox
 INF = float("inf")
 
 
-def queue(inbox: Inbox, *requests: Request) -> Waiting:
-    waiting = Waiting(inbox.policy)
+def queue(inbox: Inbox, *requests: Request) -> RequestQueue:
+    waiting = RequestQueue(inbox.policy)
     for request in requests:
         waiting.add(request)
     return waiting
 
 
-def rows(waiting: Waiting, now: float = 0.0, limit: int = 100) -> list[list[int]]:
+def rows(waiting: RequestQueue, now: float = 0.0, limit: int = 100) -> list[list[int]]:
     """The calls that are made of what waits, each as the rows of its requests."""
     found = []
     while (taken := waiting.take(now, limit)[0]) != []:
@@ -180,7 +180,7 @@ def test_every_open_request_is_taken_once_in_calls_of_one_form(
 
     taken: list[Request] = []
     while (call := waiting.take(0.0, limit)[0]) != []:
-        assert len({request.form for request in call}) == 1
+        assert len({request.layout for request in call}) == 1
         assert len(call) == 1 or sum(request.rows for request in call) <= limit
         taken += call
 

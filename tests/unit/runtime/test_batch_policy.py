@@ -7,7 +7,12 @@ from __future__ import annotations
 import pytest
 
 from services.runtime.formats.port import Signature
-from services.runtime.requests.batch_policy import BatchPolicy, batch_policy, prefetch, row_bytes
+from services.runtime.requests.batch_policy import (
+    BatchPolicy,
+    batch_policy,
+    prefetch_count,
+    row_bytes,
+)
 from stellwerk.type.v1 import serving_pb2
 from tests.fakes import models
 
@@ -53,8 +58,8 @@ def test_priorities(levels: int, default: int, asked: int, expected: int) -> Non
 def test_a_cut_is_the_largest_preferred_size_or_all_there_is() -> None:
     policy = BatchPolicy(preferred=(4, 8))
 
-    assert [policy.cut(rows) for rows in (3, 4, 7, 8, 100)] == [3, 4, 4, 8, 8]
-    assert BatchPolicy().cut(7) == 7
+    assert [policy.batch_rows(rows) for rows in (3, 4, 7, 8, 100)] == [3, 4, 4, 8, 8]
+    assert BatchPolicy().batch_rows(7) == 7
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_a_cut_is_the_largest_preferred_size_or_all_there_is() -> None:
 def test_deliveries_in_hand(
     slots: int, max_rows: int, methods: list[tuple[bool, Signature]], expected: int
 ) -> None:
-    assert prefetch(slots, max_rows, methods) == expected
+    assert prefetch_count(slots, max_rows, methods) == expected
 
 
 def test_open_dimensions_count_as_one() -> None:

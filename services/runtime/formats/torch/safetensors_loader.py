@@ -1,5 +1,6 @@
-"""PyTorch weights in safetensors beside a declared module: the artifact is numbers, the
-architecture comes from an allowlist of installed modules or from a list of torch.nn layers."""
+"""Loads PyTorch weights from safetensors files into a declared module. The artifact holds numbers
+only; the module is an allowed, installed one or a list of torch.nn layers.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from services.runtime.formats.port import FormatSettings, signatures
-from services.runtime.formats.torch import devices as torch_devices
-from services.runtime.formats.torch.module import TorchModel
+from services.runtime.formats.torch import devices
+from services.runtime.formats.torch.model import TorchModel
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 
@@ -23,14 +24,15 @@ from stellwerk.wire.errors import Corrupt, InvalidInput, UnsafeFormat
 def load(
     path: Path, version: repository_pb2.ModelVersion, device: str, settings: FormatSettings
 ) -> TorchModel:
-    """Builds the module and fills it with the weights; every weight must have its place.
+    """Returns the declared module with the weights of the file, which must fit it exactly.
 
     `format_options` are {"module": "torch.nn:Linear", "kwargs": "{...}"}, or
-    {"layers": '[["Linear", {...}], ["ReLU", {}]]'}. Raises UnsafeFormat, InvalidInput, Corrupt,
-    RequirementUnmet.
+    {"layers": '[["Linear", {...}], ["ReLU", {}]]'}. Raises Corrupt for another kind of file,
+    InvalidInput for weights that do not fit, RequirementUnmet without the device, and what `build`
+    raises.
     """
-    target = torch_devices.choose(device)
-    with torch_devices.LOADING:
+    target = devices.choose(device)
+    with devices.LOADING:
         module = build(version.format_options, settings.torch_modules)
         try:
             weights = load_file(path)
@@ -48,15 +50,17 @@ def load(
     return TorchModel(
         module,
         signatures(version),
-        memory_bytes=torch_devices.footprint(module),
+        memory_bytes=devices.footprint(module),
         device=target,
         threads=settings.threads,
     )
 
 
 def build(options: Mapping[str, str], allowed: Sequence[str]) -> torch.nn.Module:
-    """The module that format_options declare. UnsafeFormat outside of the allowlist, InvalidInput
-    for nonsense.
+    """Returns the module that `format_options` declare, with weights of its own.
+
+    Raises UnsafeFormat unless the module's name begins with one of `allowed`, InvalidInput for
+    options that make no module.
     """
     if "layers" in options:
         return torch.nn.Sequential(

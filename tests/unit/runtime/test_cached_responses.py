@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.formats.port import Array, Arrays, OneAnswer
+from services.runtime.formats.port import Array, Arrays, LoadedModel
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.tensors import to_numpy
 from tests.fakes import models
@@ -17,7 +17,7 @@ from tests.fakes.runtime_inside import Rig, rig
 from tests.fakes.work import item
 
 
-class Negating(OneAnswer):
+class Negating(LoadedModel):
     """Negates; raises on 13; notes the rows of each call."""
 
     device, memory_bytes = "cpu", 1

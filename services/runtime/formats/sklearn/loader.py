@@ -1,26 +1,58 @@
-"""scikit-learn models as skops files: no code in them runs, and only reviewed types are rebuilt."""
+"""Rebuilds scikit-learn models from skops files. No code in them runs; only reviewed types are
+rebuilt.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from services.runtime.formats.port import signatures
-from services.runtime.formats.sklearn.estimator import METHODS, EstimatorModel
-from services.runtime.formats.sklearn.withheld import withheld
+from services.runtime.formats.sklearn.model import METHODS, EstimatorModel
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Corrupt, InvalidInput, Overloaded, UnsafeFormat
 
-# skops lists scikit-learn's estimators by walking through its packages, and one of those imports
-# torch: two hundred megabytes and a second that no scikit-learn model needs.
+
+class _Withholder(MetaPathFinder):
+    """Keeps the import system from finding one module."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
+        """Raises ModuleNotFoundError for the withheld module; leaves others to other finders."""
+        if fullname == self._module:
+            raise ModuleNotFoundError(f"{fullname} is not imported now", name=fullname)
+        return None
+
+
+@contextmanager
+def withheld(module: str) -> Iterator[None]:
+    """Makes imports of `module` fail as if it were not installed, unless it is imported already."""
+    finder = _Withholder(module)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+# skops walks through scikit-learn's packages to list estimators, and one of them imports torch:
+# 200 MB and a second that no scikit-learn model needs.
 with withheld("sklearn.externals.array_api_compat.torch"):
     import skops.io
 
-# What scikit-learn's estimators hold beyond skops' defaults and scikit-learn's own classes:
-# functions over arrays and containers of numbers. Each estimator of 1.9 was dumped, each of these
-# types looked at.
+# Types in scikit-learn's estimators that skops does not know: functions over arrays, and containers
+# of numbers. Found by dumping each estimator of scikit-learn 1.9, then reviewed.
 REVIEWED_TYPES = frozenset(
     {
         "numpy.dtype",
@@ -35,8 +67,7 @@ REVIEWED_TYPES = frozenset(
         "sklearn.feature_selection._univariate_selection.f_regression",
     }
 )
-# Parts of scikit-learn that are there for its tests and for other libraries; importing them is no
-# business of a model.
+# Packages of scikit-learn for its tests and for other libraries; no model needs to import them.
 _NO_MODELS = (
     "sklearn.externals.",
     "sklearn.conftest",
@@ -47,13 +78,16 @@ _NO_MODELS = (
 
 
 def load(path: Path, version: repository_pb2.ModelVersion, memory_bytes: int) -> EstimatorModel:
-    """Rebuilds the estimator. UnsafeFormat names the first type that was not reviewed, Corrupt is
-    no skops file.
+    """Returns the estimator in the file, which may unpack to at most `memory_bytes`.
+
+    Raises UnsafeFormat naming the first type that is not trusted, Corrupt for a file that is no
+    skops file, Overloaded for one that unpacks to more, InvalidInput for one without an estimator.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > memory_bytes:  # a small file can hold any number of zeros
+        if unpacked > memory_bytes:
+            # A small file can unpack to any number of zeros.
             raise Overloaded(
                 f"the model unpacks to {unpacked} bytes, more than the {memory_bytes} that this"
                 " runtime has for models",
@@ -80,12 +114,10 @@ def load(path: Path, version: repository_pb2.ModelVersion, memory_bytes: int) ->
 
 
 def is_trusted(name: str) -> bool:
-    """Whether a type may be rebuilt: one that was reviewed, or a class of scikit-learn's own
-    models.
+    """Returns whether a type may be rebuilt: a reviewed one, or a class of scikit-learn's models.
 
-    A class, not a function: skops rebuilds objects from their state, while a function could be
-    called with arguments that the file chooses. Nothing is imported but modules of scikit-learn,
-    which the process has loaded anyway.
+    Functions are not trusted: skops rebuilds an object from its state, but a function could be
+    called with arguments that the file chooses. Imports no modules but scikit-learn's.
     """
     if name in REVIEWED_TYPES:
         return True

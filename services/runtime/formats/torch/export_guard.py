@@ -1,11 +1,13 @@
-"""Looks through a `.pt2` archive before torch loads it: torch's own loader runs code that such a
-file may carry.
+"""Checks a `.pt2` archive before torch loads it, because torch's loader runs code out of it.
 
-What torch 2.13 would do with a hostile archive, read from its source: unpickle weights, constants
-and sample inputs (the last as a fallback when its safe reader refuses them), load compiled
-libraries, call any function below `torch` that a node names (`torch.os.system` is one), evaluate
-shape expressions as Python, import modules named in tree specs, and paste names into Python source
-that it executes. Each has its rule below; the rest of the file is numbers.
+A hostile archive can make torch 2.13 do the following, as its source shows; each has a rule below.
+
+- unpickle weights and constants, and sample inputs that its safe reader refuses;
+- load compiled libraries;
+- call any function below `torch` that a node names (`torch.os.system` is one);
+- evaluate shape expressions as Python;
+- import modules named in tree specs;
+- paste names into Python source that it executes.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _MEMBERS = re.compile(
     r"|archive_format|archive_version|byteorder|version|\.data/[a-z_]+|\.format_version|\.storage_alignment"
     r"|extra/[A-Za-z0-9_.-]+"
 )
-# What a node may call: operators on tensors, arithmetic on sizes. aten's two operators that open
-# files are not among them, nor are operators of other libraries.
+# Functions that a node may call: operators on tensors, arithmetic on sizes. Excludes the two aten
+# operators that open files, and operators of other libraries.
 _OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?!save\b|from_file\b)[a-z0-9_]+\.[A-Za-z0-9_]+"
     r"|torch\.ops\.prims\.[a-z0-9_]+\.[A-Za-z0-9_]+"
@@ -40,105 +42,39 @@ _OPERATOR = re.compile(
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|and_|or_|xor|not_|eq|ne|lt|le|gt|ge|getitem)"
     r"|math\.(ceil|floor|trunc|sqrt|log2)"
 )
-# Names and the like: nothing that Python source could be made of.
+# Characters of names and types, of which no Python statement can be made.
 _PLAIN = re.compile(r"[A-Za-z0-9_.\[\]<>=:\-]{0,1024}")
-# Written by the exporter for people (stack traces, module types), and guards, which torch does not
-# run here.
+# Keys with text for people (stack traces, module types), and guards, which torch does not run here.
 _FREE_TEXT = frozenset({"metadata", "guards_code", "torch_version"})
 _TREE_SPECS = frozenset({"in_spec", "out_spec"})
 _TREE_TYPES = frozenset(
     {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 )
-# sympy's constructors that shape expressions are written with.
-_EXPRESSION_CALLS = frozenset(
-    {
-        *(
-            "Symbol",
-            "Integer",
-            "Float",
-            "Rational",
-            "Add",
-            "Mul",
-            "Pow",
-            "Max",
-            "Min",
-            "Mod",
-            "FloorDiv",
-            "CeilDiv",
-        ),
-        *(
-            "ModularIndexing",
-            "Where",
-            "PythonMod",
-            "CleanDiv",
-            "CeilToInt",
-            "FloorToInt",
-            "IntTrueDiv",
-        ),
-        *(
-            "FloatTrueDiv",
-            "PowByNatural",
-            "TruncToInt",
-            "RoundToInt",
-            "ToFloat",
-            "Identity",
-            "Eq",
-            "Ne",
-            "Lt",
-            "Le",
-        ),
-        *(
-            "Gt",
-            "Ge",
-            "Equality",
-            "Unequality",
-            "StrictLessThan",
-            "LessThan",
-            "StrictGreaterThan",
-            "GreaterThan",
-        ),
-        *("And", "Or", "Not"),
-    }
-)
-_EXPRESSION_NODES = (
-    *(
-        ast.Expression,
-        ast.Call,
-        ast.Name,
-        ast.Load,
-        ast.Constant,
-        ast.keyword,
-        ast.UnaryOp,
-        ast.USub,
-        ast.BinOp,
-    ),
-    *(
-        ast.Add,
-        ast.Sub,
-        ast.Mult,
-        ast.Div,
-        ast.FloorDiv,
-        ast.Mod,
-        ast.Compare,
-        ast.Lt,
-        ast.LtE,
-        ast.Gt,
-        ast.GtE,
-    ),
-    *(ast.Eq, ast.NotEq),
-)
+# sympy's constructors in shape expressions.
+# fmt: off
+_EXPRESSION_CALLS = frozenset((
+    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv",
+    "CeilDiv", "ModularIndexing", "Where", "PythonMod", "CleanDiv", "CeilToInt", "FloorToInt",
+    "IntTrueDiv", "FloatTrueDiv", "PowByNatural", "TruncToInt", "RoundToInt", "ToFloat", "Identity",
+    "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "Equality", "Unequality", "StrictLessThan", "LessThan",
+    "StrictGreaterThan", "GreaterThan", "And", "Or", "Not",
+))
+# fmt: on
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BinOp)
+_COMPARISONS = (ast.Compare, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+_TERMS = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword)
+_EXPRESSION_NODES = (*_TERMS, ast.UnaryOp, ast.USub, *_ARITHMETIC, *_COMPARISONS)
 
 
 def check(file: IO[bytes]) -> None:
-    """Raises UnsafeFormat if loading the archive could run code of its own, Corrupt if it is no
-    such archive.
+    """Raises UnsafeFormat if loading the archive could run code, Corrupt if it is no such archive.
 
-    Reads with torch's reader, so that nothing can look one way here and another way there.
+    Reads with torch's own reader, so that this check and the load see the same archive.
     """
     try:
         reader = PT2ArchiveReader(file)
         members = reader.get_file_names()
-        # Configurations first: they say how the rest would be read.
+        # The JSON documents tell torch how to read all other members.
         documents = {
             name: json.loads(reader.read_string(name)) for name in members if name.endswith(".json")
         }
@@ -177,7 +113,7 @@ def _check_sample_inputs(reader: PT2ArchiveReader, members: list[str]) -> None:
         return
     data = reader.read_bytes("data/sample_inputs/model.pt")
     try:
-        # torch tries this too and, if it fails, unpickles without restriction.
+        # torch tries this first and, if it fails, unpickles without restriction.
         torch.load(io.BytesIO(data), weights_only=True) if data else None
     except Exception as exc:
         raise _unsafe("has sample inputs that are not plain tensors") from exc
@@ -219,7 +155,8 @@ def _check_string(value: str, key: str) -> None:
     elif key in _TREE_SPECS:
         _check_tree(value)
     elif key in ("as_string", "as_strings"):
-        pass  # an argument of an operator; torch writes it as a Python literal
+        # An operator's argument, which torch writes into source as a Python literal.
+        pass
     elif not _PLAIN.fullmatch(value):
         raise _unsafe("has a name that is none")
 

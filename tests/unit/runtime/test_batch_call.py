@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.execution.invoke import Outcome, execute
-from services.runtime.formats.port import Array, Arrays, OneAnswer
-from services.runtime.requests.batchability import Joining
+from services.runtime.execution.batch_call import BatchOutcome, execute
+from services.runtime.formats.port import Array, Arrays, LoadedModel
+from services.runtime.requests.batchability import Batchability
 from services.runtime.requests.request import Request
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput, ModelFailed, Overloaded
@@ -26,7 +26,7 @@ ROWS = models.method(
 )
 
 
-class Model(OneAnswer):
+class Model(LoadedModel):
     """Calls a function, and notes the rows of each call."""
 
     device = "cpu"
@@ -63,18 +63,20 @@ def ask(inbox: Inbox, *rows: Sequence[float], **fields: Any) -> list[Request]:
     return [inbox.rows(*values, name=str(number), **fields) for number, values in enumerate(rows)]
 
 
-def answers(outcome: Outcome) -> dict[str, Any]:
+def answers(outcome: BatchOutcome) -> dict[str, Any]:
     """By request id: rows of the first output, or the error."""
     found: dict[str, Any] = {}
-    for piece in outcome.pieces:
+    for result in outcome.results:
         start = 0
-        for request in piece.requests:
+        for request in result.requests:
             stop = start + request.rows
-            if piece.error is not None:
-                found[request.id] = piece.error
+            if result.error is not None:
+                found[request.id] = result.error
             else:
-                first = piece.columns[0]
-                data = first.all() if len(piece.requests) == 1 else first.cut(start, stop)
+                first = result.columns[0]
+                data = (
+                    first.all_rows() if len(result.requests) == 1 else first.slice_rows(start, stop)
+                )
                 found[request.id] = np.frombuffer(data, tensors.DTYPES[first.datatype]).tolist()
             start = stop
     return found
@@ -116,12 +118,12 @@ def test_what_is_answered_meanwhile_is_not_called_for_again() -> None:
 
 
 def test_the_error_carries_class_and_first_line_and_nothing_deeper() -> None:
-    (piece,) = execute(Model(doubling), ask(Inbox(), [13])).pieces
+    (result,) = execute(Model(doubling), ask(Inbox(), [13])).results
 
     assert (
-        piece.error is not None and piece.error.message == "the model raised ValueError: thirteen"
+        result.error is not None and result.error.message == "the model raised ValueError: thirteen"
     )
-    assert isinstance(piece.cause, ValueError)
+    assert isinstance(result.cause, ValueError)
 
 
 @pytest.mark.parametrize("answer", [[1.0, 2.0, 3.0], 1.0, []])
@@ -149,9 +151,9 @@ def test_a_method_that_does_not_work_by_rows_may_answer_anything() -> None:
 def test_whatever_the_model_raises_is_an_error_of_the_vocabulary(
     error: BaseException, kind: type[Exception]
 ) -> None:
-    (piece,) = execute(Model(raising(error)), ask(Inbox(), [1])).pieces
+    (result,) = execute(Model(raising(error)), ask(Inbox(), [1])).results
 
-    assert isinstance(piece.error, kind)
+    assert isinstance(result.error, kind)
 
 
 def test_an_answer_that_no_tensor_can_carry_is_a_failure_of_the_rows_that_have_it() -> None:
@@ -163,7 +165,7 @@ def test_an_answer_that_no_tensor_can_carry_is_a_failure_of_the_rows_that_have_i
     outcome = execute(Model(call), ask(Inbox(), [1], [2], [3]))
 
     failed = {
-        piece.requests[0].id for piece in outcome.pieces if isinstance(piece.error, ModelFailed)
+        result.requests[0].id for result in outcome.results if isinstance(result.error, ModelFailed)
     }
     assert failed == {"1"}
 
@@ -171,17 +173,17 @@ def test_an_answer_that_no_tensor_can_carry_is_a_failure_of_the_rows_that_have_i
 def test_an_unknown_output_is_the_fault_of_all_who_asked_for_it_and_costs_one_call() -> None:
     model = Model(doubling)
 
-    (piece,) = execute(model, ask(Inbox(), [1], [2], outputs=["w"])).pieces
+    (result,) = execute(model, ask(Inbox(), [1], [2], outputs=["w"])).results
 
-    assert isinstance(piece.error, InvalidInput) and "gives y, z" in piece.error.message
+    assert isinstance(result.error, InvalidInput) and "gives y, z" in result.error.message
     assert model.calls == [2]
 
 
 def test_a_call_tells_its_rows_and_times() -> None:
-    (piece,) = execute(Model(doubling), ask(Inbox(), [1, 2], [3])).pieces
+    (result,) = execute(Model(doubling), ask(Inbox(), [1, 2], [3])).results
 
-    assert piece.rows == 3
-    assert piece.compute_ns > 0 and piece.input_ns > 0 and piece.output_ns > 0
+    assert result.rows == 3
+    assert result.compute_ns > 0 and result.input_ns > 0 and result.output_ns > 0
 
 
 def graph() -> Inbox:
@@ -229,7 +231,7 @@ def test_rows_that_look_at_each_other_are_never_joined(
     }
     expected = {name: np.asarray(answer).ravel().tolist() for name, answer in alone.items()}
     assert answers(outcome) == answers(again) == expected
-    assert outcome.refused and not again.refused
+    assert outcome.batching_refused and not again.batching_refused
 
 
 def test_a_request_that_fails_alone_says_nothing_of_company() -> None:
@@ -239,7 +241,7 @@ def test_a_request_that_fails_alone_says_nothing_of_company() -> None:
     execute(model, ask(inbox, [1], [2]))
 
     assert isinstance(bad["0"], ModelFailed) and bad["1"] == [2.0]
-    assert inbox.rows(1).form.method.joining is Joining.ALWAYS
+    assert inbox.rows(1).layout.method.batchability is Batchability.ALWAYS
 
 
 def test_a_model_that_takes_no_second_row_is_left_alone_after_three_attempts() -> None:
@@ -253,4 +255,4 @@ def test_a_model_that_takes_no_second_row_is_left_alone_after_three_attempts() -
     outcomes = [execute(model, ask(inbox, [1], [2])) for _ in range(3)]
 
     assert [answers(outcome) for outcome in outcomes] == [{"0": [1.0], "1": [2.0]}] * 3
-    assert [outcome.refused for outcome in outcomes] == [False, False, True]
+    assert [outcome.batching_refused for outcome in outcomes] == [False, False, True]

@@ -1,4 +1,4 @@
-"""Slots, lanes and turns: a lone call waits for nobody, what waits together is called together."""
+"""Slots, queues and turns: a lone call waits for nobody, what waits together is called together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import threadpoolctl
 
-from services.runtime.batching.scheduler import Executor, Lane
-from services.runtime.execution.jobs import CallJob
-from services.runtime.execution.native_threads import ThreadLimits
-from services.runtime.formats.port import Array, Arrays, OneAnswer
+from services.runtime.batching.scheduler import ModelQueue, Scheduler
+from services.runtime.execution.batch_call import BatchCall
+from services.runtime.execution.workers import NativeThreadLimit
+from services.runtime.formats.port import Array, Arrays, LoadedModel
 from services.runtime.requests.batch_policy import BatchPolicy
 from services.runtime.requests.request import Request
 from tests.fakes import models
@@ -21,7 +21,7 @@ from tests.fakes.eventually import eventually
 from tests.fakes.work import Inbox
 
 
-class Gated(OneAnswer):
+class Gated(LoadedModel):
     """A model that waits for a gate and notes the rows of each call."""
 
     device = "cpu"
@@ -43,30 +43,30 @@ class Gated(OneAnswer):
 
 
 class Bench:
-    """An executor and what it answered."""
+    """A scheduler and what it answered."""
 
     def __init__(self, slots: int, **policy: Any) -> None:
         self.batches: list[tuple[str, int]] = []
-        self.executor = Executor(
+        self.scheduler = Scheduler(
             slots, max_batch_rows=100, batched=lambda *batch: self.batches.append(batch)
         )
         self.policy = BatchPolicy(**policy)
-        self.jobs: list[CallJob] = []
+        self.jobs: list[BatchCall] = []
 
     def inbox(self, model: Any, name: str = models.NAME) -> Inbox:
         version = models.version("skops", name=name)
         return Inbox(
-            version, self.policy, model=model, answered=lambda lane, job: self.jobs.append(job)
+            version, self.policy, model=model, answered=lambda queue, job: self.jobs.append(job)
         )
 
     def submit(self, inbox: Inbox, *rows: int, **fields: Any) -> list[Request]:
         requests = [inbox.rows(*[0.0] * count, **fields) for count in rows]
-        self.executor.submit(inbox.lane, requests)
+        self.scheduler.submit(inbox.queue, requests)
         return requests
 
     async def answered(self, count: int) -> None:
         await eventually(lambda: sum(len(job.requests) for job in self.jobs) == count)
-        await self.executor.close()
+        await self.scheduler.close()
 
 
 async def entered(model: Gated) -> None:
@@ -87,7 +87,7 @@ async def test_what_arrives_together_or_waits_together_is_one_call() -> None:
 
     assert model.notes == [3, 10]
     assert bench.batches == [(models.NAME, 3), (models.NAME, 5)]
-    assert [job.outcome.pieces[0].rows for job in bench.jobs] == [3, 10]
+    assert [job.outcome.results[0].rows for job in bench.jobs] == [3, 10]
 
 
 async def test_slots_bound_what_runs_at_once() -> None:
@@ -95,14 +95,14 @@ async def test_slots_bound_what_runs_at_once() -> None:
     bench.submit(bench.inbox(model), 1, 1, 1, 1, 1)
     await eventually(lambda: len(model.notes) == 2)
 
-    assert bench.executor.running == 2
+    assert bench.scheduler.running == 2
 
     model.gate.set()
     await bench.answered(5)
-    assert bench.executor.running == 0
+    assert bench.scheduler.running == 0
 
 
-async def test_lanes_take_turns() -> None:
+async def test_queues_take_turns() -> None:
     notes: list[Any] = []
     bench, busy, a, b = Bench(1, max_rows=1), Gated(), Gated("a", notes), Gated("b", notes)
     bench.submit(bench.inbox(busy), 1)
@@ -150,7 +150,7 @@ async def test_a_lone_request_is_called_when_it_has_waited_for_company_long_enou
     (request,) = bench.submit(bench.inbox(model), 1)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert bench.executor.running == 0
+    assert bench.scheduler.running == 0
 
     await bench.answered(1)
 
@@ -196,7 +196,7 @@ async def test_a_request_whose_deadline_passed_while_it_waited_is_not_started() 
     await bench.answered(1)
 
     assert model.notes == [1]
-    assert not inbox.lane.waiting
+    assert not inbox.queue.waiting
 
 
 async def test_an_objective_bounds_the_rows_of_a_call() -> None:
@@ -219,8 +219,8 @@ async def test_an_objective_bounds_the_rows_of_a_call() -> None:
 async def test_a_model_is_held_while_it_is_called() -> None:
     bench, model, held = Bench(1), Gated(), []
     inbox = bench.inbox(model)
-    inbox.lane.hold = lambda: held.append(1)
-    inbox.lane.let_go = lambda: held.pop()
+    inbox.queue.hold = lambda: held.append(1)
+    inbox.queue.let_go = lambda: held.pop()
     bench.submit(inbox, 1)
     await entered(model)
 
@@ -235,11 +235,11 @@ async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_executor() -
     bench, model = Bench(1), Gated()
     model.gate.set()
 
-    def fail(lane: Lane, job: CallJob) -> None:
+    def fail(queue: ModelQueue, job: BatchCall) -> None:
         raise RuntimeError
 
     bad, good = bench.inbox(model), bench.inbox(model)
-    bad.lane.answered = fail
+    bad.queue.answered = fail
     errors: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda loop, context: errors.append(context["exception"])
@@ -255,7 +255,7 @@ async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_executor() -
 
 
 def test_worker_threads_bound_the_libraries_they_call() -> None:
-    limits, seen = ThreadLimits(1), set[int]()
+    limits, seen = NativeThreadLimit(1), set[int]()
 
     def work() -> None:
         limits.apply()

@@ -1,4 +1,4 @@
-"""Calling a torch module: named arrays in signature order, answers named by the signature."""
+"""Calls a torch module: inputs in the signature's order, outputs named by the signature."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from services.runtime.formats.port import Array, Arrays, OneAnswer, Signature, in_order
-from services.runtime.formats.torch import devices as torch_devices
+from services.runtime.formats.port import Array, Arrays, LoadedModel, Signature, in_order
+from services.runtime.formats.torch import devices
 from stellwerk.wire.errors import InvalidInput
 
 
-class TorchModel(OneAnswer):
-    """A module on its device. Torch modules in eval mode may be called by several threads."""
+class TorchModel(LoadedModel):
+    """A module in eval mode on its device, which several threads may call at a time."""
 
     def __init__(
         self,
@@ -32,7 +32,10 @@ class TorchModel(OneAnswer):
         self.device = str(device)
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
-        """Calls the module's forward. MemoryError when the device has none left."""
+        """Calls the module's forward.
+
+        Raises InvalidInput for another method or other inputs, MemoryError when the device is full.
+        """
         if method != "predict" or self._module is None:
             raise InvalidInput(
                 f"a torch model has the method 'predict', not '{method[:64]}'", method=method[:64]
@@ -40,35 +43,38 @@ class TorchModel(OneAnswer):
         signature = self._signatures.get(method, Signature())
         names = [spec.name for spec in signature.inputs] or list(inputs)
         arrays = in_order(inputs, signature)
-        # torch keeps this number per thread, and we do not choose which thread calls.
+        # torch keeps this number per thread, and any worker thread may call.
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         try:
             with torch.inference_mode():
                 tensors = [
-                    torch_devices.to_tensor(name, array, self._device)
+                    devices.to_tensor(name, array, self._device)
                     for name, array in zip(names, arrays, strict=True)
                 ]
                 for index, spec in enumerate(signature.inputs):
-                    if spec.datatype == "BF16":  # it came as float32, since numpy has no such type
+                    if spec.datatype == "BF16":
+                        # It came as float32, because numpy has no bfloat16.
                         tensors[index] = tensors[index].to(torch.bfloat16)
                 return name_outputs(self._module(*tensors), signature)
         except torch.cuda.OutOfMemoryError as exc:
             raise MemoryError("the device is out of memory") from exc
 
     def close(self) -> None:
+        """Frees the weights, also those on the device."""
         module, self._module = self._module, None
         if isinstance(module, torch.nn.Module):
-            # An exported program holds itself in cycles; its weights need not wait for a collection
-            # to find them.
+            # An exported program is part of reference cycles; this frees its weights without a
+            # garbage collection.
             module.to("meta")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def name_outputs(answer: Any, signature: Signature) -> dict[str, Array]:
-    """Tensors by name: the signature's, else a mapping's own, else output_0 and so on; sequences
-    are flattened.
+    """Returns the outputs by name, nested sequences flattened.
+
+    Names are the signature's if it declares as many, else a mapping's own, else output_0, output_1…
     """
     declared = [spec.name for spec in signature.outputs]
     own = [str(name) for name in answer] if isinstance(answer, dict) else []
@@ -79,9 +85,7 @@ def name_outputs(answer: Any, signature: Signature) -> dict[str, Array]:
         names = (
             own if len(own) == len(parts) else [f"output_{index}" for index in range(len(parts))]
         )
-    return {
-        name: torch_devices.to_array(_tensor(part)) for name, part in zip(names, parts, strict=True)
-    }
+    return {name: devices.to_array(_tensor(part)) for name, part in zip(names, parts, strict=True)}
 
 
 def _flat(answer: Any) -> Iterator[Any]:

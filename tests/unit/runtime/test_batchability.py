@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 from services.runtime.formats.port import Signature
-from services.runtime.requests.batchability import Joining, joining, same, unlike
+from services.runtime.requests.batchability import (
+    Batchability,
+    declared_batchability,
+    differing_row,
+    nearly_equal,
+)
 from tests.fakes import models
 
 ROWS = models.spec("x", "FP64", -1, 2)
 FIXED = models.spec("x", "FP64", 1, 2)
 SCALAR = models.spec("y", "FP64")
 DECLARED = Signature((ROWS,), (ROWS,))
-NEVER, PROBE, ALWAYS = Joining.NEVER, Joining.PROBE, Joining.ALWAYS
+NEVER, PROBE, ALWAYS = Batchability.NEVER, Batchability.PROBE, Batchability.ALWAYS
 
 
 @pytest.mark.parametrize(
@@ -41,9 +46,9 @@ NEVER, PROBE, ALWAYS = Joining.NEVER, Joining.PROBE, Joining.ALWAYS
     ],
 )
 def test_what_is_known_beforehand(
-    model_format: str, method: str, signature: Signature, mode: str, expected: Joining
+    model_format: str, method: str, signature: Signature, mode: str, expected: Batchability
 ) -> None:
-    assert joining(model_format, method, signature, mode) is expected
+    assert declared_batchability(model_format, method, signature, mode) is expected
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,7 @@ def test_what_is_known_beforehand(
 def test_answers_are_compared_as_exactly_as_their_kind_allows(
     one: Any, other: Any, expected: bool
 ) -> None:
-    assert same(one, other) is expected
+    assert nearly_equal(one, other) is expected
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_answers_are_compared_as_exactly_as_their_kind_allows(
     ],
 )
 def test_a_stranger_differs_in_content_and_in_nothing_else(array: Any) -> None:
-    (stranger,) = unlike({"x": array}).values()
+    (stranger,) = differing_row({"x": array}).values()
 
     assert stranger.shape == (1, *array.shape[1:]) and stranger.dtype == array.dtype
     assert not any(np.array_equal(row, stranger[0]) for row in array)

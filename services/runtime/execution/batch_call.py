@@ -1,0 +1,208 @@
+"""Calls a model once for a batch of requests: stacks inputs, calls, checks and serialises outputs.
+
+A batch that fails is halved until the failing request is alone, so that no request fails because of
+another. A method with unproven batchability is probed before its first batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.runtime.formats.port import Array, Arrays, LoadedModel
+from services.runtime.requests.batchability import (
+    Batchability,
+    differing_row,
+    rows_are_independent,
+)
+from services.runtime.requests.request import Request
+from services.runtime.requests.row_slices import (
+    OutputColumn,
+    check_rows,
+    select_outputs,
+    sliceable_column,
+    stack_inputs,
+    whole_column,
+)
+from stellwerk.wire.errors import Internal, InvalidInput, ModelFailed, Overloaded, ServiceError
+
+# Characters of a model's own message that a caller gets to see.
+_MESSAGE_LENGTH = 200
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """The result of one call for its requests, in the order of their rows: columns or an error."""
+
+    requests: Sequence[Request]
+    columns: Sequence[OutputColumn] = ()
+    error: ServiceError | None = None
+    # The exception that the model raised, for the log.
+    cause: BaseException | None = None
+    # Rows of the whole call; 0 if the inputs have no common first dimension.
+    rows: int = 0
+    input_ns: int = 0
+    compute_ns: int = 0
+    output_ns: int = 0
+
+
+@dataclass(slots=True)
+class BatchOutcome:
+    """The results of all calls that a batch took."""
+
+    results: list[BatchResult] = field(default_factory=list)
+    # Whether a probe has just settled that the method is never batched.
+    batching_refused: bool = False
+    # Whether one call without an error answered the batch, so that its time counts for its size.
+    one_call: bool = False
+
+
+class BatchCall:
+    """A job that calls the model for requests of one layout."""
+
+    def __init__(
+        self, requests: list[Request], started: float, prepare: Callable[[], None]
+    ) -> None:
+        """`prepare` runs first, in the worker thread; `started` is a time.monotonic()."""
+        self.requests = requests
+        self.started = started
+        self.outcome = BatchOutcome()
+        self._prepare = prepare
+
+    def run(self) -> None:
+        """Calls the model and keeps the outcome. Never raises."""
+        try:
+            self._prepare()
+            model = self.requests[0].work.model
+            assert model is not None
+            self.outcome = execute(model, self.requests)
+        except BaseException as exc:
+            error = Internal("internal error in the runtime")
+            self.outcome = BatchOutcome(
+                [BatchResult([request], error=error, cause=exc) for request in self.requests]
+            )
+
+
+def execute(model: LoadedModel, requests: Sequence[Request]) -> BatchOutcome:
+    """Calls the model for requests of one layout, once if possible.
+
+    The results hold every request that is still open. One request never fails another: a failing
+    batch is retried in halves.
+    """
+    outcome = BatchOutcome()
+    method = requests[0].layout.method
+    if len(requests) > 1 and method.batchability is Batchability.PROBE:
+        outcome.batching_refused = not _probe(model, requests)
+    if len(requests) > 1 and method.batchability is not Batchability.ALWAYS:
+        for request in requests:
+            _call(model, [request], outcome.results)
+        return outcome
+    _call(model, requests, outcome.results)
+    outcome.one_call = len(outcome.results) == 1 and outcome.results[0].error is None
+    return outcome
+
+
+def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResult]) -> None:
+    requests = [request for request in asked if request.open]
+    if not requests:
+        return
+    layout = requests[0].layout
+    result = BatchResult(requests)
+    begun = called = time.perf_counter_ns()
+    try:
+        inputs = stack_inputs(layout, requests)
+        called = time.perf_counter_ns()
+        answer = model.call(layout.method.name, inputs)
+        done = time.perf_counter_ns()
+        result.rows = sum([request.rows for request in requests])
+        result.columns, result.error = _columns(requests, answer, result.rows)
+        result.input_ns = called - begun
+        result.compute_ns = done - called
+        result.output_ns = time.perf_counter_ns() - done
+    except BaseException as exc:
+        # SystemExit and panics of native libraries too: a model must not end its worker thread.
+        if len(requests) > 1:
+            middle = len(requests) // 2
+            _call(model, requests[:middle], results)
+            _call(model, requests[middle:], results)
+            return
+        result.rows = requests[0].rows
+        result.error = model_error(exc)
+        result.cause = exc
+        result.input_ns = called - begun
+        result.compute_ns = time.perf_counter_ns() - called
+    results.append(result)
+
+
+def _columns(
+    requests: Sequence[Request], answer: Arrays, rows: int
+) -> tuple[Sequence[OutputColumn], ServiceError | None]:
+    layout = requests[0].layout
+    alone = len(requests) == 1
+    if not alone or (layout.method.rows_promised and rows):
+        check_rows(answer, rows)
+    try:
+        chosen = select_outputs(answer, layout.outputs)
+    except InvalidInput as exc:
+        return (), exc  # requests of one layout name the same outputs, so halving would not help
+    return serialise(chosen, whole_column if alone else sliceable_column), None
+
+
+def serialise(
+    answer: Arrays, make: Callable[[str, Array], OutputColumn] = whole_column
+) -> list[OutputColumn]:
+    """Returns the outputs as columns. Raises ModelFailed for values that no tensor can carry."""
+    try:
+        return [make(name, np.asarray(array)) for name, array in answer.items()]
+    except InvalidInput as exc:
+        raise ModelFailed(
+            "the model's answer holds values that no tensor can carry; let it answer numbers or"
+            " text"
+        ) from exc
+
+
+def _probe(model: LoadedModel, requests: Sequence[Request]) -> bool:
+    """Calls the model to settle whether its method may be batched; returns False if it may not."""
+    first = requests[0]
+    method = first.layout.method
+
+    def call(inputs: Arrays) -> Arrays:
+        return model.call(method.name, inputs)
+
+    sample = stack_inputs(first.layout, [first])
+    try:
+        alone = call(sample)
+    except BaseException:
+        return True  # the request itself is faulty, which says nothing about batches
+    other = next((request for request in requests if _differ(request, first)), None)
+    rest = stack_inputs(first.layout, [other]) if other is not None else differing_row(sample)
+    try:
+        method.settle(independent=rows_are_independent(call, sample, alone, rest))
+    except BaseException:
+        method.probe_failed()
+    return method.batchability is not Batchability.NEVER
+
+
+def _differ(one: Request, other: Request) -> bool:
+    return any(not np.array_equal(a, b) for a, b in zip(one.parts, other.parts, strict=True))
+
+
+def model_error(exc: BaseException) -> ServiceError:
+    """Returns the caller's error for what a model raised: its class and first line, no traceback.
+
+    A ServiceError stays as it is; MemoryError becomes Overloaded, everything else ModelFailed.
+    """
+    if isinstance(exc, ServiceError):
+        return exc
+    if isinstance(exc, MemoryError):
+        return Overloaded(
+            "the runtime has not enough memory for this call; send fewer rows or try again later"
+        )
+    kind = type(exc).__name__
+    first = next(iter(str(exc).splitlines()), "")[:_MESSAGE_LENGTH]
+    return ModelFailed(
+        f"the model raised {kind}: {first}" if first else f"the model raised {kind}", exception=kind
+    )

@@ -1,0 +1,183 @@
+"""Answers requests: encodes their replies, hands them to the sender, counts and logs them.
+
+Every model call has one log line and its counts. Each request has a line and a span of its own only
+where debug lines or traces are asked for. Payloads never appear.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from services.chassis import logs
+from services.chassis.telemetry import Tracing
+from services.runtime.execution.batch_call import BatchResult
+from services.runtime.execution.stream_call import Sent, StreamedAnswer
+from services.runtime.metrics import RuntimeMetrics
+from services.runtime.replies.encoding import ReplyEncoder
+from services.runtime.replies.response_cache import ResponseCache
+from services.runtime.replies.sender import ReplySender
+from services.runtime.requests.request import Request, WorkMessage
+from stellwerk.job.v1 import work_pb2
+from stellwerk.wire import metadata
+from stellwerk.wire.errors import Internal, ServiceError
+
+
+class Responder:
+    """Answers the requests of one runtime."""
+
+    def __init__(
+        self,
+        name: str,
+        replies: ReplySender,
+        responses: ResponseCache,
+        metrics: RuntimeMetrics,
+        *,
+        tracing: Tracing,
+        log: Any,
+    ) -> None:
+        """`name` is the runtime's resource name, which every reply carries."""
+        self._encoder = ReplyEncoder(name)
+        self._replies = replies
+        self._responses = responses
+        self._metrics = metrics
+        self._tracing = tracing
+        self._log = log
+
+    def answer(
+        self, model_version: str, result: BatchResult, started: float, *, cache: bool
+    ) -> None:
+        """Answers the open requests of a call that started at `started`, a time.monotonic().
+
+        `cache` keeps the outputs of requests that were looked up in the response cache.
+        """
+        asked = [request for request in result.requests if request.open]
+        if not asked:
+            return
+        replies = self._encoder.replies(result, started)
+        if cache and result.columns:
+            self._responses.keep(asked, [frame for _, frames in replies for frame in frames])
+        for work, frames in replies:
+            self._send(work, frames)
+        self._record_call(model_version, asked, result, started)
+
+    def answer_part(self, request: Request, answer: StreamedAnswer, sent: Sent) -> None:
+        """Sends one of several answers, unless no one waits for it any more."""
+        if request.open and request.work.reply_to:
+            frames = [self._encoder.streamed(request, answer)]
+            self._replies.send(request.work.reply_to, frames, sent)
+        else:
+            sent(1, False)
+
+    def answer_from_cache(self, request: Request) -> bool:
+        """Answers the request with the outputs of an equal one. Returns whether there are any."""
+        found = self._responses.find(request)
+        if found is None:
+            return False
+        self._send(request.work, [self._encoder.cached(request, *found)])
+        model_version = request.work.model_version
+        self._metrics.recalled(model_version)
+        if self._in_detail():
+            self._record_request(request.item, model_version, "ok", 0, 0)
+        return True
+
+    def refuse(
+        self,
+        work: WorkMessage,
+        items: Sequence[work_pb2.WorkItem],
+        exc: Exception,
+        now: float,
+    ) -> None:
+        """Answers items with an error that no model call caused; `now` is a time.monotonic().
+
+        An exception other than a ServiceError reaches the caller as an internal error.
+        """
+        error = exc if isinstance(exc, ServiceError) else Internal("internal error in the runtime")
+        waited = max(0.0, now - work.received)
+        self._send(work, [self._encoder.error(item.id, error, waited) for item in items])
+        for item in items:
+            self._metrics.answered(work.model_version, error.reason)
+            if exc is not error:
+                fields = _fields(item, work.model_version, error.reason)
+                self._log.error("item_failed", **fields, exc_info=exc)
+            if self._in_detail():
+                self._record_request(item, work.model_version, error.reason, int(waited * 1e9), 0)
+
+    def batching_refused(self, model_version: str, method: str) -> None:
+        """Records that a probe settled a method to be called for one request at a time."""
+        self._metrics.batching_refused(model_version)
+        self._log.warning("joining_refused", model_version=model_version, method=method)
+
+    def _send(self, work: WorkMessage, frames: Sequence[bytes]) -> None:
+        if work.reply_to:
+            self._replies.send(work.reply_to, frames, work.sent)
+        else:
+            work.sent(len(frames))
+
+    def _record_call(
+        self, model_version: str, asked: Sequence[Request], result: BatchResult, started: float
+    ) -> None:
+        outcome = "ok" if result.error is None else result.error.reason
+        self._metrics.answered(model_version, outcome, len(asked))
+        received = min([request.work.received for request in asked])
+        self._metrics.called(model_version, max(0.0, started - received), result.compute_ns)
+        if result.cause is not None and not isinstance(result.cause, ServiceError):
+            for request in asked:
+                fields = _fields(request.item, model_version, outcome)
+                self._log.warning("model_raised", **fields, exc_info=result.cause)
+        if self._log.is_enabled_for(logging.INFO):
+            # One line for the call; its ids join the lines of every request that shared it.
+            self._log.info(
+                "model_call",
+                model_version=model_version,
+                method=asked[0].item.method,
+                outcome=outcome,
+                compute_ms=result.compute_ns / 1e6,
+                **logs.ids_of([_ids(request.item) for request in asked]),
+            )
+        if self._in_detail():
+            for request in asked:
+                queue_ns = max(0, int((started - request.work.received) * 1e9))
+                self._record_request(
+                    request.item, model_version, outcome, queue_ns, result.compute_ns
+                )
+
+    def _in_detail(self) -> bool:
+        return self._tracing.exports or bool(self._log.is_enabled_for(logging.DEBUG))
+
+    def _record_request(
+        self,
+        item: work_pb2.WorkItem,
+        model_version: str,
+        outcome: str,
+        queue_ns: int,
+        compute_ns: int,
+    ) -> None:
+        trace = item.context.get(metadata.TRACEPARENT, "")
+        self._tracing.record(
+            f"{item.method} {model_version}", trace, queue_ns + compute_ns, outcome
+        )
+        self._log.debug(
+            "model_called",
+            **_fields(item, model_version, outcome),
+            queue_ms=queue_ns / 1e6,
+            compute_ms=compute_ns / 1e6,
+            timeout_ms=item.timeout_ms,
+        )
+
+
+def _ids(item: work_pb2.WorkItem) -> tuple[str, str]:
+    """Returns the request id and the traceparent, "" where the item has none."""
+    context = item.context
+    return context.get(metadata.REQUEST_ID, ""), context.get(metadata.TRACEPARENT, "")
+
+
+def _fields(item: work_pb2.WorkItem, model_version: str, outcome: str) -> dict[str, Any]:
+    return {
+        **logs.ids_of([_ids(item)]),
+        "principal": item.context.get(metadata.PRINCIPAL),
+        "model_version": model_version,
+        "method": item.method,
+        "outcome": outcome,
+    }
