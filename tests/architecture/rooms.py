@@ -46,7 +46,7 @@ HOUSES: dict[str, House] = {
         leaves="config metrics",
     ),
     "services.runtime.formats": House(
-        {"onnx": "", "torch": "", "sklearn": "", "pickled": "sklearn"}, leaves="port installed"
+        {"onnx": "", "torch": "", "sklearn": "", "pickled": "sklearn"}, leaves="port"
     ),
     "services.repository": House(
         {"events": "", "catalogue": "events", "artifacts": "catalogue"},

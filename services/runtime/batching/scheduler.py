@@ -60,7 +60,7 @@ class Scheduler:
         batched: Callable[[str, int], None] = lambda name, requests: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`batched` is called with a version's name and the requests of each of its calls."""
+        """Calls `batched` with a version's name and the number of requests in each of its calls."""
         self.max_batch_rows = max_batch_rows
         self._batched = batched
         self._clock = clock

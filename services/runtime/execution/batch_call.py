@@ -66,7 +66,7 @@ class BatchCall:
     def __init__(
         self, requests: list[Request], started: float, prepare: Callable[[], None]
     ) -> None:
-        """`prepare` runs first, in the worker thread; `started` is a time.monotonic()."""
+        """Runs `prepare` first, in the worker thread; `started` is a time.monotonic()."""
         self.requests = requests
         self.started = started
         self.outcome = BatchOutcome()

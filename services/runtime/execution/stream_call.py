@@ -49,7 +49,7 @@ class StreamCall:
     def __init__(
         self, request: Request, started: float, prepare: Callable[[], None], emit: Emit
     ) -> None:
-        """`prepare` runs first, in the worker thread; `started` is a time.monotonic()."""
+        """Runs `prepare` first, in the worker thread; `started` is a time.monotonic()."""
         self.requests = [request]
         self.started = started
         self.outcome = BatchOutcome()

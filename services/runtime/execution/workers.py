@@ -39,7 +39,7 @@ class WorkerThreads:
 
     @property
     def free(self) -> bool:
-        """Whether a job would start at once."""
+        """True if a job would start at once."""
         return self.running < self.count
 
     def start(self, job: Job, done: Callable[[], None]) -> None:

@@ -59,8 +59,8 @@ class ServingTable:
         stopped: Callable[[str], None] = lambda model_version: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`check` raises if this runtime cannot load a version; `stopped` is called with the name
-        of a version that no key serves any more.
+        """Takes a `check` that raises if this runtime cannot load a version, and calls `stopped`
+        with the name of a version that no key serves any more.
         """
         self._versions = versions
         self._check = check
@@ -75,7 +75,7 @@ class ServingTable:
 
     @property
     def draining(self) -> bool:
-        """Whether the runtime takes no new work."""
+        """True once the runtime takes no new work."""
         return self._draining
 
     def models(self) -> list[router_pb2.ServedModel]:

@@ -26,7 +26,7 @@ class ModelLoader:
         log: Any,
         loaded: Callable[[], None],
     ) -> None:
-        """`device` is where models go that require none; `loaded` is called after each load, in the
+        """Puts models that require no device on `device`; calls `loaded` after each load, in the
         loading thread.
         """
         self._settings = settings

@@ -37,7 +37,7 @@ class Responder:
         tracing: Tracing,
         log: Any,
     ) -> None:
-        """`name` is the runtime's resource name, which every reply carries."""
+        """Takes the runtime's resource name, which every reply carries, as `name`."""
         self._encoder = ReplyEncoder(name)
         self._replies = replies
         self._responses = responses

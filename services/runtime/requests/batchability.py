@@ -28,7 +28,7 @@ _TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-7}
 
 
 class Batchability(enum.Enum):
-    """Whether requests of a method may share a call."""
+    """The answer to whether requests of a method may share a call."""
 
     NEVER = enum.auto()
     # Only after a probe has shown that a row's output does not depend on the rest of the batch.

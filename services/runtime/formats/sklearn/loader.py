@@ -80,8 +80,8 @@ _NO_MODELS = (
 def load(path: Path, version: repository_pb2.ModelVersion, memory_bytes: int) -> EstimatorModel:
     """Returns the estimator in the file, which may unpack to at most `memory_bytes`.
 
-    Raises UnsafeFormat naming the first type that is not trusted, Corrupt for a file that is no
-    skops file, Overloaded for one that unpacks to more, InvalidInput for one without an estimator.
+    Raises UnsafeFormat for a type that is not trusted, Corrupt for another kind of file, Overloaded
+    if it unpacks to more, InvalidInput if it holds no estimator.
     """
     try:
         with zipfile.ZipFile(path) as archive:
