@@ -1,3 +1,1 @@
-"""Secures every request, chooses where it runs, waits for it; keeps the ledger of jobs; knows every
-runtime.
-"""
+"""The router: authorises every call of a model, chooses where it runs, and waits for replies."""

@@ -1,6 +1,4 @@
-"""`python -m services.router`: settings from the environment, then the process until it is told to
-stop.
-"""
+"""Runs the router: `python -m services.router`, with settings from the environment."""
 
 import os
 import sys

@@ -1,55 +1,114 @@
-"""The router's composition root."""
+"""Composes the router: everything it is made of, and the RPCs it serves."""
 
 from __future__ import annotations
 
 from services.chassis.broker.pull.hub import Hub
+from services.chassis.broker.pull.servicer import PullServicer
 from services.chassis.lifecycle.process import Process
-from services.router import rpcs
-from services.router.calls.invocations import Predictions
+from services.router.calls.call_log import CallLog
+from services.router.calls.exchange_servicer import ExchangeServicer
+from services.router.calls.exchange_servicer import add_to_server as add_exchange_to_server
+from services.router.calls.invocations import Invocations
+from services.router.calls.statistics import Statistics
 from services.router.config import RouterSettings
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.metrics import DispatchMetrics
-from services.router.fleet.reconciler import Serving
-from services.router.fleet.registry import Fleet
+from services.router.fleet.reconciler import Reconciler
+from services.router.fleet.registry import FleetRegistry
+from services.router.fleet.servicer import FleetServicer
 from services.router.naming.directory import ModelDirectory
-from services.router.queueing.admission import Limits
-from services.router.queueing.pending_requests import PendingTable
-from services.router.rpcs import Parts
+from services.router.open_inference.log_settings import LogSettings
+from services.router.open_inference.servicer import InferenceServicer
+from services.router.queueing.admission import AdmissionLimits
+from services.router.queueing.pending_requests import PendingRequests
+from services.router.servicer import RouterServicer
+from stellwerk.inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
+from stellwerk.job.v1 import pull_service_pb2, pull_service_pb2_grpc
+from stellwerk.router.v1 import (
+    call_service_pb2,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
 from stellwerk.wire import topology
 
 
 def compose(settings: RouterSettings) -> Process:
-    """Everything the router is made of."""
+    """Returns the router's process."""
     process = Process("router", settings)
     hub = Hub() if settings.broker.get_secret_value() == "pull" else None
     broker = process.open_broker(hub=hub)
-    pending = PendingTable()
-    fleet = Fleet(settings.runtime_stale_seconds, settings.runtime_gone_seconds)
+    pending = PendingRequests()
+    registry = FleetRegistry(settings.runtime_stale_seconds, settings.runtime_gone_seconds)
     dispatcher = Dispatcher(
         broker,
         pending,
         process.instance,
         process.log,
-        slots=fleet.slots,
-        limits=Limits.of(settings),
+        slots=registry.slots,
+        limits=AdmissionLimits.of(settings),
         metrics=DispatchMetrics(process.metrics),
     )
-    serving = Serving(fleet, pending, settings.model_idle_seconds, dispatcher.idle)
+    reconciler = Reconciler(
+        registry, pending, settings.model_idle_seconds, dispatcher.forget_if_idle
+    )
     directory = ModelDirectory(
         process.channel("repository", settings.repository), settings.directory_seconds
     )
-    predictions = Predictions(directory, serving, dispatcher, settings.max_input_bytes)
+    statistics = Statistics()
+    invocations = Invocations(
+        directory, reconciler, dispatcher, statistics, settings.max_input_bytes
+    )
 
-    rpcs.bind(process, Parts(predictions, serving, dispatcher, pending, broker))
+    process.serve(
+        router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server,
+        RouterServicer(invocations, reconciler, dispatcher, pending, broker),
+    )
+    process.serve(
+        fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"],
+        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server,
+        FleetServicer(reconciler, process.instance, process.log),
+    )
+    call_log = CallLog(
+        process.call_metrics, statistics, process.tracing, process.audit_trail.note, process.log
+    )
+    exchange = ExchangeServicer(invocations, process.verifier, call_log, process.log)
+    process.on_drain(exchange.drain)
+    process.serve(
+        call_service_pb2.DESCRIPTOR.services_by_name["CallService"],
+        add_exchange_to_server,
+        exchange,
+    )
+    process.serve(
+        grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+        InferenceServicer(
+            invocations,
+            directory,
+            reconciler,
+            statistics,
+            process.tracing,
+            LogSettings(process.log_levels, settings.log_format),
+            lambda: not process.readiness.reasons(),
+        ),
+    )
     if hub is not None:
-        rpcs.bind_hub(process, hub)
+        pull = PullServicer(hub)
+        process.serve(
+            pull_service_pb2.DESCRIPTOR.services_by_name["PullService"],
+            pull_service_pb2_grpc.add_PullServiceServicer_to_server,
+            pull,
+        )
+        process.on_drain(pull.end_streams)
 
     async def subscribe() -> None:
         await broker.subscribe(topology.REPOSITORY_EVENTS, directory.on_event)
         broker.on_lost(lambda _: directory.clear())
 
-    process.on_drain(serving.release)
-    process.background("answers", dispatcher.listen)
+    process.on_drain(reconciler.release)
+    process.background("replies", dispatcher.listen)
     process.background("events", subscribe)
-    process.background("fleet", serving.run)
+    process.background("fleet", reconciler.run)
     return process

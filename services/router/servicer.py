@@ -1,4 +1,4 @@
-"""RouterService: predictions in the platform's own words, and what the router knows of its
+"""Serves RouterService: predictions in the platform's own words, and the router's view of its
 fleet.
 """
 
@@ -7,12 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 from services.chassis.broker.port import Broker
-from services.router.calls import rows as instances
-from services.router.calls.invocations import Predictions
+from services.router.calls import rows
+from services.router.calls.invocations import Invocations
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.fleet.reconciler import Serving
-from services.router.naming.target import signature_of
-from services.router.queueing.pending_requests import PendingTable
+from services.router.fleet.reconciler import Reconciler
+from services.router.queueing.pending_requests import PendingRequests
+from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import router_service_pb2 as messages
 from stellwerk.wire import topology
 from stellwerk.wire.errors import InvalidInput, RuntimeNotFound
@@ -21,50 +21,51 @@ from stellwerk.wire.open_inference import DEFAULT_METHOD
 
 
 class RouterServicer:
-    """Message in, use case, message out."""
+    """Translates each message for the use case behind it, and its result back."""
 
     def __init__(
         self,
-        predictions: Predictions,
-        serving: Serving,
+        invocations: Invocations,
+        reconciler: Reconciler,
         dispatcher: Dispatcher,
-        pending: PendingTable,
+        pending: PendingRequests,
         broker: Broker,
     ) -> None:
-        self._predictions, self._serving, self._dispatcher = predictions, serving, dispatcher
-        self._pending, self._broker = pending, broker
+        self._invocations = invocations
+        self._reconciler = reconciler
+        self._dispatcher = dispatcher
+        self._pending = pending
+        self._broker = broker
 
     async def Predict(self, request: messages.PredictRequest, _: Any) -> messages.PredictResponse:
-        version = (await self._predictions.find(parse_model(request.name))).version
+        target = await self._invocations.resolve(parse_model(request.name))
         plain = request.HasField("instances")
         if plain and request.inputs:
             raise InvalidInput("give either inputs or instances, not both")
         method = request.method or DEFAULT_METHOD
-        inputs = (
-            [instances.to_tensor(request.instances, signature_of(version, method))]
-            if plain
-            else list(request.inputs)
-        )
-        answer = await self._predictions.predict(
-            version, method, inputs, list(request.output_names), request.requires
-        )
-        response = messages.PredictResponse(model_version=version.name, runtime=answer.runtime)
-        if plain and answer.outputs:
-            response.predictions.CopyFrom(instances.from_tensor(answer.outputs[0]))
+        work = work_pb2.WorkItem(method=method, outputs=request.output_names)
+        if plain:
+            work.inputs.append(rows.to_tensor(request.instances, target.signature(method)))
         else:
-            response.outputs.extend(answer.outputs)
+            work.inputs.extend(request.inputs)
+        reply = await self._invocations.call(target, work, request.requires)
+        response = messages.PredictResponse(model_version=target.name, runtime=reply.runtime)
+        if plain and reply.outputs:
+            response.predictions.CopyFrom(rows.from_tensor(reply.outputs[0]))
+        else:
+            response.outputs.extend(reply.outputs)
         return response
 
     async def ListRuntimes(
         self, request: messages.ListRuntimesRequest, _: Any
     ) -> messages.ListRuntimesResponse:
-        return messages.ListRuntimesResponse(runtimes=self._serving.fleet.runtimes())
+        return messages.ListRuntimesResponse(runtimes=self._reconciler.registry.runtimes())
 
     async def GetRuntime(
         self, request: messages.GetRuntimeRequest, _: Any
     ) -> messages.GetRuntimeResponse:
         parse_single(request.name, "runtimes", "runtime")
-        for runtime in self._serving.fleet.runtimes():
+        for runtime in self._reconciler.registry.runtimes():
             if runtime.name == request.name:
                 return messages.GetRuntimeResponse(runtime=runtime)
         raise RuntimeNotFound(f"no runtime {request.name} is attached", name=request.name)
@@ -76,10 +77,10 @@ class RouterServicer:
         for key in self._dispatcher.used_keys():
             name = topology.inference_queue(key).name
             depth = await self._broker.inspect(name)
-            demand = self._serving.demands.get(key)
+            replica = self._reconciler.find(key)
             response.queues.add(
                 name=name,
-                model_version=demand.model_version if demand else "",
+                model_version=replica.model_version if replica else "",
                 messages=depth.messages,
                 consumers=depth.consumers,
                 pending=self._pending.count(key),

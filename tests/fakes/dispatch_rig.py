@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from services.router.dispatch.dispatcher import Dispatcher
 from services.router.dispatch.metrics import DispatchMetrics
-from services.router.queueing.admission import Limits
-from services.router.queueing.pending_requests import Outcome, PendingTable
+from services.router.queueing.admission import AdmissionLimits
+from services.router.queueing.pending_requests import Outcome, PendingRequests
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import ServiceError
 from tests.fakes.held_broker import Clock, HeldBroker, turns
@@ -22,7 +22,7 @@ class Rig:
     """It submits to one key and notes what each caller hears."""
 
     def __init__(self, *, slots: int = 1, **limits: int) -> None:
-        self.broker, self.clock, self.pending = HeldBroker(), Clock(), PendingTable()
+        self.broker, self.clock, self.pending = HeldBroker(), Clock(), PendingRequests()
         self.registry = CollectorRegistry()
         self.slots = slots
         self.dispatcher = Dispatcher(
@@ -31,7 +31,7 @@ class Rig:
             "r1",
             structlog.get_logger(),
             slots=lambda key: self.slots,
-            limits=Limits(**limits),
+            limits=AdmissionLimits(**limits),
             metrics=DispatchMetrics(self.registry),
             clock=self.clock,
         )
@@ -57,7 +57,7 @@ class Rig:
         )
         heard: list[Outcome] = []
         id = self.dispatcher.submit(
-            KEY, item, deadline=self.clock.now + seconds, answered=heard.append, **named
+            KEY, item, deadline=self.clock.now + seconds, on_reply=heard.append, **named
         )
         assert item.id == id
         self.heard[id] = heard

@@ -136,7 +136,7 @@ class Fleet:
         deadline = self.rig.clock.now + tenant.deadline
         try:
             self.rig.dispatcher.submit(
-                KEY, item, deadline=deadline, tenant=tenant.name, answered=answered
+                KEY, item, deadline=deadline, tenant=tenant.name, on_reply=answered
             )
         except ServiceError as exc:
             tenant.failures[exc.metadata.get("reason_detail", exc.reason)] += 1

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +18,11 @@ from services.api_gateway.upstream.model_calls import LARGE_BYTES, ModelCalls
 from services.chassis.context import CallContext
 from services.chassis.lifecycle.process import Process
 from services.chassis.rpc.channel import ServiceChannel
-from services.router.calls.call_log import CallJournal
-from services.router.calls.exchange_servicer import CallServicer, add_to_server
+from services.router.calls.call_log import CallLog
+from services.router.calls.exchange_servicer import ExchangeServicer, add_to_server
+from services.router.calls.invocations import Invocation
 from services.router.calls.statistics import Statistics
-from services.router.naming.target import Callee
+from services.router.naming.target import ModelTarget
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import call_service_pb2
@@ -43,40 +43,22 @@ from stellwerk.wire.open_inference import InferRequest
 from tests.fakes.eventually import eventually
 from tests.fakes.process import Standalone, standalone
 
-Answered = Callable[[work_pb2.WorkReply | ServiceError], None]
-
 
 class Model:
     """Stands for everything behind the stream. The work's method says what becomes of it."""
 
     def __init__(self) -> None:
-        self.serving = SimpleNamespace(fleet=SimpleNamespace(ready=lambda key: True))
         self.sent: list[work_pb2.WorkItem] = []
         self.cancelled: list[str] = []
-        self.silent: list[Answered] = []
+        self.silent: list[Invocation] = []
 
-    def known(self, name: ModelName) -> Callee | None:
+    def send_if_ready(self, invocation: Invocation, name: ModelName) -> bool:
         if name.model == "new":
-            return None
-        return Callee(
+            return False
+        invocation.target = ModelTarget(
             repository.ModelVersion(name=f"buckets/{name.bucket}/models/{name.model}/versions/3")
         )
-
-    async def find(self, name: ModelName) -> Callee:
-        await asyncio.sleep(0)
-        raise ModelNotFound("there is no such model")
-
-    def demand(self, callee: Callee) -> Any:
-        return SimpleNamespace(key="k")
-
-    def send(
-        self,
-        callee: Callee,
-        demand: Any,
-        work: work_pb2.WorkItem,
-        deadline: float,
-        answered: Answered,
-    ) -> str:
+        work, on_reply = invocation.work, invocation.on_reply
         self.sent.append(work)
         if work.method == "refuse":
             raise InvalidInput("not like this")
@@ -85,29 +67,34 @@ class Model:
             raise RuntimeError("a fault of ours, with a secret")
         if work.method == "fail":
             loop.call_soon(
-                answered, work_pb2.WorkReply(error=to_work_error(ModelFailed("it broke")))
+                on_reply, work_pb2.WorkReply(error=to_work_error(ModelFailed("it broke")))
             )
         elif work.method == "count":
             for number in range(3):
                 loop.call_soon(
-                    answered, work_pb2.WorkReply(outputs=work.inputs, queue_ns=number, more=True)
+                    on_reply, work_pb2.WorkReply(outputs=work.inputs, queue_ns=number, more=True)
                 )
-            loop.call_soon(answered, work_pb2.WorkReply())
+            loop.call_soon(on_reply, work_pb2.WorkReply())
         elif work.method == "silent":
-            self.silent.append(answered)
+            self.silent.append(invocation)
         else:
-            loop.call_soon(answered, work_pb2.WorkReply(outputs=work.inputs))
-        return str(len(self.sent))
+            loop.call_soon(on_reply, work_pb2.WorkReply(outputs=work.inputs))
+        invocation.id = str(len(self.sent))
+        return True
 
-    def cancel(self, id: str) -> None:
-        self.cancelled.append(id)
+    async def send_when_ready(self, invocation: Invocation, name: ModelName) -> None:
+        await asyncio.sleep(0)
+        raise ModelNotFound("there is no such model")
+
+    def cancel(self, invocation: Invocation) -> None:
+        self.cancelled.append(invocation.id)
 
 
 class Rig:
     """A router with a fake inside and a gateway's half of the stream."""
 
     def __init__(
-        self, router: Standalone, model: Model, calls: ModelCalls, servicer: CallServicer
+        self, router: Standalone, model: Model, calls: ModelCalls, servicer: ExchangeServicer
     ) -> None:
         self.router, self.model, self.calls, self.servicer = router, model, calls, servicer
         self.token = router.issuer.token("principals/ada", ("caller", "default"))
@@ -136,17 +123,17 @@ def asks(
 @asynccontextmanager
 async def rigged() -> AsyncIterator[Rig]:
     model = Model()
-    built: list[CallServicer] = []
+    built: list[ExchangeServicer] = []
 
     def build(process: Process) -> None:
-        journal = CallJournal(
+        call_log = CallLog(
             process.call_metrics,
             Statistics(),
             process.tracing,
             process.audit_trail.note,
             structlog.get_logger(),
         )
-        servicer = CallServicer(model, process.verifier, journal, structlog.get_logger())  # type: ignore[arg-type]
+        servicer = ExchangeServicer(model, process.verifier, call_log, structlog.get_logger())  # type: ignore[arg-type]
         built.append(servicer)
         process.on_drain(servicer.drain)
         process.serve(
@@ -300,7 +287,7 @@ async def test_who_goes_away_is_not_worked_for(rig: Rig) -> None:
     task.cancel()
 
     await eventually(lambda: rig.model.cancelled == ["1"])
-    rig.model.silent[0](work_pb2.WorkReply())  # late: nobody is harmed
+    rig.model.silent[0].on_reply(work_pb2.WorkReply())  # late: nobody is harmed
     assert await rig.call() == b"1234"
 
 
@@ -331,7 +318,7 @@ async def test_a_router_that_stops_answers_what_it_has_and_takes_no_more(rig: Ri
         await rig.call()
     assert not draining.done()
     work = rig.model.sent[0]
-    rig.model.silent[0](work_pb2.WorkReply(outputs=work.inputs))
+    rig.model.silent[0].on_reply(work_pb2.WorkReply(outputs=work.inputs))
 
     assert await task == b"1234"
     await asyncio.wait_for(draining, 5)

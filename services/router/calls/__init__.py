@@ -1,1 +1,3 @@
-"""Takes calls of models, resolves, readies and sends them, and records what became of each. Imports queueing, fleet, naming and dispatch."""
+"""Takes calls of models, invokes the models and records the outcomes. Imports fleet, naming and
+dispatch.
+"""

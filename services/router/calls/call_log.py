@@ -1,78 +1,55 @@
-"""What is kept of each call: counts and times, statistics of the model, a span, refusals for the
-ledger, and a line in the log for those who debug."""
+"""Records the outcome of each call: metrics, the model's statistics, a span, refusals for the audit
+ledger, and a log line on debug.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from services.chassis.context import Principal
 from services.chassis.telemetry import CallMetrics, Tracing
+from services.router.calls.statistics import Statistics
+from services.router.queueing.pending_requests import Outcome
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import NotPermitted, ServiceError, Unauthenticated
 
-# What a call is counted as, whichever door it came through.
+# The method that every call is counted as, whichever door of the gateway it came through.
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
-class Counts(Protocol):
-    """The statistics of models."""
-
-    def record(
-        self,
-        version_name: str,
-        reply: work_pb2.WorkReply | None,
-        *,
-        ok: bool,
-        now_ms: int,
-        total_ns: int,
-    ) -> None: ...
-
-    def record_answer(
-        self,
-        version_name: str,
-        place: int,
-        reply: work_pb2.WorkReply | None,
-        *,
-        ok: bool,
-        total_ns: int,
-    ) -> None: ...
-
-
-class CallJournal:
-    """Writes it down."""
+class CallLog:
+    """Records calls."""
 
     def __init__(
         self,
         metrics: CallMetrics,
-        counts: Counts,
+        statistics: Statistics,
         tracing: Tracing,
         refused: Callable[[audit.AuditRecord], None],
         log: Any,
     ) -> None:
-        """`refused` takes the audit record of a caller that was turned away."""
-        self._metrics, self._counts, self._tracing, self._refused, self._log = (
-            metrics,
-            counts,
-            tracing,
-            refused,
-            log,
-        )
+        """Hands the audit record of a caller that was turned away to `refused`."""
+        self._metrics = metrics
+        self._statistics = statistics
+        self._tracing = tracing
+        self._refused = refused
+        self._log = log
 
-    def note(
+    def record(
         self,
         call: messages.Call,
         principal: Principal | None,
         version: str,
-        outcome: work_pb2.WorkReply | ServiceError,
+        outcome: Outcome,
         seconds: float,
     ) -> None:
-        """Takes down one answer to a call; `version` is "" for a call that never came to a
-        model.
+        """Records one outcome of a call after `seconds`. `version` is "" for a call whose model was
+        not found.
         """
         code = _code(outcome)
         if isinstance(outcome, ServiceError):
@@ -82,13 +59,14 @@ class CallJournal:
         else:
             reply = outcome
         if version:
-            self._counts.record(
+            self._statistics.record(
                 version,
                 reply,
                 ok=code == "OK",
                 now_ms=int(time.time() * 1000),
                 total_ns=int(seconds * 1e9),
             )
+        # A reply that others follow ends no call.
         if reply is not None and reply.more:
             return
         self._metrics.observe(METHOD, code, seconds)
@@ -108,16 +86,17 @@ class CallJournal:
             peer=call.peer,
         )
 
-    def note_part(
-        self, version: str, place: int, reply: work_pb2.WorkReply | None, seconds: float
+    def record_part(
+        self, version: str, index: int, reply: work_pb2.WorkReply | None, seconds: float
     ) -> None:
-        """Takes down one of several answers to a call, the `place`-th from 0, that came `seconds`
-        after the one before it; without a reply its caller went away."""
+        """Records the reply of this index, from 0, to a call that gets several, `seconds` after the
+        reply before it. `reply` is None if the caller went away instead.
+        """
         ok = reply is not None and not reply.HasField("error")
-        self._counts.record_answer(version, place, reply, ok=ok, total_ns=int(seconds * 1e9))
+        self._statistics.record_part(version, index, reply, ok=ok, total_ns=int(seconds * 1e9))
 
 
-def _code(outcome: work_pb2.WorkReply | ServiceError) -> str:
+def _code(outcome: Outcome) -> str:
     if isinstance(outcome, ServiceError):
         return outcome.code.name
     return "ERROR" if outcome.HasField("error") else "OK"

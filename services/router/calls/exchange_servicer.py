@@ -1,6 +1,9 @@
-"""CallService: the calls of a gateway's callers over one stream, each under its caller's own token.
-A call that is known, allowed and served costs no task and waits for nothing on its way to its
-queue."""
+"""Serves CallService: the calls of a gateway's callers over one stream, each call under its
+caller's own token.
+
+A call of a model that is known and served, by a caller that is known, costs no task and waits for
+nothing on its way to its queue.
+"""
 
 from __future__ import annotations
 
@@ -15,75 +18,77 @@ import grpc
 from services.chassis import context, rpc_status
 from services.chassis.access.token_verifier import REFUSAL, TokenVerifier
 from services.chassis.context import CallContext, Principal
-from services.router.calls.call_log import METHOD, CallJournal
-from services.router.calls.invocations import Predictions
-from services.router.naming.target import Callee
+from services.router.calls.call_log import METHOD, CallLog
+from services.router.calls.invocations import Invocations
+from services.router.naming.target import ModelTarget
+from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import metadata as keys
 from stellwerk.wire.deadlines import HOP_SECONDS
-from stellwerk.wire.errors import (
-    ServiceError,
-    Unauthenticated,
-    Unavailable,
-    to_work_error,
-)
+from stellwerk.wire.errors import ServiceError, Unauthenticated, Unavailable, to_work_error
 from stellwerk.wire.frames import FrameBuffer, tag, varint
 from stellwerk.wire.names import ModelName, parse_inference_name
 from stellwerk.wire.permissions import authorise
 
-# Bounds of one frame of answers.
+# Answers and bytes of one frame: a larger one does not amortise better.
 _MAX_ANSWERS = 256
 _MAX_BYTES = 1024 * 1024
 _ANSWER = tag(messages.ExchangeResponse, "answers")
 _REPLY = tag(messages.Answer, "reply")
 _PERMISSION = "infer"
+# Pairs of credential and bucket that a stream remembers as allowed.
 _MAX_ALLOWED = 10_000
+_STOPPING = "the router is stopping; try again in a moment"
 
-parse = functools.lru_cache(maxsize=16_384)(parse_inference_name)
+_parse = functools.lru_cache(maxsize=16_384)(parse_inference_name)
 
 
 class _Call:
-    """A call in hand. Called with each of its answers, or with the error that ends it."""
+    """An invocation by a gateway's caller, from its frame to its last answer."""
 
     __slots__ = (
         "answered",
-        "callee",
-        "exchange",
+        "deadline",
         "id",
         "message",
         "parts",
         "principal",
         "started",
+        "stream",
+        "target",
         "task",
+        "work",
     )
 
-    def __init__(self, exchange: Exchange, message: messages.Call) -> None:
-        self.exchange, self.message = exchange, message
-        self.started = self.answered = time.monotonic()
-        # Answers that were given, if it gets several.
-        self.parts = 0
+    def __init__(self, stream: GatewayStream, message: messages.Call) -> None:
+        self.stream = stream
+        self.message = message
+        self.work = message.work
+        self.started = time.monotonic()
+        self.deadline = self.started + message.timeout_ms / 1000 - HOP_SECONDS
         self.principal: Principal | None = None
-        self.callee: Callee | None = None
-        # How to stop it: its id at the dispatcher, or the task that brings its model up.
+        # Set by `Invocations`: the version, and the id to cancel the work by.
+        self.target: ModelTarget | None = None
         self.id = ""
+        # When the last answer was given, and the number of answers, of a call that gets several.
+        self.answered = self.started
+        self.parts = 0
+        # The task that sends the work when its model is ready.
         self.task: asyncio.Task[None] | None = None
 
-    def __call__(self, outcome: work_pb2.WorkReply | ServiceError) -> None:
-        self.exchange.answer(self, outcome)
+    def on_reply(self, outcome: Outcome, /) -> None:
+        """Answers the call."""
+        self.stream.answer(self, outcome)
 
     def lap(self) -> float:
-        """Seconds since the answer before this one."""
-        before, self.answered = self.answered, time.monotonic()
+        """Returns the seconds since the answer before this one."""
+        before = self.answered
+        self.answered = time.monotonic()
         return self.answered - before
 
-    @property
-    def deadline(self) -> float:
-        """In time.monotonic()."""
-        return self.started + self.message.timeout_ms / 1000 - HOP_SECONDS
-
     def context(self) -> CallContext:
-        """The call as those need it that other services are asked for."""
+        """Returns the call as other services are told of it that are asked on its behalf."""
         return CallContext(
             method=METHOD,
             request_id=self.message.request_id,
@@ -94,31 +99,36 @@ class _Call:
         )
 
 
-class Exchange:
-    """One gateway's stream: what it asked and what goes back."""
+class GatewayStream:
+    """One gateway's stream: the calls it carries, and the answers that go back."""
 
     def __init__(
-        self, predictions: Predictions, verifier: TokenVerifier, journal: CallJournal, log: Any
+        self, invocations: Invocations, verifier: TokenVerifier, call_log: CallLog, log: Any
     ) -> None:
-        self._predictions, self._verifier, self._journal, self._log = (
-            predictions,
-            verifier,
-            journal,
-            log,
-        )
+        self._invocations = invocations
+        self._verifier = verifier
+        self._call_log = call_log
+        self._log = log
+        # The callers' tokens by the gateway's numbers for them.
         self._tokens: dict[int, str] = {}
+        # Credentials and buckets that were found to go together.
         self._allowed: set[tuple[int, str]] = set()
         self.calls: dict[int, _Call] = {}
         self.outgoing = FrameBuffer(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
         self.wake = asyncio.Event()
         self.draining = False
 
-    def take(self, frame: messages.ExchangeRequest) -> None:
-        """Begins the frame's calls and ends those that nobody waits for."""
+    async def read(self, frames: AsyncIterator[messages.ExchangeRequest]) -> None:
+        """Takes frames until the gateway ends the stream."""
+        async for frame in frames:
+            self._take(frame)
+
+    def _take(self, frame: messages.ExchangeRequest) -> None:
+        """Begins the calls of a frame and ends those that it cancels."""
         for credential in frame.credentials:
             self._tokens[credential.id] = credential.token
-        for call in frame.calls:
-            self._begin(call)
+        for message in frame.calls:
+            self._begin(message)
         if frame.calls:
             # One line for all of them: a line for each would cost more than the calls themselves.
             self._log.info(
@@ -135,54 +145,41 @@ class Exchange:
         call = self.calls[message.id] = _Call(self, message)
         try:
             if self.draining:
-                raise Unavailable("the router is stopping; try again in a moment")
+                raise Unavailable(_STOPPING)
             name = self._admit(call)
-            callee = self._predictions.known(name)
-            if callee is not None:
-                call.callee = callee
-                demand = self._predictions.demand(callee)
-                if self._predictions.serving.fleet.ready(demand.key):
-                    call.id = self._predictions.send(
-                        callee, demand, message.work, call.deadline, call
-                    )
-                    return
-            call.task = asyncio.create_task(self._bring_up(call, name))
+            if not self._invocations.send_if_ready(call, name):
+                call.task = asyncio.create_task(self._send_when_ready(call, name))
         except Exception as exc:
             self._fail(call, exc)
 
     def _admit(self, call: _Call) -> ModelName:
-        """Who asks, and whether they may. Raises Unauthenticated, NotPermitted, InvalidInput."""
+        """Establishes the caller and returns the name of the model that it calls. Raises
+        Unauthenticated, NotPermitted, InvalidInput.
+        """
         message = call.message
         token = self._tokens.get(message.credential)
         if token is None:
             raise Unauthenticated(REFUSAL)
         call.principal = principal = self._verifier.verify(token)
-        name = parse(message.model, message.version)
+        name = _parse(message.model, message.version)
         asked = (message.credential, name.bucket)
         if asked not in self._allowed:
             authorise(principal.grants, _PERMISSION, name.bucket)
             if len(self._allowed) >= _MAX_ALLOWED:
                 self._allowed.clear()
             self._allowed.add(asked)
-        facts = message.work.context
+        facts = call.work.context
         facts[keys.REQUEST_ID] = message.request_id
         facts[keys.PRINCIPAL] = principal.name
         if message.traceparent:
             facts[keys.TRACEPARENT] = message.traceparent
         return name
 
-    async def _bring_up(self, call: _Call, name: ModelName) -> None:
-        """The long way: asks what the name means, has the model served, then sends."""
-        call.task = asyncio.current_task()
+    async def _send_when_ready(self, call: _Call, name: ModelName) -> None:
         context.bind(call.context())
         try:
             async with asyncio.timeout(max(0.0, call.deadline - time.monotonic())):
-                call.callee = callee = await self._predictions.find(name)
-                callee.method(call.message.work.method)
-                demand = self._predictions.demand(callee)
-                if not self._predictions.serving.fleet.ready(demand.key):
-                    await self._predictions.serving.ready(demand, call.deadline)
-            call.id = self._predictions.send(callee, demand, call.message.work, call.deadline, call)
+                await self._invocations.send_when_ready(call, name)
             call.task = None
         except Exception as exc:
             self._fail(call, exc)
@@ -193,9 +190,9 @@ class Exchange:
             self._log.error("unexpected_error", request_id=call.message.request_id, exc_info=exc)
         self.answer(call, error)
 
-    def answer(self, call: _Call, outcome: work_pb2.WorkReply | ServiceError) -> None:
-        """Takes down an answer and puts it into the next frame."""
-        message, callee = call.message, call.callee
+    def answer(self, call: _Call, outcome: Outcome) -> None:
+        """Records an outcome of a call and puts it into the next frame as an answer."""
+        message = call.message
         reply = (
             work_pb2.WorkReply(error=to_work_error(outcome))
             if isinstance(outcome, ServiceError)
@@ -206,13 +203,12 @@ class Exchange:
                 return
             if self.draining and not self.calls:
                 self.wake.set()
-        version = callee.name if callee is not None else ""
+        version = call.target.name if call.target is not None else ""
         if reply.more or call.parts:
-            self._journal.note_part(version, call.parts, reply, call.lap())
+            self._call_log.record_part(version, call.parts, reply, call.lap())
             call.parts += 1
-        self._journal.note(
-            message, call.principal, version, outcome, time.monotonic() - call.started
-        )
+        seconds = time.monotonic() - call.started
+        self._call_log.record(message, call.principal, version, outcome, seconds)
         head = messages.Answer(id=message.id, model_version=version).SerializeToString()
         body = reply.SerializeToString()
         size = varint(len(body))
@@ -223,76 +219,71 @@ class Exchange:
         call = self.calls.pop(id, None)
         if call is None:
             return
-        if call.parts and call.callee is not None:
-            self._journal.note_part(call.callee.name, call.parts, None, call.lap())
+        if call.parts and call.target is not None:
+            self._call_log.record_part(call.target.name, call.parts, None, call.lap())
         if call.task is not None:
             call.task.cancel()
-        elif call.id:
-            self._predictions.cancel(call.id)
+        else:
+            self._invocations.cancel(call)
 
     def close(self) -> None:
-        """The stream is no more: nobody waits for anything."""
+        """Ends all calls, since their stream has ended."""
         for id in list(self.calls):
             self._cancel(id)
 
 
-class CallServicer:
-    """All gateways' streams."""
+class ExchangeServicer:
+    """Serves the streams of all gateways."""
 
     def __init__(
-        self, predictions: Predictions, verifier: TokenVerifier, journal: CallJournal, log: Any
+        self, invocations: Invocations, verifier: TokenVerifier, call_log: CallLog, log: Any
     ) -> None:
-        self._make = functools.partial(Exchange, predictions, verifier, journal, log)
-        self._exchanges: set[Exchange] = set()
+        self._open = functools.partial(GatewayStream, invocations, verifier, call_log, log)
+        self._streams: set[GatewayStream] = set()
         self._empty = asyncio.Event()
         self._draining = False
 
     async def Exchange(
         self, requests: AsyncIterator[messages.ExchangeRequest], _: Any
     ) -> AsyncGenerator[bytes]:
-        """Frames of answers, serialised."""
+        """Yields frames of answers, serialised."""
         if self._draining:
-            raise Unavailable("the router is stopping; try again in a moment")
-        exchange = self._make()
-        self._exchanges.add(exchange)
-        reader = asyncio.create_task(_read(requests, exchange))
-        reader.add_done_callback(lambda _: exchange.wake.set())
+            raise Unavailable(_STOPPING)
+        stream = self._open()
+        self._streams.add(stream)
+        reader = asyncio.create_task(stream.read(requests))
+        reader.add_done_callback(lambda _: stream.wake.set())
         try:
             yield b""  # the greeting, an empty frame: calls are taken from now on
             while True:
-                while parts := exchange.outgoing.take():
+                while parts := stream.outgoing.take():
                     yield b"".join(parts)
-                if exchange.draining and not exchange.calls:
+                if stream.draining and not stream.calls:
                     return
                 if reader.done():
-                    await reader  # raises what ended it
+                    await reader  # raises the error that ended it
                     return
-                exchange.wake.clear()
-                await exchange.wake.wait()
+                stream.wake.clear()
+                await stream.wake.wait()
         finally:
             reader.cancel()
-            exchange.close()
-            self._exchanges.discard(exchange)
-            if not self._exchanges:
+            stream.close()
+            self._streams.discard(stream)
+            if not self._streams:
                 self._empty.set()
 
     async def drain(self) -> None:
-        """Takes no more calls; returns when those in hand are answered."""
+        """Takes no more calls; returns when all there are have been answered."""
         self._draining = True
-        for exchange in self._exchanges:
-            exchange.draining = True
-            exchange.wake.set()
-        if self._exchanges:
+        for stream in self._streams:
+            stream.draining = True
+            stream.wake.set()
+        if self._streams:
             await self._empty.wait()
 
 
-async def _read(requests: AsyncIterator[messages.ExchangeRequest], exchange: Exchange) -> None:
-    async for frame in requests:
-        exchange.take(frame)
-
-
-def add_to_server(servicer: CallServicer, server: grpc.aio.Server) -> None:
-    """As protoc's function of that name would, but for answers that are serialised already."""
+def add_to_server(servicer: ExchangeServicer, server: grpc.aio.Server) -> None:
+    """Adds the servicer as protoc's function does, but for answers that are serialised already."""
     handler: Any = grpc.stream_stream_rpc_method_handler(
         servicer.Exchange, request_deserializer=messages.ExchangeRequest.FromString
     )

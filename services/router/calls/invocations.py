@@ -1,159 +1,208 @@
-"""One prediction, from a name and tensors to an answer: resolve → validate → place → dispatch.
+"""Invokes models: resolves a name, makes the version ready, sends the work. Every door of the
+router comes here, and nowhere else are the three put together.
 
-What a client's requests have in common is looked up, not worked out: a call of a model that is
-known and served goes to its queue without waiting for anything.
+A call of a model that is known and served is sent without waiting for anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 from services.chassis import context
 from services.chassis.futures import settle
 from services.router.calls.statistics import Statistics
-from services.router.dispatch.dispatcher import Answered, Dispatcher
-from services.router.fleet.placement import Demand
-from services.router.fleet.reconciler import Serving
+from services.router.dispatch.dispatcher import Dispatcher
+from services.router.fleet.placement import DesiredReplica
+from services.router.fleet.reconciler import Reconciler
 from services.router.naming.directory import ModelDirectory
-from services.router.naming.target import Callee
+from services.router.naming.target import ModelTarget
+from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
-from stellwerk.repository.v1 import repository_service_pb2 as repository
-from stellwerk.type.v1 import requirements_pb2, tensor_pb2
+from stellwerk.type.v1 import requirements_pb2
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.errors import NotImplementedHere, ServiceError, TooLarge, from_work_error
+from stellwerk.wire.errors import ServiceError, TooLarge, from_work_error
 from stellwerk.wire.names import ModelName
-from stellwerk.wire.open_inference import DEFAULT_METHOD
 
-_NOTHING = requirements_pb2.Requirements()
-_MAX_CALLEES = 10_000
+_NO_REQUIREMENTS = requirements_pb2.Requirements()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outputs, and which version and runtime gave them."""
+class Invocation(Protocol):
+    """One invocation of a model, as `Invocations` reads and marks it."""
 
-    version: repository.ModelVersion
-    outputs: Sequence[tensor_pb2.Tensor]
-    runtime: str
+    @property
+    def work(self) -> work_pb2.WorkItem: ...
+    @property
+    def deadline(self) -> float:
+        """In time.monotonic()."""
+        ...
+
+    # The version, once the name is resolved.
+    target: ModelTarget | None
+    # The id at the dispatcher, "" until the work is sent.
+    id: str
+
+    def on_reply(self, outcome: Outcome, /) -> None:
+        """Takes each reply, and the error that ends the invocation without a last reply."""
+        ...
 
 
-class Predictions:
-    """The use case behind every call of a model."""
+class _Unary:
+    """An invocation with a single reply."""
+
+    def __init__(self, work: work_pb2.WorkItem, deadline: float) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.target: ModelTarget | None = None
+        self.id = ""
+        loop = asyncio.get_running_loop()
+        self.reply: asyncio.Future[work_pb2.WorkReply] = loop.create_future()
+
+    def on_reply(self, outcome: Outcome, /) -> None:
+        settle(self.reply, outcome)
+
+
+class Invocations:
+    """Resolves names, makes versions ready and sends work to them."""
 
     def __init__(
         self,
         directory: ModelDirectory,
-        serving: Serving,
+        reconciler: Reconciler,
         dispatcher: Dispatcher,
+        statistics: Statistics,
         max_input_bytes: int,
     ) -> None:
-        self.directory, self.serving, self._dispatcher = directory, serving, dispatcher
+        """`max_input_bytes` bounds the data of all inputs of a request together."""
+        self._directory = directory
+        self._reconciler = reconciler
+        self._registry = reconciler.registry
+        self._dispatcher = dispatcher
+        self._statistics = statistics
         self._max_input_bytes = max_input_bytes
-        self._callees: dict[str, Callee] = {}
-        # Of all calls, whichever door they come through.
-        self.statistics = Statistics()
 
-    def known(self, name: ModelName) -> Callee | None:
-        """What the name means, if that is known without asking."""
-        version = self.directory.known(name)
-        if version is None:
-            return None
-        callee = self.callee(version)
-        if self.directory.turnover and self._answers(callee):
-            self.directory.turnover.settled(name)
-        return callee
+    def send_if_ready(self, invocation: Invocation, name: ModelName) -> bool:
+        """Sends the work if the name is known and a runtime answers its version; returns whether.
 
-    async def find(self, name: ModelName) -> Callee:
-        """What the name means; what it meant before, while that is served and what it means now is
-        not yet.
-
-        Raises ModelNotFound and its siblings.
+        Raises InvalidInput, NotImplementedHere, TooLarge, and what `Dispatcher.submit` raises.
         """
-        callee = self.callee(await self.directory.resolve(name))
-        change = self.directory.turnover.of(name)
+        target = self._directory.known(name)
+        if target is None:
+            return False
+        former_versions = self._directory.former_versions
+        # Nearly always empty; see `resolve`.
+        if former_versions.changes and self._answers(target):
+            former_versions.settled(name)
+        invocation.target = target
+        replica = self._replica(target, _NO_REQUIREMENTS)
+        if not self._registry.ready(replica.key):
+            return False
+        self._send(invocation, target, replica)
+        return True
+
+    async def send_when_ready(self, invocation: Invocation, name: ModelName) -> None:
+        """Resolves the name, has a runtime load its version if need be, then sends the work.
+
+        Raises what `resolve`, `Reconciler.make_ready` and `send_if_ready` raise.
+        """
+        invocation.target = target = await self.resolve(name)
+        replica = self._checked_replica(target, invocation.work, _NO_REQUIREMENTS)
+        await self._reconciler.make_ready(replica, invocation.deadline)
+        self._send(invocation, target, replica)
+
+    async def call(
+        self,
+        target: ModelTarget,
+        work: work_pb2.WorkItem,
+        requires: requirements_pb2.Requirements = _NO_REQUIREMENTS,
+    ) -> work_pb2.WorkReply:
+        """Returns the reply of a version to the work of the RPC being served. `requires` holds
+        requirements of the caller beyond the version's own.
+
+        Raises the error in the reply, and what `send_when_ready` raises.
+        """
+        invocation = _Unary(work, context.work_deadline())
+        _name_caller(work)
+        replica = self._checked_replica(target, work, requires)
+        began = time.perf_counter_ns()
+        reply = None
+        try:
+            await self._reconciler.make_ready(replica, invocation.deadline)
+            self._send(invocation, target, replica)
+            reply = await invocation.reply
+        except asyncio.CancelledError:
+            self.cancel(invocation)
+            raise
+        finally:
+            self._statistics.record(
+                target.name,
+                reply,
+                ok=reply is not None and not reply.HasField("error"),
+                now_ms=int(time.time() * 1000),
+                total_ns=time.perf_counter_ns() - began,
+            )
+        if reply.HasField("error"):
+            raise from_work_error(reply.error)
+        return reply
+
+    def cancel(self, invocation: Invocation) -> None:
+        """Ends an invocation whose caller went away."""
+        if invocation.id:
+            self._dispatcher.cancel(invocation.id)
+
+    async def resolve(self, name: ModelName) -> ModelTarget:
+        """Returns the version to call for a name: the one that it means, or one that it meant
+        before, while that is served and the new one is not yet.
+
+        Raises ModelNotFound, VersionNotFound, AliasNotFound, Unavailable.
+        """
+        target = await self._directory.resolve(name)
+        change = self._directory.former_versions.of(name)
         if change is None:
-            return callee
-        earlier = [self.callee(version) for version in change.former if version.name != callee.name]
+            return target
+        earlier = (former for former in change.former if former.name != target.name)
         former = next(filter(self._answers, earlier), None)
-        if former is None or self._answers(callee):
-            return callee
+        if former is None or self._answers(target):
+            return target
         patience = change.patience(time.monotonic(), context.work_deadline())
         try:
-            await self.serving.ready(self.demand(callee), patience)
+            await self._reconciler.make_ready(self._replica(target, _NO_REQUIREMENTS), patience)
         except ServiceError:
-            return callee if self._answers(callee) or not self._answers(former) else former
-        return callee
+            return target if self._answers(target) or not self._answers(former) else former
+        return target
 
-    def _answers(self, callee: Callee) -> bool:
-        """Whether the version was called before and can be called again at once."""
-        demand = callee.demand
-        return (
-            demand is not None
-            and self.serving.keeps(demand)
-            and self.serving.fleet.ready(demand.key)
-        )
+    def _answers(self, target: ModelTarget) -> bool:
+        """Returns whether the version was called before and can be called again at once."""
+        replica = target.replica
+        return replica is not None and replica.kept and self._registry.ready(replica.key)
 
-    def callee(self, version: repository.ModelVersion) -> Callee:
-        """A version, ready to be called."""
-        callee = self._callees.get(version.name)
-        if callee is None or callee.version is not version:
-            if len(self._callees) >= _MAX_CALLEES:
-                self._callees.clear()
-            callee = self._callees[version.name] = Callee(version)
-        return callee
+    def _replica(
+        self, target: ModelTarget, requires: requirements_pb2.Requirements
+    ) -> DesiredReplica:
+        """Returns the replica that serves the version under its own and these requirements."""
+        if requires is not _NO_REQUIREMENTS:
+            return self._reconciler.desire(target.version, requires)
+        replica = target.replica
+        if replica is None or not replica.kept:
+            replica = target.replica = self._reconciler.desire(target.version, requires)
+        replica.last_used = time.monotonic()
+        return replica
 
-    def demand(self, callee: Callee, requires: requirements_pb2.Requirements = _NOTHING) -> Demand:
-        """That the version be served under its own and these requirements."""
-        if requires is not _NOTHING:
-            return self.serving.demand(callee.version, requires)
-        demand = callee.demand
-        if demand is None or not self.serving.keeps(demand):
-            demand = callee.demand = self.serving.demand(callee.version, _NOTHING)
-        demand.last_used = time.monotonic()
-        return demand
-
-    def send(
+    def _checked_replica(
         self,
-        callee: Callee,
-        demand: Demand,
+        target: ModelTarget,
         work: work_pb2.WorkItem,
-        deadline: float,
-        answered: Answered,
-    ) -> str:
-        """Checks the work and sends it to a queue that is served; `answered` hears of every answer
-        and of the end.
-
-        Returns the id to cancel it by. Raises InvalidInput, TooLarge, Overloaded, and what
-        `Dispatcher.submit` raises.
+        requires: requirements_pb2.Requirements,
+    ) -> DesiredReplica:
+        """Returns the replica for the work. Raises InvalidInput for a method that the version does
+        not have: such a mistake loads no model, and counts as no call of it.
         """
-        method = callee.method(work.method)
-        if method.decoupled and not work.stream:
-            raise NotImplementedHere(
-                "this model gives several answers to a request; call it over a stream"
-            )
-        self._check_size(work)
-        method.check(work)
-        tenant = work.context.get(keys.PRINCIPAL, "")
-        if callee.policy.default_timeout:  # a request may ask for less, not for more
-            deadline = min(deadline, time.monotonic() + callee.policy.default_timeout)
-        return self._dispatcher.submit(
-            demand.key,
-            work,
-            deadline=deadline,
-            tenant=tenant,
-            policy=callee.policy,
-            answered=answered,
-        )
+        target.method(work.method)
+        return self._replica(target, requires)
 
-    def cancel(self, id: str) -> None:
-        """The caller does not wait for it any more."""
-        self._dispatcher.cancel(id)
-
-    def _check_size(self, work: work_pb2.WorkItem) -> None:
+    def _send(self, invocation: Invocation, target: ModelTarget, replica: DesiredReplica) -> None:
+        work = invocation.work
         size = sum(len(tensor.data) for tensor in work.inputs)
         if size > self._max_input_bytes:
             raise TooLarge(
@@ -161,66 +210,29 @@ class Predictions:
                 " fewer rows at a time",
                 limit=self._max_input_bytes,
             )
-
-    async def predict(
-        self,
-        version: repository.ModelVersion,
-        method: str,
-        inputs: Sequence[tensor_pb2.Tensor],
-        outputs: Sequence[str] = (),
-        requires: requirements_pb2.Requirements = _NOTHING,
-    ) -> Answer:
-        """Calls `method` of a resolved version. Raises the error classes of
-        `stellwerk.wire.errors`.
-        """
-        call = context.current()
-        deadline = context.work_deadline()
-        work = work_pb2.WorkItem(
-            method=method or DEFAULT_METHOD, inputs=inputs, outputs=outputs, context=_context(call)
-        )
-        callee = self.callee(version)
-        callee.method(work.method)
-        demand = self.demand(callee, requires)
-        began, reply = time.perf_counter_ns(), None
-        try:
-            if not self.serving.fleet.ready(demand.key):
-                await self.serving.ready(demand, deadline)
-            reply = await self._call(
-                lambda answered: self.send(callee, demand, work, deadline, answered)
-            )
-        finally:
-            self._count(callee, reply, time.perf_counter_ns() - began)
-        if reply.HasField("error"):
-            raise from_work_error(reply.error)
-        return Answer(version, reply.outputs, reply.runtime)
-
-    def _count(self, callee: Callee, reply: work_pb2.WorkReply | None, total_ns: int) -> None:
-        ok = reply is not None and not reply.HasField("error")
-        self.statistics.record(
-            callee.name, reply, ok=ok, now_ms=int(time.time() * 1000), total_ns=total_ns
+        target.check(work)
+        deadline = invocation.deadline
+        if target.policy.default_timeout:
+            # A caller may ask for less time than the owner gives, not for more.
+            deadline = min(deadline, time.monotonic() + target.policy.default_timeout)
+        invocation.id = self._dispatcher.submit(
+            replica.key,
+            work,
+            deadline=deadline,
+            on_reply=invocation.on_reply,
+            tenant=work.context.get(keys.PRINCIPAL, ""),
+            policy=target.policy,
         )
 
-    async def _call(self, send: Callable[[Answered], str]) -> work_pb2.WorkReply:
-        future: asyncio.Future[work_pb2.WorkReply] = asyncio.get_running_loop().create_future()
 
-        id = send(partial(settle, future))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self.cancel(id)
-            raise
-
-    async def resolve(self, name: ModelName) -> repository.ModelVersion:
-        """The version that a name means."""
-        return await self.directory.resolve(name)
-
-
-def _context(call: context.CallContext | None) -> dict[str, str]:
+def _name_caller(work: work_pb2.WorkItem) -> None:
+    """Names the caller of the RPC being served in the work's context."""
+    call = context.current()
     if call is None:
-        return {}
-    values = {
+        return
+    facts = {
         keys.REQUEST_ID: call.request_id,
         keys.TRACEPARENT: call.traceparent,
         keys.PRINCIPAL: call.principal.name if call.principal else "",
     }
-    return {key: value for key, value in values.items() if value}
+    work.context.update({key: value for key, value in facts.items() if value})

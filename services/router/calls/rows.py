@@ -1,5 +1,5 @@
-"""Plain rows in and out: nested lists of JSON values for a model with one input, of the model's own
-datatype.
+"""Converts plain rows, which are nested lists of JSON values, to and from tensors of a model that
+has one input.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def _plain(value: struct_pb2.Value) -> Any:
 def to_tensor(
     rows: struct_pb2.ListValue, signature: tensor_pb2.MethodSignature
 ) -> tensor_pb2.Tensor:
-    """The rows as the model's one input. Raises InvalidInput if it has several, or the rows do not
-    fit its datatype.
+    """Returns the rows as the model's one input. Raises InvalidInput if it has several, or the rows
+    do not fit its datatype.
     """
     if len(signature.inputs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in signature.inputs)
@@ -72,12 +72,12 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def from_tensor(tensor: tensor_pb2.Tensor) -> struct_pb2.ListValue:
-    """An output as nested lists; NaN and infinities, which JSON does not have, become null."""
-    answer = struct_pb2.ListValue()
+    """Returns an output as nested lists; NaN and infinities, which JSON lacks, become null."""
+    rows = struct_pb2.ListValue()
     array = np.atleast_1d(tensors.to_numpy(tensor))
     for item in array.tolist():
-        answer.values.append(_value(item))
-    return answer
+        rows.values.append(_value(item))
+    return rows
 
 
 def _value(item: Any) -> struct_pb2.Value:

@@ -1,90 +1,95 @@
-"""What became of the requests of each model version since the router started, and where their time
-went.
+"""Counts the requests of each model version since the router started, and where their time went.
 
-Pure counting on the hot path, in plain integers; the words and the units are those of the Open
+Pure counting on the hot path, in plain integers. The figures and units are those of the Open
 Inference Protocol's statistics extension: nanoseconds, and milliseconds since 1970. Memory is
 bounded whatever callers send.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from stellwerk.inference.v2 import grpc_service_pb2 as messages
 from stellwerk.job.v1 import work_pb2
 
-# Versions that are remembered; beyond it the one that was first called goes.
+# Versions whose counts are kept; beyond, the version that was called first goes.
 _MAX_VERSIONS = 10_000
-# A batch size beyond these many different ones is counted in the totals alone.
+# Different batch sizes of a version that are counted apart; others count in the totals alone.
 _MAX_BATCH_SIZES = 512
-# Places in the answer of a decoupled model; all later answers count with the last.
-MAX_PLACES = 128
+# Replies to one request of a decoupled model that are counted apart; later ones count as the last.
+MAX_PARTS = 128
 
 
+@dataclass(slots=True)
 class Duration:
-    """A number of events and their time together."""
+    """A number of events and the sum of their times."""
 
-    __slots__ = ("count", "ns")
-
-    def __init__(self) -> None:
-        self.count = self.ns = 0
+    count: int = 0
+    ns: int = 0
 
     def add(self, ns: int) -> None:
+        """Counts an event of `ns` nanoseconds."""
         self.count += 1
         self.ns += ns
 
-    def message(self) -> messages.StatisticDuration:
-        """As the protocol has it."""
-        return messages.StatisticDuration(count=self.count, ns=self.ns)
+
+@dataclass(slots=True)
+class BatchCounts:
+    """The model calls of one batch size."""
+
+    calls: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
 
 
-class Batch:
-    """The calls of one batch size."""
+@dataclass(slots=True)
+class PartCounts:
+    """The replies of one index, of a decoupled model that gives several to a request."""
 
-    __slots__ = ("calls", "infer_ns", "input_ns", "output_ns")
-
-    def __init__(self) -> None:
-        self.calls = self.input_ns = self.infer_ns = self.output_ns = 0
-
-
-class Place:
-    """The answers at one place of a decoupled model's answers."""
-
-    __slots__ = ("cancel", "compute_infer", "compute_output", "empty", "fail", "success")
-
-    def __init__(self) -> None:
-        self.compute_infer, self.compute_output = Duration(), Duration()
-        self.success, self.fail, self.empty, self.cancel = (
-            Duration(),
-            Duration(),
-            Duration(),
-            Duration(),
-        )
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    empty: Duration = field(default_factory=Duration)
+    # Requests whose caller went away before this reply.
+    cancel: Duration = field(default_factory=Duration)
 
 
-class Counts:
-    """One version's numbers."""
+@dataclass(slots=True)
+class VersionCounts:
+    """The requests and model calls of one version."""
 
-    __slots__ = (
-        "batches", "executions", "fails", "fails_ns", "hits", "hits_ns", "infer_ns", "input_ns", "last_ms", "oks",
-        "oks_ns", "output_ns", "places", "queue_ns", "rows",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.last_ms = self.rows = self.executions = 0
-        self.oks = self.oks_ns = self.fails = self.fails_ns = 0
-        self.queue_ns = self.input_ns = self.infer_ns = self.output_ns = 0
-        self.hits = self.hits_ns = 0
-        self.batches: dict[int, Batch] = {}
-        self.places: list[Place] = []
+    # When the last request was answered, in milliseconds since 1970.
+    last_ms: int = 0
+    # Rows of answered requests that were computed, and model calls for them.
+    rows: int = 0
+    executions: int = 0
+    # Requests by how they ended, with their time in the router.
+    oks: int = 0
+    oks_ns: int = 0
+    fails: int = 0
+    fails_ns: int = 0
+    # Time of answered requests in the runtime's queue, and in the calls that they were batched
+    # into.
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    # Requests that were answered out of the cache.
+    hits: int = 0
+    hits_ns: int = 0
+    # Model calls by their rows.
+    batches: dict[int, BatchCounts] = field(default_factory=dict)
+    # Replies by their index, of a decoupled model.
+    parts: list[PartCounts] = field(default_factory=list)
 
 
 class Statistics:
-    """The counts of all versions, by resource name."""
+    """The counts of all versions by resource name, whichever door their calls come through."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, VersionCounts] = {}
 
     def record(
         self,
@@ -95,11 +100,11 @@ class Statistics:
         now_ms: int,
         total_ns: int,
     ) -> None:
-        """One request has ended after `total_ns` in the router; `reply` is the runtime's answer,
-        None if none came.
+        """Counts a request that ended after `total_ns` in the router with `reply`, None if no reply
+        came.
 
-        A reply that more follow ends no request: it counts as a call of the model at most. See
-        `record_answer`.
+        A reply that others follow ends no request and counts at most as a call of the model; see
+        `record_part`.
         """
         counts = self._counts.get(version_name)
         if counts is None:
@@ -125,27 +130,25 @@ class Statistics:
         counts.infer_ns += reply.compute_ns
         counts.output_ns += reply.output_ns
 
-    def record_answer(
+    def record_part(
         self,
         version_name: str,
-        place: int,
+        index: int,
         reply: work_pb2.WorkReply | None,
         *,
         ok: bool,
         total_ns: int,
     ) -> None:
-        """One of the answers of a decoupled model, the `place`-th from 0, `total_ns` after the one
-        before it.
-
-        Without a reply its caller went away; `ok` with a reply that has no outputs is an empty
-        answer.
+        """Counts the reply of this index, from 0, to a request that gets several, `total_ns` after
+        the reply before it. `reply` is None if the caller went away instead.
         """
         counts = self._counts.get(version_name)
         if counts is None:
             counts = self._add(version_name)
-        while len(counts.places) <= min(place, MAX_PLACES - 1):
-            counts.places.append(Place())
-        found = counts.places[min(place, MAX_PLACES - 1)]
+        index = min(index, MAX_PARTS - 1)
+        while len(counts.parts) <= index:
+            counts.parts.append(PartCounts())
+        found = counts.parts[index]
         if reply is None:
             found.cancel.add(total_ns)
             return
@@ -159,81 +162,31 @@ class Statistics:
         found.compute_infer.add(reply.compute_ns)
         found.compute_output.add(reply.output_ns)
 
-    def _add(self, version_name: str) -> Counts:
+    def _add(self, version_name: str) -> VersionCounts:
         if len(self._counts) >= _MAX_VERSIONS:
             del self._counts[next(iter(self._counts))]
-        counts = self._counts[version_name] = Counts()
+        counts = self._counts[version_name] = VersionCounts()
         return counts
 
     def versions(self) -> Sequence[str]:
-        """The resource names of the versions that were called."""
+        """Returns the resource names of the versions that were called."""
         return list(self._counts)
 
-    def of(self, version_name: str) -> Counts:
-        """A version's counts; zeros if nobody called it."""
-        return self._counts.get(version_name) or Counts()
+    def of(self, version_name: str) -> VersionCounts:
+        """Returns a version's counts, zeros if nobody called it."""
+        return self._counts.get(version_name) or VersionCounts()
 
 
-def _call(counts: Counts, reply: work_pb2.WorkReply) -> None:
-    """The model was called once, for as many requests as were joined."""
+def _call(counts: VersionCounts, reply: work_pb2.WorkReply) -> None:
+    """Counts a model call, which is reported in the reply to one of its requests."""
     counts.executions += 1
     size = reply.batch_rows or reply.rows or 1
     batch = counts.batches.get(size)
     if batch is None:
         if len(counts.batches) >= _MAX_BATCH_SIZES:
             return
-        batch = counts.batches[size] = Batch()
+        batch = counts.batches[size] = BatchCounts()
     batch.calls += 1
     batch.input_ns += reply.input_ns
     batch.infer_ns += reply.compute_ns
     batch.output_ns += reply.output_ns
-
-
-def describe(
-    name: str, version: str, counts: Counts, *, memory_bytes: int, caches: bool
-) -> messages.ModelStatistics:
-    """The counts as the protocol's message. `caches`: answers are kept, so each call was a look-up
-    in vain, whose time nobody takes. The requests' compute times are those of the calls they were
-    joined into."""
-    computed = counts.oks - counts.hits
-    duration: Callable[..., Any] = messages.StatisticDuration
-    described = messages.ModelStatistics(
-        name=name,
-        version=version,
-        last_inference=counts.last_ms,
-        inference_count=counts.rows,
-        execution_count=counts.executions,
-        inference_stats=messages.InferStatistics(
-            success=duration(count=counts.oks, ns=counts.oks_ns),
-            fail=duration(count=counts.fails, ns=counts.fails_ns),
-            queue=duration(count=counts.oks, ns=counts.queue_ns),
-            compute_input=duration(count=computed, ns=counts.input_ns),
-            compute_infer=duration(count=computed, ns=counts.infer_ns),
-            compute_output=duration(count=computed, ns=counts.output_ns),
-            cache_hit=duration(count=counts.hits, ns=counts.hits_ns),
-            cache_miss=duration(count=computed if caches else 0, ns=0),
-        ),
-    )
-    for size, batch in sorted(counts.batches.items()):
-        described.batch_stats.add(
-            batch_size=size,
-            compute_input=duration(count=batch.calls, ns=batch.input_ns),
-            compute_infer=duration(count=batch.calls, ns=batch.infer_ns),
-            compute_output=duration(count=batch.calls, ns=batch.output_ns),
-        )
-    if memory_bytes:
-        described.memory_usage.add(type="CPU", id=0, byte_size=memory_bytes)
-    for index, place in enumerate(counts.places):
-        described.response_stats[str(index)].CopyFrom(_place(place))
-    return described
-
-
-def _place(place: Place) -> messages.InferResponseStatistics:
-    return messages.InferResponseStatistics(
-        compute_infer=place.compute_infer.message(),
-        compute_output=place.compute_output.message(),
-        success=place.success.message(),
-        fail=place.fail.message(),
-        empty_response=place.empty.message(),
-        cancel=place.cancel.message(),
-    )

@@ -1,1 +1,1 @@
-"""Sends requests to the broker and hears their replies. Imports queueing."""
+"""Sends requests to the broker and takes in their replies. Imports queueing."""

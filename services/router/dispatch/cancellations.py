@@ -1,5 +1,4 @@
-"""Tells runtimes what nobody waits for any more, so that they stop. What comes in one turn of the
-loop goes together.
+"""Tells runtimes which requests nobody waits for any more, so that they stop.
 
 A hint, not a promise: when it is lost, the work ends at its deadline.
 """
@@ -17,22 +16,23 @@ from stellwerk.wire.topology import WORK_CANCELLED
 
 
 class Cancellations:
-    """One router's."""
+    """Gathers the cancellations of one turn of the loop and publishes them as one event."""
 
     def __init__(self, broker: Broker, log: structlog.typing.FilteringBoundLogger) -> None:
-        self._broker, self._log = broker, log
+        self._broker = broker
+        self._log = log
         self._ids: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, id: str) -> None:
-        """An item that was sent."""
+        """Cancels the item of this id, which was sent."""
         if not self._ids:
-            asyncio.get_running_loop().call_soon(self._begin)
+            asyncio.get_running_loop().call_soon(self._publish)
         self._ids.append(id)
 
-    def _begin(self) -> None:
-        ids, self._ids = self._ids, []
-        task = asyncio.get_running_loop().create_task(self._send(ids))
+    def _publish(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._send(self._ids))
+        self._ids = []
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,6 +1,9 @@
-"""Sends work to queues and hears the answers. What gathers while a send is in flight goes with the
-next one: no timer, so that a lone request waits for nobody. A request costs no task and no future,
-only an envelope costs a future."""
+"""Sends work to the broker's queues and takes in the replies.
+
+Work that gathers while a send is on its way goes with the next one. There is no timer for that, so
+that a lone request waits for nobody. A request costs no task and no future; an envelope costs one
+future.
+"""
 
 from __future__ import annotations
 
@@ -14,64 +17,83 @@ from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
 from services.chassis.broker.port import Broker, Delivery
-from services.router.dispatch import metrics as rejections
 from services.router.dispatch.cancellations import Cancellations
-from services.router.dispatch.metrics import DispatchMetrics
+from services.router.dispatch.metrics import (
+    BROKER_DOWN,
+    CANCELLED,
+    DEADLINE_PASSED,
+    DispatchMetrics,
+)
 from services.router.dispatch.sender import Sender
-from services.router.queueing.admission import Backlog, Limits
-from services.router.queueing.outbound_queue import Lane
-from services.router.queueing.pending_requests import Answered as Answered
-from services.router.queueing.pending_requests import Outcome, PendingTable, Ticket
-from services.router.queueing.queue_policy import QueuePolicy
-from services.router.queueing.timing_wheel import TICK_SECONDS
+from services.router.queueing.admission import AdmissionLimits, QueuePolicy
+from services.router.queueing.fair_queue import Backlog
+from services.router.queueing.outbound_queue import OutboundQueue
+from services.router.queueing.pending_requests import (
+    TICK_SECONDS,
+    Outcome,
+    PendingRequest,
+    PendingRequests,
+    ReplyHandler,
+)
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
 from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, Unavailable
 
-# Nobody waits longer.
+# Seconds that a request waits for its reply at most, whatever its deadline.
 _LONGEST_SECONDS = 24 * 3600.0
-# A runtime stops, or answers too late, within this time of a deadline; the message of one that died
-# is gone as well.
+# Seconds after its deadline for which a request that is sent still counts as under way. A runtime
+# stops, or replies too late, within this time; the message of a runtime that died is gone as well.
 _LINGER_SECONDS = 1.0
 _PLAIN = QueuePolicy()
 
+_LATE = "no runtime answered before the deadline; give the call more time"
+_WAITED = (
+    "the deadline passed before the request's turn came; give the call more time or send less at a"
+    " time"
+)
+
 
 class Dispatcher:
-    """The router's side of the broker. `slots` says how many calls the runtimes ready for a key
-    make at a time.
-    """
+    """Submits work items and hands each caller its replies."""
 
     def __init__(
         self,
         broker: Broker,
-        pending: PendingTable,
+        pending: PendingRequests,
         instance: str,
         log: structlog.typing.FilteringBoundLogger,
         *,
         slots: Callable[[str], int] = lambda key: 1,
-        limits: Limits | None = None,
+        limits: AdmissionLimits | None = None,
         metrics: DispatchMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._broker, self._pending, self._log, self._clock = broker, pending, log, clock
+        """`slots` returns the number of calls that the runtimes ready for a key make at a time."""
+        self._pending = pending
+        self._log = log
+        self._clock = clock
+        self._broker = broker
         self._reply_queue = topology.reply_queue(instance)
-        self._slots, self._backlog = slots, Backlog(limits or Limits())
+        self._slots = slots
+        self._limits = limits or AdmissionLimits()
+        self._backlog = Backlog()
         self._metrics = metrics or DispatchMetrics(CollectorRegistry())
         self._sender = Sender(broker, self._reply_queue.name, self._end, clock, log)
         self._cancellations = Cancellations(broker, log)
-        self._lanes: dict[str, Lane] = {}
-        self._ids = (f"{instance}.{number}" for number in itertools.count(1))
+        self._queues: dict[str, OutboundQueue] = {}
+        self._instance = instance
+        self._numbers = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = False
         broker.on_lost(self._lost)
 
     @property
     def listening(self) -> bool:
-        """Whether answers are heard; nothing is sent before."""
+        """Whether replies are taken in; nothing is sent before."""
         return self._loop is not None
 
     async def listen(self) -> None:
-        """Begins to hear answers."""
+        """Begins to take in replies."""
         await self._broker.consume(self._reply_queue, self._on_replies, prefetch=0, acks=False)
         self._loop = asyncio.get_running_loop()
 
@@ -81,84 +103,82 @@ class Dispatcher:
         item: work_pb2.WorkItem,
         *,
         deadline: float,
-        answered: Answered,
+        on_reply: ReplyHandler,
         tenant: str = "",
         policy: QueuePolicy = _PLAIN,
         cost: int = 1,
     ) -> str:
-        """Queues an item and returns its id; the id and the priority that holds are set in the
-        item.
+        """Queues an item and returns its id; sets the item's id, and its priority to one that the
+        policy has.
 
-        `answered` is called later, from the loop: with each reply that has `more` set, then exactly
-        once with the last reply or the error. `deadline` is of time.monotonic(). `cost` is what the
-        item counts for, such as its rows. Raises at once Overloaded (its `reason_detail` is
-        queue_full, tenant_share or deadline_unreachable), DeadlinePassed, or Unavailable.
+        `on_reply` is called later, from the loop: with each reply that has `more` set, then exactly
+        once with the last reply or an error. `deadline` is in time.monotonic(). `cost` is the
+        item's share of the queue, such as its number of rows. Raises at once Overloaded (its
+        `reason_detail` is queue_full, tenant_share or deadline_unreachable), DeadlinePassed, or
+        Unavailable.
         """
         now = self._clock()
-        lane = self._lanes.get(key) or self._open(key)
+        queue = self._queues.get(key) or self._open(key)
         item.priority = priority = policy.priority(item.priority)
-        self._admit(lane, policy, tenant, priority, cost, deadline - now, now)
-        item.id = id = next(self._ids)
+        item.id = id = f"{self._instance}.{next(self._numbers)}"
         item.timeout_ms = 0
         deadline = min(deadline, now + _LONGEST_SECONDS)
-        ticket = Ticket(
-            id, lane, answered, deadline, tenant, priority, cost, item.SerializeToString()
-        )
-        self._pending.add(ticket)
-        lane.join(ticket)
-        self._sender.wake(lane)
+        request = PendingRequest(id, queue, on_reply, deadline, tenant, priority, cost)
+        self._admit(queue, policy, request, now)
+        request.body = item.SerializeToString()
+        self._pending.add(request)
+        if queue.join(request):
+            self._sender.wake(queue)
         if not self._ticking and self._loop is not None:
             self._ticking = True
             self._loop.call_later(TICK_SECONDS, self._tick)
         return id
 
     def _admit(
-        self,
-        lane: Lane,
-        policy: QueuePolicy,
-        tenant: str,
-        priority: int,
-        cost: int,
-        seconds: float,
-        now: float,
+        self, queue: OutboundQueue, policy: QueuePolicy, request: PendingRequest, now: float
     ) -> None:
+        """Raises unless the request may wait in the queue."""
         if self._loop is None:
             raise Unavailable("the router does not hear answers yet; try again in a moment")
+        seconds = request.deadline - now
         if seconds <= 0:
-            self._metrics.rejected(lane.key, rejections.DEADLINE_PASSED)
+            self._metrics.rejected(queue.key, DEADLINE_PASSED)
             raise DeadlinePassed(
                 "the deadline passed before the request was queued; give the call more time"
             )
-        problem = self._sender.outage.lasts(now)
-        if problem:
-            self._metrics.rejected(lane.key, rejections.BROKER_DOWN)
+        health = self._sender.health
+        # Nearly always the broker was fine when it was last asked, and is not asked again here.
+        if health.failing_since is not None and (problem := health.lasting_problem(now)):
+            self._metrics.rejected(queue.key, BROKER_DOWN)
             raise BrokerDown(f"{problem}; try again shortly")
-        try:
-            lane.check(policy, tenant, priority, cost, seconds)
-        except Overloaded as exc:
-            self._metrics.rejected(lane.key, exc.metadata["reason_detail"])
-            raise
+        # A request that the window has room for is never refused, so nothing is worked out for it.
+        if queue.underway + queue.waiting.cost + request.cost > queue.window.size:
+            try:
+                queue.check(policy, request, seconds)
+            except Overloaded as exc:
+                self._metrics.rejected(queue.key, exc.metadata["reason_detail"])
+                raise
 
     def cancel(self, id: str) -> None:
-        """The caller went away: an item that waits is not sent, the answer to one that was sent is
-        dropped.
+        """Ends a request whose caller went away: one that waits is not sent, and the reply to one
+        that was sent is dropped.
         """
-        ticket = self._pending.get(id)
-        if ticket is None or ticket.answered is None:
+        request = self._pending.get(id)
+        if request is None or request.on_reply is None:
             return
-        self._metrics.rejected(ticket.holder.key, rejections.CANCELLED)
-        if ticket.underway:
-            # A runtime may be at it already: until its answer or its deadline it counts as under
-            # way.
-            ticket.answered = None
+        self._metrics.rejected(request.queue.key, CANCELLED)
+        if request.underway:
+            # A runtime may work on it already: it counts as under way until its reply or deadline.
+            request.on_reply = None
             self._cancellations.add(id)
         else:
-            self._pending.end(ticket, None)
+            self._pending.end(request, None)
 
-    def _open(self, key: str) -> Lane:
-        lane = self._lanes[key] = Lane(key, self._slots, self._backlog)
-        self._metrics.watch(key, lambda: lane.queue.count, lambda: lane.underway)
-        return lane
+    def _open(self, key: str) -> OutboundQueue:
+        queue = OutboundQueue(key, self._slots, self._limits, self._backlog)
+        self._queues[key] = queue
+        self._metrics.watch(key, lambda: queue.waiting.count, lambda: queue.underway)
+        return queue
 
     def _on_replies(self, delivery: Delivery) -> None:
         try:
@@ -168,51 +188,51 @@ class Dispatcher:
             delivery.nack(requeue=False)
             return
         now = self._clock()
-        lanes: set[Lane] = set()
+        queues: set[OutboundQueue] = set()
         for reply in envelope.replies:
-            ticket = self._pending.get(reply.id)
-            if ticket is None:
+            request = self._pending.get(reply.id)
+            if request is None:
                 continue
-            if ticket.underway:
-                lane = self._lanes[ticket.holder.key]
-                lane.landed(ticket, reply, now)
-                lanes.add(lane)
+            if request.underway:
+                queue = self._queues[request.queue.key]
+                queue.landed(request, reply, now)
+                queues.add(queue)
             if reply.more:
-                self._pending.tell(ticket, reply)
+                self._pending.tell(request, reply)
             else:
                 expired = reply.HasField("error") and reply.error.reason == DeadlinePassed.reason
-                self._end(ticket, reply, rejections.DEADLINE_PASSED if expired else "")
+                self._end(request, reply, DEADLINE_PASSED if expired else "")
         delivery.ack()
-        for lane in lanes:
-            lane.answered(now)
-            self._sender.wake(lane)
+        for queue in queues:
+            if queue.adjust(now):
+                self._sender.wake(queue)
 
-    def _end(self, ticket: Ticket, outcome: Outcome, reason: str) -> None:
-        """Ends a ticket, and counts why if there is a reason and somebody who is told."""
-        if reason and ticket.answered is not None:
-            self._metrics.rejected(ticket.holder.key, reason)
-        self._pending.end(ticket, outcome)
+    def _end(self, request: PendingRequest, outcome: Outcome, reason: str) -> None:
+        """Ends a request, and counts the reason unless it is "" or the caller went away."""
+        if reason and request.on_reply is not None:
+            self._metrics.rejected(request.queue.key, reason)
+        self._pending.end(request, outcome)
 
     def expire(self) -> None:
-        """Ends what is due and sees to what was held back; called every few milliseconds while
-        anybody waits.
+        """Ends the requests whose deadline has passed and retries what was held back. Called every
+        tick while any request is pending.
         """
-        for ticket in self._pending.due(self._clock()):
-            self._give_up(ticket)
-            lane = self._lanes.get(ticket.holder.key)
-            if lane is not None:
-                self._sender.wake(lane)
+        for request in self._pending.due(self._clock()):
+            self._give_up(request)
+            queue = self._queues.get(request.queue.key)
+            if queue is not None and queue.due:
+                self._sender.wake(queue)
         self._sender.retry()
 
-    def _give_up(self, ticket: Ticket) -> None:
-        late = DeadlinePassed(_LATE if ticket.sent_at else _WAITED)
-        if not ticket.underway or ticket.lingers:
-            self._end(ticket, late, rejections.DEADLINE_PASSED)
+    def _give_up(self, request: PendingRequest) -> None:
+        late = DeadlinePassed(_LATE if request.sent_at else _WAITED)
+        if not request.underway or request.lingers:
+            self._end(request, late, DEADLINE_PASSED)
             return
-        if ticket.answered is not None:
-            self._metrics.rejected(ticket.holder.key, rejections.DEADLINE_PASSED)
-        self._pending.tell(ticket, late)
-        self._pending.linger(ticket, ticket.deadline + _LINGER_SECONDS)
+        if request.on_reply is not None:
+            self._metrics.rejected(request.queue.key, DEADLINE_PASSED)
+        self._pending.tell(request, late)
+        self._pending.linger(request, request.deadline + _LINGER_SECONDS)
 
     def _tick(self) -> None:
         self.expire()
@@ -221,27 +241,22 @@ class Dispatcher:
             self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _lost(self, reason: str) -> None:
-        """What was sent may never be answered; what waits is sent when the broker is back."""
+        """Ends what was sent, which may never be answered; the waiting work is sent when the broker
+        is back.
+        """
         self._pending.fail_sent(
             BrokerDown("the connection to the broker was lost; try again", cause=reason)
         )
-        for lane in self._lanes.values():
-            self._sender.lost(lane)
+        for queue in self._queues.values():
+            self._sender.lost(queue)
 
-    def idle(self, key: str) -> None:
-        """Forgets what is kept for a key that nobody uses any more."""
-        lane = self._lanes.get(key)
-        if lane is not None and lane.idle:
-            del self._lanes[key]
+    def forget_if_idle(self, key: str) -> None:
+        """Forgets the queue of a key that nobody uses any more, if nothing is in it."""
+        queue = self._queues.get(key)
+        if queue is not None and queue.idle:
+            del self._queues[key]
             self._metrics.forget(key)
 
     def used_keys(self) -> list[str]:
-        """The keys that work was sent for."""
-        return sorted(self._lanes)
-
-
-_LATE = "no runtime answered before the deadline; give the call more time"
-_WAITED = (
-    "the deadline passed before the request's turn came; give the call more time or send less at a"
-    " time"
-)
+        """Returns the keys that work was sent for, sorted."""
+        return sorted(self._queues)

@@ -1,6 +1,4 @@
-"""What the dispatcher counts. Label children are cached: looking them up costs more than
-counting.
-"""
+"""Counts the requests that no model answered, and shows what waits and what is under way."""
 
 from __future__ import annotations
 
@@ -8,16 +6,15 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-DEADLINE_PASSED, BROKER_FULL, BROKER_DOWN, CANCELLED = (
-    "deadline_passed",
-    "broker_full",
-    "broker_down",
-    "cancelled",
-)
+# Reasons beside those of `queueing.admission` for which a request is not answered by a model.
+DEADLINE_PASSED = "deadline_passed"
+BROKER_FULL = "broker_full"
+BROKER_DOWN = "broker_down"
+CANCELLED = "cancelled"
 
 
 class DispatchMetrics:
-    """Requests that got no answer from a model, by why, and what waits and is under way."""
+    """Counts requests that got no reply from a model, by reason, and holds gauges by key."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._rejections = Counter(
@@ -32,6 +29,7 @@ class DispatchMetrics:
         self._underway = Gauge(
             "stellwerk_in_flight", "Cost of what is sent and unanswered", ["key"], registry=registry
         )
+        # Kept, because looking a child up by its labels costs more than counting.
         self._children: dict[tuple[str, str], Counter] = {}
 
     def rejected(self, key: str, reason: str) -> None:
@@ -44,12 +42,12 @@ class DispatchMetrics:
         child.inc()
 
     def watch(self, key: str, queued: Callable[[], float], underway: Callable[[], float]) -> None:
-        """Reads a key's gauges from these whenever somebody looks."""
+        """Has the gauges of a key read from these functions at each scrape."""
         self._queued.labels(key).set_function(queued)
         self._underway.labels(key).set_function(underway)
 
     def forget(self, key: str) -> None:
-        """A key is used no more."""
+        """Removes the gauges of a key that is not used any more."""
         self._queued.remove(key)
         self._underway.remove(key)
         for labels in [labels for labels in self._children if labels[0] == key]:

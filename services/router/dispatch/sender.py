@@ -1,35 +1,78 @@
-"""Sends lanes' envelopes and hears the broker's confirms. Work that the broker cannot take now is
-held back and tried again."""
+"""Sends the envelopes of outbound queues and takes in the broker's confirms. Work that the broker
+cannot take now is held back and tried again.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 import structlog
 
 from services.chassis.broker.port import Broker, Message
-from services.router.dispatch import metrics as rejections
-from services.router.dispatch.broker_health import Outage
-from services.router.dispatch.envelope import encode
+from services.router.dispatch.metrics import BROKER_DOWN, BROKER_FULL, DEADLINE_PASSED
 from services.router.queueing.admission import UNREACHABLE, hopeless
-from services.router.queueing.outbound_queue import LEAST_SECONDS, Lane
-from services.router.queueing.pending_requests import Outcome, Ticket
+from services.router.queueing.outbound_queue import LEAST_SECONDS, OutboundQueue
+from services.router.queueing.pending_requests import Outcome, PendingRequest
+from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
 from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unroutable
+from stellwerk.wire.frames import VARINT, tag, varint
 
-# A message that is not confirmed by then is not waited for.
+# Seconds after which an unconfirmed envelope counts as lost.
 _CONFIRM_SECONDS = 3.0
-# After a send that failed the lane rests for so long: the next one would fail as well.
+# Seconds that a queue rests after a send that failed, since the next one would fail as well.
 _REST_SECONDS = 0.1
+# Seconds that a broker may be away while new requests still wait for it; later they are refused at
+# once. 3.0: a broker that only reconnects is back by then.
+_PATIENCE_SECONDS = 3.0
 
-# Ends a ticket that was not sent, and says for which reason it is counted.
-End = Callable[[Ticket, Outcome, str], None]
+# The largest timeout that an item has room for.
+_LONGEST_MS = 2**32 - 1
+_KEY = tag(work_pb2.WorkEnvelope, "key")
+_ITEM = tag(work_pb2.WorkEnvelope, "items")
+_TIMEOUT = tag(work_pb2.WorkItem, "timeout_ms", VARINT)
+
+# Ends a request with an outcome and counts the reason, unless that is "".
+End = Callable[[PendingRequest, Outcome, str], None]
+
+
+class Problematic(Protocol):
+    """A broker that says what its problem is."""
+
+    @property
+    def problem(self) -> str: ...
+
+
+class BrokerHealth:
+    """Remembers since when the broker cannot be used. Time is an argument."""
+
+    def __init__(self, broker: Problematic) -> None:
+        self._broker = broker
+        # When the broker was first found unusable; None if it was fine when last asked.
+        self.failing_since: float | None = None
+
+    def fails(self, now: float) -> bool:
+        """Asks the broker; returns whether it cannot be used now."""
+        if not self._broker.problem:
+            self.failing_since = None
+            return False
+        if self.failing_since is None:
+            self.failing_since = now
+        return True
+
+    def lasting_problem(self, now: float) -> str:
+        """Returns the broker's problem if that has lasted too long to wait for its end, else ""."""
+        since = self.failing_since
+        if since is None or not self.fails(now) or now - since < _PATIENCE_SECONDS:
+            return ""
+        return self._broker.problem
 
 
 class Sender:
-    """Lanes' way out."""
+    """Sends envelopes for all outbound queues."""
 
     def __init__(
         self,
@@ -39,132 +82,145 @@ class Sender:
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
-        self._broker, self._reply_to, self._end, self._clock, self._log = (
-            broker,
-            reply_to,
-            end,
-            clock,
-            log,
-        )
-        self.outage = Outage(broker)
+        self._broker = broker
+        self._reply_to = reply_to
+        self._end = end
+        self._clock = clock
+        self._log = log
+        self.health = BrokerHealth(broker)
         # Kept, because asking for the running loop is a system call each time.
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Lanes whose work waits for the broker, not for answers.
-        self._held: set[Lane] = set()
+        # Queues whose work waits for the broker, not for replies.
+        self._held: set[OutboundQueue] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def wake(self, lane: Lane) -> None:
-        """Has the lane's work sent in the next turn of the loop, with what joins till then, if it
-        is to be sent now.
+    def wake(self, queue: OutboundQueue) -> None:
+        """Has work of a queue that is due sent in the next turn of the loop, together with the
+        requests that join until then.
         """
-        if lane.woken or not lane.due:
+        if queue.woken:
             return
         now = self._clock()
-        if now < lane.rests_until or self.outage.seen(now):
-            self._held.add(lane)
+        if now < queue.rests_until or self.health.fails(now):
+            self._held.add(queue)
             return
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        lane.woken = True
-        self._loop.call_soon(self._send, lane)
+        queue.woken = True
+        self._loop.call_soon(self._send, queue)
 
     def retry(self) -> None:
-        """Looks after the work that was held back."""
-        held, self._held = self._held, set()
-        for lane in held:
-            self.wake(lane)
+        """Wakes the queues that were held back."""
+        held = self._held
+        self._held = set()
+        for queue in held:
+            if queue.due:
+                self.wake(queue)
 
-    def lost(self, lane: Lane) -> None:
-        """The connection is another one: the queue may be gone, and no answer will have the lane's
-        work sent.
+    def lost(self, queue: OutboundQueue) -> None:
+        """Prepares a queue for a new connection: the broker's queue may be gone, and no reply will
+        have the waiting work sent.
         """
-        lane.declared = False
-        self._held.add(lane)
+        queue.declared = False
+        self._held.add(queue)
 
-    def _send(self, lane: Lane) -> None:
-        lane.woken = False
+    def _send(self, queue: OutboundQueue) -> None:
+        queue.woken = False
         now = self._clock()
-        batch, late = lane.cut(now)
-        for ticket in late:
-            self._end_late(ticket, now)
+        batch, late = queue.cut(now)
+        for request in late:
+            self._end_late(request, now)
         if batch:
-            lane.sends += 1
-            message = self._message(lane.key, batch, now)
-            if lane.declared:
-                self._post(lane, message).add_done_callback(
-                    partial(self._confirmed, lane, batch, message)
+            queue.sends += 1
+            message = self._message(queue.key, batch, now)
+            if queue.declared:
+                self._post(queue, message).add_done_callback(
+                    partial(self._confirmed, queue, batch, message)
                 )
             else:
-                self._declare(lane, batch, message)
-        self.wake(lane)
+                self._declare(queue, batch, message)
+        if queue.due:
+            self.wake(queue)
 
-    def _message(self, key: str, batch: Sequence[Ticket], now: float) -> Message:
-        items = [(ticket.body, max(1, int((ticket.deadline - now) * 1000))) for ticket in batch]
-        for ticket in batch:
-            ticket.body = b""
+    def _message(self, key: str, batch: Sequence[PendingRequest], now: float) -> Message:
+        items = [(request.body, max(1, int((request.deadline - now) * 1000))) for request in batch]
+        for request in batch:
+            request.body = b""
         longest = max(timeout_ms for _, timeout_ms in items)
         return Message(body=encode(key, items), reply_to=self._reply_to, expiration_ms=longest)
 
-    def _post(self, lane: Lane, message: Message) -> asyncio.Future[None]:
+    def _post(self, queue: OutboundQueue, message: Message) -> asyncio.Future[None]:
         timeout = min(_CONFIRM_SECONDS, message.expiration_ms / 1000)
-        return self._broker.post(topology.inference_queue(lane.key).name, message, timeout=timeout)
+        return self._broker.post(topology.inference_queue(queue.key).name, message, timeout=timeout)
 
-    def _declare(self, lane: Lane, batch: Sequence[Ticket], message: Message) -> None:
-        task = asyncio.get_running_loop().create_task(self._declare_and_post(lane, message))
+    def _declare(
+        self, queue: OutboundQueue, batch: Sequence[PendingRequest], message: Message
+    ) -> None:
+        task = asyncio.get_running_loop().create_task(self._declare_and_post(queue, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(partial(self._confirmed, lane, batch, None))
+        task.add_done_callback(partial(self._confirmed, queue, batch, None))
 
-    async def _declare_and_post(self, lane: Lane, message: Message) -> None:
-        await self._broker.declare(topology.inference_queue(lane.key))
-        lane.declared = True
-        await self._post(lane, message)
+    async def _declare_and_post(self, queue: OutboundQueue, message: Message) -> None:
+        await self._broker.declare(topology.inference_queue(queue.key))
+        queue.declared = True
+        await self._post(queue, message)
 
     def _confirmed(
         self,
-        lane: Lane,
-        batch: Sequence[Ticket],
+        queue: OutboundQueue,
+        batch: Sequence[PendingRequest],
         again: Message | None,
         posted: asyncio.Future[None],
     ) -> None:
-        """The broker took the batch, or did not; `again` is the message if it may be tried once
-        more.
-        """
+        """Takes in what became of a batch; `again` is its message if that may be sent once more."""
         error = None if posted.cancelled() else posted.exception()
         if isinstance(error, Unroutable) and again is not None:
-            # Nobody used the queue for so long that it went away; the broker did not take the
-            # message.
-            self._declare(lane, batch, again)
+            # The broker did not take the message: its queue has expired, since nobody used it.
+            self._declare(queue, batch, again)
             return
         if posted.cancelled():
-            self._failed(lane, batch, BrokerDown("the router is stopping; try again"))
+            self._failed(queue, batch, BrokerDown("the router is stopping; try again"))
         elif isinstance(error, ServiceError):
-            self._failed(lane, batch, error)
+            self._failed(queue, batch, error)
         elif error is not None:
-            self._log.error("dispatch_failed", key=lane.key, exc_info=error)
-            self._failed(lane, batch, BrokerDown("the work could not be sent; try again"))
-        lane.sends -= 1
-        self.wake(lane)
+            self._log.error("dispatch_failed", key=queue.key, exc_info=error)
+            self._failed(queue, batch, BrokerDown("the work could not be sent; try again"))
+        queue.sends -= 1
+        if queue.due:
+            self.wake(queue)
 
-    def _end_late(self, ticket: Ticket, now: float) -> None:
-        left = ticket.deadline - now
+    def _end_late(self, request: PendingRequest, now: float) -> None:
+        left = request.deadline - now
         if left < LEAST_SECONDS:
             late = DeadlinePassed(
                 "the deadline passed when the request's turn came; give the call more time"
             )
-            self._end(ticket, late, rejections.DEADLINE_PASSED)
+            self._end(request, late, DEADLINE_PASSED)
         else:
-            self._end(
-                ticket,
-                hopeless(f"the request's turn came {left:.3f} s before its deadline"),
-                UNREACHABLE,
-            )
+            self._end(request, hopeless(left), UNREACHABLE)
 
-    def _failed(self, lane: Lane, batch: Sequence[Ticket], error: ServiceError) -> None:
-        lane.declared = False
-        lane.rests_until = self._clock() + _REST_SECONDS
-        reason = rejections.BROKER_DOWN
+    def _failed(
+        self, queue: OutboundQueue, batch: Sequence[PendingRequest], error: ServiceError
+    ) -> None:
+        queue.declared = False
+        queue.rests_until = self._clock() + _REST_SECONDS
+        reason = BROKER_DOWN
         if isinstance(error, Overloaded):
-            reason = error.metadata["reason_detail"] = rejections.BROKER_FULL
-        for ticket in batch:
-            self._end(ticket, error, reason)
+            reason = error.metadata["reason_detail"] = BROKER_FULL
+        for request in batch:
+            self._end(request, error, reason)
+
+
+def encode(key: str, items: Iterable[tuple[bytes, int]]) -> bytes:
+    """Returns a serialised WorkEnvelope of serialised items, each with its timeout in milliseconds.
+
+    An item is so serialised once, when it is submitted, and only its timeout when it is sent:
+    protobuf reads fields in any order, and messages that are written one after the other as one.
+    """
+    name = key.encode()
+    parts = [_KEY, varint(len(name)), name]
+    for body, timeout_ms in items:
+        timeout = _TIMEOUT + varint(min(timeout_ms, _LONGEST_MS))
+        parts += (_ITEM, varint(len(body) + len(timeout)), body, timeout)
+    return b"".join(parts)

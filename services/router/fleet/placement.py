@@ -1,4 +1,4 @@
-"""Where models run: `plan(demands, fleet) -> actions`. A pure function; somebody else carries the
+"""Plans where models run: `plan(desired, members) -> actions`. Pure; the reconciler carries the
 actions out.
 """
 
@@ -14,33 +14,42 @@ from stellwerk.type.v1 import requirements_pb2
 from stellwerk.wire import errors
 from stellwerk.wire.errors import NoRuntimeAvailable, RequirementUnmet, ServiceError
 
-# One more replica is asked for when each slot has this many requests waiting for it.
+# Pending requests for each slot of the runtimes that serve a model, above which one more runtime is
+# to serve it.
 PENDING_PER_SLOT = 16
 
 
 @dataclass(slots=True)
-class Demand:
-    """That a key be served: asked for by a request, kept until nobody has used it for a while."""
+class DesiredReplica:
+    """A model version that is to be served under some requirements, under the key of both.
+
+    A request makes it, and the reconciler keeps it until nobody has used it for a while.
+    """
 
     key: str
     model_version: str
+    # "" for a version that a router before this one had served.
     format: str
     requires: requirements_pb2.Requirements
+    # In time.monotonic().
     last_used: float
+    # Requests that wait for a reply.
     pending: int = 0
+    # Whether the reconciler keeps it.
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Tell the runtime to serve the demand."""
+    """Tells a runtime to serve a replica."""
 
     instance: str
-    demand: Demand
+    replica: DesiredReplica
 
 
 @dataclass(frozen=True, slots=True)
 class StopServing:
-    """Tell the runtime to let the key go."""
+    """Tells a runtime to let a key go."""
 
     instance: str
     key: str
@@ -49,32 +58,32 @@ class StopServing:
 Action = Serve | StopServing
 
 
-def candidates(demand: Demand, members: Iterable[Member]) -> list[Member]:
-    """The members that could serve the demand now."""
+def candidates(replica: DesiredReplica, members: Iterable[Member]) -> list[Member]:
+    """Returns the members that could serve the replica now."""
     return [
         member
         for member in members
         if member.usable
-        and demand.format in member.runtime.formats
-        and not unmet(demand.requires, member.runtime)
+        and replica.format in member.runtime.formats
+        and not unmet(replica.requires, member.runtime)
     ]
 
 
-def explain(demand: Demand, members: Iterable[Member]) -> ServiceError:
-    """Why nobody can serve the demand, as the error to be raised. To be called when `candidates` is
+def explain(replica: DesiredReplica, members: Iterable[Member]) -> ServiceError:
+    """Returns the error that says why no member can serve the replica, for when `candidates` is
     empty.
     """
     usable = [member.runtime for member in members if member.usable]
     if not usable:
         return NoRuntimeAvailable("no runtime is attached to the router; start one and try again")
-    with_format = [runtime for runtime in usable if demand.format in runtime.formats]
+    with_format = [runtime for runtime in usable if replica.format in runtime.formats]
     if not with_format:
         return RequirementUnmet(
-            f"no runtime can load the format {demand.format}; attach one that has its framework"
+            f"no runtime can load the format {replica.format}; attach one that has its framework"
             " installed and allowed",
-            format=demand.format,
+            format=replica.format,
         )
-    lacking = [unmet(demand.requires, runtime) for runtime in with_format]
+    lacking = [unmet(replica.requires, runtime) for runtime in with_format]
     nobody_has = [what for what in lacking[0] if all(what in others for others in lacking)]
     what = " and ".join(nobody_has) or "all of " + " and ".join(
         sorted({part for parts in lacking for part in parts})
@@ -86,38 +95,43 @@ def explain(demand: Demand, members: Iterable[Member]) -> ServiceError:
 
 
 def plan(
-    demands: Mapping[str, Demand], members: Iterable[Member], now: float, idle_seconds: float
+    desired: Mapping[str, DesiredReplica],
+    members: Iterable[Member],
+    now: float,
+    idle_seconds: float,
 ) -> list[Action]:
-    """What must change so that every demand is served, by more replicas where requests pile up, and
-    nothing idles.
+    """Returns the actions by which every desired replica is served, on more runtimes where requests
+    pile up, and no other is.
+
+    A replica that was not used for `idle_seconds` and has no pending requests is let go.
     """
     members = list(members)
     actions: list[Action] = []
-    for demand in demands.values():
-        if now - demand.last_used < idle_seconds or demand.pending:
-            actions += _serve_more(demand, members, now)
+    for replica in desired.values():
+        if now - replica.last_used < idle_seconds or replica.pending:
+            actions += _serve_more(replica, members, now)
     for member in members:
         for model in member.runtime.models:
-            wanted = demands.get(model.key)
+            wanted = desired.get(model.key)
             if wanted is None or (now - wanted.last_used >= idle_seconds and not wanted.pending):
                 actions.append(StopServing(member.instance, model.key))
     return actions
 
 
-def _serve_more(demand: Demand, members: list[Member], now: float) -> list[Action]:
-    able = candidates(demand, members)
-    serving = [member for member in able if _serves(member, demand.key, now)]
+def _serve_more(replica: DesiredReplica, members: list[Member], now: float) -> list[Action]:
+    able = candidates(replica, members)
+    serving = [member for member in able if _serves(member, replica.key, now)]
     slots = sum(max(1, member.runtime.slots) for member in serving) or 1
     wanted = max(
-        1, len(serving), math.ceil(demand.pending / (slots * PENDING_PER_SLOT)) if serving else 1
+        1, len(serving), math.ceil(replica.pending / (slots * PENDING_PER_SLOT)) if serving else 1
     )
     free = [
         member
         for member in able
-        if member not in serving and now >= member.retry_at.get(demand.key, 0.0)
+        if member not in serving and now >= member.retry_at.get(replica.key, 0.0)
     ]
     free.sort(key=_load)
-    return [Serve(member.instance, demand) for member in free[: max(0, wanted - len(serving))]]
+    return [Serve(member.instance, replica) for member in free[: max(0, wanted - len(serving))]]
 
 
 def _serves(member: Member, key: str, now: float) -> bool:
@@ -127,14 +141,14 @@ def _serves(member: Member, key: str, now: float) -> bool:
     return model is not None and model.state in (READY, LOADING)
 
 
-def failure(demand: Demand, members: Iterable[Member]) -> ServiceError | None:
-    """Why nobody serves the demand although some tried: what they reported, None while one may
+def failure(replica: DesiredReplica, members: Iterable[Member]) -> ServiceError | None:
+    """Returns the error that runtimes reported which could not load the replica, None while one may
     still succeed.
     """
     found: ServiceError | None = None
-    for member in candidates(demand, members):
-        model = member.served(demand.key)
-        if demand.key in member.ordered or (model is not None and model.state != FAILED):
+    for member in candidates(replica, members):
+        model = member.served(replica.key)
+        if replica.key in member.ordered or (model is not None and model.state != FAILED):
             return None
         if model is None:
             continue
@@ -144,6 +158,6 @@ def failure(demand: Demand, members: Iterable[Member]) -> ServiceError | None:
 
 
 def _load(member: Member) -> tuple[float, int, str]:
-    """The least busy first, then the one with the fewest models."""
+    """Returns a sort key: the least busy member first, then the one with the fewest models."""
     runtime = member.runtime
     return runtime.in_flight / max(1, runtime.slots), len(runtime.models), runtime.name

@@ -1,5 +1,5 @@
-"""Keeps models served: takes demands from requests, has `plan` decide, tells runtimes, lets
-requests wait for them.
+"""Keeps models served: takes desired replicas from requests, has `plan` decide, tells runtimes, and
+lets requests wait until a runtime is ready.
 """
 
 from __future__ import annotations
@@ -12,130 +12,146 @@ from collections.abc import Callable
 
 from services.router.fleet import placement
 from services.router.fleet import requirements as matching
-from services.router.fleet.placement import Demand, Serve
-from services.router.fleet.registry import Fleet
-from services.router.queueing.pending_requests import PendingTable
+from services.router.fleet.placement import DesiredReplica, Serve
+from services.router.fleet.registry import FleetRegistry
+from services.router.queueing.pending_requests import PendingRequests
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.type.v1 import requirements_pb2
 from stellwerk.wire import topology
 from stellwerk.wire.errors import DeadlinePassed, NoRuntimeAvailable
 
-_INTERVAL = 0.5
-# A fleet that has just lost its last runtime for a key gets this long to find another before
-# callers are told.
+# Seconds between two plans, and between two looks of a request that waits for a runtime.
+_INTERVAL_SECONDS = 0.5
+# Seconds that a fleet without a runtime for a key has to find one before callers are told.
 _GRACE_SECONDS = 3.0
 
-
-# What a runtime is told; None ends its stream.
+# The orders for one runtime; None ends its stream.
 Outgoing = asyncio.Queue[messages.AttachResponse | None]
 
 
-class Serving:
-    """The demands, and what is being done about them."""
+class Reconciler:
+    """The desired replicas, and the orders by which runtimes come to serve them."""
 
     def __init__(
         self,
-        fleet: Fleet,
-        pending: PendingTable,
+        registry: FleetRegistry,
+        pending: PendingRequests,
         idle_seconds: float,
         forget: Callable[[str], None],
     ) -> None:
-        self.fleet, self._pending, self._idle_seconds, self._forget = (
-            fleet,
-            pending,
-            idle_seconds,
-            forget,
-        )
-        self.demands: dict[str, Demand] = {}
+        """Lets a replica go that was not used for `idle_seconds`; `forget` is told its key."""
+        self.registry = registry
+        self._pending = pending
+        self._idle_seconds = idle_seconds
+        self._forget = forget
+        self._desired: dict[str, DesiredReplica] = {}
         self._outgoing: dict[str, Outgoing] = {}
         self._changed = asyncio.Event()
         self._unserved_since: dict[str, float] = {}
-        # A router that just started hears of its fleet within moments; until then "no runtime" is
-        # not known.
+        # A router that has just started hears of its fleet within moments. Until then it does not
+        # know that there is no runtime.
         self._started = time.monotonic()
 
     def attach(self, instance: str, outgoing: Outgoing) -> None:
-        """A runtime can be told things from now on."""
+        """Sends orders for a runtime to `outgoing` from now on."""
         self._outgoing[instance] = outgoing
 
     def detach(self, instance: str, outgoing: Outgoing) -> None:
-        """A runtime's stream ended. A newer stream of the same process is not touched."""
+        """Takes out a runtime whose stream ended, unless a newer stream of its process is there."""
         if self._outgoing.get(instance) is outgoing:
             del self._outgoing[instance]
-            self.fleet.detach(instance)
+            self.registry.detach(instance)
             self.reconcile()
 
-    def demand(
+    def desire(
         self, version: repository.ModelVersion, requires: requirements_pb2.Requirements
-    ) -> Demand:
-        """That this version be served under these requirements; the hot path, it only looks up."""
+    ) -> DesiredReplica:
+        """Returns the replica that serves the version under its own and these requirements, and
+        keeps it from now on. Raises InvalidInput if the two contradict each other.
+        """
         merged = matching.merge(version.requires, requires)
         key = topology.serving_key(version.name, merged)
         now = time.monotonic()
-        known = self.demands.get(key)
+        known = self._desired.get(key)
         if known is None or not known.format:
-            known = Demand(key, version.name, version.format, merged, now)
-            self.demands[key] = known
+            known = DesiredReplica(key, version.name, version.format, merged, now)
+            self._keep(known)
         known.last_used = now
         return known
 
-    def keeps(self, demand: Demand) -> bool:
-        """Whether the demand is still one of ours: those that nobody uses are dropped."""
-        return self.demands.get(demand.key) is demand
+    def find(self, key: str) -> DesiredReplica | None:
+        """Returns the replica of a key, None if none is kept."""
+        return self._desired.get(key)
+
+    def _keep(self, replica: DesiredReplica) -> None:
+        replaced = self._desired.get(replica.key)
+        if replaced is not None:
+            replaced.kept = False
+        self._desired[replica.key] = replica
+        replica.kept = True
+
+    def _drop(self, replica: DesiredReplica) -> None:
+        del self._desired[replica.key]
+        replica.kept = False
+        self._forget(replica.key)
 
     def servable(self, version: repository.ModelVersion) -> bool:
-        """Whether a runtime answers the version now or could be told to."""
-        demand = Demand("", version.name, version.format, version.requires, 0.0)
-        return bool(placement.candidates(demand, self.fleet.members.values()))
+        """Returns whether a runtime answers the version now or could be told to."""
+        replica = DesiredReplica("", version.name, version.format, version.requires, 0.0)
+        return bool(placement.candidates(replica, self.registry.members.values()))
 
-    async def ready(self, demand: Demand, deadline: float) -> None:
-        """Returns when a runtime answers the demand. Raises why none can, or DeadlinePassed."""
-        while not self.fleet.ready(demand.key):
-            # Who waits uses the model: it stays wanted, whatever becomes of the demand meanwhile.
-            demand.last_used = time.monotonic()
-            self.demands[demand.key] = demand
+    async def make_ready(self, replica: DesiredReplica, deadline: float) -> None:
+        """Returns when a runtime answers the replica's key. Raises NoRuntimeAvailable or
+        RequirementUnmet if none can, the error of a runtime that could not load the version, and
+        DeadlinePassed.
+        """
+        while not self.registry.ready(replica.key):
+            # A request that waits uses the replica, so it is kept even if it was dropped meanwhile.
+            replica.last_used = time.monotonic()
+            self._keep(replica)
             self._act()
-            members = self.fleet.members.values()
-            if not placement.candidates(demand, members):
-                error = placement.explain(demand, members)
+            members = self.registry.members.values()
+            if not placement.candidates(replica, members):
+                error = placement.explain(replica, members)
                 if (
                     not isinstance(error, NoRuntimeAvailable)
                     or time.monotonic() - self._started > _GRACE_SECONDS
                 ):
                     raise error
-            failed = placement.failure(demand, members)
+            failed = placement.failure(replica, members)
             if failed is not None:
                 raise failed
             await self._wait_for_change(deadline)
 
     async def load(self, version: repository.ModelVersion, deadline: float) -> None:
-        """Returns when a runtime answers the version. One that could not be loaded is tried again
-        now. Raises as `ready` does."""
-        demand = self.demand(version, requirements_pb2.Requirements())
-        for member in self.fleet.members.values():
-            member.retry_at.pop(demand.key, None)
-        await self.ready(demand, deadline)
+        """Returns when a runtime answers the version; has a runtime that could not load it try
+        again now. Raises as `make_ready` does.
+        """
+        replica = self.desire(version, requirements_pb2.Requirements())
+        for member in self.registry.members.values():
+            member.retry_at.pop(replica.key, None)
+        await self.make_ready(replica, deadline)
 
     async def unload(self, model: str, deadline: float) -> None:
-        """Has every version of buckets/{bucket}/models/{model} let go, after the answers to what
-        was already asked.
+        """Has every version of buckets/{bucket}/models/{model} let go, after the replies to the
+        requests there are.
 
-        Returns when no runtime has it any more, or at the deadline; what is asked for meanwhile is
-        kept and served.
+        Returns when no runtime has a version any more, or at the deadline. A version that is
+        requested meanwhile is kept and served.
         """
         self.reconcile()
         idle = [
-            demand
-            for demand in self.demands.values()
-            if demand.model_version.startswith(f"{model}/versions/")
+            replica
+            for replica in self._desired.values()
+            if replica.model_version.startswith(f"{model}/versions/")
         ]
-        for demand in idle:
-            demand.last_used = -math.inf
+        for replica in idle:
+            replica.last_used = -math.inf
         self.reconcile()
         while time.monotonic() < deadline:
-            served = self.fleet.known_keys()
-            if not any(demand.key in served and demand.last_used == -math.inf for demand in idle):
+            served = self.registry.known_keys()
+            if not any(one.key in served and one.last_used == -math.inf for one in idle):
                 return
             with contextlib.suppress(DeadlinePassed):
                 await self._wait_for_change(deadline)
@@ -148,48 +164,49 @@ class Serving:
                 "the model was not loaded before the deadline; give the first call more time"
             )
         try:
-            await asyncio.wait_for(self._changed.wait(), min(left, _INTERVAL))
+            await asyncio.wait_for(self._changed.wait(), min(left, _INTERVAL_SECONDS))
         except TimeoutError:
             return
 
     def reconcile(self) -> None:
-        """Plans and carries out; wakes those who wait."""
+        """Plans, carries the plan out and wakes the requests that wait for a runtime."""
         self._act()
         self._changed.set()
         self._changed.clear()
 
     def _act(self) -> None:
-        """Plans and carries out. Who waits for a change calls this one, lest those who wait wake
-        each other.
+        """Plans and carries the plan out. A request that waits calls this one instead of
+        `reconcile`, so that requests that wait do not wake each other.
         """
         now = time.monotonic()
-        for demand in self.demands.values():
-            demand.pending = self._pending.count(demand.key)
+        for replica in self._desired.values():
+            replica.pending = self._pending.count(replica.key)
         self._adopt(now)
         for action in placement.plan(
-            self.demands, self.fleet.members.values(), now, self._idle_seconds
+            self._desired, self.registry.members.values(), now, self._idle_seconds
         ):
             self._carry_out(action, now)
         self._drop_idle(now)
         self._fail_unserved(now)
 
     def _adopt(self, now: float) -> None:
-        """Keys that runtimes serve but nobody asked this process for: a router before us did."""
-        for member in self.fleet.members.values():
+        """Takes over keys that runtimes serve for a router before this one."""
+        for member in self.registry.members.values():
             for model in member.runtime.models:
-                if model.key not in self.demands:
+                if model.key not in self._desired:
                     empty = requirements_pb2.Requirements()
-                    self.demands[model.key] = Demand(model.key, model.model_version, "", empty, now)
+                    self._keep(DesiredReplica(model.key, model.model_version, "", empty, now))
 
     def _carry_out(self, action: placement.Action, now: float) -> None:
         outgoing = self._outgoing.get(action.instance)
         if outgoing is None:
             return
         if isinstance(action, Serve):
-            demand = action.demand
-            self.fleet.members[action.instance].ordered[demand.key] = now
-            self.fleet.members[action.instance].retry_at.pop(demand.key, None)
-            serve = messages.Serve(key=demand.key, model_version=demand.model_version)
+            replica = action.replica
+            member = self.registry.members[action.instance]
+            member.ordered[replica.key] = now
+            member.retry_at.pop(replica.key, None)
+            serve = messages.Serve(key=replica.key, model_version=replica.model_version)
             outgoing.put_nowait(messages.AttachResponse(serve=serve))
         else:
             outgoing.put_nowait(
@@ -197,43 +214,43 @@ class Serving:
             )
 
     def _drop_idle(self, now: float) -> None:
-        served = self.fleet.known_keys()
-        for key, demand in list(self.demands.items()):
-            if (
-                key not in served
-                and not demand.pending
-                and now - demand.last_used >= self._idle_seconds
-            ):
-                del self.demands[key]
-                self._forget(key)
+        served = self.registry.known_keys()
+        for replica in list(self._desired.values()):
+            idle = now - replica.last_used >= self._idle_seconds and not replica.pending
+            if idle and replica.key not in served:
+                self._drop(replica)
 
     def _fail_unserved(self, now: float) -> None:
-        """Requests already sent to a queue that nobody will ever read are told so instead of timing
-        out.
+        """Ends requests that were sent to a queue which no runtime will ever read, instead of
+        having them time out.
         """
-        for key, demand in self.demands.items():
-            members = self.fleet.members.values()
-            if not demand.pending or self.fleet.ready(key) or placement.candidates(demand, members):
+        for key, replica in self._desired.items():
+            members = self.registry.members.values()
+            if (
+                not replica.pending
+                or self.registry.ready(key)
+                or placement.candidates(replica, members)
+            ):
                 self._unserved_since.pop(key, None)
                 continue
             if now - self._unserved_since.setdefault(key, now) >= _GRACE_SECONDS:
-                self._pending.fail_key(key, placement.explain(demand, members))
+                self._pending.fail_key(key, placement.explain(replica, members))
 
     def _close(self, instance: str) -> None:
-        """Ends a runtime's stream; the runtime attaches anew by itself."""
+        """Ends a runtime's stream; the runtime then attaches again by itself."""
         outgoing = self._outgoing.pop(instance, None)
         if outgoing is not None:
             outgoing.put_nowait(None)
 
     async def release(self) -> None:
-        """Ends all streams, so that runtimes look for the router that comes next."""
+        """Ends all streams, so that runtimes look for the next router."""
         for instance in list(self._outgoing):
             self._close(instance)
 
     async def run(self) -> None:
-        """Expires silent runtimes and reconciles, for ever."""
+        """Expires silent runtimes and reconciles, forever."""
         while True:
-            for instance in self.fleet.expire(time.monotonic()):
+            for instance in self.registry.expire(time.monotonic()):
                 self._close(instance)
             self.reconcile()
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_INTERVAL_SECONDS)

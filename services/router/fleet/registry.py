@@ -1,5 +1,6 @@
-"""The runtimes that are attached, what they serve, and how long ago each was heard of. Values in,
-values out; `now` is an argument, in seconds of any monotonic clock."""
+"""The attached runtimes, the models that each serves, and when each was last heard from. Pure;
+`now` is an argument, in seconds of any monotonic clock.
+"""
 
 from __future__ import annotations
 
@@ -19,43 +20,50 @@ class Member:
     """One attached runtime."""
 
     runtime: router.Runtime
+    # When it last reported.
     heard: float
-    # Keys it was told to serve and has not reported yet, with the time it was told.
+    # When it was told to serve each key that it has not reported yet.
     ordered: dict[str, float] = field(default_factory=dict)
-    # Failures already taken note of, by key: when to try again.
+    # When to try each key again that it could not load.
     retry_at: dict[str, float] = field(default_factory=dict)
 
     @property
     def instance(self) -> str:
+        """The id of the runtime's process."""
         return self.runtime.instance
 
     @property
     def usable(self) -> bool:
-        """It may be given new work."""
+        """Whether it may be told to serve more models."""
         return not (self.runtime.stale or self.runtime.draining)
 
     def served(self, key: str) -> router.ServedModel | None:
-        """What it last reported about the key."""
+        """Returns what it last reported about the key, None if it does not have it."""
         return next((model for model in self.runtime.models if model.key == key), None)
 
 
-# Told to serve, but silent about it for this long: told again.
+# Seconds after which a member that is silent about a key it was told to serve is told again.
 ORDER_SECONDS = 10.0
-# A model that could not be loaded is tried again after this long.
+# Seconds after which a member tries again to load a model that it could not load.
 RETRY_SECONDS = 5.0
 
 
-class Fleet:
-    """All members, and the index of who answers which key."""
+class FleetRegistry:
+    """The members by instance, and the slots of those that answer each key."""
 
     def __init__(self, stale_seconds: float, gone_seconds: float) -> None:
-        self._stale_seconds, self._gone_seconds = stale_seconds, gone_seconds
+        """A member not heard from for `stale_seconds` gets no new model; after `gone_seconds` it is
+        taken out.
+        """
+        self._stale_seconds = stale_seconds
+        self._gone_seconds = gone_seconds
         self.members: dict[str, Member] = {}
-        self._ready: dict[str, set[str]] = {}
+        # Slots by key, of the members that answer it.
+        self._slots: dict[str, int] = {}
 
     def advertise(self, runtime: router.Runtime, now: float) -> list[str]:
-        """A runtime says what it has. Returns the instances it supersedes: earlier processes of the
-        same name.
+        """Takes in what a runtime has. Returns the instances that it supersedes: earlier processes
+        of the same name.
         """
         superseded = [
             member.instance
@@ -77,7 +85,7 @@ class Fleet:
         return superseded
 
     def report(self, instance: str, report: messages.Report, now: float) -> None:
-        """A runtime says what it does now."""
+        """Takes in what a runtime serves and does now."""
         member = self.members.get(instance)
         if member is None:
             return
@@ -96,12 +104,12 @@ class Fleet:
         self._index()
 
     def detach(self, instance: str) -> None:
-        """A runtime is gone."""
+        """Takes out a runtime that is gone."""
         if self.members.pop(instance, None) is not None:
             self._index()
 
     def expire(self, now: float) -> list[str]:
-        """Marks the silent as stale; takes out and returns those silent for too long."""
+        """Marks silent members as stale; takes out and returns those silent for too long."""
         gone = [m.instance for m in self.members.values() if now - m.heard >= self._gone_seconds]
         changed = bool(gone)
         for instance in gone:
@@ -115,29 +123,29 @@ class Fleet:
         return gone
 
     def _index(self) -> None:
-        self._ready = {}
+        self._slots = {}
         for member in self.members.values():
-            if member.usable:
-                for model in member.runtime.models:
-                    if model.state == READY:
-                        self._ready.setdefault(model.key, set()).add(member.instance)
+            if not member.usable:
+                continue
+            for key in {model.key for model in member.runtime.models if model.state == READY}:
+                self._slots[key] = self._slots.get(key, 0) + max(1, member.runtime.slots)
 
     def ready(self, key: str) -> bool:
-        """Whether anyone answers the key now."""
-        return key in self._ready
+        """Returns whether any member answers the key now."""
+        return key in self._slots
 
     def slots(self, key: str) -> int:
-        """Calls that those who answer the key make at a time, of this key or another."""
-        return sum(
-            max(1, self.members[instance].runtime.slots) for instance in self._ready.get(key, ())
-        )
+        """Returns the calls, of any key, that the members which answer `key` make at a time; 0 if
+        none answers it.
+        """
+        return self._slots.get(key, 0)
 
     def known_keys(self) -> set[str]:
-        """Every key that any runtime reports, with its state aside."""
+        """Returns every key that any member reports, in whatever state."""
         return {model.key for member in self.members.values() for model in member.runtime.models}
 
     def runtimes(self) -> Iterable[router.Runtime]:
-        """All runtimes by name."""
+        """Returns all runtimes by name."""
         return sorted(
             (member.runtime for member in self.members.values()), key=lambda runtime: runtime.name
         )

@@ -1,5 +1,5 @@
-"""Whether a runtime has what a model or a call requires. Pure; a requirement not met is a sentence,
-not a bool.
+"""Compares the requirements of a model or a call with a runtime. Pure; an unmet requirement is
+words for the caller, not a bool.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _GIB = 1024**3
 def merge(
     a: requirements_pb2.Requirements, b: requirements_pb2.Requirements
 ) -> requirements_pb2.Requirements:
-    """What must hold for both. Raises InvalidInput where the two contradict each other or a
-    specifier is malformed.
+    """Returns requirements that include both. Raises InvalidInput where the two contradict each
+    other or a version specifier is malformed.
     """
     merged = requirements_pb2.Requirements(
         accelerator_count=max(a.accelerator_count, b.accelerator_count),
@@ -62,7 +62,7 @@ def _specifiers(name: str, text: str) -> SpecifierSet:
 
 
 def unmet(requires: requirements_pb2.Requirements, runtime: router.Runtime) -> list[str]:
-    """What this runtime lacks, in words; empty when it has everything."""
+    """Returns the requirements that this runtime does not meet, in words; empty if it meets all."""
     missing = _unmet_accelerator(requires, runtime)
     if runtime.memory_bytes < requires.memory_bytes:
         missing.append(f"{requires.memory_bytes / _GIB:.1f} GiB of memory")

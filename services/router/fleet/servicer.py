@@ -1,5 +1,5 @@
-"""FleetService: one stream per attached runtime. The stream is the attachment; when it ends, the
-runtime is gone.
+"""Serves FleetService: one stream per attached runtime. The stream is the attachment; when it ends,
+the runtime is gone.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from typing import Any
 
 import structlog
 
-from services.router.fleet.reconciler import Outgoing, Serving
+from services.router.fleet.reconciler import Outgoing, Reconciler
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.wire.errors import InvalidInput, Unavailable
 from stellwerk.wire.names import parse_single
 
 
 class FleetServicer:
-    """Runtimes in, orders out."""
+    """Takes in advertisements and reports of runtimes, and sends them orders."""
 
     def __init__(
-        self, serving: Serving, instance: str, log: structlog.typing.FilteringBoundLogger
+        self, reconciler: Reconciler, instance: str, log: structlog.typing.FilteringBoundLogger
     ) -> None:
-        self._serving, self._instance, self._log = serving, instance, log
+        self._reconciler = reconciler
+        self._instance = instance
+        self._log = log
 
     async def Attach(
         self, requests: AsyncIterator[messages.AttachRequest], _: Any
@@ -37,7 +39,7 @@ class FleetServicer:
         instance = first.advertisement.instance
         outgoing: Outgoing = asyncio.Queue()
         self._take(instance, first)
-        self._serving.attach(instance, outgoing)
+        self._reconciler.attach(instance, outgoing)
         self._log.info(
             "runtime_attached", runtime=first.advertisement.name, instance_attached=instance
         )
@@ -57,7 +59,7 @@ class FleetServicer:
                 yield order
         finally:
             reader.cancel()
-            self._serving.detach(instance, outgoing)
+            self._reconciler.detach(instance, outgoing)
             self._log.info(
                 "runtime_detached", runtime=first.advertisement.name, instance_attached=instance
             )
@@ -65,13 +67,13 @@ class FleetServicer:
     async def _read(self, instance: str, requests: AsyncIterator[messages.AttachRequest]) -> None:
         async for message in requests:
             self._take(instance, message)
-            self._serving.reconcile()
+            self._reconciler.reconcile()
 
     def _take(self, instance: str, message: messages.AttachRequest) -> None:
         now = time.monotonic()
         if message.HasField("advertisement"):
             if message.advertisement.instance != instance:
                 raise InvalidInput("a runtime's instance does not change within a stream")
-            self._serving.fleet.advertise(message.advertisement, now)
+            self._reconciler.registry.advertise(message.advertisement, now)
         elif message.HasField("report"):
-            self._serving.fleet.report(instance, message.report, now)
+            self._reconciler.registry.report(instance, message.report, now)

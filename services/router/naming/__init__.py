@@ -1,1 +1,1 @@
-"""Resolves model names to versions. Imports queueing and fleet."""
+"""Resolves model names to versions that are ready to be called. Imports queueing and fleet."""

@@ -1,1 +1,1 @@
-"""Serves the Open Inference Protocol's RPCs. Imports fleet, naming and calls."""
+"""Serves the RPCs of the Open Inference Protocol. Imports fleet, naming and calls."""

@@ -1,7 +1,7 @@
-"""The protocol's log settings: which levels the router writes, switched while it runs and until it
-ends.
+"""The protocol's log settings: which levels the router writes. They can be switched while it runs,
+and last until it ends.
 
-What is read can be written back unchanged.
+Settings that are read can be written back unchanged.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class LogSettings:
     """The settings of one process."""
 
     def __init__(self, levels: LogLevels, style: str) -> None:
-        """`style` is how lines are written, which is settled at start."""
+        """Takes the form of lines, `style`, as fixed."""
         self._levels = levels
-        # Any level above 0 means the same here; the number is kept for who reads it back.
+        # Any level above 0 means the same; the number is kept for callers that read it back.
         self._verbose = int(levels.writes(logging.DEBUG))
         self._fixed: dict[str, Value] = {_FILE: "", _FORMAT: style}
-        self._usual = self.read()
+        self._initial = self.read()
 
     def read(self) -> dict[str, Value]:
-        """The settings by name."""
+        """Returns the settings by name."""
         flags: dict[str, Value] = {
             name: self._levels.writes(level) for name, level in _FLAGS.items()
         }
@@ -42,8 +42,7 @@ class LogSettings:
         }
 
     def change(self, given: Mapping[str, Value | None]) -> None:
-        """Changes the settings given; None returns one to what it was at start. All are changed or
-        none.
+        """Changes the given settings, all or none; None returns a setting to its value at start.
 
         Raises InvalidInput for a setting that does not exist or cannot have this value.
         """
@@ -56,13 +55,13 @@ class LogSettings:
                 self._levels.switch(logging.DEBUG, self._verbose > 0)
 
     def _checked(self, name: str, value: Value | None) -> Value:
-        if name not in self._usual:
+        if name not in self._initial:
             raise InvalidInput(
-                f"there is no log setting '{name[:64]}'; there are {', '.join(self._usual)}",
+                f"there is no log setting '{name[:64]}'; there are {', '.join(self._initial)}",
                 setting=name[:64],
             )
         if value is None:
-            return self._usual[name]
+            return self._initial[name]
         if name in self._fixed and value != self._fixed[name]:
             raise InvalidInput(
                 f"{name} cannot be changed while the router runs: it writes to its standard error, "

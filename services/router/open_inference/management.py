@@ -1,23 +1,24 @@
-"""The protocol's extensions: statistics, model configuration, model repository, trace and log
-settings; and shared memory, which is not offered."""
+"""Serves the extensions of the protocol: statistics, model configuration, model repository, trace
+and log settings; and refuses shared memory, which is not offered.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from services.chassis import context
 from services.chassis.telemetry import Tracing
-from services.router.calls.invocations import Predictions
-from services.router.calls.statistics import Statistics, describe
-from services.router.fleet.reconciler import Serving
+from services.router.calls.statistics import Statistics
+from services.router.fleet.reconciler import Reconciler
+from services.router.naming.directory import ModelDirectory
 from services.router.open_inference import repository_index as index
-from services.router.open_inference import trace_settings, visibility
+from services.router.open_inference import trace_settings
 from services.router.open_inference.log_settings import LogSettings, Value
 from services.router.open_inference.model_config import config_of
+from services.router.open_inference.model_statistics import describe
 from stellwerk.inference.v2 import grpc_service_pb2 as messages
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.wire.errors import BucketNotFound, InvalidInput, NotFound, NotImplementedHere
@@ -28,94 +29,106 @@ from stellwerk.wire.names import (
     parse_inference_name,
     parse_model,
 )
+from stellwerk.wire.permissions import authorise, permits
 
-# What the server says it implements, in the protocol's words. Clients behave by them, so each of
-# them is true.
+# The extensions that the server says it implements, in the protocol's words. Clients rely on each.
 EXTENSIONS = (
-    "binary_tensor_data", "classification", "generate", "logging", "model_configuration", "model_repository",
-    "parameters", "schedule_policy", "statistics", "trace",
-)  # fmt: skip
-# Letting a model go is waited for this long, so that who looks afterwards sees it gone.
+    "binary_tensor_data",
+    "classification",
+    "generate",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+    "trace",
+)
+# Seconds that an unload waits for runtimes to let the model go, so that callers that look
+# afterwards see it gone.
 _UNLOAD_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the extensions work with beyond what predictions do."""
-
-    statistics: Statistics
-    tracing: Tracing
-    logs: LogSettings
+# The permission to see a model, for RPCs that are about many models and so declare no resource.
+_SEE = "models.read"
 
 
-class InferenceExtension:
-    """The second half of inference.GRPCInferenceService."""
+class ManagementServicer:
+    """The extensions' half of inference.GRPCInferenceService."""
 
-    def __init__(self, predictions: Predictions, serving: Serving, tools: Tools) -> None:
-        self._predictions, self._serving, self._tools = predictions, serving, tools
-        self._catalogue = index.Catalogue(predictions.directory.repository)
+    def __init__(
+        self,
+        directory: ModelDirectory,
+        reconciler: Reconciler,
+        statistics: Statistics,
+        tracing: Tracing,
+        log_settings: LogSettings,
+    ) -> None:
+        self._directory = directory
+        self._reconciler = reconciler
+        self._statistics = statistics
+        self._tracing = tracing
+        self._log_settings = log_settings
+        self._stored = index.StoredModels(directory.repository)
 
     async def ModelConfig(
         self, request: messages.ModelConfigRequest, _: Any
     ) -> messages.ModelConfigResponse:
-        version = await self._predictions.resolve(
-            parse_inference_name(request.name, request.version)
-        )
-        return messages.ModelConfigResponse(config=config_of(request.name, version))
+        target = await self._directory.resolve(parse_inference_name(request.name, request.version))
+        return messages.ModelConfigResponse(config=config_of(request.name, target.version))
 
     async def ModelStatistics(
         self, request: messages.ModelStatisticsRequest, _: Any
     ) -> messages.ModelStatisticsResponse:
         names = await self._counted(request.name, request.version)
         return messages.ModelStatisticsResponse(
-            model_stats=[await self._statistics(name) for name in names]
+            model_stats=[await self._described(name) for name in names]
         )
 
     async def _counted(self, name: str, version: str) -> list[ModelName]:
-        """The versions that a request for statistics is about, by name and number."""
-        members = self._serving.fleet.members.values()
+        """Returns the versions that a request for statistics is about, by name and number."""
+        members = self._reconciler.registry.members.values()
         known = {
-            parse_model(name)
-            for name in (*self._tools.statistics.versions(), *index.loaded(members))
+            parse_model(name) for name in (*self._statistics.versions(), *index.loaded(members))
         }
         if not name:
             if version:
                 raise InvalidInput("a version needs the name of its model", field="version")
-            return sorted(filter(lambda found: visibility.sees(found.bucket), known), key=_order)
+            return sorted((name for name in known if _sees(name.bucket)), key=_order)
         asked = parse_inference_name(name, version)
-        visibility.require(asked.bucket)
-        resolved = parse_model((await self._predictions.resolve(asked)).name)
+        authorise(context.caller().grants, _SEE, asked.bucket)
+        resolved = parse_model((await self._directory.resolve(asked)).name)
         found = (
             {resolved} if version else {other for other in known if other.parent == resolved.parent}
         )
         return sorted(found or {resolved}, key=_order)
 
-    async def _statistics(self, name: ModelName) -> messages.ModelStatistics:
+    async def _described(self, name: ModelName) -> messages.ModelStatistics:
         version = repository.ModelVersion()
         with suppress(NotFound):  # deleted since it was called
-            version = await self._predictions.resolve(name)
+            version = (await self._directory.resolve(name)).version
         return describe(
             inference_name(name),
             str(name.version),
-            self._tools.statistics.of(str(name)),
-            memory_bytes=index.memory(self._serving.fleet.members.values(), str(name)),
+            self._statistics.of(str(name)),
+            memory_bytes=index.memory(self._reconciler.registry.members.values(), str(name)),
             caches=version.serving.response_cache,
         )
 
     async def RepositoryIndex(
         self, request: messages.RepositoryIndexRequest, _: Any
     ) -> messages.RepositoryIndexResponse:
-        wanted, catalogue = request.repository_name, self._catalogue
+        wanted = request.repository_name
         if wanted:
             bucket_name(wanted)
-            visibility.require(wanted)
-            stored = await catalogue.models(wanted)
+            authorise(context.caller().grants, _SEE, wanted)
+            stored = await self._stored.models(wanted)
         else:
             stored = []
-            for bucket in filter(visibility.sees, await catalogue.buckets()):
+            for bucket in filter(_sees, await self._stored.buckets()):
                 with suppress(BucketNotFound):  # deleted meanwhile
-                    stored += await catalogue.models(bucket)
-        served = index.loaded(self._serving.fleet.members.values())
+                    stored += await self._stored.models(bucket)
+        served = index.loaded(self._reconciler.registry.members.values())
         return messages.RepositoryIndexResponse(
             models=index.entries(stored, served, ready=request.ready)
         )
@@ -131,7 +144,8 @@ class InferenceExtension:
                     " configuration or other files; store a new version"
                 )
             raise _unknown(parameter)
-        await self._serving.load(await self._predictions.resolve(name), context.work_deadline())
+        target = await self._directory.resolve(name)
+        await self._reconciler.load(target.version, context.work_deadline())
         return messages.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -143,38 +157,37 @@ class InferenceExtension:
                 raise _unknown(parameter)
             if value.WhichOneof("parameter_choice") != "bool_param":
                 raise InvalidInput("unload_dependents is true or false", field="parameters")
-        await self._predictions.resolve(name)
+        await self._directory.resolve(name)
         deadline = min(context.work_deadline(), time.monotonic() + _UNLOAD_SECONDS)
-        await self._serving.unload(name.parent, deadline)
+        await self._reconciler.unload(name.parent, deadline)
         return messages.RepositoryModelUnloadResponse()
 
     async def TraceSetting(
         self, request: messages.TraceSettingRequest, _: Any
     ) -> messages.TraceSettingResponse:
-        tracing = self._tools.tracing
         if request.model_name:
-            await self._predictions.resolve(parse_inference_name(request.model_name))
+            await self._directory.resolve(parse_inference_name(request.model_name))
             if request.settings:
                 raise InvalidInput(
                     "trace settings are the same for all models; leave the model out",
                     field="model_name",
                 )
         trace_settings.change(
-            tracing, {name: list(given.value) for name, given in request.settings.items()}
+            self._tracing, {name: list(given.value) for name, given in request.settings.items()}
         )
         response = messages.TraceSettingResponse()
-        for name, values in trace_settings.read(tracing).items():
+        for name, values in trace_settings.read(self._tracing).items():
             response.settings[name].value.extend(values)
         return response
 
     async def LogSettings(
         self, request: messages.LogSettingsRequest, _: Any
     ) -> messages.LogSettingsResponse:
-        self._tools.logs.change(
+        self._log_settings.change(
             {name: _log_value(value) for name, value in request.settings.items()}
         )
         response = messages.LogSettingsResponse()
-        for name, value in self._tools.logs.read().items():
+        for name, value in self._log_settings.read().items():
             setattr(response.settings[name], _LOG_FIELDS[type(value)], value)
         return response
 
@@ -188,6 +201,11 @@ class InferenceExtension:
 
 
 _LOG_FIELDS: Mapping[type, str] = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+
+
+def _sees(bucket: str) -> bool:
+    """Returns whether the caller may see the bucket's models."""
+    return permits(context.caller().grants, _SEE, bucket)
 
 
 def _log_value(value: Any) -> Value | None:
@@ -204,8 +222,11 @@ def _no_shared_memory() -> NotImplementedHere:
 
 
 def _addressed(request: Any) -> ModelName:
-    """The model that is to be loaded or let go. The permission was checked for the bucket in its
-    name, so that a repository_name cannot mean another one."""
+    """Returns the model that is to be loaded or let go.
+
+    The permission was checked for the bucket in its name, so a repository_name cannot mean another
+    bucket.
+    """
     name = parse_inference_name(request.model_name)
     if request.repository_name not in ("", name.bucket):
         raise InvalidInput(

@@ -1,5 +1,5 @@
-"""How a model version is served, in the words of the protocol's model configuration extension.
-Pure.
+"""Describes how a model version is served, in the words of the protocol's model configuration
+extension. Pure.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import serving_pb2, tensor_pb2
 from stellwerk.wire.open_inference import DEFAULT_METHOD
 
-# Datatypes are named alike but for one. protoc's stubs give an enum's value as int.
+# The one datatype that the protocol's enum names otherwise. protoc's stubs give its values as int.
 _TYPE_STRING = "TYPE_STRING"
 _TYPES: Callable[[str], Any] = messages.DataType.Value
-# What a runtime joins that was not told otherwise, for a model whose owner set no bound.
+# Rows that a runtime batches by default, of a model whose owner set no bound.
 _USUAL_BATCH_SIZE = 256
 _ESTIMATORS = frozenset({"skops", "pickle"})
 
 
 def described_signature(version: repository.ModelVersion) -> tensor_pb2.MethodSignature:
-    """The signature that stands for the model where a description has room for one: of predict,
-    else of its first method; an empty one if its owner declared none."""
+    """Returns the signature that stands for the model where a description has room for one.
+
+    That is the signature of predict, else of the first method, or an empty one if the owner
+    declared none.
+    """
     for signature in version.signature:
         if signature.method == DEFAULT_METHOD:
             return signature
@@ -34,7 +37,7 @@ def described_signature(version: repository.ModelVersion) -> tensor_pb2.MethodSi
 
 
 def properties(version: repository.ModelVersion) -> dict[str, str]:
-    """Facts about a version that the protocol has no field for."""
+    """Returns facts about a version that the protocol has no field for."""
     return {
         "methods": ",".join(signature.method for signature in version.signature),
         "sha256": version.sha256,
@@ -42,10 +45,9 @@ def properties(version: repository.ModelVersion) -> dict[str, str]:
 
 
 def config_of(name: str, version: repository.ModelVersion) -> messages.ModelConfig:
-    """The configuration of a version under the name that its caller knows it by.
+    """Returns the configuration of a version under the name that its caller uses.
 
-    Shapes lack the dimension of the batch where there is one, which is where max_batch_size is not
-    0.
+    Shapes lack the dimension of the batch if there is one, that is, if max_batch_size is not 0.
     """
     signature, policy = described_signature(version), version.serving
     rows = _batch_size(signature, policy, _works_by_rows(version))
@@ -80,8 +82,8 @@ def config_of(name: str, version: repository.ModelVersion) -> messages.ModelConf
 def _batch_size(
     signature: tensor_pb2.MethodSignature, policy: serving_pb2.ServingPolicy, by_rows: bool
 ) -> int:
-    """Rows that are joined at most; 0 for a model whose requests are never joined. A request may
-    bring more.
+    """Returns the rows that are batched at most, 0 for a model whose requests are never batched. A
+    request may bring more.
     """
     specs = [*signature.inputs, *signature.outputs]
     begin_with_rows = bool(specs) and all(
@@ -93,8 +95,8 @@ def _batch_size(
 
 
 def _works_by_rows(version: repository.ModelVersion) -> bool:
-    """Whether the model's rows are joined though its owner set no bound; the rule is the runtime's
-    (decision 14).
+    """Returns whether the model's rows are batched though its owner set no bound; the rule is the
+    runtime's (decision 14).
     """
     option = version.format_options.get("batching", "")
     return option == "rows" or (option != "off" and version.format in _ESTIMATORS)

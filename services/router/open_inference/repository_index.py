@@ -1,5 +1,5 @@
-"""The repository index: what is stored, joined with what the fleet has loaded of it. Pure, but for
-the listing.
+"""Makes the repository index: the stored models, each with its state in the fleet. Pure but for the
+listing.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.wire.names import inference_name, parse_model
 
+# Entries of one page of a listing, and seconds that the repository has for it.
 _PAGE = 1000
 _PAGE_SECONDS = 5.0
-# The protocol's words, the best state first: it counts if runtimes differ.
+# The protocol's words for a version's states. The first of them counts if runtimes differ.
 _STATES = {READY: "READY", LOADING: "LOADING", FAILED: "UNAVAILABLE"}
 _RANK = {state: rank for rank, state in enumerate(_STATES)}
 
-# By a version's resource name, what runtimes say of it.
+# The state that runtimes report of a version, by its resource name.
 Loaded = Mapping[str, router.ServedModel]
 ModelIndex = messages.RepositoryIndexResponse.ModelIndex
 
 
-class Catalogue:
-    """Lists what the repository has."""
+class StoredModels:
+    """Lists the buckets and models in the repository."""
 
     def __init__(self, stub: Any) -> None:
-        """`stub` is the repository's."""
+        """Asks the repository through `stub`."""
         self._stub = stub
 
     async def buckets(self) -> list[str]:
-        """The ids of all buckets."""
-        request, found = repository.ListBucketsRequest(page_size=_PAGE), []
+        """Returns the ids of all buckets."""
+        request = repository.ListBucketsRequest(page_size=_PAGE)
+        found: list[str] = []
         while True:
             page = await self._stub.ListBuckets(request, timeout=_PAGE_SECONDS)
             found += [bucket.name.removeprefix("buckets/") for bucket in page.buckets]
@@ -42,11 +44,9 @@ class Catalogue:
                 return found
 
     async def models(self, bucket: str) -> list[repository.Model]:
-        """A bucket's models. Raises BucketNotFound."""
-        request, found = (
-            repository.ListModelsRequest(parent=f"buckets/{bucket}", page_size=_PAGE),
-            [],
-        )
+        """Returns a bucket's models. Raises BucketNotFound."""
+        request = repository.ListModelsRequest(parent=f"buckets/{bucket}", page_size=_PAGE)
+        found: list[repository.Model] = []
         while True:
             page = await self._stub.ListModels(request, timeout=_PAGE_SECONDS)
             found += page.models
@@ -56,8 +56,8 @@ class Catalogue:
 
 
 def loaded(members: Iterable[Member]) -> Loaded:
-    """What runtimes say of each version; of several the one that is furthest, with the largest
-    footprint.
+    """Returns what runtimes report of each version: of several reports the one in the best state,
+    then with the largest footprint.
     """
     best: dict[str, router.ServedModel] = {}
     for member in members:
@@ -73,8 +73,9 @@ def _order(model: router.ServedModel) -> tuple[int, int]:
 
 
 def memory(members: Iterable[Member], version: str) -> int:
-    """Bytes that a version takes in all runtimes together. One that a runtime serves under several
-    requirements is in its memory once."""
+    """Returns the bytes that a version takes in all runtimes together. A runtime that serves it
+    under several requirements has it in memory once.
+    """
     return sum(
         max(
             (
@@ -89,8 +90,9 @@ def memory(members: Iterable[Member], version: str) -> int:
 
 
 def entries(models: Iterable[repository.Model], served: Loaded, *, ready: bool) -> list[ModelIndex]:
-    """An entry for each model's newest version and for each other one that is loaded, by version;
-    with `ready` only those that answer now."""
+    """Returns an entry for each model's newest version and for each other version that is loaded,
+    sorted by version; with `ready` only for those that answer now.
+    """
     by_model: dict[str, dict[int, router.ServedModel]] = {}
     for name, state in served.items():
         parsed = parse_model(name)

@@ -1,93 +1,108 @@
-"""The Open Inference Protocol on top of predictions: its core; what extends it is in
-`inference_extension`.
-"""
+"""Serves the core of the Open Inference Protocol; its extensions are in `management`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from services.chassis.release import platform_version
-from services.router.calls.invocations import Predictions
-from services.router.fleet.reconciler import Serving
-from services.router.open_inference.management import EXTENSIONS, InferenceExtension, Tools
+from services.chassis.telemetry import Tracing
+from services.router.calls.invocations import Invocations
+from services.router.calls.statistics import Statistics
+from services.router.fleet.reconciler import Reconciler
+from services.router.naming.directory import ModelDirectory
+from services.router.open_inference.log_settings import LogSettings
+from services.router.open_inference.management import EXTENSIONS, ManagementServicer
 from services.router.open_inference.model_config import described_signature, properties
+from stellwerk.inference.v2 import grpc_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire import open_inference
 from stellwerk.wire.errors import InvalidInput, NotFound, NotImplementedHere
 from stellwerk.wire.names import parse_inference_name
 
 
-class InferenceServicer(InferenceExtension):
-    """inference.GRPCInferenceService."""
+class InferenceServicer(ManagementServicer):
+    """Serves inference.GRPCInferenceService."""
 
     def __init__(
-        self, predictions: Predictions, serving: Serving, ready: Any, messages: Any, tools: Tools
+        self,
+        invocations: Invocations,
+        directory: ModelDirectory,
+        reconciler: Reconciler,
+        statistics: Statistics,
+        tracing: Tracing,
+        log_settings: LogSettings,
+        ready: Callable[[], bool],
     ) -> None:
-        """`ready() -> bool` says whether the router is; `messages` is the module of the protocol's
-        messages.
-        """
-        super().__init__(predictions, serving, tools)
-        self._ready, self._messages = ready, messages
+        """Asks `ready` whether the router is."""
+        super().__init__(directory, reconciler, statistics, tracing, log_settings)
+        self._invocations = invocations
+        self._ready = ready
 
-    async def ServerLive(self, request: Any, _: Any) -> Any:
-        return self._messages.ServerLiveResponse(live=True)
+    async def ServerLive(
+        self, request: messages.ServerLiveRequest, _: Any
+    ) -> messages.ServerLiveResponse:
+        return messages.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Any, _: Any) -> Any:
-        return self._messages.ServerReadyResponse(ready=self._ready())
+    async def ServerReady(
+        self, request: messages.ServerReadyRequest, _: Any
+    ) -> messages.ServerReadyResponse:
+        return messages.ServerReadyResponse(ready=self._ready())
 
-    async def ServerMetadata(self, request: Any, _: Any) -> Any:
-        return self._messages.ServerMetadataResponse(
+    async def ServerMetadata(
+        self, request: messages.ServerMetadataRequest, _: Any
+    ) -> messages.ServerMetadataResponse:
+        return messages.ServerMetadataResponse(
             name="stellwerk", version=platform_version(), extensions=EXTENSIONS
         )
 
-    async def ModelReady(self, request: Any, _: Any) -> Any:
-        return self._messages.ModelReadyResponse(
-            ready=await self._model_ready(request.name, request.version)
-        )
-
-    async def _model_ready(self, name: str, version: str) -> bool:
+    async def ModelReady(
+        self, request: messages.ModelReadyRequest, _: Any
+    ) -> messages.ModelReadyResponse:
         try:
-            found = await self._predictions.resolve(parse_inference_name(name, version))
+            name = parse_inference_name(request.name, request.version)
+            target = await self._directory.resolve(name)
         except (NotFound, InvalidInput):
-            return False
-        return self._serving.servable(found)
+            return messages.ModelReadyResponse(ready=False)
+        return messages.ModelReadyResponse(ready=self._reconciler.servable(target.version))
 
-    async def ModelMetadata(self, request: Any, _: Any) -> Any:
+    async def ModelMetadata(
+        self, request: messages.ModelMetadataRequest, _: Any
+    ) -> messages.ModelMetadataResponse:
         name = parse_inference_name(request.name, request.version)
-        version = await self._predictions.resolve(name)
+        version = (await self._directory.resolve(name)).version
         versions = (
-            [str(version.version)]
-            if request.version
-            else await self._predictions.directory.versions(name)
+            [str(version.version)] if request.version else await self._directory.versions(name)
         )
         signature = described_signature(version)
-        return self._messages.ModelMetadataResponse(
+        return messages.ModelMetadataResponse(
             name=request.name,
             versions=versions,
             platform=version.format,
-            inputs=[self._described(spec) for spec in signature.inputs],
-            outputs=[self._described(spec) for spec in signature.outputs],
+            inputs=[_tensor_metadata(spec) for spec in signature.inputs],
+            outputs=[_tensor_metadata(spec) for spec in signature.outputs],
             properties=properties(version),
         )
 
-    def _described(self, spec: tensor_pb2.TensorSpec) -> Any:
-        return self._messages.ModelMetadataResponse.TensorMetadata(
-            name=spec.name, datatype=spec.datatype, shape=spec.shape
-        )
-
-    async def ModelInfer(self, request: Any, _: Any) -> Any:
-        version = await self._predictions.resolve(
-            parse_inference_name(request.model_name, request.model_version)
-        )
+    async def ModelInfer(
+        self, request: messages.ModelInferRequest, _: Any
+    ) -> messages.ModelInferResponse:
+        name = parse_inference_name(request.model_name, request.model_version)
+        target = await self._invocations.resolve(name)
         ask = open_inference.read(request)
-        answer = await self._predictions.predict(
-            version, ask.work.method, ask.work.inputs, ask.work.outputs
-        )
-        return open_inference.write(ask, version.name, answer.outputs)
+        reply = await self._invocations.call(target, ask.work)
+        return open_inference.write(ask, target.name, reply.outputs)
 
     async def ModelStreamInfer(self, requests: Any, _: Any) -> AsyncGenerator[Any]:
         raise NotImplementedHere(
             "calls over a stream are taken by the gateway, which sends them on together"
         )
         yield  # makes this an answer in several parts, as the protocol has it
+
+
+def _tensor_metadata(
+    spec: tensor_pb2.TensorSpec,
+) -> messages.ModelMetadataResponse.TensorMetadata:
+    return messages.ModelMetadataResponse.TensorMetadata(
+        name=spec.name, datatype=spec.datatype, shape=spec.shape
+    )

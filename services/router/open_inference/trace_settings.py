@@ -1,9 +1,8 @@
-"""The protocol's trace settings, as far as they mean something here: which of the router's calls
-become spans.
+"""The protocol's trace settings, as far as the router has them: which of its calls become spans.
 
-Spans go to the collector that the router was started with, so there is no file and no flush; a call
-that is not chosen passes its caller's trace on as it came. What is read can be written back
-unchanged.
+Spans go to the collector that the router was started with, so there is no file and no flush. A call
+that is not chosen passes its caller's trace on unchanged. Settings that are read can be written
+back unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from stellwerk.wire.errors import InvalidInput, NotReady
 _OFF, _TIMESTAMPS = "OFF", "TIMESTAMPS"
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _NO_LIMIT = "-1"
-# Settings that the protocol knows and that cannot be anything else here.
+# Settings that the protocol knows and that the router cannot change.
 _FIXED: dict[str, Sequence[str]] = {
     "trace_mode": ["opentelemetry"],
     "trace_file": [""],
@@ -27,7 +26,7 @@ _FIXED: dict[str, Sequence[str]] = {
 
 
 def read(tracing: Tracing) -> dict[str, Sequence[str]]:
-    """The settings by name."""
+    """Returns the settings by name."""
     sampling = tracing.sampling
     return {
         "trace_level": [_TIMESTAMPS if tracing.exports and sampling.on else _OFF],
@@ -38,16 +37,18 @@ def read(tracing: Tracing) -> dict[str, Sequence[str]]:
 
 
 def change(tracing: Tracing, given: Mapping[str, Sequence[str]]) -> None:
-    """Changes the settings given; one without values returns to what it was at start. All are
-    changed or none.
+    """Changes the given settings, all or none; a setting without values returns to its value at
+    start.
 
     Raises InvalidInput for a setting that does not exist or cannot have this value, NotReady
     without a collector.
     """
-    sampling, usual = tracing.sampling, Sampling()
+    sampling, initial = tracing.sampling, Sampling()
     for name, values in given.items():
         if name in _CHANGES:
-            sampling = _CHANGES[name](sampling, values) if values else _reset(name, sampling, usual)
+            sampling = (
+                _CHANGES[name](sampling, values) if values else _reset(name, sampling, initial)
+            )
         elif name not in _FIXED:
             known = ", ".join([*_CHANGES, *_FIXED])
             raise InvalidInput(
@@ -67,9 +68,9 @@ def change(tracing: Tracing, given: Mapping[str, Sequence[str]]) -> None:
     tracing.sampling = sampling
 
 
-def _reset(name: str, sampling: Sampling, usual: Sampling) -> Sampling:
+def _reset(name: str, sampling: Sampling, initial: Sampling) -> Sampling:
     field = _FIELDS[name]
-    return replace(sampling, **{field: getattr(usual, field)})
+    return replace(sampling, **{field: getattr(initial, field)})
 
 
 def _level(sampling: Sampling, values: Sequence[str]) -> Sampling:

@@ -1,1 +1,3 @@
-"""Orders, bounds and times the requests that wait for an answer. Pure. Imports config alone."""
+"""Orders, bounds and times the requests that wait for a reply. Pure: no I/O, and time is an
+argument. Imports no other room.
+"""

@@ -1,40 +1,78 @@
-"""Whether a request may wait. What cannot be answered in time is refused now, for the price of a
-few divisions, instead of being worked on for nobody. Pure.
+"""Decides whether a request may wait, by the owner's queue policy and the router's limits. Work
+that cannot be answered in time is refused now, for the price of a few divisions.
 
-A request that could be sent at once is never refused: so nothing is refused for what is not known,
-and a model that was slow, or away, is tried again by whoever comes first.
+A request that could be sent at once is never refused. So nothing is refused for what is not known,
+and a model that was slow, or away, is tried again by whoever comes first. Pure.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from services.router.config import RouterSettings
-from services.router.queueing.fair_queue import FairQueue
-from services.router.queueing.pending_requests import Ticket
-from services.router.queueing.queue_policy import QueuePolicy
-from services.router.queueing.service_rate import Speed
+from services.router.queueing.fair_queue import Backlog, FairQueue
+from services.router.queueing.pending_requests import PendingRequest
+from stellwerk.type.v1 import serving_pb2
 from stellwerk.wire.errors import Overloaded
 
-QUEUE_FULL, TENANT_SHARE, UNREACHABLE = "queue_full", "tenant_share", "deadline_unreachable"
+# Why a request is refused, as callers and the metric `stellwerk_rejections` read it.
+QUEUE_FULL = "queue_full"
+TENANT_SHARE = "tenant_share"
+UNREACHABLE = "deadline_unreachable"
 
-# The rest of the deadline is for what the rate does not know: the way to the caller, calls that
-# take longer than most.
+# The share of a request's time that queue and model may take. The rest is for what the rate does
+# not know: the way to the caller, and calls that take longer than most.
 _USABLE = 0.8
-# A tenant may hold so many times what is free of a queue: alone nearly all of it, two alike nearly
-# half each, and there is always room for one that has nothing waiting (A. Choudhury, E. Hahne,
-# "Dynamic Queue Length Thresholds", 1998).
+# A tenant may hold this many times what is free of a queue: alone nearly all of it, two alike
+# nearly half each, and there is always room for one that has nothing waiting (A. Choudhury,
+# E. Hahne, "Dynamic Queue Length Thresholds", 1998).
 _TENANT_TO_FREE = 8
-_RETRY_UNKNOWN, _RETRY_LEAST, _RETRY_MOST = 1.0, 0.05, 30.0
+# Seconds after which a refused caller may come again: while the rate is not known, at least, and at
+# most.
+_RETRY_UNKNOWN = 1.0
+_RETRY_LEAST = 0.05
+_RETRY_MOST = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The router's own bounds."""
+class QueuePolicy:
+    """The bound and the priorities that a model's owner sets. Made once for a version, used for
+    each of its requests.
+    """
 
-    # Requests: what can be answered within a caller's patience, and of one tenant, over all models,
-    # half of it.
+    # Requests that wait at most; 0 for the router's own limit, which a model can only lower.
+    max_queued: int = 0
+    # Priorities 1 to `levels` can be asked for; with 0 all requests are equal.
+    levels: int = 0
+    default_priority: int = 1
+    # Seconds; 0 for the platform's default.
+    default_timeout: float = 0.0
+
+    @staticmethod
+    def of(serving: serving_pb2.ServingPolicy) -> QueuePolicy:
+        """Returns the queue policy in a model version's serving policy."""
+        levels, default = serving.priority_levels, serving.default_priority
+        if not 1 <= default <= levels:
+            default = (levels + 1) // 2 or 1
+        return QueuePolicy(
+            serving.max_queue_size, levels, default, serving.default_timeout_ms / 1000
+        )
+
+    def priority(self, asked: int) -> int:
+        """Returns the priority of a request that asks for `asked`: the default for 0 and for a
+        priority that does not exist.
+        """
+        return asked if 1 <= asked <= self.levels else self.default_priority
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """The router's own limits, the same for all models; their defaults are those of the settings.
+
+    4096 requests of a model are ten seconds' worth of one that answers four hundred a second; a
+    tenant may have half of them, over all models.
+    """
+
     max_queued_per_model: int = 4096
     max_queued_per_tenant: int = 2048
     max_queued_bytes: int = 512 * 1024 * 1024
@@ -42,8 +80,9 @@ class Limits:
     window_per_slot: int = 128
 
     @staticmethod
-    def of(settings: RouterSettings) -> Limits:
-        return Limits(
+    def of(settings: RouterSettings) -> AdmissionLimits:
+        """Returns the limits that the settings set."""
+        return AdmissionLimits(
             settings.max_queued_per_model,
             settings.max_queued_per_tenant,
             settings.max_queued_bytes,
@@ -51,84 +90,77 @@ class Limits:
         )
 
 
-class Backlog:
-    """What waits in this router, over all models."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.tenants: Counter[str] = Counter()
-        self.bytes = 0
-
-    def add(self, ticket: Ticket) -> None:
-        self.tenants[ticket.tenant] += 1
-        self.bytes += len(ticket.body)
-
-    def remove(self, ticket: Ticket) -> None:
-        self.bytes -= len(ticket.body)
-        self.tenants[ticket.tenant] -= 1
-        if not self.tenants[ticket.tenant]:
-            del self.tenants[ticket.tenant]
-
-
 @dataclass(frozen=True, slots=True)
-class Load:
+class QueueLoad:
     """A queue as a new request finds it."""
 
-    queue: FairQueue
+    waiting: FairQueue
     backlog: Backlog
-    speed: Speed
-    # Cost that is with the broker, and how much of it there may be.
+    # Cost that is with the broker, and the cost that may be.
     underway: int
     window: int
-    slots: int
+    # Cost per second, and seconds of the fastest recent reply; 0 while they are not known.
+    rate: float
+    fastest: float
+
+    def seconds(self, cost: float) -> float:
+        """Returns the time to answer `cost`, a guess while the rate is not known."""
+        return cost / self.rate if self.rate else _RETRY_UNKNOWN
+
+    def ahead(self, request: PendingRequest) -> int:
+        """Returns the cost that is sent before `request`, at most."""
+        return self.waiting.ahead(request.priority, request.tenant, request.cost)
 
 
 def check(
-    load: Load, policy: QueuePolicy, tenant: str, priority: int, cost: int, seconds: float
+    load: QueueLoad,
+    limits: AdmissionLimits,
+    policy: QueuePolicy,
+    request: PendingRequest,
+    seconds: float,
 ) -> None:
-    """Raises Overloaded unless a request may wait that has so many seconds left."""
-    queue, backlog = load.queue, load.backlog
-    beyond = load.underway + queue.cost + cost - load.window
+    """Raises Overloaded unless `request`, which has `seconds` left, may wait in the queue."""
+    beyond = load.underway + load.waiting.cost + request.cost - load.window
     if beyond <= 0:
         return
-    rate = load.speed.rate(load.slots)
-    limits = backlog.limits
     most = min(policy.max_queued or limits.max_queued_per_model, limits.max_queued_per_model)
-    waiting = min(queue.count, beyond - cost)
+    waiting = min(load.waiting.count, beyond - request.cost)
+    _check_room(load, limits, waiting, most)
+    _check_share(load, limits, request, most - waiting)
+    _check_deadline(load, request, seconds)
+
+
+def _check_room(load: QueueLoad, limits: AdmissionLimits, waiting: int, most: int) -> None:
     if waiting >= most:
-        drained = queue.cost / rate if rate else _RETRY_UNKNOWN
-        raise _refusal(
-            QUEUE_FULL,
-            f"{waiting} requests wait for this model already, no more are taken",
-            drained,
+        text = f"{waiting} requests wait for this model already, no more are taken"
+    elif load.backlog.bytes >= limits.max_queued_bytes:
+        text = f"the requests that wait hold {load.backlog.bytes} bytes, no more are taken"
+    else:
+        return
+    raise _refusal(QUEUE_FULL, text, load.seconds(load.waiting.cost))
+
+
+def _check_share(
+    load: QueueLoad, limits: AdmissionLimits, request: PendingRequest, free: int
+) -> None:
+    of_tenant = load.backlog.tenants[request.tenant]
+    here = load.waiting.of_tenant(request.tenant)
+    if of_tenant >= limits.max_queued_per_tenant or here > _TENANT_TO_FREE * free:
+        text = f"{of_tenant} of your requests wait already, your share"
+        raise _refusal(TENANT_SHARE, text, load.seconds(load.ahead(request)))
+
+
+def _check_deadline(load: QueueLoad, request: PendingRequest, seconds: float) -> None:
+    if not load.rate:
+        return
+    before = min(load.underway, load.window) + load.ahead(request)
+    needed = max(load.seconds(before + request.cost), load.fastest)
+    usable = seconds * _USABLE
+    if needed > usable:
+        text = (
+            f"an answer would take about {needed:.2f} s, longer than the {seconds:.2f} s there are"
         )
-    if backlog.bytes >= limits.max_queued_bytes:
-        drained = queue.cost / rate if rate else _RETRY_UNKNOWN
-        raise _refusal(
-            QUEUE_FULL,
-            f"the requests that wait hold {backlog.bytes} bytes, no more are taken",
-            drained,
-        )
-    own = queue.of_tenant(tenant)
-    free = most - waiting
-    if backlog.tenants[tenant] >= limits.max_queued_per_tenant or own > _TENANT_TO_FREE * free:
-        drained = load.queue.ahead(priority, tenant, cost) / rate if rate else _RETRY_UNKNOWN
-        raise _refusal(
-            TENANT_SHARE,
-            f"{backlog.tenants[tenant]} of your requests wait already, your share",
-            drained,
-        )
-    if rate:
-        needed = (
-            min(load.underway, load.window) + queue.ahead(priority, tenant, cost) + cost
-        ) / rate
-        needed = max(needed, load.speed.fastest)
-        if needed > seconds * _USABLE:
-            text = (
-                f"an answer would take about {needed:.2f} s, longer than the {seconds:.2f} s"
-                " there are"
-            )
-            raise _refusal(UNREACHABLE, text, needed - seconds * _USABLE)
+        raise _refusal(UNREACHABLE, text, needed - usable)
 
 
 def _refusal(detail: str, text: str, seconds: float) -> Overloaded:
@@ -140,6 +172,9 @@ def _refusal(detail: str, text: str, seconds: float) -> Overloaded:
     )
 
 
-def hopeless(cause: str) -> Overloaded:
-    """The refusal of a request whose turn came too late."""
-    return _refusal(UNREACHABLE, cause, _RETRY_LEAST)
+def hopeless(left: float) -> Overloaded:
+    """Returns the refusal of a request whose turn to be sent comes `left` seconds before its
+    deadline, too late for a reply.
+    """
+    text = f"the request's turn came {left:.3f} s before its deadline"
+    return _refusal(UNREACHABLE, text, _RETRY_LEAST)

@@ -7,39 +7,36 @@ import itertools
 import pytest
 
 from services.router.queueing import admission
-from services.router.queueing.admission import Backlog, Limits, Load
-from services.router.queueing.fair_queue import FairQueue
-from services.router.queueing.pending_requests import Ticket
-from services.router.queueing.queue_policy import QueuePolicy
-from services.router.queueing.service_rate import Speed
+from services.router.queueing.admission import AdmissionLimits, QueueLoad, QueuePolicy
+from services.router.queueing.fair_queue import Backlog, FairQueue
+from services.router.queueing.pending_requests import PendingRequest
 from stellwerk.wire.errors import Overloaded
 
 
 class Desk:
     key = "k"
 
-    def leave(self, ticket: Ticket) -> None: ...
+    def leave(self, request: PendingRequest) -> None: ...
 
 
 class Scene:
     """A queue with a window of ten that are under way."""
 
     def __init__(self, rate: float = 0.0, **limits: int) -> None:
-        self.queue, self.backlog, self.speed = FairQueue(), Backlog(Limits(**limits)), Speed()
+        self.backlog, self.limits = Backlog(), AdmissionLimits(**limits)
+        self.queue = FairQueue(self.backlog)
+        self.rate = rate
         self.underway = 10
         self._numbers = itertools.count()
-        if rate:
-            for number in range(int(3 * rate)):
-                self.speed.answered(number / rate, 1, 1, saturated=True)
 
     def fill(self, count: int, tenant: str = "a", priority: int = 1) -> Scene:
         for _ in range(count):
-            ticket = Ticket(
-                f"{next(self._numbers)}", Desk(), None, 9.0, tenant, priority, 1, b"body"
-            )
-            self.queue.push(ticket)
-            self.backlog.add(ticket)
+            self.queue.push(self._request(tenant, priority, 1, b"body"))
         return self
+
+    def _request(self, tenant: str, priority: int, cost: int, body: bytes) -> PendingRequest:
+        id = f"{next(self._numbers)}"
+        return PendingRequest(id, Desk(), None, 9.0, tenant, priority, cost, body)
 
     def ask(
         self,
@@ -51,9 +48,12 @@ class Scene:
         policy: QueuePolicy = QueuePolicy(),  # noqa: B008 it is frozen
     ) -> Overloaded | None:
         """The refusal, if it is one."""
-        load = Load(self.queue, self.backlog, self.speed, self.underway, window=10, slots=1)
+        load = QueueLoad(
+            self.queue, self.backlog, self.underway, window=10, rate=self.rate, fastest=0.0
+        )
+        request = self._request(tenant, priority, cost, b"")
         try:
-            admission.check(load, policy, tenant, priority, cost, seconds)
+            admission.check(load, self.limits, policy, request, seconds)
         except Overloaded as exc:
             return exc
         return None

@@ -4,7 +4,9 @@ they get several.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from services.chassis.context import Principal
 from services.chassis.telemetry import CallMetrics, Tracing
-from services.router.calls.call_log import CallJournal
-from services.router.calls.exchange_servicer import Exchange
-from services.router.calls.statistics import Statistics, describe
+from services.router.calls.call_log import CallLog
+from services.router.calls.exchange_servicer import GatewayStream
+from services.router.calls.statistics import Statistics
+from services.router.open_inference.model_statistics import describe
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.permissions import Grant
@@ -24,24 +27,18 @@ from tests.fakes.log import FakeLog
 NAME = "buckets/default/models/iris/versions/1"
 
 
-class Predictions:
-    """Knows one model, which is served; keeps those who wait for answers."""
+class Invocations:
+    """Knows one model, which is ready; keeps the calls that wait for replies."""
 
     def __init__(self) -> None:
         self.waiting: list[Any] = []
-        self.serving = SimpleNamespace(fleet=SimpleNamespace(ready=lambda key: True))
 
-    def known(self, _: Any) -> Any:
-        return SimpleNamespace(name=NAME)
+    def send_if_ready(self, call: Any, _: Any) -> bool:
+        call.target = SimpleNamespace(name=NAME)
+        self.waiting.append(call)
+        return True
 
-    def demand(self, _: Any) -> Any:
-        return SimpleNamespace(key="key")
-
-    def send(self, callee: Any, demand: Any, work: Any, deadline: float, answered: Any) -> str:
-        self.waiting.append(answered)
-        return str(len(self.waiting))
-
-    def cancel(self, _: str) -> None:
+    def cancel(self, _: Any) -> None:
         pass
 
 
@@ -49,21 +46,29 @@ class Fixture:
     """A stream with one call on it."""
 
     def __init__(self) -> None:
-        self.statistics, self.predictions = Statistics(), Predictions()
+        self.statistics, self.invocations = Statistics(), Invocations()
         metrics = CallMetrics(CollectorRegistry())
         self.refused: list[Any] = []
-        journal = CallJournal(
+        call_log = CallLog(
             metrics, self.statistics, Tracing("r", "r", ""), self.refused.append, FakeLog()
         )  # type: ignore[arg-type]
         verifier = SimpleNamespace(verify=lambda _: Principal("principals/ada", (Grant("caller"),)))
-        parts: Any = (self.predictions, verifier, journal, FakeLog())
-        self.exchange = Exchange(*parts)
+        parts: Any = (self.invocations, verifier, call_log, FakeLog())
+        self.stream = GatewayStream(*parts)
         call = messages.Call(id=7, credential=1, model="iris", timeout_ms=10_000)
         credential = messages.Credential(id=1, token="t")
-        self.exchange.take(messages.ExchangeRequest(credentials=[credential], calls=[call]))
+        self.take(credentials=[credential], calls=[call])
+
+    def take(self, **fields: Any) -> None:
+        """Has the stream read one frame."""
+
+        async def frames() -> AsyncIterator[messages.ExchangeRequest]:
+            yield messages.ExchangeRequest(**fields)
+
+        asyncio.run(self.stream.read(frames()))
 
     def answer(self, **fields: Any) -> None:
-        self.predictions.waiting[0](work_pb2.WorkReply(**fields))
+        self.invocations.waiting[0].on_reply(work_pb2.WorkReply(**fields))
 
     def described(self) -> Any:
         return describe("iris", "1", self.statistics.of(NAME), memory_bytes=0, caches=False)
@@ -118,6 +123,6 @@ def test_an_error_after_answers_fails_the_request_and_its_place(stream: Fixture)
 def test_a_caller_that_goes_away_between_answers_is_counted_there(stream: Fixture) -> None:
     stream.answer(more=True, outputs=output())
 
-    stream.exchange.take(messages.ExchangeRequest(cancelled=[7]))
+    stream.take(cancelled=[7])
 
     assert stream.described().response_stats["1"].cancel.count == 1

@@ -68,10 +68,10 @@ async def settled() -> None:
 async def test_many_at_once_ask_once(repository: Repository) -> None:
     directory = ModelDirectory(repository, 60)
 
-    versions = await asyncio.gather(*(directory.resolve(IRIS) for _ in range(50)))
+    targets = await asyncio.gather(*(directory.resolve(IRIS) for _ in range(50)))
 
     assert repository.asked == 1
-    assert {version.version for version in versions} == {1}
+    assert {target.version.version for target in targets} == {1}
 
 
 async def test_news_of_a_model_makes_only_its_names_forgotten(repository: Repository) -> None:
@@ -82,7 +82,11 @@ async def test_news_of_a_model_makes_only_its_names_forgotten(repository: Reposi
 
     await directory.on_event(News("buckets/default/models/iris/versions/2"))
 
-    assert [(await directory.resolve(name)).version for name in (IRIS, aliased, WINE)] == [4, 5, 3]
+    assert [(await directory.resolve(name)).version.version for name in (IRIS, aliased, WINE)] == [
+        4,
+        5,
+        3,
+    ]
 
 
 async def test_an_answer_older_than_the_news_is_not_kept(repository: Repository) -> None:
@@ -95,16 +99,16 @@ async def test_an_answer_older_than_the_news_is_not_kept(repository: Repository)
     repository.gate.set()
     await asking
 
-    assert (await directory.resolve(IRIS)).version == 2
+    assert (await directory.resolve(IRIS)).version.version == 2
 
 
 async def test_an_old_answer_serves_while_a_new_one_is_asked_for(repository: Repository) -> None:
     directory = ModelDirectory(repository, 0)
     await directory.resolve(IRIS)
 
-    assert (await directory.resolve(IRIS)).version == 1
+    assert (await directory.resolve(IRIS)).version.version == 1
     await settled()
-    assert (await directory.resolve(IRIS)).version == 2
+    assert (await directory.resolve(IRIS)).version.version == 2
 
 
 async def test_a_repository_that_is_away_stops_nobody_whose_model_is_known(
@@ -115,7 +119,7 @@ async def test_a_repository_that_is_away_stops_nobody_whose_model_is_known(
     repository.error = Unavailable("away")
 
     for _ in range(3):
-        assert (await directory.resolve(IRIS)).version == 1
+        assert (await directory.resolve(IRIS)).version.version == 1
         await settled()
     with pytest.raises(Unavailable):
         await directory.resolve(WINE)

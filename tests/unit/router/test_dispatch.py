@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import cast
 
+from services.router.queueing.admission import QueuePolicy
 from services.router.queueing.outbound_queue import MAX_BYTES, MAX_ITEMS
-from services.router.queueing.queue_policy import QueuePolicy
 from stellwerk.job.v1 import work_pb2
 from tests.fakes.dispatch_rig import rig
 from tests.fakes.held_broker import turns

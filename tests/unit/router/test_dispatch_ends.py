@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from services.router.queueing.queue_policy import QueuePolicy
+from services.router.queueing.admission import QueuePolicy
 from stellwerk.wire.errors import (
     BrokerDown,
     DeadlinePassed,
@@ -294,10 +294,10 @@ async def test_gauges_show_what_waits_and_what_is_under_way() -> None:
 
     assert (gauge("stellwerk_queued"), gauge("stellwerk_in_flight")) == (2, 1)
     assert held.dispatcher.used_keys() == [KEY]
-    held.dispatcher.idle(KEY)
+    held.dispatcher.forget_if_idle(KEY)
     assert held.dispatcher.used_keys() == [KEY]
     for _ in ids:
         await held.answer(held.broker.items[-1].id)
-    held.dispatcher.idle(KEY)
+    held.dispatcher.forget_if_idle(KEY)
     assert held.dispatcher.used_keys() == []
     assert gauge("stellwerk_queued") is None

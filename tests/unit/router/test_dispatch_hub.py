@@ -15,7 +15,7 @@ from services.chassis.broker.pull.hub import Hub
 from services.chassis.broker.pull.hub_broker import HubBroker
 from services.chassis.futures import settle
 from services.router.dispatch.dispatcher import Dispatcher
-from services.router.queueing.pending_requests import PendingTable
+from services.router.queueing.pending_requests import PendingRequests
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
 from stellwerk.wire.errors import DeadlinePassed, ModelFailed, to_work_error
@@ -29,7 +29,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.broker = HubBroker(Hub())
-        self.pending = PendingTable()
+        self.pending = PendingRequests()
         self.dispatcher = Dispatcher(self.broker, self.pending, "r1", structlog.get_logger())
         self.envelopes = 0
 
@@ -53,7 +53,7 @@ class Echo:
             KEY,
             work_pb2.WorkItem(method=method),
             deadline=time.monotonic() + seconds,
-            answered=partial(settle, future),
+            on_reply=partial(settle, future),
         )
         try:
             return await future

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from services.router.queueing.queue_policy import QueuePolicy
+from services.router.queueing.admission import QueuePolicy
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import (
     BrokerDown,
@@ -176,7 +176,7 @@ class Dispatching(RuleBasedStateMachine):
             if id in self.cancelled:
                 assert len(heard) == self.cancelled[id]
             else:
-                assert any(ends) != (ticket is not None and ticket.answered is not None)
+                assert any(ends) != (ticket is not None and ticket.on_reply is not None)
 
     @invariant()
     def bounds_hold(self) -> None:
@@ -204,8 +204,8 @@ class Dispatching(RuleBasedStateMachine):
             assert ended or id in self.cancelled
         backlog = self.rig.dispatcher._backlog
         assert (backlog.bytes, backlog.tenants) == (0, {})
-        for lane in self.rig.dispatcher._lanes.values():
-            assert lane.idle
+        for queue in self.rig.dispatcher._queues.values():
+            assert queue.idle
 
 
 Dispatching.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.dispatch.envelope import encode
+from services.router.dispatch.sender import encode
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.frames import varint
 

@@ -7,63 +7,78 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.queueing.fair_queue import FairQueue
-from services.router.queueing.pending_requests import Ticket
+from services.router.queueing.fair_queue import Backlog, FairQueue
+from services.router.queueing.pending_requests import PendingRequest
 
 
 class Desk:
     key = "k"
 
-    def leave(self, ticket: Ticket) -> None: ...
+    def leave(self, ticket: PendingRequest) -> None: ...
 
 
-def ticket(id: str, tenant: str = "a", priority: int = 1, cost: int = 1) -> Ticket:
-    return Ticket(id, Desk(), None, 10.0, tenant, priority, cost, b"12345")
+def request(id: str, tenant: str = "a", priority: int = 1, cost: int = 1) -> PendingRequest:
+    return PendingRequest(id, Desk(), None, 10.0, tenant, priority, cost, b"12345")
+
+
+def next_of(queue: FairQueue) -> PendingRequest:
+    request = queue.pop()
+    assert request is not None
+    return request
 
 
 def drain(queue: FairQueue) -> list[str]:
     ids = []
     while queue.count:
-        head = queue.head()
-        assert queue.pop() is head
-        ids.append(head.id)
+        ids.append(next_of(queue).id)
     return ids
 
 
 def test_one_tenant_is_served_in_order() -> None:
-    queue = FairQueue()
+    queue = FairQueue(Backlog())
     for number in range(5):
-        queue.push(ticket(f"{number}"))
+        queue.push(request(f"{number}"))
 
     assert drain(queue) == ["0", "1", "2", "3", "4"]
 
 
+def test_a_request_larger_than_the_room_stays_the_next_one() -> None:
+    queue = FairQueue(Backlog())
+    queue.push(request("a"))
+    queue.push(request("b"))
+
+    assert queue.pop(4) is None
+    assert queue.count == 2
+    assert queue.pop(5) is not None
+    assert drain(queue) == ["b"]
+
+
 def test_a_higher_priority_goes_first_whoever_asks() -> None:
-    queue = FairQueue()
+    queue = FairQueue(Backlog())
     for id, priority in [("low", 3), ("high", 1), ("middle", 2), ("high too", 1)]:
-        queue.push(ticket(id, tenant=id, priority=priority))
+        queue.push(request(id, tenant=id, priority=priority))
 
     assert drain(queue) == ["high", "high too", "middle", "low"]
 
 
 def test_a_backlog_of_one_tenant_does_not_stand_before_another() -> None:
-    queue = FairQueue()
+    queue = FairQueue(Backlog())
     for number in range(10_000):
-        queue.push(ticket(f"a{number}"))
+        queue.push(request(f"a{number}"))
     for _ in range(100):
         queue.pop()
 
-    queue.push(ticket("b", tenant="b"))
+    queue.push(request("b", tenant="b"))
 
-    assert queue.pop().id == "b"
+    assert next_of(queue).id == "b"
 
 
 def test_what_an_expensive_request_takes_is_paid_back() -> None:
-    queue = FairQueue()
+    queue = FairQueue(Backlog())
     for number in range(3):
-        queue.push(ticket(f"big{number}", tenant="big", cost=10))
+        queue.push(request(f"big{number}", tenant="big", cost=10))
     for number in range(30):
-        queue.push(ticket(f"small{number}", tenant="small"))
+        queue.push(request(f"small{number}", tenant="small"))
 
     order = drain(queue)
 
@@ -71,21 +86,21 @@ def test_what_an_expensive_request_takes_is_paid_back() -> None:
 
 
 def test_who_comes_back_does_not_get_its_turn_again_before_the_others() -> None:
-    queue = FairQueue()
-    queue.push(ticket("waits 0", tenant="waits"))
-    queue.push(ticket("waits 1", tenant="waits"))
-    queue.push(ticket("greedy 0", tenant="greedy", cost=5))
-    assert [queue.pop().id, queue.pop().id] == ["waits 0", "greedy 0"]
+    queue = FairQueue(Backlog())
+    queue.push(request("waits 0", tenant="waits"))
+    queue.push(request("waits 1", tenant="waits"))
+    queue.push(request("greedy 0", tenant="greedy", cost=5))
+    assert [next_of(queue).id, next_of(queue).id] == ["waits 0", "greedy 0"]
 
-    queue.push(ticket("greedy 1", tenant="greedy", cost=5))
+    queue.push(request("greedy 1", tenant="greedy", cost=5))
 
     assert drain(queue) == ["waits 1", "greedy 1"]
 
 
 def test_what_is_taken_out_is_not_served() -> None:
-    queue = FairQueue()
-    gone, alone = ticket("gone"), ticket("alone", tenant="b")
-    for each in (gone, alone, ticket("stays")):
+    queue = FairQueue(Backlog())
+    gone, alone = request("gone"), request("alone", tenant="b")
+    for each in (gone, alone, request("stays")):
         queue.push(each)
 
     queue.remove(gone)
@@ -98,11 +113,11 @@ def test_what_is_taken_out_is_not_served() -> None:
 
 
 def test_what_is_ahead_is_what_a_fair_order_sends_before() -> None:
-    queue = FairQueue()
+    queue = FairQueue(Backlog())
     for number in range(100):
-        queue.push(ticket(f"a{number}", priority=2))
+        queue.push(request(f"a{number}", priority=2))
     for number in range(7):
-        queue.push(ticket(f"urgent{number}", priority=1))
+        queue.push(request(f"urgent{number}", priority=1))
 
     assert queue.ahead(2, "a", 1) == 107
     assert queue.ahead(2, "b", 1) == 7 + 1
@@ -112,11 +127,11 @@ def test_what_is_ahead_is_what_a_fair_order_sends_before() -> None:
 
 
 def test_many_tenants_that_come_and_go_leave_nothing_behind() -> None:
-    queue = FairQueue()
-    queue.push(ticket("stays", tenant="stays"))
+    queue = FairQueue(Backlog())
+    queue.push(request("stays", tenant="stays"))
     for number in range(10_000):
-        queue.push(ticket(f"stays {number}", tenant="stays"))
-        queue.push(ticket(f"{number}", tenant=f"tenant {number}"))
+        queue.push(request(f"stays {number}", tenant="stays"))
+        queue.push(request(f"{number}", tenant=f"tenant {number}"))
         queue.pop()
         queue.pop()
 
@@ -135,9 +150,9 @@ _TICKETS = st.lists(
 def test_each_ticket_is_served_once_by_priority_and_in_the_order_of_its_tenant(
     tickets: list[tuple[str, int, int, bool]],
 ) -> None:
-    queue = FairQueue()
+    queue = FairQueue(Backlog())
     made = [
-        ticket(f"{n}", tenant, priority, cost)
+        request(f"{n}", tenant, priority, cost)
         for n, (tenant, priority, cost, _) in enumerate(tickets)
     ]
     for each in made:
@@ -172,14 +187,14 @@ def test_each_ticket_is_served_once_by_priority_and_in_the_order_of_its_tenant(
 def test_two_tenants_who_wait_are_served_alike_to_within_one_request_each(
     costs: list[tuple[str, int]],
 ) -> None:
-    queue, waiting = FairQueue(), Counter[str]()
+    queue, waiting = FairQueue(Backlog()), Counter[str]()
     for number, (tenant, cost) in enumerate(costs):
-        queue.push(ticket(f"{number}", tenant, cost=cost))
+        queue.push(request(f"{number}", tenant, cost=cost))
         waiting[tenant] += 1
     served: Counter[str] = Counter()
 
     while queue.count and all(waiting[tenant] for tenant in "ab"):
-        each = queue.pop()
+        each = next_of(queue)
         served[each.tenant] += each.cost
         waiting[each.tenant] -= 1
         assert abs(served["a"] - served["b"]) <= 2 * max(cost for _, cost in costs)

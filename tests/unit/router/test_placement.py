@@ -1,4 +1,4 @@
-"""Placement: every demand gets a runtime that suits it, and is told at once when there is none."""
+"""Placement: every desired replica gets a runtime that suits it, and is told at once when there is none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.router.fleet.placement import (
-    Demand,
+    DesiredReplica,
     Serve,
     StopServing,
     candidates,
@@ -14,7 +14,7 @@ from services.router.fleet.placement import (
     failure,
     plan,
 )
-from services.router.fleet.registry import FAILED, LOADING, READY, Fleet
+from services.router.fleet.registry import FAILED, LOADING, READY, FleetRegistry
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1.requirements_pb2 import Requirements
@@ -24,14 +24,18 @@ IDLE = 60.0
 KEY = "default/iris/1/any"
 
 
-def demand(key: str = KEY, requires: Requirements | None = None, **changes: object) -> Demand:
+def replica(
+    key: str = KEY, requires: Requirements | None = None, **changes: object
+) -> DesiredReplica:
     values: dict[str, object] = {"last_used": 100.0, "pending": 0, "format": "skops", **changes}
     version = "buckets/default/models/iris/versions/1"
-    return Demand(key=key, model_version=version, requires=requires or Requirements(), **values)  # type: ignore[arg-type]
+    return DesiredReplica(
+        key=key, model_version=version, requires=requires or Requirements(), **values
+    )  # type: ignore[arg-type]
 
 
-def fleet_of(*runtimes: router.Runtime, now: float = 100.0) -> Fleet:
-    fleet = Fleet(stale_seconds=8, gone_seconds=30)
+def fleet_of(*runtimes: router.Runtime, now: float = 100.0) -> FleetRegistry:
+    fleet = FleetRegistry(stale_seconds=8, gone_seconds=30)
     for runtime in runtimes:
         fleet.advertise(runtime, now)
     return fleet
@@ -47,68 +51,68 @@ def runtime(name: str, *models: tuple[str, int], **changes: object) -> router.Ru
     )
 
 
-def actions(fleet: Fleet, *demands: Demand, now: float = 100.0) -> list[object]:
-    return list(plan({d.key: d for d in demands}, fleet.members.values(), now, IDLE))
+def actions(fleet: FleetRegistry, *replicas: DesiredReplica, now: float = 100.0) -> list[object]:
+    return list(plan({d.key: d for d in replicas}, fleet.members.values(), now, IDLE))
 
 
-def test_a_new_demand_goes_to_the_least_busy_runtime() -> None:
-    wanted = demand()
+def test_a_new_replica_goes_to_the_least_busy_runtime() -> None:
+    wanted = replica()
 
     planned = actions(fleet_of(runtime("busy", in_flight=2), runtime("free")), wanted)
 
     assert planned == [Serve("free", wanted)]
 
 
-def test_a_served_demand_asks_for_nothing() -> None:
-    assert actions(fleet_of(runtime("a", (KEY, READY)), runtime("b")), demand()) == []
+def test_a_served_replica_asks_for_nothing() -> None:
+    assert actions(fleet_of(runtime("a", (KEY, READY)), runtime("b")), replica()) == []
 
 
 def test_loading_counts_as_served() -> None:
-    assert actions(fleet_of(runtime("a", (KEY, LOADING)), runtime("b")), demand()) == []
+    assert actions(fleet_of(runtime("a", (KEY, LOADING)), runtime("b")), replica()) == []
 
 
 def test_an_order_is_not_repeated_until_it_lapses() -> None:
     fleet = fleet_of(runtime("a"))
     fleet.members["a"].ordered[KEY] = 100.0
 
-    assert actions(fleet, demand(), now=101.0) == []
-    assert len(actions(fleet, demand(), now=111.0)) == 1
+    assert actions(fleet, replica(), now=101.0) == []
+    assert len(actions(fleet, replica(), now=111.0)) == 1
 
 
 def test_piled_up_requests_ask_for_another_replica() -> None:
     fleet = fleet_of(runtime("a", (KEY, READY)), runtime("b"))
 
-    assert actions(fleet, demand(pending=16)) == []
-    assert [action.instance for action in actions(fleet, demand(pending=200))] == ["b"]  # type: ignore[attr-defined]
+    assert actions(fleet, replica(pending=16)) == []
+    assert [action.instance for action in actions(fleet, replica(pending=200))] == ["b"]  # type: ignore[attr-defined]
 
 
 def test_a_stale_or_draining_runtime_is_replaced() -> None:
     fleet = fleet_of(runtime("a", (KEY, READY)), now=90.0)
     fleet.advertise(runtime("b"), 100.0)
     fleet.expire(100.0)
-    assert [action.instance for action in actions(fleet, demand())] == ["b"]  # type: ignore[attr-defined]
+    assert [action.instance for action in actions(fleet, replica())] == ["b"]  # type: ignore[attr-defined]
 
     fleet.report("a", messages.Report(draining=True), 100.0)
-    assert [action.instance for action in actions(fleet, demand())] == ["b"]  # type: ignore[attr-defined]
+    assert [action.instance for action in actions(fleet, replica())] == ["b"]  # type: ignore[attr-defined]
 
 
 def test_what_nobody_uses_is_let_go() -> None:
     fleet = fleet_of(runtime("a", (KEY, READY)))
 
-    assert actions(fleet, demand(last_used=0.0)) == [StopServing("a", KEY)]
-    assert actions(fleet, demand(last_used=0.0, pending=1)) == []
+    assert actions(fleet, replica(last_used=0.0)) == [StopServing("a", KEY)]
+    assert actions(fleet, replica(last_used=0.0, pending=1)) == []
     assert actions(fleet) == [StopServing("a", KEY)]
 
 
 def test_without_runtimes_the_error_says_so() -> None:
-    assert isinstance(explain(demand(), []), NoRuntimeAvailable)
+    assert isinstance(explain(replica(), []), NoRuntimeAvailable)
 
 
 def test_the_unmet_requirement_is_named() -> None:
     members = fleet_of(runtime("a", cpu_cores=1), runtime("b", cpu_cores=2)).members.values()
 
-    assert "8 CPU cores" in explain(demand(requires=Requirements(cpu_cores=8)), members).message
-    error = explain(demand(format="onnx"), members)
+    assert "8 CPU cores" in explain(replica(requires=Requirements(cpu_cores=8)), members).message
+    error = explain(replica(format="onnx"), members)
     assert isinstance(error, RequirementUnmet)
     assert "onnx" in error.message
 
@@ -118,7 +122,7 @@ def test_requirements_met_only_by_different_runtimes_are_all_named() -> None:
         runtime("a", labels={"x": "1"}), runtime("b", labels={"y": "1"})
     ).members.values()
 
-    message = explain(demand(requires=Requirements(labels={"x": "1", "y": "1"})), members).message
+    message = explain(replica(requires=Requirements(labels={"x": "1", "y": "1"})), members).message
 
     assert "label x=1" in message
     assert "label y=1" in message
@@ -126,7 +130,7 @@ def test_requirements_met_only_by_different_runtimes_are_all_named() -> None:
 
 def test_a_failure_is_reported_once_nobody_is_trying_any_more() -> None:
     fleet = fleet_of(runtime("a"))
-    wanted = demand()
+    wanted = replica()
     report = messages.Report(
         models=[
             router.ServedModel(
@@ -162,7 +166,7 @@ def test_plan_only_chooses_runtimes_that_suit(
             for n, count in enumerate(slots)
         )
     )
-    wanted = demand(requires=Requirements(labels={"zone": "west"}), pending=pending)
+    wanted = replica(requires=Requirements(labels={"zone": "west"}), pending=pending)
 
     chosen = [action.instance for action in actions(fleet, wanted) if isinstance(action, Serve)]
 

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.calls.statistics import MAX_PLACES, Statistics, describe
+from services.router.calls.statistics import MAX_PARTS, Statistics
+from services.router.open_inference.model_statistics import describe
 from stellwerk.job.v1 import work_pb2
 
 NAME = "buckets/default/models/iris/versions/3"
@@ -127,10 +128,10 @@ def test_answers_of_decoupled_models_are_counted_by_place() -> None:
     answer = reply(more=True)
     answer.outputs.add(name="y")
 
-    statistics.record_answer(NAME, 0, answer, ok=True, total_ns=7)
-    statistics.record_answer(NAME, 1, reply(), ok=True, total_ns=8)
-    statistics.record_answer(NAME, 1, reply(), ok=False, total_ns=9)
-    statistics.record_answer(NAME, 2, None, ok=False, total_ns=10)
+    statistics.record_part(NAME, 0, answer, ok=True, total_ns=7)
+    statistics.record_part(NAME, 1, reply(), ok=True, total_ns=8)
+    statistics.record_part(NAME, 1, reply(), ok=False, total_ns=9)
+    statistics.record_part(NAME, 2, None, ok=False, total_ns=10)
 
     places = described(statistics).response_stats
     assert sorted(places) == ["0", "1", "2"]
@@ -179,13 +180,13 @@ def test_memory_is_bounded_whatever_callers_send() -> None:
 
     for number in range(2000):
         record(statistics, reply(number + 1))
-        statistics.record_answer(NAME, number, reply(), ok=True, total_ns=1)
+        statistics.record_part(NAME, number, reply(), ok=True, total_ns=1)
 
     found = described(statistics)
     assert found.execution_count == 2000
     assert len(found.batch_stats) == 512
-    assert len(found.response_stats) == MAX_PLACES
-    assert found.response_stats[str(MAX_PLACES - 1)].empty_response.count == 2000 - MAX_PLACES + 1
+    assert len(found.response_stats) == MAX_PARTS
+    assert found.response_stats[str(MAX_PARTS - 1)].empty_response.count == 2000 - MAX_PARTS + 1
 
 
 def test_the_versions_that_were_called_first_are_forgotten_first() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.router.fleet.reconciler import Outgoing, Serving
-from services.router.fleet.registry import FAILED, LOADING, READY, Fleet
+from services.router.fleet.reconciler import Outgoing, Reconciler
+from services.router.fleet.registry import FAILED, LOADING, READY, FleetRegistry
 from stellwerk.repository.v1.repository_service_pb2 import ModelVersion
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
@@ -33,17 +33,17 @@ class Waiting:
 
 
 class Fixture:
-    """Serving with one runtime "a" whose orders are seen and whose reports a test makes up."""
+    """A reconciler with one runtime "a" whose orders are seen and whose reports a test makes up."""
 
     def __init__(self) -> None:
-        self.fleet = Fleet(stale_seconds=80, gone_seconds=300)
+        self.fleet = FleetRegistry(stale_seconds=80, gone_seconds=300)
         self.waiting = Waiting()
         pending: Any = self.waiting
-        self.serving = Serving(self.fleet, pending, 1800.0, lambda _: None)
+        self.reconciler = Reconciler(self.fleet, pending, 1800.0, lambda _: None)
         self.orders: Outgoing = asyncio.Queue()
         runtime = router.Runtime(name="runtimes/a", instance="a", formats=["skops"], slots=1)
         self.fleet.advertise(runtime, time.monotonic())
-        self.serving.attach("a", self.orders)
+        self.reconciler.attach("a", self.orders)
 
     def report(self, *models: tuple[str, int], error: str = "") -> None:
         served = [
@@ -58,7 +58,7 @@ class Fixture:
             for key, state in models
         ]
         self.fleet.report("a", messages.Report(models=served), time.monotonic())
-        self.serving.reconcile()
+        self.reconciler.reconcile()
 
     def next_order(self) -> tuple[str, str]:
         order = self.orders.get_nowait()
@@ -73,7 +73,7 @@ def soon(seconds: float = 5.0) -> float:
 
 async def test_load_returns_when_a_runtime_answers() -> None:
     fixture = Fixture()
-    load = asyncio.create_task(fixture.serving.load(VERSION, soon()))
+    load = asyncio.create_task(fixture.reconciler.load(VERSION, soon()))
     await eventually(lambda: not fixture.orders.empty())
     fixture.report((KEY, LOADING))
 
@@ -87,21 +87,21 @@ async def test_load_of_what_is_loaded_returns_at_once() -> None:
     fixture = Fixture()
     fixture.report((KEY, READY))
 
-    await fixture.serving.load(VERSION, soon())
+    await fixture.reconciler.load(VERSION, soon())
 
     assert fixture.orders.empty()
 
 
 async def test_load_tries_again_what_has_just_failed() -> None:
     fixture = Fixture()
-    first = asyncio.create_task(fixture.serving.load(VERSION, soon()))
+    first = asyncio.create_task(fixture.reconciler.load(VERSION, soon()))
     await eventually(lambda: not fixture.orders.empty())
     fixture.next_order()
     fixture.report((KEY, FAILED), error="the artifact is broken")
     with pytest.raises(ModelFailed, match="the artifact is broken"):
         await first
 
-    second = asyncio.create_task(fixture.serving.load(VERSION, soon()))
+    second = asyncio.create_task(fixture.reconciler.load(VERSION, soon()))
     await eventually(lambda: not fixture.orders.empty())
 
     assert fixture.next_order() == ("serve", KEY)
@@ -114,12 +114,12 @@ async def test_load_says_why_no_runtime_can() -> None:
     other = ModelVersion(name=f"{MODEL}/versions/2", version=2, format="onnx")
 
     with pytest.raises(RequirementUnmet, match="onnx"):
-        await fixture.serving.load(other, soon())
+        await fixture.reconciler.load(other, soon())
 
 
 async def test_those_who_wait_do_not_keep_each_other_busy() -> None:
     fixture = Fixture()
-    loads = [asyncio.create_task(fixture.serving.load(VERSION, soon())) for _ in range(3)]
+    loads = [asyncio.create_task(fixture.reconciler.load(VERSION, soon())) for _ in range(3)]
     await eventually(lambda: not fixture.orders.empty())
     fixture.report((KEY, LOADING))
     before = time.process_time()
@@ -133,9 +133,9 @@ async def test_those_who_wait_do_not_keep_each_other_busy() -> None:
 
 async def test_unload_lets_every_version_go_and_waits_for_it() -> None:
     fixture = Fixture()
-    fixture.serving.demand(VERSION, Requirements())
+    fixture.reconciler.desire(VERSION, Requirements())
     fixture.report((KEY, READY), ("default/iris/1/abcd", READY))
-    unload = asyncio.create_task(fixture.serving.unload(MODEL, soon()))
+    unload = asyncio.create_task(fixture.reconciler.unload(MODEL, soon()))
     await eventually(lambda: fixture.orders.qsize() >= 2)
 
     assert {fixture.next_order(), fixture.next_order()} == {
@@ -145,24 +145,24 @@ async def test_unload_lets_every_version_go_and_waits_for_it() -> None:
     assert not unload.done()
     fixture.report()
     await asyncio.wait_for(unload, 5)
-    assert fixture.serving.demands == {}
+    assert fixture.reconciler.find(KEY) is None
 
 
 async def test_unload_leaves_models_alone_whose_names_begin_alike() -> None:
     fixture = Fixture()
     fixture.report((KEY, READY))
 
-    await fixture.serving.unload(MODEL[:-1], soon())
+    await fixture.reconciler.unload(MODEL[:-1], soon())
 
     assert fixture.orders.empty()
 
 
 async def test_unload_waits_for_the_answers_to_what_was_asked() -> None:
     fixture = Fixture()
-    fixture.serving.demand(VERSION, Requirements())
+    fixture.reconciler.desire(VERSION, Requirements())
     fixture.report((KEY, READY))
     fixture.waiting.by_key[KEY] = 1
-    unload = asyncio.create_task(fixture.serving.unload(MODEL, soon()))
+    unload = asyncio.create_task(fixture.reconciler.unload(MODEL, soon()))
     fixture.report((KEY, READY))
     await asyncio.sleep(0)
 
@@ -176,13 +176,13 @@ async def test_unload_waits_for_the_answers_to_what_was_asked() -> None:
 
 async def test_a_request_after_unload_has_the_model_loaded_again() -> None:
     fixture = Fixture()
-    fixture.serving.demand(VERSION, Requirements())
+    fixture.reconciler.desire(VERSION, Requirements())
     fixture.report((KEY, READY))
-    unload = asyncio.create_task(fixture.serving.unload(MODEL, soon()))
+    unload = asyncio.create_task(fixture.reconciler.unload(MODEL, soon()))
     await eventually(lambda: not fixture.orders.empty())
     fixture.next_order()
 
-    fixture.serving.demand(VERSION, Requirements())
+    fixture.reconciler.desire(VERSION, Requirements())
     fixture.waiting.by_key[KEY] = 1
     fixture.report()
 
@@ -192,12 +192,12 @@ async def test_a_request_after_unload_has_the_model_loaded_again() -> None:
 
 async def test_who_waits_for_a_load_is_not_failed_by_an_unload() -> None:
     fixture = Fixture()
-    load = asyncio.create_task(fixture.serving.load(VERSION, soon()))
+    load = asyncio.create_task(fixture.reconciler.load(VERSION, soon()))
     await eventually(lambda: not fixture.orders.empty())
     fixture.next_order()
     fixture.report((KEY, LOADING))
 
-    await fixture.serving.unload(MODEL, soon())
+    await fixture.reconciler.unload(MODEL, soon())
     fixture.report()
     orders = [await asyncio.wait_for(fixture.orders.get(), 5)]
     while not (orders[-1] and orders[-1].HasField("serve")):
@@ -212,6 +212,6 @@ async def test_unload_ends_at_its_deadline_though_a_runtime_goes_on() -> None:
     fixture.report((KEY, READY))
     began = time.monotonic()
 
-    await fixture.serving.unload(MODEL, soon(0.05))
+    await fixture.reconciler.unload(MODEL, soon(0.05))
 
     assert 0.04 < time.monotonic() - began < 2

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.router.fleet.registry import FAILED, LOADING, READY, Member
-from services.router.open_inference.repository_index import Catalogue, entries, loaded, memory
+from services.router.open_inference.repository_index import StoredModels, entries, loaded, memory
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 
@@ -120,7 +120,7 @@ class Pages:
 
 
 async def test_listings_are_read_to_their_last_page() -> None:
-    catalogue = Catalogue(Pages())
+    catalogue = StoredModels(Pages())
 
     assert await catalogue.buckets() == ["b0", "b1", "b2"]
     assert [m.name for m in await catalogue.models("b1")] == [

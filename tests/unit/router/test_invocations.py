@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from services.router.calls.invocations import Predictions
-from services.router.naming.target import Callee
+from services.router.calls.invocations import Invocations
+from services.router.calls.statistics import Statistics
+from services.router.naming.directory import FormerVersions
+from services.router.naming.target import ModelTarget
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import serving_pb2, tensor_pb2
 from stellwerk.wire.errors import NotImplementedHere, TooLarge
+from stellwerk.wire.names import ModelName
 
-DEMAND: Any = SimpleNamespace(key="default/m/1/any")
+KEY = "default/m/1/any"
 
 
 class Submitted:
@@ -29,39 +32,51 @@ class Submitted:
         return "1"
 
 
-def sending(callee: Callee, work: work_pb2.WorkItem, seconds: float = 10.0) -> list[float]:
-    """Sends the work; how many seconds it was given each time."""
+def sending(target: ModelTarget, work: work_pb2.WorkItem, seconds: float = 10.0) -> list[float]:
+    """Sends the work to a target that is known and ready; how many seconds it was given."""
+    directory: Any = SimpleNamespace(known=lambda _: target, former_versions=FormerVersions())
+    replica = SimpleNamespace(key=KEY, kept=True)
+    registry = SimpleNamespace(ready=lambda key: key == KEY)
+    reconciler: Any = SimpleNamespace(registry=registry, desire=lambda *_: replica)
     dispatcher: Any = Submitted()
-    predictions = Predictions(None, None, dispatcher, max_input_bytes=100)  # type: ignore[arg-type]
+    invocations = Invocations(directory, reconciler, dispatcher, Statistics(), max_input_bytes=100)
     now = time.monotonic()
-    predictions.send(callee, DEMAND, work, now + seconds, lambda _: None)
+    invocation: Any = SimpleNamespace(
+        work=work, deadline=now + seconds, target=None, id="", on_reply=lambda _: None
+    )
+
+    assert invocations.send_if_ready(invocation, ModelName("default", "m"))
+
+    assert (invocation.target, invocation.id) == (target, "1")
     return [deadline - now for deadline in dispatcher.deadlines]
 
 
-def callee(**serving: Any) -> Callee:
-    return Callee(repository.ModelVersion(name="v", serving=serving_pb2.ServingPolicy(**serving)))
+def target(**serving: Any) -> ModelTarget:
+    return ModelTarget(
+        repository.ModelVersion(name="v", serving=serving_pb2.ServingPolicy(**serving))
+    )
 
 
 @pytest.mark.parametrize(("asked", "given"), [(10.0, 0.5), (0.2, 0.2)])
 def test_the_owners_timeout_only_shortens(asked: float, given: float) -> None:
-    (seconds,) = sending(callee(default_timeout_ms=500), work_pb2.WorkItem(), asked)
+    (seconds,) = sending(target(default_timeout_ms=500), work_pb2.WorkItem(), asked)
 
     assert seconds == pytest.approx(given, abs=0.05)
 
 
 def test_without_an_owners_timeout_the_callers_counts() -> None:
-    assert sending(callee(), work_pb2.WorkItem(), 7.0) == [pytest.approx(7.0)]
+    assert sending(target(), work_pb2.WorkItem(), 7.0) == [pytest.approx(7.0)]
 
 
 def test_too_many_bytes_are_refused_before_they_are_looked_at() -> None:
     tensor = tensor_pb2.Tensor(name="x", datatype="none", data=bytes(101))
 
     with pytest.raises(TooLarge):
-        sending(callee(), work_pb2.WorkItem(inputs=[tensor]))
+        sending(target(), work_pb2.WorkItem(inputs=[tensor]))
 
 
 def test_a_decoupled_method_is_only_for_streams() -> None:
-    decoupled = Callee(
+    decoupled = ModelTarget(
         repository.ModelVersion(
             name="v", signature=[tensor_pb2.MethodSignature(method="count", decoupled=True)]
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.queueing.timing_wheel import TICK_SECONDS, Deadlines
+from services.router.queueing.pending_requests import TICK_SECONDS, TimingWheel
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Item:
 
 
 def test_what_is_taken_out_is_never_due() -> None:
-    deadlines: Deadlines[Item] = Deadlines()
+    deadlines: TimingWheel[Item] = TimingWheel()
     item = Item("1", 5.0)
     deadlines.add(item)
 
@@ -28,7 +28,7 @@ def test_what_is_taken_out_is_never_due() -> None:
 
 
 def test_a_deadline_earlier_than_all_others_is_due_first() -> None:
-    deadlines: Deadlines[Item] = Deadlines()
+    deadlines: TimingWheel[Item] = TimingWheel()
     late, soon = Item("late", 500.0), Item("soon", 1.0)
     deadlines.add(late)
     deadlines.add(soon)
@@ -46,7 +46,7 @@ _MOMENTS = st.floats(0, 20, allow_nan=False)
 def test_nothing_is_early_or_more_than_a_tick_late(
     adds: list[tuple[float, float]], looks: list[float]
 ) -> None:
-    deadlines: Deadlines[Item] = Deadlines()
+    deadlines: TimingWheel[Item] = TimingWheel()
     waiting: dict[str, Item] = {}
     events = [(at, 0, f"{number}", at + patience) for number, (at, patience) in enumerate(adds)]
     events += [(at, 1, "", 0.0) for at in looks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.router.fleet.registry import READY, Fleet
+from services.router.fleet.registry import READY, FleetRegistry
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 
@@ -18,7 +18,7 @@ def ready_report() -> messages.Report:
 
 
 def test_a_report_makes_a_key_ready_and_a_detachment_undoes_it() -> None:
-    fleet = Fleet(8, 30)
+    fleet = FleetRegistry(8, 30)
     fleet.advertise(advertised(), 0.0)
     assert not fleet.ready(KEY)
 
@@ -30,7 +30,7 @@ def test_a_report_makes_a_key_ready_and_a_detachment_undoes_it() -> None:
 
 
 def test_silence_makes_stale_then_gone() -> None:
-    fleet = Fleet(8, 30)
+    fleet = FleetRegistry(8, 30)
     fleet.advertise(advertised(), 0.0)
     fleet.report("a1", ready_report(), 0.0)
 
@@ -43,7 +43,7 @@ def test_silence_makes_stale_then_gone() -> None:
 
 
 def test_a_word_from_a_stale_runtime_brings_it_back() -> None:
-    fleet = Fleet(8, 30)
+    fleet = FleetRegistry(8, 30)
     fleet.advertise(advertised(), 0.0)
     fleet.expire(10.0)
 
@@ -54,7 +54,7 @@ def test_a_word_from_a_stale_runtime_brings_it_back() -> None:
 
 
 def test_a_restarted_runtime_supersedes_its_former_process() -> None:
-    fleet = Fleet(8, 30)
+    fleet = FleetRegistry(8, 30)
     fleet.advertise(advertised(), 0.0)
     fleet.report("a1", ready_report(), 0.0)
 
@@ -65,7 +65,7 @@ def test_a_restarted_runtime_supersedes_its_former_process() -> None:
 
 
 def test_a_report_of_an_unknown_runtime_is_ignored() -> None:
-    fleet = Fleet(8, 30)
+    fleet = FleetRegistry(8, 30)
 
     fleet.report("ghost", ready_report(), 0.0)
 

@@ -6,24 +6,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from services.chassis.broker.port import Message
-from services.router.calls.invocations import Predictions
-from services.router.fleet.reconciler import Serving
-from services.router.fleet.registry import FAILED, LOADING, READY, Fleet
-from services.router.naming.directory import ModelDirectory
-from services.router.naming.former_versions import PATIENCE_SECONDS, Turnover
+from services.router.calls.invocations import Invocations
+from services.router.calls.statistics import Statistics
+from services.router.fleet.reconciler import Reconciler
+from services.router.fleet.registry import FAILED, LOADING, READY, FleetRegistry
+from services.router.naming.directory import PATIENCE_SECONDS, FormerVersions, ModelDirectory
+from services.router.naming.target import ModelTarget
+from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import fleet_service_pb2 as messages
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1 import event_pb2
+from stellwerk.type.v1.requirements_pb2 import Requirements
 from stellwerk.wire import topology
 from stellwerk.wire.names import ModelName
 
 IRIS, FIRST = ModelName("default", "iris"), ModelName("default", "iris", version=1)
+
+
+def target(number: int) -> ModelTarget:
+    return ModelTarget(repository.ModelVersion(version=number))
 
 
 class Repository:
@@ -68,16 +76,18 @@ class Rig:
     def __init__(self) -> None:
         self.repository = Repository()
         self.directory = ModelDirectory(self.repository, 60)
-        self.fleet = Fleet(stale_seconds=80, gone_seconds=300)
+        self.fleet = FleetRegistry(stale_seconds=80, gone_seconds=300)
         nothing: Any = {}.get
         waiting: Any = type("Waiting", (), {"count": lambda *_: 0, "fail_key": nothing})()
-        serving = Serving(self.fleet, waiting, 1800.0, lambda _: None)
+        self.reconciler = Reconciler(self.fleet, waiting, 1800.0, lambda _: None)
         self.fleet.advertise(
             router.Runtime(name="runtimes/a", instance="a", formats=["skops"], slots=1), 0.0
         )
-        serving.attach("a", asyncio.Queue())
-        dispatcher: Any = None
-        self.predictions = Predictions(self.directory, serving, dispatcher, 1000)
+        self.reconciler.attach("a", asyncio.Queue())
+        dispatcher: Any = SimpleNamespace(submit=lambda *_, **__: "1")
+        self.invocations = Invocations(
+            self.directory, self.reconciler, dispatcher, Statistics(), 1000
+        )
 
     def report(self, **states: int) -> None:
         """`v1=READY` and so on."""
@@ -93,21 +103,27 @@ class Rig:
             for number, state in states.items()
         ]
         self.fleet.report("a", messages.Report(models=models), time.monotonic())
-        self.predictions.serving.reconcile()
+        self.reconciler.reconcile()
 
     async def called(self, name: ModelName = IRIS) -> int:
         """Which version a call is given to now."""
-        callee = self.predictions.known(name)
-        if callee is None or not self.fleet.ready(self.predictions.demand(callee).key):
-            callee = await self.predictions.find(name)
-        self.predictions.demand(callee)
-        return callee.version.version
+        invocation: Any = SimpleNamespace(
+            work=work_pb2.WorkItem(), deadline=0.0, target=None, id="", on_reply=None
+        )
+        if not self.invocations.send_if_ready(invocation, name):
+            return await self._resolved(name)
+        return invocation.target.version.version
+
+    async def _resolved(self, name: ModelName) -> int:
+        target = await self.invocations.resolve(name)
+        target.replica = self.reconciler.desire(target.version, Requirements())
+        return target.version.version
 
     async def store(self, number: int, *, long_ago: bool = True) -> None:
         """A version is stored; so long ago that nobody waits for it any more, or just now."""
         self.repository.newest = number
         await self.directory.on_event(News(topology.VERSION_CREATED))
-        change = self.directory.turnover.of(IRIS)
+        change = self.directory.former_versions.of(IRIS)
         if change is not None and long_ago:
             change.since -= PATIENCE_SECONDS
 
@@ -131,7 +147,7 @@ async def test_the_one_before_answers_until_the_new_one_can(rig: Rig) -> None:
     assert await rig.called() == 2
     rig.report(v1=READY)
     assert await rig.called() == 2, "once the new one has answered, nothing older does"
-    assert not rig.directory.turnover
+    assert not rig.directory.former_versions.changes
 
 
 async def test_a_call_right_after_the_change_waits_for_the_new_one(rig: Rig) -> None:
@@ -169,7 +185,7 @@ async def test_a_version_asked_for_by_number_has_no_stand_in(rig: Rig) -> None:
     assert await rig.called(FIRST) == 1
     await rig.store(2)
 
-    assert rig.directory.turnover.of(FIRST) is None
+    assert rig.directory.former_versions.of(FIRST) is None
 
 
 @pytest.mark.parametrize("news", [topology.VERSION_DELETED, topology.MODEL_DELETED])
@@ -179,13 +195,13 @@ async def test_what_was_deleted_does_not_answer(rig: Rig, news: str) -> None:
 
     await rig.directory.on_event(News(news))
 
-    assert not rig.directory.turnover
+    assert not rig.directory.former_versions.changes
 
 
 def test_patience_ends_for_all_at_once_and_for_each_at_half_its_time() -> None:
-    turnover = Turnover()
-    turnover.changed(IRIS, repository.ModelVersion(), 100.0)
-    change = turnover.of(IRIS)
+    former_versions = FormerVersions()
+    former_versions.changed(IRIS, target(0), 100.0)
+    change = former_versions.of(IRIS)
     assert change is not None
 
     assert change.patience(now=100.0, deadline=130.0) == 100.0 + PATIENCE_SECONDS
@@ -194,12 +210,17 @@ def test_patience_ends_for_all_at_once_and_for_each_at_half_its_time() -> None:
 
 
 def test_names_and_versions_that_are_kept_are_bounded() -> None:
-    turnover = Turnover()
+    former_versions = FormerVersions()
     for number in range(20_000):
-        turnover.changed(ModelName("b", f"m{number}"), repository.ModelVersion(), float(number))
+        former_versions.changed(ModelName("b", f"m{number}"), target(0), float(number))
     for number in range(100):
-        turnover.changed(IRIS, repository.ModelVersion(version=number), float(number))
+        former_versions.changed(IRIS, target(number), float(number))
 
-    change = turnover.of(IRIS)
-    assert change is not None and [version.version for version in change.former] == [99, 98, 97, 96]
-    assert turnover.of(ModelName("b", "m1")) is None
+    change = former_versions.of(IRIS)
+    assert change is not None and [former.version.version for former in change.former] == [
+        99,
+        98,
+        97,
+        96,
+    ]
+    assert former_versions.of(ModelName("b", "m1")) is None

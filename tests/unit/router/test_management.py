@@ -14,11 +14,11 @@ import pytest
 
 from services.chassis.lifecycle.process import Process
 from services.router.calls.statistics import Statistics
-from services.router.fleet.reconciler import Outgoing, Serving
-from services.router.fleet.registry import READY, Fleet
+from services.router.fleet.reconciler import Outgoing, Reconciler
+from services.router.fleet.registry import READY, FleetRegistry
 from services.router.naming.directory import ModelDirectory
 from services.router.open_inference.log_settings import LogSettings
-from services.router.open_inference.management import EXTENSIONS, InferenceExtension, Tools
+from services.router.open_inference.management import EXTENSIONS, ManagementServicer
 from stellwerk.inference.v2 import grpc_service_pb2 as messages
 from stellwerk.inference.v2 import grpc_service_pb2_grpc as stubs
 from stellwerk.job.v1 import work_pb2
@@ -75,16 +75,6 @@ class Repository:
         raise ModelNotFound(f"there is no {request.name}", name=request.name)
 
 
-class Predictions:
-    """What the extensions need of predictions."""
-
-    def __init__(self) -> None:
-        self.directory = ModelDirectory(Repository(), 30.0)
-
-    async def resolve(self, name: Any) -> repository.ModelVersion:
-        return await self.directory.resolve(name)
-
-
 class Waiting:
     """Nobody waits for an answer."""
 
@@ -92,7 +82,7 @@ class Waiting:
         return 0
 
 
-class Whole(InferenceExtension, stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class Whole(ManagementServicer, stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The extensions, and nothing of the core."""
 
 
@@ -104,16 +94,21 @@ class Router:
 
     def __init__(self) -> None:
         self.statistics = Statistics()
-        self.serving = Serving(Fleet(80, 300), Waiting(), 1800.0, lambda _: None)  # type: ignore[arg-type]
+        self.reconciler = Reconciler(FleetRegistry(80, 300), Waiting(), 1800.0, lambda _: None)  # type: ignore[arg-type]
         self.orders: Outgoing = asyncio.Queue()
         self.served: dict[str, str] = {}
         runtime = router.Runtime(name="runtimes/a", instance="a", formats=["skops"], slots=1)
-        self.serving.fleet.advertise(runtime, time.monotonic())
-        self.serving.attach("a", self.orders)
+        self.reconciler.registry.advertise(runtime, time.monotonic())
+        self.reconciler.attach("a", self.orders)
 
     def build(self, process: Process) -> None:
-        tools = Tools(self.statistics, process.tracing, LogSettings(process.log_levels, "json"))
-        servicer = Whole(Predictions(), self.serving, tools)  # type: ignore[arg-type]
+        servicer = Whole(
+            ModelDirectory(Repository(), 30.0),
+            self.reconciler,
+            self.statistics,
+            process.tracing,
+            LogSettings(process.log_levels, "json"),
+        )
         protocol = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         process.serve(protocol, stubs.add_GRPCInferenceServiceServicer_to_server, servicer)
 
@@ -127,8 +122,10 @@ class Router:
                 router.ServedModel(key=k, model_version=v, state=READY, memory_bytes=7)
                 for k, v in self.served.items()
             ]
-            self.serving.fleet.report("a", fleet_messages.Report(models=models), time.monotonic())
-            self.serving.reconcile()
+            self.reconciler.registry.report(
+                "a", fleet_messages.Report(models=models), time.monotonic()
+            )
+            self.reconciler.reconcile()
 
     async def call(self, rpc: str, *grants: tuple[str, str], **fields: Any) -> Any:
         request = getattr(messages, rpc + "Request")(**fields)

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.queueing.pending_requests import Outcome, PendingTable, Ticket
+from services.router.queueing.pending_requests import Outcome, PendingRequest, PendingRequests
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import BrokerDown, NoRuntimeAvailable
 
@@ -19,7 +19,7 @@ class Desk:
         self.key = key
         self.left: list[str] = []
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: PendingRequest) -> None:
         self.left.append(ticket.id)
 
 
@@ -27,12 +27,12 @@ class Waiting:
     """Adds tickets to a table and notes what their callers hear."""
 
     def __init__(self) -> None:
-        self.table = PendingTable()
+        self.table = PendingRequests()
         self.heard: dict[str, list[Outcome]] = {}
 
-    def add(self, id: str, desk: Desk | None = None, deadline: float = 10.0) -> Ticket:
+    def add(self, id: str, desk: Desk | None = None, deadline: float = 10.0) -> PendingRequest:
         self.heard[id] = []
-        ticket = Ticket(id, desk or Desk(), self.heard[id].append, deadline)
+        ticket = PendingRequest(id, desk or Desk(), self.heard[id].append, deadline)
         self.table.add(ticket)
         return ticket
 
@@ -122,7 +122,7 @@ def test_a_caller_that_fails_to_take_its_answer_harms_nobody() -> None:
     def broken(outcome: Outcome) -> None:
         raise ValueError("no room")
 
-    ticket = Ticket("1", Desk(), broken, 10.0)
+    ticket = PendingRequest("1", Desk(), broken, 10.0)
     waiting.table.add(ticket)
 
     assert waiting.table.end(ticket, BrokerDown("x"))
@@ -145,6 +145,7 @@ def test_counts_match_the_tickets_and_each_ends_once(steps: list[tuple[str, int]
                 f"{number}", desks[place % 3], deadline=float(number + place)
             )
             open_[place].sent_at = float(place % 2)
+            open_[place].underway = bool(place % 2)
         elif step in ("end", "abandon") and known is not None:
             table.end(known, BrokerDown("x") if step == "end" else None)
         elif step == "due":

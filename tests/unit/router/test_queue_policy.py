@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.router.queueing.queue_policy import QueuePolicy
+from services.router.queueing.admission import QueuePolicy
 from stellwerk.type.v1 import serving_pb2
 
 
