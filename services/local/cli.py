@@ -1,31 +1,32 @@
-"""The commands that run the platform on this machine: `stellwerk up` and `stellwerk local
-init-secrets`.
-"""
+"""Runs the platform on this machine by command: `stellwerk up` and `stellwerk local init-secrets`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import platformdirs
 import typer
 
-from services.local import container_secrets
-from services.local.lock import AlreadyRunning
+from services.local.errors import StartFailed
 from services.local.plan import Options
-from services.local.ports import PortTaken
-from services.local.processes.child import StartFailed
-from services.local.processes.logs import LogStream
-from services.local.processes.supervisor import NeverReady, Supervisor
+from services.local.preflight import check_variables
+from services.local.processes.logs import Logs
+from services.local.ready_report import ReadyReport
 from services.local.secrets import Secrets
+from services.local.supervisor import Supervisor
 
 app = typer.Typer(no_args_is_help=True, help="Runs the platform on this machine.")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LEVELS = ("debug", "info", "warning", "error")
+_DATA_DIR = platformdirs.user_data_dir("stellwerk")
 
 
 @app.command()
@@ -35,63 +36,83 @@ def up(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gRPC API.")] = 8081,
     host: Annotated[str, typer.Option(help="Address that both APIs listen on.")] = "127.0.0.1",
     data_dir: Annotated[
-        Path | None,
+        str,
         typer.Option(
             envvar="STELLWERK_DATA_DIR",
-            help="Where everything is kept. [default: the user's data folder]",
+            help="Directory of the database, secrets, artifacts and logs.",
         ),
-    ] = None,
+    ] = _DATA_DIR,
     broker: Annotated[
         str,
         typer.Option(
             envvar="STELLWERK_BROKER",
             help=(
                 "amqp://… for a RabbitMQ that runs, pull for the built-in dispatch, auto for a"
-                " private RabbitMQ node "
-                "if the server is installed and pull if not."
+                " private RabbitMQ node if the server is installed and pull if not."
             ),
         ),
     ] = "auto",
     mongo_url: Annotated[
-        str, typer.Option(envvar="STELLWERK_MONGO_URL", help="A MongoDB to use.")
+        str,
+        typer.Option(
+            envvar="STELLWERK_MONGO_URL", help="A MongoDB to use, which must be a replica set."
+        ),
     ] = "",
     metrics_port: Annotated[
         int,
         typer.Option(min=0, max=65000, help="First port for Prometheus metrics, 0 for free ones."),
     ] = 0,
     otel_endpoint: Annotated[
-        str, typer.Option(help="OTLP/gRPC collector for traces, such as http://host:4317.")
+        str,
+        typer.Option(
+            envvar="STELLWERK_OTEL_ENDPOINT",
+            help="OTLP/gRPC collector for traces, such as http://host:4317.",
+        ),
     ] = "",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[
+        str,
+        typer.Option(envvar="STELLWERK_LOG_LEVEL", help="debug, info, warning or error."),
+    ] = "info",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show all logs, not only errors.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Report in JSON, as to a program, also on a terminal.")
+    ] = False,
 ) -> None:
-    """Start the whole platform here and keep it up until Ctrl-C.
+    """Starts the whole platform on this machine and keeps it up until Ctrl-C.
 
-    Prints one line of JSON when it is ready: addresses, the file that holds an administrator's
-    token, process ids. Logs go to standard error.
+    When it is ready, a terminal gets addresses and first commands; a program that reads standard
+    output gets one line of JSON. Logs are kept in the data directory, one file for each process.
     """
     if broker not in ("auto", "pull") and not broker.startswith(("amqp://", "amqps://")):
         raise typer.BadParameter("is auto, pull or an amqp:// URL", param_hint="--broker")
     if log_level not in _LEVELS:
         raise typer.BadParameter(f"is one of {', '.join(_LEVELS)}", param_hint="--log-level")
-    directory = (data_dir or Path(platformdirs.user_data_dir("stellwerk"))).expanduser().absolute()
-    options = Options(
-        data_dir=directory,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        runtimes=runtimes,
-        broker=broker,
-        mongo_url=mongo_url,
-        otel_endpoint=otel_endpoint,
-        log_level=log_level,
-    )
-    logs = LogStream(sys.stderr, terminal=sys.stderr.isatty())
-    if host not in _LOOPBACK:
-        logs.say(
-            "public_address", host=host, advice="traffic is not encrypted; put a TLS proxy in front"
+    for stream in (sys.stdout, sys.stderr):
+        # The locale's encoding may lack a character of a path or a log line.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    logs = Logs(sys.stderr, terminal=sys.stderr.isatty(), verbose=verbose)
+    try:
+        options = Options(
+            data_dir=_absolute(data_dir),
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            runtimes=runtimes,
+            broker=broker,
+            mongo_url=mongo_url,
+            otel_endpoint=otel_endpoint,
+            log_level=log_level,
         )
-    raise typer.Exit(asyncio.run(_run(options, logs)))
+        _advise(options, logs)
+        code = asyncio.run(_run(options, logs, as_json=as_json))
+    except (StartFailed, OSError) as exc:
+        logs.progress("")
+        typer.echo(f"stellwerk: {exc}", err=True)
+        code = 1
+    raise typer.Exit(code)
 
 
 @app.command("init-secrets")
@@ -104,10 +125,11 @@ def init_secrets(
         ),
     ] = False,
 ) -> None:
-    """Write the secrets that the services need to know each other; what exists is kept."""
-    written = Secrets(directory).create()
+    """Writes the secrets by which the services know each other; secrets that exist are kept."""
+    secrets = Secrets(directory)
+    written = secrets.create()
     if containers:
-        written += container_secrets.create(directory)
+        written += secrets.create_for_containers()
     for path in written:
         typer.echo(f"wrote {path}")
     if not written:
@@ -124,36 +146,68 @@ def local_command(words: list[str]) -> None:
     app(args=words, prog_name="stellwerk local")
 
 
-async def _run(options: Options, logs: LogStream) -> int:
-    """Up, wait for a signal, down. The exit code."""
+def _absolute(data_dir: str) -> Path:
+    try:
+        directory = Path(data_dir).expanduser()
+    except RuntimeError:
+        raise StartFailed(
+            f"this account has no home directory for {data_dir}; give a directory with --data-dir"
+        ) from None
+    return directory.absolute()
+
+
+def _advise(options: Options, logs: Logs) -> None:
+    """Tells the user of options that work and may surprise. Raises StartFailed for a misspelt
+    variable.
+    """
+    for variable in check_variables(os.environ):
+        logs.say(
+            "unknown_variable",
+            f"{variable} is no setting of the platform and has no effect",
+            level="warning",
+            variable=variable,
+        )
+    if options.host not in _LOOPBACK:
+        logs.say(
+            "public_address",
+            f"traffic to {options.host} is not encrypted; put a TLS proxy in front",
+            level="warning",
+            host=options.host,
+        )
+
+
+async def _run(options: Options, logs: Logs, *, as_json: bool) -> int:
+    """Brings the platform up, waits for a signal, takes it down; returns the exit code."""
+    began = time.monotonic()
     supervisor = Supervisor(options, os.environ, logs)
     asked = asyncio.Event()
-    _on_signals(asked, supervisor)
-    start = asyncio.create_task(supervisor.start(_announce))
+    _on_signals(asked, supervisor, logs)
+    start = asyncio.create_task(supervisor.start())
     wait = asyncio.create_task(asked.wait())
-    code = 0
     try:
         await asyncio.wait({start, wait}, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
-            start.result()
-            await asked.wait()
-    except (PortTaken, AlreadyRunning, StartFailed, NeverReady) as exc:
-        typer.echo(f"stellwerk: {exc}", err=True)
-        code = 1
-    start.cancel()
-    await asyncio.gather(start, return_exceptions=True)
-    wait.cancel()
-    await supervisor.stop()
-    return code
+            _announce(start.result(), options, logs, time.monotonic() - began, as_json)
+            await wait
+    finally:
+        start.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StartFailed, OSError):
+            await start
+        wait.cancel()
+        await supervisor.stop()
+    return 0
 
 
-def _on_signals(asked: asyncio.Event, supervisor: Supervisor) -> None:
-    """The first signal stops in order, the second at once."""
+def _on_signals(asked: asyncio.Event, supervisor: Supervisor, logs: Logs) -> None:
+    """Stops in order at the first signal, and at once at the second."""
 
     def handle() -> None:
         if asked.is_set():
             supervisor.kill()
             os._exit(130)
+        logs.progress("")
+        if sys.stderr.isatty():
+            logs.say("signal", "stopping; Ctrl-C again ends everything at once")
         asked.set()
 
     loop = asyncio.get_running_loop()
@@ -161,5 +215,26 @@ def _on_signals(asked: asyncio.Event, supervisor: Supervisor) -> None:
         loop.add_signal_handler(number, handle)
 
 
-def _announce(line: str) -> None:
-    print(line, flush=True)
+def _announce(
+    report: ReadyReport, options: Options, logs: Logs, seconds: float, as_json: bool
+) -> None:
+    """Prints the report: JSON for a program that reads standard output, a card for a person."""
+    logs.progress("")
+    directory = options.data_dir / "logs"
+    # `make up` runs the command by its path, and then the user must type the path too.
+    program = sys.argv[0] if Path(sys.argv[0]).name == "stellwerk" else "stellwerk"
+    command = "stellwerk" if shutil.which("stellwerk") else program
+    card = report.as_card(command, directory, seconds)
+    for_program = as_json or not sys.stdout.isatty()
+    print(report.as_json() if for_program else card, flush=True)
+    if not for_program or as_json:
+        return
+    if sys.stderr.isatty():
+        print(card, file=sys.stderr, flush=True)
+    else:
+        logs.say(
+            "ready",
+            f"the platform is ready after {seconds:.1f} s: {report.http}; logs are in {directory}",
+            seconds=round(seconds, 1),
+            http=report.http,
+        )

@@ -1,8 +1,7 @@
-"""Ports of this machine: free ones for what only the platform's own processes use, and a clear word
-when one is taken.
+"""Finds free TCP ports and says why a port cannot be bound.
 
-Ports that are kept for later starts lie below the range the kernel hands to outgoing connections,
-so that nobody gets one of them by chance while its service restarts.
+Ports that services keep across restarts lie below the range the kernel hands to outgoing
+connections, so that no connection gets one of them while its service restarts.
 """
 
 from __future__ import annotations
@@ -13,19 +12,17 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
+from services.local.errors import StartFailed
+
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 15_000
-
-
-class PortTaken(Exception):
-    """A port that was asked for cannot be had; the message says which option to change."""
 
 
 def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
     """Returns `count` different TCP ports of 127.0.0.1 that nobody listens on now.
 
-    `excluding` holds ports that are promised to others and not bound yet. Raises PortTaken if too
-    few are free.
+    `excluding` holds ports that are promised to others and not bound yet. Raises StartFailed if
+    too few are free.
     """
     candidates = [port for port in range(_LOWEST, _first_ephemeral()) if port not in excluding]
     random.shuffle(candidates)
@@ -33,39 +30,62 @@ def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
     for port in candidates:
         if len(found) == count:
             break
-        if problem("127.0.0.1", port) is None:
+        if _refusal("127.0.0.1", port) is None:
             found.append(port)
     if len(found) < count:
-        raise PortTaken(
+        raise StartFailed(
             f"there are no {count} free ports between {_LOWEST} and {_first_ephemeral()} on"
-            " 127.0.0.1"
+            " 127.0.0.1; stop programs that listen there"
         )
     return found
 
 
-def require(host: str, port: int, option: str) -> None:
-    """Raises PortTaken, naming the port and the option, if `host:port` cannot be bound."""
-    reason = problem(host, port)
-    if reason is not None:
-        raise PortTaken(
-            f"cannot listen on {host}:{port} ({reason}); give another port with {option}"
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 that nobody listens on, from the kernel's own range."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_host(host: str) -> None:
+    """Raises StartFailed, naming --host, if `host` is no address of this machine."""
+    refusal = _refusal(host, 0)
+    if refusal is not None:
+        raise StartFailed(
+            f"--host {host} is no address of this machine ({_reason(refusal)}); give one of its"
+            " addresses, such as 127.0.0.1, or 0.0.0.0 for all of them"
         )
 
 
-def problem(host: str, port: int) -> str | None:
-    """Why `host:port` cannot be bound, None if it can."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+def require(host: str, port: int, option: str) -> None:
+    """Raises StartFailed, naming the port and the option, if `host:port` cannot be bound."""
+    refusal = _refusal(host, port)
+    if refusal is not None:
+        raise StartFailed(
+            f"cannot listen on {host}:{port} ({_reason(refusal)}); give another port with {option}"
+        )
+
+
+def _refusal(host: str, port: int) -> OSError | None:
+    """Returns the error of binding `host:port`, None if it can be bound."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as exc:
-            return (
-                "another program uses it"
-                if exc.errno == errno.EADDRINUSE
-                else (exc.strerror or "not possible")
-            )
+    except (OSError, UnicodeError) as exc:
+        # A name with an empty or overlong label fails in the encoder, before any look-up.
+        return exc if isinstance(exc, OSError) else OSError(errno.EINVAL, "not a name of a host")
     return None
+
+
+def _reason(refusal: OSError) -> str:
+    if refusal.errno == errno.EADDRINUSE:
+        return "another program uses it"
+    if refusal.errno == errno.EACCES:
+        return "ports below 1024 need a privilege"
+    return refusal.strerror or "not possible"
 
 
 def _first_ephemeral() -> int:

@@ -19,7 +19,7 @@ from services.chassis.broker.pull.servicer import PullServicer
 from services.chassis.rpc.channel import ServiceChannel
 from services.chassis.rpc.transport import channel_options, server_options
 from services.local.backing.rabbitmq import RabbitMQ
-from services.local.processes.child import free_port
+from services.local.ports import free_port
 from stellwerk.job.v1 import pull_service_pb2_grpc
 from stellwerk.wire.topology import QueueSpec
 from tests.contract.proxy import Proxy

@@ -18,7 +18,7 @@ from services.chassis.lifecycle.process import Process
 from services.controlplane.config import ControlPlaneSettings
 from services.controlplane.identity.keys import new_service_key
 from services.controlplane.main import compose
-from services.local.processes.child import free_port
+from services.local.ports import free_port
 from stellwerk.controlplane.v1 import audit_service_pb2_grpc as audit_grpc
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from stellwerk.controlplane.v1 import identity_service_pb2_grpc as identity_grpc

@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from services.chassis.config import PREFIX, ServiceSettings, load
-from services.local import container_secrets
 from services.local.secrets import SERVICES, Secrets
 
 ROOT = Path(__file__).parents[2]
@@ -177,7 +176,7 @@ def test_each_service_understands_the_environment_it_gets(
     service: str, resolved: dict[str, Any], tmp_path: Path
 ) -> None:
     Secrets(tmp_path / "secrets").create()
-    container_secrets.create(tmp_path / "secrets")
+    Secrets(tmp_path / "secrets").create_for_containers()
     _as_mounted(
         resolved["services"][service], resolved["secrets"], tmp_path / "secrets", tmp_path / "run"
     )
@@ -225,7 +224,7 @@ def test_container_secrets_can_be_read_by_any_user_but_only_through_the_owners_d
     directory = tmp_path / "secrets"
     Secrets(directory).create()
 
-    written = container_secrets.create(directory)
+    written = Secrets(directory).create_for_containers()
 
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     files = [path for path in directory.rglob("*") if path.is_file()]
@@ -235,4 +234,4 @@ def test_container_secrets_can_be_read_by_any_user_but_only_through_the_owners_d
         password in (directory / "broker-url").read_text()
         and password in (directory / "rabbitmq.conf").read_text()
     )
-    assert container_secrets.create(directory) == [] != written
+    assert Secrets(directory).create_for_containers() == [] != written

@@ -22,7 +22,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.controlplane.config import ControlPlaneSettings
 from services.controlplane.identity.keys import new_service_key
 from services.local.backing.mongod import Mongod, executable
-from services.local.processes.child import Child, free_port
+from services.local.ports import free_port
+from services.local.processes.child import Child
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import identity_service_pb2 as pb
 from tests.integration.controlplane_caller import (

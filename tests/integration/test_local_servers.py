@@ -19,7 +19,7 @@ from services.local.backing.mongod import Mongod
 from services.local.backing.mongod import installed as mongod_installed
 from services.local.backing.rabbitmq import RabbitMQ
 from services.local.backing.rabbitmq import installed as rabbitmq_installed
-from services.local.processes.child import StartFailed
+from services.local.errors import StartFailed
 
 needs_mongod = pytest.mark.skipif(not mongod_installed(), reason="no mongod here")
 needs_rabbitmq = pytest.mark.skipif(not rabbitmq_installed(), reason="no RabbitMQ here")
@@ -27,7 +27,7 @@ needs_rabbitmq = pytest.mark.skipif(not rabbitmq_installed(), reason="no RabbitM
 _ORPHAN_MAKER = """
 import sys
 from pathlib import Path
-from services.local.{module} import {cls}
+from services.local.backing.{module} import {cls}
 server = {cls}(Path(sys.argv[1]))
 server.start()
 print(server.pid, flush=True)

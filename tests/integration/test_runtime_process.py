@@ -22,7 +22,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.chassis.lifecycle.process import Process
-from services.local.processes.child import free_port
+from services.local.ports import free_port
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import assemble
 from soak import large_models

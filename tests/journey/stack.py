@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.local.processes.child import free_port
+from services.local.ports import free_port
 
 
 def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:

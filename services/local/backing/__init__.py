@@ -1,1 +1,3 @@
-"""Runs the MongoDB and RabbitMQ servers that a local platform needs. Imports processes."""
+"""Runs the MongoDB and RabbitMQ servers of a local platform, or tries the ones that it is given.
+Imports processes.
+"""

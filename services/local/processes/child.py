@@ -1,5 +1,5 @@
-"""One child process that never outlives us: it stops when asked, and a warden stops it when we are
-killed.
+"""Runs one child process that never outlives us: it stops when asked, and a warden stops it when we
+are killed.
 
 The warden is a shell that waits for the end of a pipe only we hold, so it works from any thread and
 for SIGKILL too. A pid file in the child's directory lets the next start end what an earlier one
@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from services.local.errors import StartFailed
 
 # SIGCONT first: a stopped process takes no SIGTERM. Ten seconds are enough for a database to write
 # its checkpoint.
@@ -28,19 +29,10 @@ i=0; while [ $i -lt 100 ] && kill -0 -"$1" 2>/dev/null; do sleep 0.1; i=$((i+1))
 kill -KILL -"$1" 2>/dev/null
 """
 _POLL_SECONDS = 0.02
+# What an earlier start left behind is killed if it has not ended after 10 s.
 _STALE_SECONDS = 10.0
-
-
-class StartFailed(Exception):
-    """A child process did not come up; the message says why and where its log is."""
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+# 10 MB: a longer log of earlier starts is put aside at the next.
+_LOG_BYTES = 10_000_000
 
 
 class Child:
@@ -59,8 +51,13 @@ class Child:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
-        """Starts the command, after ending what an earlier start of the same child left behind."""
+        """Starts the command, after it has ended what an earlier start of the same child left behind.
+
+        Raises StartFailed if another owner uses the directory.
+        """
         self._end_stale()
+        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(part) for part in command],
@@ -83,7 +80,7 @@ class Child:
         )
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Polls until ready; raises StartFailed if the process ends or the time is up first."""
+        """Polls until ready. Raises StartFailed if the process ends, or `timeout` seconds pass, first."""
         deadline = time.monotonic() + timeout
         while not ready():
             if self.pid is None:
@@ -123,9 +120,7 @@ class Child:
         self._pid_file.unlink(missing_ok=True)
 
     def _end_stale(self) -> None:
-        """Ends what a dead owner left behind. Raises StartFailed if the owner lives: then the
-        directory is in use.
-        """
+        """Ends what a dead owner left behind. Raises StartFailed if the owner lives."""
         try:
             record = json.loads(self._pid_file.read_text())
         except (OSError, ValueError):
@@ -148,12 +143,12 @@ class Child:
 
 
 def _identity(pid: int) -> list[float]:
-    """A process that cannot be taken for a later one of the same pid."""
+    """Returns pid and start time, which tell a process from a later one of the same pid."""
     return [pid, psutil.Process(pid).create_time()]
 
 
 def _find(identity: object) -> psutil.Process | None:
-    """The living process of this identity."""
+    """Returns the living process of this identity, None if it has ended."""
     match identity:
         case [int(pid), float(started)]:
             pass

@@ -1,71 +1,179 @@
-"""Merges the logs of all processes into one stream of whole lines.
+"""Takes the log lines of all processes: writes each to a bounded file of its process, and shows on
+standard error what the user should see.
 
-On a terminal each line gets its service's name in a colour and is laid out for reading; elsewhere
-the JSON of the services passes through unchanged, and a line that is none becomes one.
+A verbose terminal gets every line, laid out with its process's name in a colour. A verbose pipe
+gets the services' JSON unchanged, and a line that is no JSON becomes an object. Otherwise standard
+error gets errors, and sentences of the supervisor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
+# 10 MB a file, and two older ones: 30 MB for each process, an hour of info at 10 calls/s.
+FILE_BYTES = 10_000_000
+OLDER_FILES = 2
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 _LEVEL_COLOURS = {"warning": 33, "error": 31, "critical": 31}
+_SHOWN_LEVELS = ("error", "critical")
 _NAME_WIDTH = 13
 _OWN = "stellwerk"
-# Said by the name in front or by the layout.
-_LAID_OUT = ("service", "instance", "level", "timestamp", "event", "exception")
+# Shown by the name in front or by the layout.
+_LAID_OUT = ("service", "instance", "level", "timestamp", "event", "exception", "message")
 
 
 class Sink(Protocol):
-    """Where text goes, such as sys.stderr."""
+    """A stream of text, such as sys.stderr."""
 
     def write(self, text: str, /) -> Any: ...
     def flush(self) -> None: ...
 
 
-class LogStream:
-    """Takes lines of named processes and writes them, one at a time."""
+class LogFile:
+    """A file of at most FILE_BYTES; when it is full it becomes the newest of OLDER_FILES older
+    ones.
 
-    def __init__(self, sink: Sink, *, terminal: bool) -> None:
+    A file that cannot be written is left: a full disk must not stop the platform.
+    """
+
+    def __init__(self, path: Path, limit: int = FILE_BYTES) -> None:
+        self._path = path
+        self._limit = limit
+        self._descriptor = -1
+        self._size = 0
+
+    def write(self, text: str) -> None:
+        """Appends one line."""
+        data = f"{text}\n".encode(errors="replace")
+        with contextlib.suppress(OSError):
+            if self._descriptor < 0 or self._size + len(data) > self._limit:
+                self._reopen(len(data))
+            self._size += os.write(self._descriptor, data)
+
+    def _reopen(self, needed: int) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        found = self._path.stat().st_size if self._path.exists() else 0
+        if found + needed > self._limit:
+            names = [
+                self._path,
+                *(self._path.with_suffix(f".log.{n + 1}") for n in range(OLDER_FILES)),
+            ]
+            for newer, older in reversed(list(zip(names, names[1:], strict=False))):
+                if newer.exists():
+                    newer.replace(older)
+            found = 0
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = found
+
+
+class Logs:
+    """Takes lines of named processes and of the supervisor, and writes each where it belongs."""
+
+    def __init__(self, sink: Sink, *, terminal: bool, verbose: bool) -> None:
         self._sink = sink
         self._terminal = terminal
+        self._verbose = verbose
+        self._directory: Path | None = None
+        self._files: dict[str, LogFile] = {}
         self._colours: dict[str, int] = {_OWN: 1}
+        # Shown on a terminal below all lines, and written anew after each.
+        self._progress = ""
+
+    def keep_in(self, directory: Path) -> None:
+        """Writes every line from now on also to `directory`/PROCESS.log."""
+        self._directory = directory
+
+    def file_of(self, process: str) -> Path | None:
+        """Returns the log file of a process, None if lines are not kept."""
+        return self._directory / f"{process}.log" if self._directory else None
 
     def line(self, process: str, text: str) -> None:
-        """One line of a process, as it came."""
+        """Takes one line as a process printed it."""
         record = _parse(text)
-        if not self._terminal:
-            self._write(_passed_on(process, text, record))
+        self._keep(process, text)
+        if self._verbose and not self._terminal:
+            self._show(_passed_on(process, text, record))
         elif record is None:
-            self._write(f"{self._name(process)} {text}")
-        else:
-            self._write(f"{self._name(process)} {_layout(record)}")
+            if self._verbose:
+                self._show(f"{self._name(process)} {text}")
+        elif self._verbose or record.get("level") in _SHOWN_LEVELS:
+            self._show(f"{self._name(process)} {_layout(record, self._terminal)}")
 
-    def say(self, event: str, **fields: object) -> None:
-        """A line of the supervisor itself."""
-        self.line(_OWN, _as_json(_OWN, event, fields))
+    def say(self, event: str, sentence: str = "", level: str = "info", **fields: object) -> None:
+        """Logs an event of the supervisor itself; a `sentence` is shown to the user too."""
+        spoken = {"message": sentence} if sentence else {}
+        text = _as_json(_OWN, event, level, {**fields, **spoken})
+        self._keep(_OWN, text)
+        if self._verbose and not self._terminal:
+            self._show(text)
+        elif sentence:
+            self._show(sentence)
+        elif self._verbose:
+            self._show(f"{self._name(_OWN)} {_layout(json.loads(text), self._terminal)}")
+
+    def part_ready(self, name: str, seconds: float) -> None:
+        """Says that a part is ready, `seconds` after the start; on a terminal `progress` tells."""
+        sentence = "" if self._terminal else f"{name} is ready after {seconds:.1f} s"
+        self.say("part_ready", sentence, process=name, seconds=round(seconds, 1))
+
+    def progress(self, text: str) -> None:
+        """Replaces the line at the bottom of the terminal; "" takes it away. Silent elsewhere."""
+        if self._terminal and text != self._progress:
+            self._write(f"\r\x1b[2K{text}")
+            self._progress = text
+
+    def _keep(self, process: str, text: str) -> None:
+        path = self.file_of(process)
+        if path is not None:
+            self._files.setdefault(process, LogFile(path)).write(text)
 
     def _name(self, process: str) -> str:
+        if not self._terminal:
+            return f"{process:<{_NAME_WIDTH}}"
         colour = self._colours.setdefault(
             process, _COLOURS[(len(self._colours) - 1) % len(_COLOURS)]
         )
         return f"\x1b[{colour}m{process:<{_NAME_WIDTH}}\x1b[0m"
 
+    def _show(self, text: str) -> None:
+        if self._progress:
+            self._write(f"\r\x1b[2K{text}\n{self._progress}")
+        else:
+            self._write(f"{text}\n")
+
     def _write(self, text: str) -> None:
-        try:
-            self._sink.write(text + "\n")
+        # Whoever read standard error may have gone; the platform goes on.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._sink.write(text)
             self._sink.flush()
-        except (BrokenPipeError, ValueError):
-            # Nobody reads any more; the platform goes on.
-            return
+
+
+def cause(lines: list[str]) -> str:
+    """Returns the last words of a process as one sentence: its errors, or else what it printed
+    outside the log.
+    """
+    errors: list[str] = []
+    printed: list[str] = []
+    for line in lines:
+        record = _parse(line)
+        if record is None:
+            printed.append(line.strip())
+        elif record.get("level") in _SHOWN_LEVELS:
+            errors.append(_told(record, colours=False))
+    return "; ".join(errors or printed)
 
 
 def _passed_on(process: str, text: str, record: Mapping[str, Any] | None) -> str:
     if record is None:
-        return _as_json(process, "output", {"line": text})
+        return _as_json(process, "output", "info", {"line": text})
     return text if "service" in record else json.dumps({"service": process, **record})
 
 
@@ -79,30 +187,41 @@ def _parse(text: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _as_json(service: str, event: str, fields: Mapping[str, object]) -> str:
+def _as_json(service: str, event: str, level: str, fields: Mapping[str, object]) -> str:
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps(
-        {"service": service, **fields, "event": event, "level": "info", "timestamp": stamp},
+        {"service": service, **fields, "event": event, "level": level, "timestamp": stamp},
         default=str,
     )
 
 
-def _layout(record: Mapping[str, Any]) -> str:
-    time = str(record.get("timestamp", ""))[11:23]
+def _layout(record: Mapping[str, Any], colours: bool) -> str:
+    """Returns a record as one line for people, and its exception as further ones."""
     level = str(record.get("level", ""))
-    said = {
+    time = _painted(str(record.get("timestamp", ""))[11:23], 2, colours)
+    mark = f"{_painted(level, _LEVEL_COLOURS[level], colours)} " if level in _LEVEL_COLOURS else ""
+    exception = _traceback(record.get("exception"))
+    return f"{time} {mark}{_told(record, colours)}".strip() + exception
+
+
+def _told(record: Mapping[str, Any], colours: bool) -> str:
+    """Returns the event and the fields of a record."""
+    event = record.get("message") or record.get("event", "")
+    fields = {
         key: value
         for key, value in record.items()
         if key not in _LAID_OUT and value not in (None, "")
     }
-    fields = " ".join(f"\x1b[2m{key}=\x1b[0m{value}" for key, value in said.items())
-    mark = f"\x1b[{_LEVEL_COLOURS[level]}m{level}\x1b[0m " if level in _LEVEL_COLOURS else ""
-    line = f"\x1b[2m{time}\x1b[0m {mark}{record.get('event', '')} {fields}".rstrip()
-    return line + _traceback(record.get("exception"))
+    told = " ".join(f"{_painted(f'{key}=', 2, colours)}{value}" for key, value in fields.items())
+    return f"{event} {told}".strip()
+
+
+def _painted(text: str, colour: int, colours: bool) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if colours and text else text
 
 
 def _traceback(exception: Any) -> str:
-    """What was raised where, from structlog's dictionary form; the JSON has all of it."""
+    """Returns the frames of structlog's dictionary form, the innermost four of each exception."""
     if not isinstance(exception, list):
         return f"\n{exception}" if exception else ""
     lines = []

@@ -1,5 +1,5 @@
-"""One service process kept alive: started, its log passed on line by line, started again when it
-ends.
+"""Keeps one service process alive: starts it, passes its log on line by line, and starts it again
+when it ends.
 
 The wait before a restart doubles from 0.2 s to 10 s and begins anew once a process has stayed up
 for 30 s.
@@ -13,20 +13,27 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
-from services.local.plan import Service
-from services.local.processes.logs import LogStream
+from services.local.plan import PlannedProcess
+from services.local.processes.logs import Logs, cause
 
-FIRST_DELAY, LONGEST_DELAY, STEADY_SECONDS = 0.2, 10.0, 30.0
+FIRST_DELAY = 0.2
+LONGEST_DELAY = 10.0
+STEADY_SECONDS = 30.0
+# The exit code of a service whose settings cannot be used: EX_CONFIG of sysexits.h.
+CONFIGURATION_ERROR = 78
 _READ_BYTES = 65_536
-# A line longer than this is passed on in pieces.
+# 1 MiB: a longer line is passed on in pieces.
 _LONGEST_LINE = 1_048_576
-# 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. Whoever lost its parent before
-# that goes at once.
+# Lines kept to say why a process ended: the refusal of settings is one line for each variable.
+_LAST_LINES = 20
+# 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. A process whose parent is gone
+# already ends at once.
 _STARTER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -36,8 +43,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def restart_delay(previous: float, uptime: float) -> float:
-    """Seconds to wait before the next start, from the wait before the last one (0 for none) and how
-    long it ran.
+    """Returns the seconds to wait before the next start.
+
+    `previous` is the wait before the last start, 0 for none; `uptime` the seconds it ran.
     """
     if previous == 0 or uptime >= STEADY_SECONDS:
         return FIRST_DELAY
@@ -48,33 +56,37 @@ class Supervised:
     """A process of the platform. `run` keeps it alive until `stop` or `kill`."""
 
     def __init__(
-        self, service: Service, directory: Path, logs: LogStream, changed: Callable[[], None]
+        self, planned: PlannedProcess, directory: Path, logs: Logs, changed: Callable[[], None]
     ) -> None:
-        self.service = service
-        self.restarts = 0
-        self.last_exit: int | None = None
+        """`directory` is where it runs; `changed` is called when it has a new pid or none."""
+        self.planned = planned
+        # Why its settings cannot be used; "" while they can.
+        self.refusal = ""
         self._directory = directory
         self._logs = logs
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
+        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
 
     @property
     def name(self) -> str:
-        return self.service.name
+        """The name of the process."""
+        return self.planned.name
 
     @property
     def pid(self) -> int | None:
-        """The process id, None while it does not run."""
+        """The process id, None while the process does not run."""
         return (
             self._process.pid
             if self._process is not None and self._process.returncode is None
             else None
         )
 
-    def listens_on(self, port: int) -> bool:
-        """Returns whether this process itself, not another program, listens on the TCP port."""
+    def listens(self) -> bool:
+        """Returns whether this process itself, not another program, listens on its port."""
+        port = int(self.planned.address.rpartition(":")[2])
         pid = self.pid
         if pid is None:
             return False
@@ -89,25 +101,38 @@ class Supervised:
             found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in sockets
         )
 
-    async def run(self) -> None:
-        """Starts the process again and again until told to stop."""
+    async def run(self, after: asyncio.Task[None] | None = None) -> None:
+        """Starts the process, once `after` is done, again and again until told to stop."""
         delay = 0.0
         try:
+            if after is not None:
+                stopping = asyncio.ensure_future(self._stopping.wait())
+                await asyncio.wait([after, stopping], return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
             while not self._stopping.is_set():
                 began = time.monotonic()
-                self.last_exit = await self._run_once()
+                code = await self._run_once()
                 if self._stopping.is_set():
                     return
+                if code == CONFIGURATION_ERROR:
+                    self.refusal = cause(list(self._last_lines)) or "the settings cannot be used"
                 delay = restart_delay(delay, time.monotonic() - began)
-                how = _how_it_ended(self.last_exit)
-                self._logs.say(
-                    "process_ended", process=self.name, how=how, restart_in_seconds=delay
-                )
-                self.restarts += 1
+                self._say_ended(_how_it_ended(code), delay)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay)
         finally:
             self._ended.set()
+
+    def _say_ended(self, how: str, delay: float) -> None:
+        log = self._logs.file_of(self.name)
+        self._logs.say(
+            "process_ended",
+            f"{self.name} ended ({how}) and is started again in {delay:g} s; its log is {log}",
+            level="warning",
+            process=self.name,
+            how=how,
+            restart_in_seconds=delay,
+        )
 
     async def stop(self, grace: float) -> None:
         """Asks the process to end and waits; after `grace` seconds it is killed."""
@@ -116,12 +141,18 @@ class Supervised:
         try:
             await asyncio.wait_for(self._ended.wait(), grace)
         except TimeoutError:
-            self._logs.say("process_killed", process=self.name, after_seconds=round(grace, 1))
+            self._logs.say(
+                "process_killed",
+                f"{self.name} did not stop within {grace:.0f} s and is killed",
+                level="warning",
+                process=self.name,
+                after_seconds=round(grace, 1),
+            )
             self.kill()
             await self._ended.wait()
 
     def restart(self) -> None:
-        """Ends the process at once; it is started again."""
+        """Ends the process at once; `run` starts it again."""
         self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
@@ -135,14 +166,16 @@ class Supervised:
                 os.killpg(self.pid, number)
 
     async def _run_once(self) -> int:
+        """Starts the process, waits for its end and returns its exit code."""
+        self._last_lines.clear()
         self._process = await asyncio.create_subprocess_exec(
-            *dying_with_us(self.service.command),
-            env=dict(self.service.environment),
+            *dying_with_us(self.planned.command),
+            env=dict(self.planned.environment),
             cwd=self._directory,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            # Ctrl-C in the terminal must reach us alone: we say who stops first.
+            # Ctrl-C in the terminal must reach the supervisor alone: it decides who stops first.
             start_new_session=True,
         )
         self._changed()
@@ -178,6 +211,7 @@ class Supervised:
     def _emit(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         if text:
+            self._last_lines.append(text)
             self._logs.line(self.name, text)
 
 
@@ -186,11 +220,11 @@ def _how_it_ended(code: int) -> str:
 
 
 def dying_with_us(command: Sequence[str]) -> list[str]:
-    """The command behind a starter that asks the kernel to kill it when we are gone, however we
-    went. Linux only.
+    """Returns the command behind a starter that asks the kernel to kill it when we end, however we
+    end. Linux only; elsewhere the command as it is.
 
-    A starter, because code between fork and exec (preexec_fn) is not safe beside threads, gRPC's
-    least of all.
+    A starter is used because code between fork and exec (preexec_fn) is not safe beside threads,
+    least of all those of gRPC.
     """
     if not sys.platform.startswith("linux"):
         return list(command)

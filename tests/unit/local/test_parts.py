@@ -15,9 +15,19 @@ from hypothesis import strategies as st
 
 from services.local import ports
 from services.local.backing import servers as backing
-from services.local.plan import Options, Ports, environment, process_names, reachable, services
-from services.local.processes import supervisor
-from services.local.processes.logs import LogStream
+from services.local.errors import StartFailed
+from services.local.plan import (
+    InternalPorts,
+    Options,
+    SecretFiles,
+    address,
+    environment,
+    plan,
+    process_names,
+    reachable,
+)
+from services.local.preflight import choose_ports
+from services.local.processes.logs import LogFile, Logs, cause
 from services.local.processes.supervised import (
     FIRST_DELAY,
     LONGEST_DELAY,
@@ -32,11 +42,9 @@ def _plan(**options: object) -> dict[str, dict[str, str]]:
     names = process_names(chosen.runtimes)
     metrics = {name: 30_000 + at for at, name in enumerate(names)}
     runtimes = tuple(range(10, 10 + chosen.runtimes))
-    internal = Ports(1, 2, 3, runtimes=runtimes, metrics=metrics)
-    planned = services(
-        chosen, internal, broker_file=Path("/b"), mongo_file=Path("/m"), inherited={}
-    )
-    return {service.name: dict(service.environment) for service in planned}
+    internal = InternalPorts(1, 2, 3, runtimes=runtimes, metrics=metrics)
+    files = SecretFiles(*(Path(f"/{name}") for name in ("broker", "mongo", "keys", "root", "admin")))
+    return {process.name: dict(process.environment) for process in plan(chosen, internal, files, {})}
 
 
 @given(st.lists(st.floats(min_value=0, max_value=STEADY_SECONDS, exclude_max=True), max_size=30))
@@ -75,7 +83,7 @@ def test_no_process_gets_a_port_that_the_user_chose() -> None:
     http, grpc = ports.reserve(2)
 
     for _ in range(50):
-        chosen = supervisor.choose_ports(
+        chosen = choose_ports(
             Options(data_dir=Path("/data"), http_port=http, grpc_port=grpc)
         )
         ours = [chosen.controlplane, chosen.repository, chosen.router, *chosen.runtimes]
@@ -84,14 +92,14 @@ def test_no_process_gets_a_port_that_the_user_chose() -> None:
 
 
 def test_an_address_that_is_not_ours_is_a_problem_with_a_reason() -> None:
-    with pytest.raises(ports.PortTaken, match=r"cannot listen on 192\.0\.2\.1:80 .*--http-port"):
+    with pytest.raises(StartFailed, match=r"cannot listen on 192\.0\.2\.1:80 .*--http-port"):
         ports.require("192.0.2.1", 80, "--http-port")
 
 
 def test_metrics_ports_count_up_from_the_one_given() -> None:
     base = ports.reserve(1)[0]
 
-    chosen = supervisor.choose_ports(Options(data_dir=Path("/data"), metrics_port=base, runtimes=2))
+    chosen = choose_ports(Options(data_dir=Path("/data"), metrics_port=base, runtimes=2))
 
     assert list(chosen.metrics.values()) == list(range(base, base + 6))
 
@@ -101,8 +109,8 @@ def test_a_metrics_port_in_use_names_its_option() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
 
-        with pytest.raises(ports.PortTaken, match="--metrics-port"):
-            supervisor.choose_ports(
+        with pytest.raises(StartFailed, match="--metrics-port"):
+            choose_ports(
                 Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1])
             )
 
@@ -162,7 +170,7 @@ def test_a_wildcard_address_is_reached_on_the_loopback() -> None:
     assert [reachable("0.0.0.0:1"), reachable("127.0.0.1:2"), reachable("[::]:3")] == [
         "127.0.0.1:1",
         "127.0.0.1:2",
-        "127.0.0.1:3",
+        "[::1]:3",
     ]
 
 
@@ -231,7 +239,7 @@ async def test_a_backing_that_was_never_started_is_not_stopped(tmp_path: Path) -
             self.calls.append("kill")
 
     server = Server()
-    ours = backing.Backing("rabbitmq", "RabbitMQ", "", "a private node", server)
+    ours = backing.Backing("rabbitmq", "RabbitMQ", "a private node", server=server)
 
     await ours.stop()
     ours.kill()
@@ -251,7 +259,7 @@ def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
         "code": 5,
     }
 
-    LogStream(sink, terminal=True).line("router", json.dumps(record))
+    Logs(sink, terminal=True, verbose=True).line("router", json.dumps(record))
 
     text = sink.getvalue()
     assert text.count("\n") == 1
@@ -263,7 +271,7 @@ def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
 def test_off_a_terminal_any_line_comes_out_as_one_json_object(text: str) -> None:
     sink = io.StringIO(newline="\n")
 
-    LogStream(sink, terminal=False).line("router", text)
+    Logs(sink, terminal=False, verbose=True).line("router", text)
 
     assert isinstance(json.loads(sink.getvalue()), dict)
 
@@ -273,12 +281,12 @@ def test_a_reader_who_went_away_stops_nothing() -> None:
         def write(self, text: str, /) -> int:
             raise BrokenPipeError
 
-    LogStream(Gone(), terminal=False).say("ready")
+    Logs(Gone(), terminal=False, verbose=True).say("ready")
 
 
 def test_a_line_that_does_not_say_who_wrote_it_is_told_whose_it_is() -> None:
     sink = io.StringIO()
 
-    LogStream(sink, terminal=False).line("router", '{"event": "broker connected"}')
+    Logs(sink, terminal=False, verbose=True).line("router", '{"event": "broker connected"}')
 
     assert json.loads(sink.getvalue()) == {"service": "router", "event": "broker connected"}

@@ -9,27 +9,36 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from services.local.backing.servers import place
+from tests.fakes.mongo import mongo
 from tests.fakes.platform.fake_service import answering
 from tests.fakes.platform.up import Start, starter, until
 
 SERVICES = {"api_gateway", "router", "runtime", "repository", "controlplane"}
-# No database and no broker: nobody here asks for one.
-BARE = ("--broker", "pull", "--mongo-url", "mongodb://user:secret@127.0.0.1:1")
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """The URL of a database that is there and that none of the stand-ins asks."""
+    with mongo() as url:
+        yield url
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    async for begin in starter(tmp_path, *BARE):
+async def start(tmp_path: Path, database: str) -> AsyncIterator[Start]:
+    async for begin in starter(tmp_path, "--broker", "pull", "--mongo-url", database, "--verbose"):
         yield begin
 
 
-async def test_it_says_where_everything_is_in_one_line_of_json(start: Start) -> None:
+async def test_it_says_where_everything_is_in_one_line_of_json(
+    start: Start, database: str
+) -> None:
     platform = await start("--runtimes", "2")
 
     ready = await platform.ready()
@@ -38,7 +47,7 @@ async def test_it_says_where_everything_is_in_one_line_of_json(start: Start) -> 
     assert set(ready["pids"]) == SERVICES - {"runtime"} | {"runtime-1", "runtime-2"}
     assert ready == platform.report()
     assert _text(ready["token_file"]).startswith("token for swk_")
-    assert ready["mongo"] == "MongoDB at 127.0.0.1:1 (as told)"
+    assert ready["mongo"] == f"MongoDB at {place(database)} (as told)"
     assert set(ready["metrics"]) == set(ready["pids"])
     commands = {name: psutil.Process(pid).cmdline()[1:] for name, pid in ready["pids"].items()}
     assert commands["router"] == ["-P", "-m", "services.router"]
@@ -69,13 +78,15 @@ async def test_secrets_tokens_and_the_ready_file_are_for_their_owner_only(start:
     assert stat.S_IMODE(platform.data_dir.stat().st_mode) == 0o700
 
 
-async def test_secrets_reach_services_as_files_and_never_as_values(start: Start) -> None:
+async def test_secrets_reach_services_as_files_and_never_as_values(
+    start: Start, database: str
+) -> None:
     platform = await start(STELLWERK_LISTEN="0.0.0.0:1", STELLWERK_SLOTS="7")
 
     await platform.ready()
 
     repository, router = platform.told("repository"), platform.told("router")
-    assert _text(repository["STELLWERK_MONGO_URL_FILE"]) == "mongodb://user:secret@127.0.0.1:1"
+    assert _text(repository["STELLWERK_MONGO_URL_FILE"]) == database
     assert _text(router["STELLWERK_SERVICE_KEY_FILE"]).startswith("sws_router_")
     assert "STELLWERK_MONGO_URL_FILE" not in router
     assert not [
