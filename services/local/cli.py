@@ -1,4 +1,4 @@
-"""Runs the platform on this machine by command: `stellwerk up` and `stellwerk local init-secrets`."""
+"""Defines the commands `stellwerk up` and `stellwerk local init-secrets`."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def up(
             otel_endpoint=otel_endpoint,
             log_level=log_level,
         )
-        _advise(options, logs)
+        _advise(logs)
         code = asyncio.run(_run(options, logs, as_json=as_json))
     except (StartFailed, OSError) as exc:
         logs.progress("")
@@ -156,23 +156,14 @@ def _absolute(data_dir: str) -> Path:
     return directory.absolute()
 
 
-def _advise(options: Options, logs: Logs) -> None:
-    """Tells the user of options that work and may surprise. Raises StartFailed for a misspelt
-    variable.
-    """
+def _advise(logs: Logs) -> None:
+    """Tells the user of variables that have no effect. Raises StartFailed for a misspelt one."""
     for variable in check_variables(os.environ):
         logs.say(
             "unknown_variable",
             f"{variable} is no setting of the platform and has no effect",
             level="warning",
             variable=variable,
-        )
-    if options.host not in _LOOPBACK:
-        logs.say(
-            "public_address",
-            f"traffic to {options.host} is not encrypted; put a TLS proxy in front",
-            level="warning",
-            host=options.host,
         )
 
 
@@ -220,6 +211,13 @@ def _announce(
 ) -> None:
     """Prints the report: JSON for a program that reads standard output, a card for a person."""
     logs.progress("")
+    if options.host not in _LOOPBACK:
+        logs.say(
+            "public_address",
+            f"traffic to {options.host} is not encrypted; put a TLS proxy in front",
+            level="warning",
+            host=options.host,
+        )
     directory = options.data_dir / "logs"
     # `make up` runs the command by its path, and then the user must type the path too.
     program = sys.argv[0] if Path(sys.argv[0]).name == "stellwerk" else "stellwerk"

@@ -24,8 +24,9 @@ class DataDirectory:
     The lock ends with its process, however the process ends.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, least_free_bytes: int = LEAST_FREE_BYTES) -> None:
         self.path = path
+        self._least_free_bytes = least_free_bytes
         self.secrets = Secrets(path / "secrets")
         # Holds an administrator's token while the platform runs.
         self.token = path / "token"
@@ -94,10 +95,10 @@ class DataDirectory:
 
     def _require_space(self) -> None:
         free = shutil.disk_usage(self.path).free
-        if free < LEAST_FREE_BYTES:
+        if free < self._least_free_bytes:
             raise StartFailed(
                 f"the disk of {self.path} has {free // 1_000_000} MB left and the platform needs"
-                f" {LEAST_FREE_BYTES // 1_000_000} MB to start; make room, or give another"
+                f" {self._least_free_bytes // 1_000_000} MB to start; make room, or give another"
                 " directory with --data-dir"
             )
 

@@ -80,8 +80,10 @@ class Supervisor:
         health = Health(self._environ)
         await self._try_given()
         # No process waits for another to be started: each looks for its peers until they are there.
-        self._opening = {"rabbitmq": asyncio.create_task(self._start_broker())}
-        self._opening["mongod"] = asyncio.create_task(self._mongo.start())
+        if self._mongo.is_ours:
+            self._opening["mongod"] = asyncio.create_task(self._mongo.start())
+        if self._broker.is_ours:
+            self._opening["rabbitmq"] = asyncio.create_task(self._start_broker())
         self._launch(planned)
         checks = StartupChecks(self._processes, self._directory, health)
         await self._wait_until_ready(checks, began)
@@ -137,8 +139,7 @@ class Supervisor:
     async def _start_broker(self) -> None:
         """Starts RabbitMQ; where it does not start, the built-in dispatch takes its place."""
         try:
-            if self._broker.is_ours:
-                await self._broker.start()
+            await self._broker.start()
         except StartFailed as exc:
             self._logs.say(
                 "rabbitmq_failed",

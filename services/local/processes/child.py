@@ -51,7 +51,7 @@ class Child:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
-        """Starts the command, after it has ended what an earlier start of the same child left behind.
+        """Starts the command, after it has ended what an earlier start left behind.
 
         Raises StartFailed if another owner uses the directory.
         """
@@ -80,7 +80,7 @@ class Child:
         )
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Polls until ready. Raises StartFailed if the process ends, or `timeout` seconds pass, first."""
+        """Polls until ready. Raises StartFailed if the process ends or `timeout` seconds pass."""
         deadline = time.monotonic() + timeout
         while not ready():
             if self.pid is None:

@@ -73,6 +73,9 @@ class LogFile:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = found
 
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
 
 class Logs:
     """Takes lines of named processes and of the supervisor, and writes each where it belongs."""

@@ -42,11 +42,16 @@ class Router(router_service_pb2_grpc.RouterServiceServicer):
 
 
 def serve(name: str) -> None:
-    """Serves until SIGTERM; exits at once, with code 3, while a file NAME.crash is there."""
+    """Serves until SIGTERM. While a file NAME.crash is there, it exits at once with code 3, or
+    with the code that the file holds, and prints the rest of the file.
+    """
     told = {key: value for key, value in os.environ.items() if key.startswith("STELLWERK_")}
     Path(f"{name}.env.json").write_text(json.dumps(told))
-    if Path(f"{name}.crash").exists():
-        sys.exit(3)
+    crash = Path(f"{name}.crash")
+    if crash.exists():
+        code, _, last_words = crash.read_text().partition(" ")
+        print(last_words, file=sys.stderr, flush=True)
+        sys.exit(int(code or 3))
     print(json.dumps({"service": name, "event": "started"}), flush=True)
     print("not JSON", file=sys.stderr, flush=True)
     ended = threading.Event()

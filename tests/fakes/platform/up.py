@@ -71,30 +71,34 @@ class Up:
 Start = Callable[..., Any]
 
 
+def command(*arguments: str) -> list[str]:
+    """The command line of `stellwerk up`."""
+    return [sys.executable, "-m", "services.local", "up", *arguments]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """An environment in which the services' processes find the stand-ins; `stellwerk up` itself
+    finds the product in the folder it starts in.
+    """
+    paths = (FAKES, ROOT / "generated", ROOT / "sdk")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("STELLWERK_")}
+    return {**ours, "PYTHONPATH": os.pathsep.join(map(str, paths)), **variables}
+
+
 async def starter(tmp_path: Path, *always: str) -> AsyncIterator[Start]:
     """Starts platforms in `tmp_path/data`, with `always` and what a test adds; what still runs at
     the end is killed.
     """
     started: list[Up] = []
 
-    async def begin(*arguments: str, **environment: str) -> Up:
+    async def begin(*arguments: str, **variables: str) -> Up:
         http, grpc = ports.reserve(2)
-        command = [
-            "--http-port",
-            str(http),
-            "--grpc-port",
-            str(grpc),
-            "--data-dir",
-            str(tmp_path / "data"),
-        ]
+        options = ["--http-port", str(http), "--grpc-port", str(grpc)]
+        options += ["--data-dir", str(tmp_path / "data")]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.local", "up"),
-            *(*command, *always, *arguments),
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{FAKES}:{ROOT / 'generated'}:{ROOT / 'sdk'}",
-                **environment,
-            },
+            *command(*options, *always, *arguments),
+            env=environment(**variables),
+            cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,

@@ -43,8 +43,12 @@ def _plan(**options: object) -> dict[str, dict[str, str]]:
     metrics = {name: 30_000 + at for at, name in enumerate(names)}
     runtimes = tuple(range(10, 10 + chosen.runtimes))
     internal = InternalPorts(1, 2, 3, runtimes=runtimes, metrics=metrics)
-    files = SecretFiles(*(Path(f"/{name}") for name in ("broker", "mongo", "keys", "root", "admin")))
-    return {process.name: dict(process.environment) for process in plan(chosen, internal, files, {})}
+    files = SecretFiles(
+        *(Path(f"/{name}") for name in ("broker", "mongo", "keys", "root", "admin"))
+    )
+    return {
+        process.name: dict(process.environment) for process in plan(chosen, internal, files, {})
+    }
 
 
 @given(st.lists(st.floats(min_value=0, max_value=STEADY_SECONDS, exclude_max=True), max_size=30))
@@ -83,9 +87,7 @@ def test_no_process_gets_a_port_that_the_user_chose() -> None:
     http, grpc = ports.reserve(2)
 
     for _ in range(50):
-        chosen = choose_ports(
-            Options(data_dir=Path("/data"), http_port=http, grpc_port=grpc)
-        )
+        chosen = choose_ports(Options(data_dir=Path("/data"), http_port=http, grpc_port=grpc))
         ours = [chosen.controlplane, chosen.repository, chosen.router, *chosen.runtimes]
         ours += [chosen.mongod, chosen.rabbitmq, *chosen.metrics.values()]
         assert len({*ours, http, grpc}) == len(ours) + 2 == 13
@@ -110,9 +112,7 @@ def test_a_metrics_port_in_use_names_its_option() -> None:
         other.listen()
 
         with pytest.raises(StartFailed, match="--metrics-port"):
-            choose_ports(
-                Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1])
-            )
+            choose_ports(Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1]))
 
 
 def test_every_service_finds_its_peers_where_they_listen() -> None:

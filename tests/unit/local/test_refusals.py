@@ -1,0 +1,154 @@
+"""`stellwerk up` says in one sentence, at once, why it cannot start, and starts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from services.local import ports
+from tests.fakes.mongo import mongo
+from tests.fakes.platform.up import ROOT, command, environment
+
+
+async def refused(*arguments: str, wrapper: tuple[str, ...] = (), **variables: str) -> str:
+    """The one sentence of a start that is refused."""
+    process = await asyncio.create_subprocess_exec(
+        *wrapper,
+        *command(*arguments),
+        env=environment(**variables),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    lines = err.decode().splitlines()
+    assert (process.returncode, out, len(lines)) == (1, b"", 1), err.decode()
+    assert lines[0].startswith("stellwerk: ")
+    return lines[0].removeprefix("stellwerk: ")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    return str(tmp_path / "data")
+
+
+async def test_a_data_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    itself = await refused("--data-dir", str(file))
+    below = await refused("--data-dir", str(file / "data"))
+
+    assert itself == (
+        f"the data directory {file} cannot be used (it is a file); give another with --data-dir"
+    )
+    assert f"{file / 'data'} cannot be used ({file} is a file)" in below
+
+
+async def test_a_data_directory_that_cannot_be_made_is_named() -> None:
+    sentence = await refused("--data-dir", "/proc/stellwerk/data")
+
+    assert "the data directory /proc/stellwerk/data cannot be used (" in sentence
+
+
+async def test_a_directory_that_takes_no_bytes_is_named(data: str) -> None:
+    no_bytes = ("/bin/sh", "-c", 'ulimit -f 0; exec "$0" "$@"')
+
+    sentence = await refused("--data-dir", data, "--broker", "pull", wrapper=no_bytes)
+
+    assert f"the data directory {data} cannot be used (File too large)" in sentence
+
+
+async def test_an_account_whose_home_cannot_be_used_is_told_of_data_dir(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.touch()
+
+    sentence = await refused(HOME=str(home), XDG_DATA_HOME=str(home))
+
+    assert sentence.endswith(f"({home} is a file); give another with --data-dir")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+async def test_a_host_that_is_not_ours_is_named_with_its_option(host: str, data: str) -> None:
+    sentence = await refused("--data-dir", data, "--host", host)
+
+    assert sentence.startswith(f"--host {host} is no address of this machine (")
+    assert "127.0.0.1" in sentence and "port" not in sentence
+
+
+async def test_two_doors_cannot_share_a_port(data: str) -> None:
+    arguments = ("--data-dir", data, "--http-port", "18999", "--grpc-port", "18999")
+
+    assert await refused(*arguments) == (
+        "--http-port and --grpc-port are both 18999; give each a port of its own"
+    )
+
+
+async def test_a_door_cannot_have_a_port_of_the_metrics(data: str) -> None:
+    sentence = await refused("--data-dir", data, "--grpc-port", "19003", "--metrics-port", "19000")
+
+    assert sentence == (
+        "--grpc-port 19003 is one of the 5 ports from --metrics-port 19000 on; change one of the"
+        " two"
+    )
+
+
+async def test_every_setting_that_does_not_parse_is_named(data: str) -> None:
+    http, grpc = ports.reserve(2)
+
+    sentence = await refused(
+        *("--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc)),
+        *("--broker", "pull"),
+        STELLWERK_SLOTS="many",
+        STELLWERK_MAX_BODY_BYTES="-1",
+    )
+
+    assert "STELLWERK_SLOTS: " in sentence and "STELLWERK_MAX_BODY_BYTES: " in sentence
+    assert not list(Path(data, "run").iterdir())
+
+
+async def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(data: str) -> None:
+    sentence = await refused("--data-dir", data, STELLWERK_SLOT="4", STELLWERK_LABLES="a=b")
+
+    assert "STELLWERK_SLOT is no setting, did you mean STELLWERK_SLOTS?" in sentence
+    assert "STELLWERK_LABLES is no setting, did you mean STELLWERK_LABELS?" in sentence
+    assert not Path(data).exists()
+
+
+@pytest.mark.parametrize(
+    "address", [("--mongo-url", "mongodb://u:secret@{}"), ("--broker", "amqp://u:secret@{}/")]
+)
+async def test_a_server_that_is_not_there_is_named_with_its_option(
+    address: tuple[str, str], data: str
+) -> None:
+    option, url = address
+    http, grpc = ports.reserve(2)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}"
+        arguments = ["--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc)]
+        arguments += ["--broker", "pull", option, url.format(place)]
+
+        with mongo() as database:
+            if option == "--broker":
+                arguments += ["--mongo-url", database]
+            sentence = await refused(*arguments)
+
+    product = "MongoDB" if option == "--mongo-url" else "RabbitMQ"
+    assert sentence.startswith(f"no {product} ") and place in sentence
+    assert "Connection refused" in sentence
+    assert sentence.endswith(f"; start it, or correct {option}")
+    assert "secret" not in sentence
+
+
+async def test_a_mongodb_that_is_no_replica_set_is_told_what_it_lacks(data: str) -> None:
+    http, grpc = ports.reserve(2)
+    arguments = ["--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc)]
+
+    with mongo(replica_set=False) as alone:
+        sentence = await refused(*arguments, "--broker", "pull", "--mongo-url", alone)
+
+    assert "is no replica set" in sentence and "--replSet" in sentence
