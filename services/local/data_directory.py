@@ -52,7 +52,7 @@ class DataDirectory:
 
     @property
     def locked(self) -> bool:
-        """Whether this process holds the directory."""
+        """Tells whether this process holds the directory."""
         return self._lock is not None
 
     def open(self) -> None:

@@ -45,12 +45,12 @@ class Options:
 
     @property
     def http_address(self) -> str:
-        """Where the gateway listens for REST."""
+        """The address on which the gateway listens for REST."""
         return address(self.host, self.http_port)
 
     @property
     def grpc_address(self) -> str:
-        """Where the gateway listens for gRPC."""
+        """The address on which the gateway listens for gRPC."""
         return address(self.host, self.grpc_port)
 
 
@@ -137,7 +137,7 @@ def environment(
     """Returns the inherited environment with `variables` set under our prefix, and with no proxy
     between processes of this machine.
 
-    X and X_FILE exclude each other, so a variable of ours displaces both.
+    X and X_FILE exclude each other, so each of `variables` displaces both.
     """
     ours = {PREFIX + key: value for key, value in variables.items()}
     displaced = {name.removesuffix("_FILE") for name in ours}

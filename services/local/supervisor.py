@@ -36,7 +36,7 @@ from services.local.startup import StartupChecks
 # that hangs leaves some to the others.
 STOP_SECONDS = 30.0
 _STOP_EACH = 10.0
-_STOP_ORDER = ("api_gateway", "runtime", "router", "repository", "controlplane")
+_STOP_ORDER = ("api_gateway", "runtime", "router", "repository")
 # Kept for the broker and the database, which stop last.
 _STOP_BACKINGS = 3.0
 # 180 s: a cold start of all parts on one slow core takes about a minute.
@@ -106,17 +106,23 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         for service in _STOP_ORDER:
-            stage = [process for process in self._processes if process.planned.service == service]
-            left = deadline - time.monotonic() - _STOP_BACKINGS
-            grace = max(min(_STOP_EACH, left), 0.2)
-            await asyncio.gather(*(process.stop(grace) for process in stage))
-        await asyncio.gather(*self._keepers, *self._tasks, return_exceptions=True)
+            await self._stop_service(service, deadline)
         # A server that is still starting is stopped when it has started.
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        await asyncio.gather(self._mongo.stop(), self._broker.stop())
+        # No one needs the broker any more; the control plane still writes its ledger.
+        last = self._stop_service("controlplane", deadline)
+        await asyncio.gather(last, self._broker.stop())
+        await asyncio.gather(*self._keepers, *self._tasks, return_exceptions=True)
+        await self._mongo.stop()
         if self._processes:
             self._logs.say("stopped")
         self._directory.release()
+
+    async def _stop_service(self, service: str, deadline: float) -> None:
+        left = deadline - time.monotonic() - _STOP_BACKINGS
+        grace = max(min(_STOP_EACH, left), 0.2)
+        stage = [process for process in self._processes if process.planned.service == service]
+        await asyncio.gather(*(process.stop(grace) for process in stage))
 
     def kill(self) -> None:
         """Ends everything at once."""

@@ -59,7 +59,9 @@ HOUSES: dict[str, House] = {
         " telemetry",
     ),
     "services.chassis.broker": House({"amqp": "", "pull": ""}, leaves="port received topics"),
-    "services.local": House({"processes": "", "backing": "processes"}, leaves="ports secrets plan"),
+    "services.local": House(
+        {"processes": "", "backing": "processes"}, leaves="errors ports secrets plan"
+    ),
     "stellwerk.client": House(
         {
             "transport": "",

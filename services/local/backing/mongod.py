@@ -123,7 +123,7 @@ class Mongod:
 
     @property
     def has_user(self) -> bool:
-        """Whether the user of `url` exists: until then the server refuses every client."""
+        """Tells whether the user of `url` exists; until then the server refuses every client."""
         return self._user_made.exists()
 
     def prepare(self) -> None:

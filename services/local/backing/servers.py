@@ -49,8 +49,9 @@ class Backing:
         url: str = "",
         attempt: Callable[[str], None] | None = None,
     ) -> None:
-        """Either `server` is ours to run, or `url` names one that runs and `attempt` connects to
-        it; `attempt` raises StartFailed.
+        """Takes a `server` that we run, or the `url` of one that runs already.
+
+        `attempt` connects to that one, and raises StartFailed if it cannot.
         """
         self.name = name
         # Whether it refuses every client until `start` has made the user of its URL.
@@ -66,7 +67,7 @@ class Backing:
 
     @property
     def is_ours(self) -> bool:
-        """Whether we run a server for it."""
+        """Tells whether we run a server for it."""
         return self._server is not None
 
     @property

@@ -58,7 +58,7 @@ class Supervised:
     def __init__(
         self, planned: PlannedProcess, directory: Path, logs: Logs, changed: Callable[[], None]
     ) -> None:
-        """`directory` is where it runs; `changed` is called when it has a new pid or none."""
+        """Takes the `directory` to run in; calls `changed` when there is a new pid or none."""
         self.planned = planned
         # Why its settings cannot be used; "" while they can.
         self.refusal = ""

@@ -21,7 +21,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # the client.
     "stellwerk.client": ("stellwerk.wire", "stellwerk.conformance"),
     "stellwerk.conformance": ("stellwerk.client",),
-    "services.local": ("stellwerk.wire", "stellwerk.client"),
+    # The settings of all services are checked before any of them is started.
+    "services.local": (
+        "stellwerk.wire",
+        "services.chassis.config",
+        *(f"services.{service}.config" for service in SERVICES),
+    ),
 }
 # The local mongod is asked over its own protocol whether it is up.
 MONGO_HOMES = (
@@ -37,7 +42,11 @@ MONGO_HOMES = (
 )
 # Third-party package → the only files that may import it.
 HOMES: dict[str, tuple[str, ...]] = {
-    "pika": ("services/chassis/broker/amqp/connection.py",),
+    "pika": (
+        "services/chassis/broker/amqp/connection.py",
+        # Tries a RabbitMQ that the user of `stellwerk up` names.
+        "services/local/backing/rabbitmq.py",
+    ),
     "pymongo": MONGO_HOMES,
     "bson": MONGO_HOMES,
     "gridfs": MONGO_HOMES,
