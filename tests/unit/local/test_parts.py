@@ -20,14 +20,13 @@ from services.local.plan import (
     InternalPorts,
     Options,
     SecretFiles,
-    address,
     environment,
     plan,
     process_names,
     reachable,
 )
 from services.local.preflight import choose_ports
-from services.local.processes.logs import LogFile, Logs, cause
+from services.local.processes.logs import Logs
 from services.local.processes.supervised import (
     FIRST_DELAY,
     LONGEST_DELAY,
