@@ -103,14 +103,8 @@ class DataDirectory:
             )
 
     def _why_not(self, exc: OSError) -> str:
-        blocking = next(
-            (
-                part
-                for part in (self.path, *self.path.parents)
-                if part.exists() and not part.is_dir()
-            ),
-            None,
-        )
+        parts = (self.path, *self.path.parents)
+        blocking = next((part for part in parts if part.exists() and not part.is_dir()), None)
         if blocking is not None:
             problem = "it is a file" if blocking == self.path else f"{blocking} is a file"
         else:

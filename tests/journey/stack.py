@@ -63,7 +63,7 @@ class Platform:
         data_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-P", "-m", "services.local", "up", "--data-dir", str(data_dir)]
         command += ["--http-port", str(free_port()), "--grpc-port", str(free_port())]
-        command += ["--runtimes", str(runtimes), "--broker", broker]
+        command += ["--runtimes", str(runtimes), "--broker", broker, "--verbose"]
         command += options
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")

@@ -62,13 +62,10 @@ class LogFile:
             self._descriptor = -1
         found = self._path.stat().st_size if self._path.exists() else 0
         if found + needed > self._limit:
-            names = [
-                self._path,
-                *(self._path.with_suffix(f".log.{n + 1}") for n in range(OLDER_FILES)),
-            ]
-            for newer, older in reversed(list(zip(names, names[1:], strict=False))):
+            for number in range(OLDER_FILES, 0, -1):
+                newer = self._numbered(number - 1)
                 if newer.exists():
-                    newer.replace(older)
+                    newer.replace(self._numbered(number))
             found = 0
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = found
