@@ -15,6 +15,8 @@ from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.wire import errors
 from tests.integration.gateway import Gateway, wait_for
 
+BUCKET = b'{"name":"buckets/z"}'
+
 
 async def test_bombs_are_found_by_counting(gateway: Gateway) -> None:
     bomb = zlib.compressobj(wbits=31)
@@ -51,6 +53,87 @@ async def test_compressed_bodies(gateway: Gateway) -> None:
             "/v1/buckets", content=data, headers={**headers, "content-encoding": encoding}
         )
         assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("x-gzip", gzip.compress(BUCKET)),
+        ("X-GZIP", gzip.compress(BUCKET)),
+        ("identity, gzip", gzip.compress(BUCKET)),
+        ("gzip", gzip.compress(BUCKET[:5]) + gzip.compress(BUCKET[5:])),
+        ("gzip", gzip.compress(b"") + gzip.compress(BUCKET) + gzip.compress(b"")),
+        ("x-gzip", b"".join(gzip.compress(bytes([byte])) for byte in BUCKET)),
+    ],
+)
+async def test_gzip_by_its_other_name_and_of_several_members(
+    gateway: Gateway, encoding: str, data: bytes
+) -> None:
+    headers = {**gateway.bearer(), "content-encoding": encoding}
+
+    answer = await gateway.http.post("/v1/buckets", content=data, headers=headers)
+
+    assert answer.status_code == 200
+    assert gateway.upstreams.last("CreateBucket").request.bucket.name == "buckets/z"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "status"),
+    [
+        ("gzip", gzip.compress(BUCKET) + gzip.compress(b" ")[:-4], 400),
+        ("gzip", gzip.compress(BUCKET) + b"\x1f\x8b", 400),
+        ("deflate", zlib.compress(BUCKET[:5]) + zlib.compress(BUCKET[5:]), 400),
+        ("gzip", gzip.compress(b" " * 600_000) * 2, 413),
+        ("x-gzip, gzip", gzip.compress(gzip.compress(BUCKET)), 415),
+    ],
+)
+async def test_members_that_break_off_or_are_too_many_are_refused(
+    gateway: Gateway, encoding: str, data: bytes, status: int
+) -> None:
+    headers = {**gateway.bearer(), "content-encoding": encoding}
+
+    answer = await gateway.http.post("/v1/buckets", content=data, headers=headers)
+
+    assert answer.status_code == status
+
+
+async def test_an_upload_of_several_gzip_members_is_stored_as_one(gateway: Gateway) -> None:
+    artifact = bytes(range(256)) * 8192
+    members = b"".join(gzip.compress(artifact[at : at + 9999]) for at in range(0, 2**21, 9999))
+    url = "/v1/buckets/b/models/m/uploads/u:finish"
+    headers = {**gateway.bearer(), "content-encoding": "x-gzip"}
+
+    whole = await gateway.http.post(url, content=members, headers=headers)
+    broken = await gateway.http.post(url, content=members[:-5], headers=headers)
+
+    pieces = gateway.upstreams.calls[0].request
+    assert whole.status_code == 200
+    assert b"".join(piece.artifact.data for piece in pieces) == artifact
+    assert broken.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("x-gzip", "gzip"),
+        ("x-gzip;q=0, deflate", "deflate"),
+        ("x-gzip;q=0", None),
+        ("gzip;q=0, x-gzip", "gzip"),
+        ("*", "gzip"),
+        ("x-gzip;q=0, *", "deflate"),
+    ],
+)
+async def test_answers_are_compressed_for_who_names_gzip_otherwise(
+    gateway: Gateway, asked: str, given: str | None
+) -> None:
+    models = [repository.Model(name=f"buckets/b/models/m{n}") for n in range(200)]
+    gateway.upstreams.answer("ListModels", repository.ListModelsResponse(models=models))
+    headers = {**gateway.bearer(), "accept-encoding": asked}
+
+    answer = await gateway.http.get("/v1/buckets/b/models", headers=headers)
+
+    assert answer.headers.get("content-encoding") == given
+    assert len(answer.json()["models"]) == 200
 
 
 async def test_large_answers_are_compressed_when_asked(gateway: Gateway) -> None:

@@ -26,7 +26,7 @@ _SLICE = 16 * 1024
 _PIECE = 64 * 1024
 # gzip members of a body that is read whole. A member costs about 2 µs however small it is; block
 # gzip with its members of 64 KiB stays a thousand times below.
-_MAX_MEMBERS = 1 << 16
+MAX_MEMBERS = 1 << 16
 
 
 def response_encoding(accept_encoding: bytes) -> bytes | None:
@@ -114,8 +114,8 @@ def inflate(data: bytes, bits: int, limit: int) -> bytes:
         size += len(piece)
         if size > limit:
             raise too_large(limit)
-        if counter.members > _MAX_MEMBERS:
-            raise TooLarge(f"the body has more than {_MAX_MEMBERS} gzip members")
+        if counter.members > MAX_MEMBERS:
+            raise TooLarge(f"the body has more than {MAX_MEMBERS} gzip members")
     counter.finish()
     if counter.members > 1:
         return b"".join(Inflater(bits).pieces(data, _PIECE))

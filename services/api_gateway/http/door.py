@@ -20,6 +20,7 @@ from services.api_gateway.http.access_log import AccessLog
 from services.api_gateway.http.content_encoding import response_encoding
 from services.api_gateway.http.exchange import MAX_HEADERS, Handler, HttpExchange, HttpRequest
 from services.api_gateway.http.response import (
+    Document,
     Headers,
     HttpResponse,
     Send,
@@ -61,7 +62,7 @@ class HttpDoor:
         *,
         table: RouteTable,
         handlers: Mapping[Route, Handler],
-        documents: Mapping[bytes, HttpResponse],
+        documents: Mapping[bytes, Document],
         exchange_key: Callable[[str], Awaitable[str]],
         verify: Callable[[str], Principal],
         write_error: Callable[[bytes, ServiceError], bytes],
@@ -136,7 +137,7 @@ class HttpDoor:
                 raise MethodNotAllowed(
                     "this path does not take this method", allow="GET, HEAD, OPTIONS"
                 )
-            return document
+            return document.response_for(request.headers.get(b"accept", b""))
         match = exchange.match = self._table.find(request.method, request.raw_path)
         route = match.route
         call.method = route.rpc_name

@@ -1,4 +1,4 @@
-"""Responses: whole ones, compressed where the caller takes it, and streams of chunks.
+"""Responses: whole ones, compressed where the caller takes it, streams of chunks, and documents.
 
 Also says which browsers' pages may call (CORS): none, unless the settings name their origins.
 """
@@ -21,11 +21,12 @@ Pause = Callable[[], Awaitable[None]]
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 HTML = b"text/html; charset=utf-8"
-# Bytes from which a body is compressed in a thread: level 1 takes about 1 ms for as many.
+# Bytes from which a body is compressed in a thread: level 1 takes 0.7 ms for 64 KiB.
 _COMPRESS_IN_THREAD = 64 * 1024
 _COMPRESSIBLE = (JSON, OCTETS, b"text/", b"application/x-ndjson")
 # Content types of artifacts were chosen by whoever stored them; none may begin a header of its own.
 _PRINTABLE = re.compile(rb"[\x20-\x7e]{1,256}")
+_WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _VARY = (b"vary", b"accept-encoding")
 # Responses are about one caller and one moment: no cache may keep them, no browser reinterpret.
 _ALWAYS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -57,6 +58,36 @@ class StreamedResponse:
     chunks: AsyncGenerator[bytes, None]
     content_type: bytes
     headers: Headers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that everyone may read; where it has a page, browsers get that."""
+
+    response: HttpResponse
+    page: HttpResponse | None = None
+
+    def response_for(self, accept: bytes) -> HttpResponse:
+        """Returns the page if the Accept header asks for HTML more than for JSON."""
+        if self.page is None:
+            return self.response
+        chosen = self.page if prefers_html(accept) else self.response
+        headers = [*(chosen.headers or []), (b"vary", b"accept")]
+        return HttpResponse(chosen.status, chosen.body, chosen.content_type, headers)
+
+
+def prefers_html(accept: bytes) -> bool:
+    """Returns whether an Accept header names HTML, and JSON not at all or with a lower weight.
+
+    A wildcard asks for neither: tools that are no browsers send it alone.
+    """
+    weights = {b"text/html": 0.0, JSON: 0.0}
+    for item in accept.lower().split(b","):
+        media_type, *parameters = (part.strip() for part in item.split(b";"))
+        if media_type in weights:
+            weight = next((p[2:] for p in parameters if p.startswith(b"q=")), b"1")
+            weights[media_type] = float(weight) if _WEIGHT.fullmatch(weight) else 0.0
+    return weights[b"text/html"] > weights[JSON]
 
 
 async def encode(

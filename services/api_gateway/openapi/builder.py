@@ -246,8 +246,8 @@ def _json_path(prefix: str) -> str:
     return ".".join(words[0] + "".join(word.capitalize() for word in words[1:]) for words in parts)
 
 
-def _document(summary: str, content_type: str) -> dict[str, Any]:
-    content: dict[str, Any] = {content_type: {}}
+def _document(summary: str, *content_types: str) -> dict[str, Any]:
+    content: dict[str, Any] = {content_type: {} for content_type in content_types}
     responses = {"200": {"description": "Done.", "content": content}}
     return {
         "get": {"tags": ["Documents"], "summary": summary, "security": [], "responses": responses}
@@ -255,6 +255,7 @@ def _document(summary: str, content_type: str) -> dict[str, Any]:
 
 
 _DOCUMENTS = {
+    "/": _document("What this is and where to begin.", "application/json", "text/html"),
     "/openapi.json": _document("This document.", "application/json"),
     "/v1/openapi.json": _document("This document.", "application/json"),
     "/docs": _document("This document as a page to read.", "text/html"),

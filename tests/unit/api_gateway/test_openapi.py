@@ -48,7 +48,7 @@ def test_only_anonymous_routes_need_no_token() -> None:
 
     assert open_paths == {
         "/v2/health/live", "/v2/health/ready", "/v1/tokens:issue", "/.well-known/jwks.json",
-        "/openapi.json", "/v1/openapi.json", "/docs",
+        "/", "/openapi.json", "/v1/openapi.json", "/docs",
     }  # fmt: skip
     assert DOCUMENT["security"] == [{"bearer": []}]
 
