@@ -39,7 +39,7 @@ class RuntimeDescription:
         serving: ServedModels,
         in_flight: Callable[[], int],
     ) -> None:
-        """Takes the calls at a time as `slots`; `in_flight` returns the number of unanswered items."""
+        """Takes the calls at a time as `slots`; `in_flight` returns the unanswered items."""
         self._loader = loader
         self._serving = serving
         self._in_flight = in_flight
