@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pydantic
 
-from services.chassis.config import ServiceSettings
+from services.chassis.config import ListenAddress, ServiceSettings
 
 _MIB = 1024 * 1024
 
@@ -15,7 +15,7 @@ class GatewaySettings(ServiceSettings):
     # gRPC for clients.
     listen: str = "127.0.0.1:8081"
     # REST for clients; port 0 takes a free one.
-    http_listen: str = "127.0.0.1:8080"
+    http_listen: ListenAddress = "127.0.0.1:8080"
 
     # Bytes of a body that is read whole, after decompression. Streamed uploads have no limit here.
     max_body_bytes: int = pydantic.Field(default=64 * _MIB, ge=1024)

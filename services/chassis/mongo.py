@@ -1,51 +1,74 @@
-"""The one way to MongoDB: majority-durable writes, short time-outs, and driver errors made our own
-at this edge.
+"""Opens MongoDB for all services: majority-durable writes, short time-outs, ServiceErrors.
+
+Nothing above this module sees an error of the driver, except DuplicateKeyError.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import structlog
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from stellwerk.wire.errors import Conflict, Overloaded, Unavailable
+from services.chassis import background
+from services.chassis.config import ConfigError
+from stellwerk.wire.errors import Conflict, Overloaded, ServiceError, Unavailable
 
 T = TypeVar("T")
+_log = structlog.get_logger("mongo")
 Document = dict[str, Any]
+# Seconds between two pings, and for which the answer to one is awaited.
 _PING_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
+# Seconds after which an outage that goes on is logged again.
+_REMIND_SECONDS = 60.0
+# MongoDB's error codes.
 _DISK_FULL = 14031
 _WRITE_CONFLICT = 112
+_AUTHENTICATION_FAILED = 18
 
 
 def connect(url: str, application: str) -> AsyncMongoClient[Document]:
-    """A client that connects lazily; nothing fails before the first use."""
-    return AsyncMongoClient(
-        url,
-        appname=application,
-        w="majority",
-        journal=True,
-        readConcernLevel="majority",
-        tz_aware=True,
-        serverSelectionTimeoutMS=3000,
-        connectTimeoutMS=2000,
-        socketTimeoutMS=20_000,
-        heartbeatFrequencyMS=2000,
-        retryWrites=True,
-    )
+    """Returns a client that connects with its first use.
+
+    Raises ConfigError if the URL is none.
+    """
+    try:
+        return AsyncMongoClient(
+            url,
+            appname=application,
+            w="majority",
+            journal=True,
+            readConcernLevel="majority",
+            tz_aware=True,
+            serverSelectionTimeoutMS=3000,
+            connectTimeoutMS=2000,
+            socketTimeoutMS=20_000,
+            heartbeatFrequencyMS=2000,
+            retryWrites=True,
+        )
+    except (PyMongoError, ValueError) as exc:
+        # The driver's sentence can repeat a part of the URL, and with it a password.
+        raise ConfigError(
+            "STELLWERK_MONGO_URL: must be mongodb://user:password@host:port/?options, with special"
+            f" characters of user and password percent-encoded ({type(exc).__name__})"
+        ) from None
 
 
 @asynccontextmanager
 async def errors() -> AsyncIterator[None]:
-    """Turns the driver's errors into ours: unreachable → Unavailable, disk full → Overloaded, lost
-    race → Conflict.
+    """Turns the driver's errors within the block into ServiceErrors.
 
-    DuplicateKeyError passes: only the store knows what it means.
+    Unreachable becomes Unavailable, a full disk Overloaded, a lost race Conflict. DuplicateKeyError
+    passes: only the store knows which resource it is about.
     """
     try:
         yield
@@ -62,8 +85,9 @@ async def errors() -> AsyncIterator[None]:
 async def in_transaction(
     client: AsyncMongoClient[Document], work: Callable[[AsyncClientSession], Awaitable[T]]
 ) -> T:
-    """Runs `work` in one transaction, retried by the driver on transient conflicts. All or nothing
-    is seen of it.
+    """Runs `work` in one transaction; the driver repeats it after transient conflicts.
+
+    Others see all of its writes or none. Raises as `errors` does.
     """
     async with errors(), client.start_session() as session:
         return await session.with_transaction(
@@ -74,8 +98,9 @@ async def in_transaction(
 
 
 class MongoWatch:
-    """Knows whether the database answers, and runs a preparation (indexes, defaults) once it first
-    does.
+    """Watches whether MongoDB answers, and runs a preparation (indexes, defaults) once it does.
+
+    `problem` is one sentence on why it cannot be used, "" while it can.
     """
 
     def __init__(
@@ -83,20 +108,49 @@ class MongoWatch:
         client: AsyncMongoClient[Document],
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._client, self._prepare = client, prepare
+        self._client = client
+        self._prepare = prepare
+        self._logged_at = -math.inf
         self.prepared = asyncio.Event()
         self.problem = "the database has not been reached yet"
 
     async def run(self) -> None:
-        """Pings for ever; to be run in the background."""
-        while True:
-            try:
-                await asyncio.wait_for(self._client.admin.command("ping"), 2.0)
-                if not self.prepared.is_set():
-                    if self._prepare is not None:
-                        await self._prepare()
-                    self.prepared.set()
-                self.problem = ""
-            except (PyMongoError, TimeoutError):
-                self.problem = "the database does not answer"
-            await asyncio.sleep(_PING_SECONDS)
+        """Pings for ever."""
+        await background.run_forever(
+            self._ping, self._failed, expected=(PyMongoError, TimeoutError, ServiceError)
+        )
+
+    async def _ping(self, succeeded: Callable[[], None]) -> None:
+        await asyncio.wait_for(self._client.admin.command("ping"), _ANSWER_SECONDS)
+        if not self.prepared.is_set():
+            if self._prepare is not None:
+                await self._prepare()
+            self.prepared.set()
+        if self.problem:
+            _log.info("mongodb_connected", mongodb=self._where())
+        self.problem = ""
+        succeeded()
+        await asyncio.sleep(_PING_SECONDS)
+
+    def _failed(self, error: Exception, repeats: bool) -> None:
+        where = self._where()
+        if isinstance(error, ServiceError) and not isinstance(error, Unavailable):
+            self.problem = error.message
+        elif isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
+            self.problem = (
+                f"the database refuses the login: MongoDB at {where} does not accept the user name"
+                " and password of STELLWERK_MONGO_URL"
+            )
+        else:
+            self.problem = (
+                f"the database does not answer: MongoDB at {where} cannot be reached; start it, or"
+                " set STELLWERK_MONGO_URL to its address"
+            )
+        now = time.monotonic()
+        if not repeats or now - self._logged_at > _REMIND_SECONDS:
+            self._logged_at = now
+            _log.error("mongodb_unusable", mongodb=where, problem=self.problem)
+
+    def _where(self) -> str:
+        servers = self._client.topology_description.server_descriptions()
+        return ", ".join(f"{host}:{port}" for host, port in sorted(servers))

@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
+from services.chassis.config import CannotListen
 from services.chassis.context import CallContext
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -49,11 +50,17 @@ class CallMetrics:
 
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:
-    """Serves the registry over HTTP in a thread of its own; returns the server and the port it
-    took.
+    """Serves the registry over HTTP in a thread of its own; returns the server and its port.
+
+    Raises CannotListen if the address cannot be bound.
     """
     host, _, port = address.rpartition(":")
-    server, _thread = start_http_server(int(port), host or "127.0.0.1", registry)
+    try:
+        server, _thread = start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as exc:
+        raise CannotListen(
+            f"STELLWERK_METRICS_LISTEN: {address} cannot be bound: {exc.strerror or exc}"
+        ) from None
     return server, server.server_port
 
 

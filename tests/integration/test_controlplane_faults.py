@@ -5,6 +5,7 @@ is lost.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -300,9 +301,10 @@ async def test_wrong_settings_end_it_with_one_line_that_names_the_variable(
     )
     _, errors = await process.communicate()
 
-    (first, *lines) = errors.decode().splitlines()
-    assert process.returncode == 2
-    assert first == "the settings cannot be used:" and len(lines) == 1 and lines[0].startswith(line)
+    lines = [json.loads(text) for text in errors.decode().splitlines()]
+    assert process.returncode == os.EX_CONFIG
+    assert [told["level"] for told in lines] == ["error"]
+    assert f"{lines[0]['variable']}: {lines[0]['problem']}".startswith(line)
     assert "canary" not in errors.decode()
 
 

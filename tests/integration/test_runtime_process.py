@@ -303,5 +303,5 @@ def test_wrong_settings_end_it_with_their_names() -> None:
         timeout=30,
     )
 
-    assert done.returncode == 2
+    assert done.returncode == os.EX_CONFIG
     assert "STELLWERK_SLOTS" in done.stderr and "STELLWERK_LABELS" in done.stderr

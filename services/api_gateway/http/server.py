@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.http.exchange import CONNECTION
 from services.api_gateway.http.response import Headers
-from services.chassis.config import ConfigError
+from services.chassis.config import CannotListen
 
 # Seconds after which an idle connection is closed: longer than the 60 seconds of common load
 # balancers, so that they close first and send no request into a closing connection.
@@ -195,7 +195,7 @@ class HttpServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Binds and serves. Raises ConfigError if the address cannot be bound."""
+        """Binds and serves. Raises CannotListen if the address cannot be bound."""
         sock = self._bind()
         self.port = int(sock.getsockname()[1])
         self._task = asyncio.create_task(self._server.serve(sockets=[sock]), name="http")
@@ -215,7 +215,7 @@ class HttpServer:
                 backlog=_BACKLOG,
             )
         except OSError as exc:
-            raise ConfigError(
+            raise CannotListen(
                 f"STELLWERK_HTTP_LISTEN: {self._listen} cannot be bound:"
                 f" {exc.strerror or 'is it in use?'}"
             ) from None

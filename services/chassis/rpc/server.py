@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from services.chassis.config import ConfigError, ServiceSettings
+from services.chassis.config import CannotListen, ServiceSettings
 from services.chassis.rpc import transport
 from services.chassis.rpc.guard import Guard
 from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, Rule, rules_of
@@ -64,7 +64,7 @@ class RpcServer:
     ) -> None:
         """Serves on the address of the settings; `port` is the port it took.
 
-        With `ask_client` and mutual TLS, callers must show a certificate. Raises ConfigError if
+        With `ask_client` and mutual TLS, callers must show a certificate. Raises CannotListen if
         the address cannot be bound.
         """
         rules = {**rules_of(self._services), **self._rules}
@@ -79,8 +79,9 @@ class RpcServer:
             else:
                 self.port = self._server.add_secure_port(settings.listen, credentials)
         except RuntimeError:
-            raise ConfigError(
-                f"STELLWERK_LISTEN: {settings.listen} cannot be bound; is it in use?"
+            reason = "is it in use?" if credentials is None else "is it in use, and TLS usable?"
+            raise CannotListen(
+                f"STELLWERK_LISTEN: {settings.listen} cannot be bound; {reason}"
             ) from None
         await self._server.start()
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.chassis.config import ConfigError, ServiceSettings, load
+from services.chassis.config import ServiceSettings
 from services.chassis.lifecycle import probe
 from services.chassis.rpc import transport
 from tests.fakes.process import standalone
@@ -107,31 +107,3 @@ async def test_the_probe_speaks_tls(tmp_path: Path) -> None:
         code = await asyncio.to_thread(probe.main, [served.address, "liveness", "--tls", *paths])
         assert code == 0
         assert await asyncio.to_thread(probe.main, [served.address, "liveness"]) == 1
-
-
-def test_half_a_switch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="belong together"):
-        load(ServiceSettings, {"STELLWERK_TLS_CA": str(tmp_path)})
-
-
-def test_everything_wrong_is_named_together(tmp_path: Path) -> None:
-    environ = {
-        "STELLWERK_LOG_LEVEL": "loud",
-        "STELLWERK_DRAIN_SECONDS": "-1",
-        "STELLWERK_SERVICE_KEY_FILE": str(tmp_path / "absent"),
-    }
-    with pytest.raises(ConfigError) as caught:
-        load(ServiceSettings, environ)
-
-    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == sorted(environ)
-
-
-def test_a_secret_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    path.write_text("sws_router_hunter2\n")
-
-    settings = load(ServiceSettings, {"STELLWERK_SERVICE_KEY_FILE": str(path)})
-
-    assert settings.service_key is not None
-    assert settings.service_key.get_secret_value() == "sws_router_hunter2"
-    assert "hunter2" not in repr(settings)
