@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
-from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo import ReturnDocument
 
 from services.chassis.mongo import Document, errors
 from services.repository.catalogue import documents
@@ -64,9 +64,7 @@ class Models:
         keys = children(bucket) | ({"$gt": f"{bucket}/{after}"} if after else {})
         async with errors():
             query = {"_id": keys, **documents.conditions(terms)}
-            found = await self._db.models.find(
-                query, sort=[("_id", ASCENDING)], limit=limit
-            ).to_list()
+            found = await self._db.models.find(query, sort=[("_id", 1)], limit=limit).to_list()
         return [documents.to_model(document) for document in found]
 
     async def delete_model(self, name: ModelName) -> list[str]:
@@ -115,9 +113,7 @@ class Models:
         keys = children(key) | ({"$lt": version_key(key, before)} if before is not None else {})
         async with errors():
             query = {"_id": keys, **documents.conditions(terms)}
-            found = await self._db.versions.find(
-                query, sort=[("_id", DESCENDING)], limit=limit
-            ).to_list()
+            found = await self._db.versions.find(query, sort=[("_id", -1)], limit=limit).to_list()
         return [documents.to_version(document) for document in found]
 
     async def create_version(
@@ -261,9 +257,8 @@ class Models:
     async def _put_remaining(self, name: ModelName, session: Session) -> None:
         """Writes the model's document for the newest version left, or deletes it if none is."""
         key = model_key(name)
-        left = await self._db.versions.find_one(
-            {"_id": children(key)}, sort=[("_id", DESCENDING)], session=session
-        )
+        versions = {"_id": children(key)}
+        left = await self._db.versions.find_one(versions, sort=[("_id", -1)], session=session)
         if left is None:
             await self._db.models.delete_one({"_id": key}, session=session)
             await self._db.buckets.update_one(
