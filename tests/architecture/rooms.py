@@ -68,7 +68,7 @@ HOUSES: dict[str, House] = {
             "session": "transport",
             "packaging": "",
             "resources": "session packaging",
-            "cli": "session resources",
+            "cli": "resources",
         },
         leaves="errors settings naming arrays",
     ),

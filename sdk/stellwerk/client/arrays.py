@@ -1,5 +1,5 @@
-"""What people hold in their hands (numpy, pandas, lists) to tensors of a model's signature, and
-answers back to numpy.
+"""Converts numpy arrays, DataFrames and lists to tensors of a model's signature, and tensors back to
+numpy arrays.
 
 Values are never changed on the way: a cast that could lose them is refused with a sentence that
 says what to do.
@@ -18,22 +18,23 @@ from stellwerk.type.v1.tensor_pb2 import MethodSignature, Tensor, TensorSpec
 from stellwerk.wire import tensors
 
 Array = npt.NDArray[Any]
+# The input of the method "score" that holds the true values.
 TARGET = "y"
-# What a model is asked by when its owner has not said what it takes.
+# The input of a model that was stored without a signature.
 UNDECLARED = TensorSpec(name="X")
 
 
 def is_frame(value: object) -> TypeGuard[Any]:
-    """A pandas DataFrame, told without importing pandas."""
+    """Returns whether the value is a pandas DataFrame, without importing pandas."""
     return hasattr(value, "columns") and hasattr(value, "iloc")
 
 
 def to_tensors(data: Any, signature: MethodSignature | None, target: Any = None) -> list[Tensor]:
-    """The tensors of one call. `data` is an array, DataFrame or list for a model with one input,
-    else a mapping by input name or a DataFrame with these columns; `target` is what `score`
-    compares with.
+    """Returns the tensors of one call, in the order of the signature.
 
-    Raises InvalidInput where data and signature do not fit.
+    `data` is an array, a DataFrame or lists for a model with one input, rows first; else a mapping
+    by input name, or a DataFrame with these columns. `target` holds the true values for `score`.
+    Raises InvalidInput if data and signature do not fit.
     """
     specs = list(signature.inputs) if signature else [UNDECLARED]
     found = []
@@ -59,7 +60,9 @@ def to_tensors(data: Any, signature: MethodSignature | None, target: Any = None)
 
 
 def to_tensor(data: Any, spec: TensorSpec) -> Tensor:
-    """The data as the tensor that the spec describes. A spec without datatype takes what comes."""
+    """Returns the data as the tensor that `spec` describes; a spec without datatype keeps the
+    data's own. Raises InvalidInput if they do not fit.
+    """
     if is_frame(data):
         data = _ordered(data, list(spec.columns))
     array = _shaped(_as_array(data, spec.name), spec)
@@ -72,7 +75,10 @@ def to_tensor(data: Any, spec: TensorSpec) -> Tensor:
 
 
 def from_tensors(outputs: Sequence[Tensor]) -> Any:
-    """One output as an array, several as a dict of arrays. Text comes back as text."""
+    """Returns one output as an array, several as a dict of arrays by name.
+
+    Arrays may be written to. BYTES become str where all are UTF-8, else bytes.
+    """
     arrays = {tensor.name: _from_tensor(tensor) for tensor in outputs}
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
@@ -80,7 +86,8 @@ def from_tensors(outputs: Sequence[Tensor]) -> Any:
 def _from_tensor(tensor: Tensor) -> Array:
     array: Array = tensors.to_numpy(tensor)
     if tensor.datatype != "BYTES":
-        return array.copy()  # the message's memory is read-only
+        # The message owns the memory, which is read-only.
+        return array.copy()
     try:
         return np.array([item.decode() for item in array.flat], dtype=object).reshape(array.shape)
     except UnicodeDecodeError:
@@ -118,7 +125,7 @@ def _as_array(data: Any, name: str) -> Array:
 
 
 def _shaped(array: Array, spec: TensorSpec) -> Array:
-    """A single column may be given flat."""
+    """Returns the array in the shape of the spec; a single column may be given flat."""
     if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] == 1:
         return array.reshape(-1, 1)
     if array.ndim == 2 and array.shape[1] == 1 and len(spec.shape) == 1 and spec.datatype:

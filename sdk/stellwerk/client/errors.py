@@ -1,17 +1,18 @@
-"""The platform's errors as a caller meets them: the classes of the one vocabulary, rebuilt from
-what a peer sent.
+"""The platform's errors as a caller meets them, the same classes over HTTP and gRPC.
 
-Both transports end in `_rebuild`, so the same failure is the same exception over HTTP and gRPC.
+An error has `message` (a sentence that says what to do), `reason`, `metadata` (the values in the
+message), `retry_after` (milliseconds, 0 for none) and `request_id`. The request id is a note of the
+exception too, so a traceback shows it; it is "" for what the SDK refuses before it sends anything.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
@@ -19,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 # Every class of the vocabulary is a name here, so that callers write `errors.ModelNotFound`.
 from stellwerk.wire.errors import *  # noqa: F403
 from stellwerk.wire.errors import (
+    BY_REASON,
     CODE_BY_NUMBER,
     DOMAIN,
     DeadlinePassed,
@@ -28,9 +30,13 @@ from stellwerk.wire.errors import (
     rebuild,
 )
 
+# A traceback names the module that callers import.
+for _cls in (ServiceError, *BY_REASON.values()):
+    _cls.__module__ = __name__
+
+_E = TypeVar("_E", bound=ServiceError)
 _STATUS_KEY = "grpc-status-details-bin"
-# Of an answer that did not come from the platform, such as a proxy's error page: what its status
-# most likely means.
+# HTTP status of an answer that is not the platform's, such as a proxy's page → its likely meaning.
 _CODE_BY_HTTP = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -47,8 +53,16 @@ _CODE_BY_HTTP = {
 }
 
 
+def identified(error: _E, request_id: str) -> _E:
+    """Returns the error with the id of the request that failed, as attribute and as note."""
+    if request_id:
+        error.request_id = request_id
+        error.add_note(f"request id: {request_id}")
+    return error
+
+
 def unreachable(address: str) -> Unavailable:
-    """Nothing answers at the address."""
+    """Returns the error for an address at which nothing answers."""
     return Unavailable(
         f"nothing answers at {address}; is the platform up, and is this its address?",
         retry_after_ms=0,
@@ -57,7 +71,7 @@ def unreachable(address: str) -> Unavailable:
 
 
 def late(address: str, seconds: float) -> DeadlinePassed:
-    """No answer came in time."""
+    """Returns the error for an answer that did not come within `seconds`."""
     return DeadlinePassed(
         f"no answer from {address} within {seconds:.3g} s; give a longer timeout",
         address=address,
@@ -74,21 +88,21 @@ def _too_large(address: str) -> TooLarge:
 def from_grpc(
     error: grpc.RpcError | grpc.aio.AioRpcError, address: str, seconds: float
 ) -> ServiceError:
-    """The error of a call, from the rich status that came with it or, if the channel itself failed,
-    from its code.
+    """Returns the error of a call: the rich status that came with it or, if the channel itself
+    failed, what its code means.
     """
     trailers: Any = error.trailing_metadata() or ()  # type: ignore[union-attr]
     status = _rich_status(trailers)
     code: grpc.StatusCode = error.code()  # type: ignore[union-attr]
     if status is not None:
-        return _rebuild(code, status.message, *_details(status))
+        reason, metadata, retry_after_ms = _details(status)
+        return rebuild(code, reason, status.message, metadata, retry_after_ms)
     if code is grpc.StatusCode.UNAVAILABLE:
         return unreachable(address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return late(address, seconds)
-    if (
-        code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    ):  # without details it is gRPC's own limit on messages
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # The platform's own refusals have details; this one is gRPC's limit on messages.
         return _too_large(address)
     return rebuild(code, "", error.details() or f"{address} answered {code.name}")  # type: ignore[union-attr]
 
@@ -96,13 +110,13 @@ def from_grpc(
 def from_http(
     http_status: int, headers: Mapping[str, str], body: bytes, address: str
 ) -> ServiceError:
-    """The error in an answer's JSON, or one that stands for its status where the body is not the
+    """Returns the error in a JSON body, or the meaning of the status if the body is not the
     platform's.
     """
     wait = headers.get("retry-after", "")
     retry_after_ms = int(float(wait) * 1000) if wait.replace(".", "", 1).isdigit() else 0
     try:
-        fields = orjson.loads(body)
+        fields = json.loads(body)
         code = CODE_BY_NUMBER[fields["code"]]
         message, details = str(fields["message"]), list(fields.get("details", []))
     except (ValueError, KeyError, TypeError):
@@ -119,15 +133,9 @@ def from_http(
         {},
     )
     metadata = {str(key): str(value) for key, value in (info.get("metadata") or {}).items()}
-    return _rebuild(
-        code, message, str(info.get("reason", "")), metadata, retry_after_ms or _json_delay(details)
+    return rebuild(
+        code, str(info.get("reason", "")), message, metadata, retry_after_ms or _json_delay(details)
     )
-
-
-def _rebuild(
-    code: grpc.StatusCode, message: str, reason: str, metadata: dict[str, str], retry_after_ms: int
-) -> ServiceError:
-    return rebuild(code, reason, message, metadata, retry_after_ms)
 
 
 def _rich_status(trailers: Iterable[tuple[str, str | bytes]]) -> status_pb2.Status | None:
@@ -141,7 +149,7 @@ def _rich_status(trailers: Iterable[tuple[str, str | bytes]]) -> status_pb2.Stat
 
 
 def _details(status: status_pb2.Status) -> tuple[str, dict[str, str], int]:
-    """Reason, metadata and milliseconds to wait."""
+    """Returns reason, metadata and the milliseconds to wait."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):

@@ -1,4 +1,4 @@
-"""Names as people write them, "iris" or "bucket/iris", and what they mean to the platform."""
+"""Resource names of the platform from names as people write them, "iris" or "bucket/iris"."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from stellwerk.wire import names
 def model_name(
     text: str, bucket: str, version: int | str | None = None, alias: str | None = None
 ) -> names.ModelName:
-    """The model that "iris", "bucket/iris" or a full resource name stands for; InvalidInput for
-    anything else.
+    """Returns the model that "iris", "bucket/iris" or a full resource name stands for.
+
+    "iris" is in `bucket`. Raises InvalidInput for any other text, and for both a version and an
+    alias.
     """
     if version is not None and alias is not None:
         raise InvalidInput("give a version or an alias, not both", field="version")
@@ -29,16 +31,16 @@ def model_name(
 
 
 def bucket_name(text: str) -> str:
-    """The resource name of a bucket, given that or its id alone."""
+    """Returns the resource name of a bucket, given that or its id alone."""
     return names.bucket_name(text.removeprefix("buckets/"))
 
 
 def principal_name(text: str) -> str:
-    """The resource name of a principal, given that or its id alone."""
+    """Returns the resource name of a principal, given that or its id alone."""
     return f"principals/{names.check_id(text.removeprefix('principals/'), 'principal')}"
 
 
 def short_name(resource: str) -> str:
-    """The way people write a model: "iris" in the default bucket, else "bucket/iris"."""
+    """Returns "iris" for a model of the default bucket, "bucket/iris" for one of another."""
     named = names.parse_model(resource)
     return named.model if named.bucket == names.DEFAULT_BUCKET else f"{named.bucket}/{named.model}"

@@ -1,5 +1,5 @@
-"""Where the platform is and who is asking: arguments first, then the environment, then a platform
-that runs here.
+"""Finds the platform and the credentials: arguments first, then the environment, then a platform
+that runs on this machine.
 
 The one file of the SDK that reads the environment.
 """
@@ -10,25 +10,46 @@ import json
 import os
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import platformdirs
 
 from stellwerk.client.errors import InvalidInput, Unauthenticated, Unavailable
-from stellwerk.client.transport.port import Target
 
-URL, TOKEN, TOKEN_FILE, CA = (
-    "STELLWERK_URL",
-    "STELLWERK_TOKEN",
-    "STELLWERK_TOKEN_FILE",
-    "STELLWERK_CA",
-)
+URL = "STELLWERK_URL"
+TOKEN = "STELLWERK_TOKEN"
+TOKEN_FILE = "STELLWERK_TOKEN_FILE"
+CA = "STELLWERK_CA"
 DATA_DIR = "STELLWERK_DATA_DIR"
 _SCHEMES = ("http", "https", "grpc", "grpcs")
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The platform's address and the credentials for it."""
+
+    url: str
+    # An access token, or an API key, which the platform exchanges itself.
+    token: str | None
+    # A file with the certificates of the authority to trust, in PEM; None for the machine's own.
+    ca: Path | None = None
+
+    @property
+    def secure(self) -> bool:
+        """The use of TLS: true for https and grpcs."""
+        return urlsplit(self.url).scheme in ("https", "grpcs")
+
+    @property
+    def loopback(self) -> bool:
+        """The place of the platform: true if it is on this machine, so that no proxy stands between."""
+        host = urlsplit(self.url).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def environment() -> Mapping[str, str]:
+    """Returns the variables of this process."""
     return os.environ
 
 
@@ -37,23 +58,25 @@ def resolve(
     token: str | None,
     ca: str | Path | None,
     environ: Mapping[str, str],
-    data_dir: Path | None = None,
-) -> Target:
-    """The platform to talk to. Raises InvalidInput for an impossible address or file, Unavailable
-    if none is known.
+    data_dir: str | Path | None = None,
+) -> Endpoint:
+    """Returns the platform to talk to.
+
+    What is not given comes from `environ`. Without a URL it is the platform that `stellwerk up`
+    keeps in `data_dir`, in STELLWERK_DATA_DIR or in the user's data folder; an explicit `data_dir`
+    comes before STELLWERK_URL. Raises InvalidInput for an impossible address or file,
+    Unauthenticated for a token that cannot be one, Unavailable if no platform is known.
     """
-    url = url or environ.get(URL)
+    if data_dir is None:
+        url = url or environ.get(URL)
+    elif url is not None:
+        raise InvalidInput("give url or data_dir, not both", field="data_dir")
     token = token or environ.get(TOKEN) or _read_token(environ.get(TOKEN_FILE))
     ca = ca or environ.get(CA)
     if url is None:
-        local = _local_platform(data_dir or _data_dir(environ))
-        if local is None:
-            raise Unavailable(
-                f"no platform is given and none runs here; run `stellwerk up`, or set {URL} and"
-                f" {TOKEN}",
-                retry_after_ms=0,
-            )
-        url, token = local[0], token or local[1]
+        folder = data_dir or environ.get(DATA_DIR) or platformdirs.user_data_dir("stellwerk")
+        url, local_token = _local_platform(Path(folder).expanduser())
+        token = token or local_token
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.hostname:
         raise InvalidInput(
@@ -65,7 +88,7 @@ def resolve(
         raise Unauthenticated(
             "the token holds characters that no token has; is the right file or variable used?"
         )
-    return Target(url.rstrip("/"), token or None, _check_ca(Path(ca)) if ca else None)
+    return Endpoint(url.rstrip("/"), token or None, _check_ca(Path(ca)) if ca else None)
 
 
 def _check_ca(path: Path) -> Path:
@@ -76,19 +99,21 @@ def _check_ca(path: Path) -> Path:
     return path
 
 
-def _data_dir(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get(DATA_DIR) or platformdirs.user_data_dir("stellwerk"))
-
-
-def _local_platform(data_dir: Path) -> tuple[str, str | None] | None:
-    """Address and token of the platform that `stellwerk up` started here, from the file it leaves
-    while it runs.
+def _local_platform(data_dir: Path) -> tuple[str, str | None]:
+    """Returns address and token of the platform that keeps its data in `data_dir`, from the file
+    that is there while the platform runs. Raises Unavailable if there is none.
     """
     try:
         ready = json.loads((data_dir / "ready.json").read_text())
         return str(ready["http"]), _read_token(ready.get("token_file"))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        raise Unavailable(
+            f"no platform runs from {data_dir}; start one with `stellwerk up`, or give its url and"
+            f" token ({URL}, {TOKEN}), or the data_dir of one that runs on this machine"
+            f" ({DATA_DIR})",
+            retry_after_ms=0,
+            data_dir=data_dir,
+        ) from None
 
 
 def _read_token(path: str | None) -> str | None:

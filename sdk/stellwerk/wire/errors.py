@@ -25,6 +25,8 @@ class ServiceError(Exception):
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
     retry_after_ms: ClassVar[int] = 0
+    # The id of the request that failed, under which the platform's logs tell more; the SDK sets it.
+    request_id: str = ""
 
     def __init__(
         self, message: str, *, retry_after_ms: int | None = None, **metadata: object

@@ -122,11 +122,19 @@ def _complaints(node: Documented, text: str) -> Iterator[str]:
 
 
 def _acts(node: Documented) -> bool:
-    """Returns whether the node is a function and no property."""
+    """Returns whether the node is a function, no property, and no command.
+
+    The docstring of a command is its help text: "List the models", as users know it.
+    """
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     names = {dotted(decorator) for decorator in node.decorator_list}
-    return not names & PROPERTIES
+    calls = {
+        called(decorator) for decorator in node.decorator_list if isinstance(decorator, ast.Call)
+    }
+    return not names & PROPERTIES and not any(
+        name.rpartition(".")[2] in ("command", "group", "callback") for name in calls
+    )
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -223,7 +223,7 @@ def test_completion_is_installed_for_each_shell(shell: str, tmp_path: Path) -> N
 
 
 def test_help_needs_no_heavy_library() -> None:
-    heavy = "('numpy', 'pandas', 'sklearn', 'httpx')"
+    heavy = "('numpy', 'pandas', 'sklearn', 'aiohttp', 'urllib3')"
     code = (
         f"import sys, stellwerk.client.cli.root; print([name for name in {heavy} if name in"
         " sys.modules])"

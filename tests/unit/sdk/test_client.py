@@ -1,4 +1,4 @@
-"""The nouns of the SDK, each test over HTTP and gRPC, blocking and asynchronous."""
+"""The resources of the SDK, each test over HTTP and gRPC, blocking and asynchronous."""
 
 from __future__ import annotations
 

@@ -4,17 +4,25 @@ fitting one.
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 from google.protobuf import json_format
+from tenacity import Retrying
 
 from stellwerk.client import errors
-from stellwerk.client.session.retry import RetryBudget, pause_before_retry
+from stellwerk.client.session.retry import RetryBudget, rules
+from stellwerk.client.settings import Endpoint
+from stellwerk.client.transport.async_http import AsyncHttpTransport
 from stellwerk.client.transport.http import HttpTransport
-from stellwerk.client.transport.port import Target
 from stellwerk.router.v1.router_service_pb2 import ListRuntimesRequest, PredictRequest
 from stellwerk.wire.errors import BY_REASON, ServiceError
 from tests.unit.sdk.fake_platform import rich_status
@@ -71,62 +79,168 @@ def test_json_that_is_no_error_of_ours_is_understood_by_its_status(body: bytes) 
     assert type(errors.from_http(404, {}, body, ADDRESS)) is errors.NotFound
 
 
-def transport(handler: Any) -> HttpTransport:
-    return HttpTransport(Target(ADDRESS, "t"), httpx.MockTransport(handler))
+class Server:
+    """An HTTP server on a free port that answers every connection with the same bytes."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._answer = answer
+        self.seen: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.seen.append(connection.recv(1 << 16))
+            if self._answer is None:
+                self._held.append(connection)
+                continue
+            connection.sendall(self._answer)
+            connection.close()
+
+    def close(self) -> None:
+        for connection in (self._listener, *self._held):
+            connection.close()
 
 
+@contextmanager
+def server(answer: bytes | None) -> Iterator[Server]:
+    """A server that answers with these bytes and hangs up, or never answers."""
+    opened = Server(answer)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+async def ask(kind: str, url: str, timeout: float, request: Any = None) -> Any:
+    """Sends one request over a blocking or an awaited HTTP transport."""
+    request = ListRuntimesRequest() if request is None else request
+    if kind == "blocking":
+        transport = HttpTransport(Endpoint(url, "t"))
+        try:
+            return await asyncio.to_thread(transport.call, request, timeout)
+        finally:
+            transport.close()
+    awaited = AsyncHttpTransport(Endpoint(url, "t"))
+    try:
+        return await awaited.call(request, timeout)
+    finally:
+        await awaited.close()
+
+
+KINDS = pytest.mark.parametrize("kind", ["blocking", "awaited"])
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@KINDS
+async def test_nothing_at_the_address_is_a_sentence(kind: str, unused_tcp_port: int) -> None:
+    with pytest.raises(errors.Unavailable, match=r"nothing answers at http://127\.0\.0\.1"):
+        await ask(kind, f"http://127.0.0.1:{unused_tcp_port}", 3)
+
+
+@KINDS
+async def test_a_name_that_is_no_host_is_a_sentence(kind: str) -> None:
+    with pytest.raises(errors.Unavailable, match=r"nothing answers at http://nosuch\.invalid"):
+        await ask(kind, "http://nosuch.invalid:1", 3)
+
+
+@KINDS
+async def test_no_answer_in_time_is_a_sentence(kind: str) -> None:
+    with server(None) as silent, pytest.raises(errors.DeadlinePassed, match=r"within 0\.1 s"):
+        await ask(kind, silent.url, 0.1)
+
+
+@KINDS
 @pytest.mark.parametrize(
-    ("raised", "cls", "sentence"),
-    [
-        (
-            httpx.ConnectError("refused"),
-            errors.Unavailable,
-            "nothing answers at http://example.test",
-        ),
-        (httpx.ConnectTimeout("x"), errors.Unavailable, "nothing answers at"),
-        (httpx.ReadTimeout("x"), errors.DeadlinePassed, "within 3 s"),
-        (httpx.RemoteProtocolError("x"), errors.Unavailable, "broke off"),
-        (
-            httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] x"),
-            errors.Unavailable,
-            "certificate",
-        ),
-    ],
+    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"nonsense\r\n\r\n"]
 )
-def test_failures_of_the_connection_are_sentences(
-    raised: Exception, cls: Any, sentence: str
+async def test_a_connection_that_breaks_off_is_a_sentence(kind: str, answer: bytes) -> None:
+    with server(answer) as broken, pytest.raises(errors.Unavailable, match="broke off"):
+        await ask(kind, broken.url, 3)
+
+
+@KINDS
+async def test_a_call_carries_the_token_its_deadline_and_a_request_id(kind: str) -> None:
+    with server(OK) as listening:
+        await ask(kind, listening.url, 2.5, PredictRequest(name="buckets/b/models/m"))
+        await ask(kind, listening.url, 2.5, PredictRequest(name="buckets/b/models/m"))
+
+    lines = [seen.decode().lower().split("\r\n") for seen in listening.seen]
+    ids = {line for request in lines for line in request if line.startswith("x-request-id: ")}
+    for request in lines:
+        assert "authorization: bearer t" in request
+        assert "grpc-timeout: 2500m" in request
+        assert "content-type: application/json" in request
+    assert len(ids) == 2
+
+
+@KINDS
+async def test_every_failure_of_http_carries_the_id_of_its_request(
+    kind: str, unused_tcp_port: int
 ) -> None:
-    def fail(request: httpx.Request) -> httpx.Response:
-        raise raised
+    refusal = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nx-request-id: theirs\r\n\r\n"
+    with server(b"") as broken, server(refusal) as busy, server(OK.replace(b"{}", b"no")) as odd:
+        found = []
+        for url in (f"http://127.0.0.1:{unused_tcp_port}", broken.url, busy.url, odd.url):
+            with pytest.raises(ServiceError) as caught:
+                await ask(kind, url, 3)
+            found.append(caught.value)
 
-    with pytest.raises(cls, match=sentence):
-        transport(fail).call(ListRuntimesRequest(), 3)
+    for error in found:
+        assert error.__notes__ == [f"request id: {error.request_id}"]
+    # The platform's own id counts, where its answer names one.
+    assert found[2].request_id == "theirs"
+    sent = broken.seen[0].decode().lower()
+    assert f"x-request-id: {found[1].request_id}\r\n" in sent
 
 
-def test_a_call_carries_the_token_and_its_deadline() -> None:
-    seen: list[httpx.Request] = []
+def test_a_traceback_names_the_class_as_callers_import_it() -> None:
+    error = errors.ModelNotFound("there is no model m")
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(200, json={})
+    (shown,) = traceback.format_exception_only(error)
 
-    transport(answer).call(PredictRequest(name="buckets/b/models/m"), 2.5)
+    assert shown == "stellwerk.client.errors.ModelNotFound: there is no model m\n"
+    for cls in (ServiceError, *BY_REASON.values()):
+        assert getattr(errors, cls.__name__) is cls
+        assert cls.__module__ == "stellwerk.client.errors"
 
-    (request,) = seen
-    assert request.headers["authorization"] == "Bearer t"
-    assert request.headers["grpc-timeout"] == "2500m"
-    assert request.headers["content-type"] == "application/json"
+
+def _attempts(*raised: ServiceError, seconds: float = 10.0) -> tuple[int, list[float]]:
+    """The attempts and the pauses of a call that fails so, one error an attempt."""
+    pauses: list[float] = []
+    waiting = list(raised)
+
+    def attempt() -> None:
+        raise waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+    retrying = Retrying(sleep=pauses.append, **rules(time.monotonic() + seconds, RetryBudget()))
+    with pytest.raises(type(raised[-1])):
+        retrying(attempt)
+    return retrying.statistics["attempt_number"], pauses
 
 
 def test_the_pause_grows_and_honours_what_the_platform_asks_for() -> None:
     away = errors.Unavailable("x", retry_after_ms=0)
 
-    assert pause_before_retry(away, 1, 10, 0.5) == pytest.approx(0.1)
-    assert pause_before_retry(away, 2, 10, 0.5) == pytest.approx(0.2)
-    assert pause_before_retry(away, 3, 10, 0.5) is None
-    assert pause_before_retry(errors.Unavailable("x", retry_after_ms=3000), 1, 10, 0.5) == 3
-    assert pause_before_retry(errors.Unavailable("x", retry_after_ms=3000), 1, 2, 0.5) is None
-    assert pause_before_retry(errors.InvalidInput("x"), 1, 10, 0.5) is None
+    attempts, (first, second) = _attempts(away)
+
+    assert attempts == 3
+    assert 0.1 <= first <= 0.2 <= second <= 0.3
+    assert _attempts(errors.Unavailable("x", retry_after_ms=3000))[1] == [3, 3]
+
+
+def test_a_pause_beyond_the_deadline_ends_the_call() -> None:
+    assert _attempts(errors.Unavailable("x", retry_after_ms=3000), seconds=2) == (1, [])
+
+
+def test_no_other_error_is_retried() -> None:
+    assert _attempts(errors.InvalidInput("x")) == (1, [])
 
 
 def test_retries_are_a_tenth_of_the_calls_in_the_long_run() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from stellwerk.client import Client, errors
-from stellwerk.client.session.session import State, SyncSession
+from stellwerk.client.session.session import ClientState, SyncSession
+from stellwerk.client.settings import Endpoint
 from stellwerk.client.transport.grpc import GrpcTransport
-from stellwerk.client.transport.port import Target
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import router_service_pb2 as router
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
@@ -43,8 +43,8 @@ class Stage:
         self.channel: Any = grpc_testing.channel(
             [REPOSITORY, ROUTER], grpc_testing.strict_real_time()
         )
-        transport = GrpcTransport(Target("grpc://stage:1", "secret"), self.channel)
-        self.client = Client(SyncSession(transport, State(timeout=5, bucket="default")))
+        transport = GrpcTransport(Endpoint("grpc://stage:1", "secret"), self.channel)
+        self.client = Client(SyncSession(transport, ClientState(timeout=5, bucket="default")))
         self._pool = ThreadPoolExecutor(1)
 
     def start(self, work: Any) -> Future[Any]:

@@ -21,8 +21,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from stellwerk.client import packaging
 from stellwerk.client.errors import InvalidInput, ServiceError, UnsafeFormat
+from stellwerk.client.packaging import packagers
 from stellwerk.type.v1.tensor_pb2 import TensorSpec
 
 
@@ -35,7 +35,7 @@ def methods(package: Any) -> dict[str, Any]:
 
 
 def test_a_classifier_is_described_without_an_example(pipeline: Any, tmp_path: Path) -> None:
-    package = packaging.package(pipeline, tmp_path)
+    package = packagers.package(pipeline, tmp_path)
 
     found = methods(package)
     assert package.format == "skops"
@@ -66,8 +66,8 @@ def test_a_classifier_is_described_without_an_example(pipeline: Any, tmp_path: P
 def test_estimators_come_back_as_they_were(estimator: Any, iris: Any, tmp_path: Path) -> None:
     estimator.fit(iris.data, iris.target)
 
-    package = packaging.package(estimator, tmp_path)
-    loaded = packaging.load(package.path, package.format)
+    package = packagers.package(estimator, tmp_path)
+    loaded = packagers.load(package.path, package.format)
 
     np.testing.assert_array_equal(loaded.predict(iris.data), estimator.predict(iris.data))
 
@@ -76,7 +76,7 @@ def test_labels_of_text_are_bytes_and_a_frame_gives_column_names(iris: Any, tmp_
     frame = pd.DataFrame(iris.data, columns=iris.feature_names)
     model = LogisticRegression(max_iter=500).fit(frame, iris.target_names[iris.target])
 
-    found = methods(packaging.package(model, tmp_path))
+    found = methods(packagers.package(model, tmp_path))
 
     assert described(found["predict"].outputs) == [("predict", "BYTES", [-1])]
     assert list(found["predict"].inputs[0].columns) == iris.feature_names
@@ -88,8 +88,8 @@ def test_a_table_with_text_has_one_input_for_each_column(tmp_path: Path) -> None
     model = make_pipeline(encode, LinearRegression()).fit(frame, [1.0, 2.0, 3.0, 4.0])
 
     with pytest.raises(InvalidInput, match="example="):
-        packaging.package(model, tmp_path)
-    found = methods(packaging.package(model, tmp_path, example=frame))
+        packagers.package(model, tmp_path)
+    found = methods(packagers.package(model, tmp_path, example=frame))
 
     assert described(found["predict"].inputs) == [
         ("city", "BYTES", [-1, 1]),
@@ -99,7 +99,7 @@ def test_a_table_with_text_has_one_input_for_each_column(tmp_path: Path) -> None
 
 
 def test_an_example_decides_the_exact_datatype(pipeline: Any, iris: Any, tmp_path: Path) -> None:
-    found = methods(packaging.package(pipeline, tmp_path, example=iris.data[:2].astype(np.float32)))
+    found = methods(packagers.package(pipeline, tmp_path, example=iris.data[:2].astype(np.float32)))
 
     assert described(found["predict"].inputs) == [("X", "FP32", [-1, 4])]
 
@@ -108,7 +108,7 @@ def test_a_model_of_texts_takes_a_list_of_texts(tmp_path: Path) -> None:
     texts = ["the train is late", "the train is on time", "late again", "on time again"]
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, [1, 0, 1, 0])
 
-    found = methods(packaging.package(model, tmp_path, example=texts))
+    found = methods(packagers.package(model, tmp_path, example=texts))
 
     assert described(found["predict"].inputs) == [("X", "BYTES", [-1])]
 
@@ -116,21 +116,21 @@ def test_a_model_of_texts_takes_a_list_of_texts(tmp_path: Path) -> None:
 def test_what_is_not_fitted_or_not_a_model_is_refused(tmp_path: Path) -> None:
     for thing in [LogisticRegression(), object(), {"a": 1}, torch.nn.Linear(2, 1)]:
         with pytest.raises(InvalidInput):
-            packaging.package(thing, tmp_path)
+            packagers.package(thing, tmp_path)
 
 
 def test_a_model_with_a_function_of_its_own_is_refused(iris: Any, tmp_path: Path) -> None:
     model = make_pipeline(FunctionTransformer(pd.DataFrame), StandardScaler()).fit(iris.data)
 
     with pytest.raises(InvalidInput, match=r"pandas"):
-        packaging.package(model, tmp_path)
+        packagers.package(model, tmp_path)
 
 
 def test_a_file_with_a_foreign_type_is_not_loaded(tmp_path: Path) -> None:
     skops.io.dump(FunctionTransformer(pd.DataFrame), tmp_path / "hostile.skops")
 
     with pytest.raises(UnsafeFormat, match="pandas"):
-        packaging.load(tmp_path / "hostile.skops", "skops")
+        packagers.load(tmp_path / "hostile.skops", "skops")
 
 
 def test_a_function_of_scikit_learn_is_not_trusted_like_its_classes(tmp_path: Path) -> None:
@@ -139,15 +139,15 @@ def test_a_function_of_scikit_learn_is_not_trusted_like_its_classes(tmp_path: Pa
     skops.io.dump(FunctionTransformer(load_files), tmp_path / "hostile.skops")
 
     with pytest.raises(UnsafeFormat, match="load_files"):
-        packaging.load(tmp_path / "hostile.skops", "skops")
+        packagers.load(tmp_path / "hostile.skops", "skops")
 
 
 def test_onnx_keeps_the_names_and_types_of_the_graph(iris: Any, tmp_path: Path) -> None:
     model = LogisticRegression(max_iter=500).fit(iris.data, iris.target)
     graph = to_onnx(model, iris.data[:1].astype(np.float32), options={"zipmap": False})
 
-    package = packaging.package(graph, tmp_path)
-    from_file = packaging.package(package.path, tmp_path)
+    package = packagers.package(graph, tmp_path)
+    from_file = packagers.package(package.path, tmp_path)
 
     (entry,) = package.signature
     assert package.format == from_file.format == "onnx"
@@ -156,7 +156,7 @@ def test_onnx_keeps_the_names_and_types_of_the_graph(iris: Any, tmp_path: Path) 
         ("label", "INT64", [-1]),
         ("probabilities", "FP32", [-1, 3]),
     ]
-    assert packaging.load(package.path, "onnx") == graph
+    assert packagers.load(package.path, "onnx") == graph
 
 
 def test_onnx_outputs_that_are_no_tensors_are_refused(iris: Any, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_onnx_outputs_that_are_no_tensors_are_refused(iris: Any, tmp_path: Path)
     )
 
     with pytest.raises(InvalidInput, match="zipmap"):
-        packaging.package(graph, tmp_path)
+        packagers.package(graph, tmp_path)
 
 
 def test_a_torch_module_is_exported_for_batches_of_any_size(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_a_torch_module_is_exported_for_batches_of_any_size(tmp_path: Path) -> N
         torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, 3)
     )
 
-    package = packaging.package(module, tmp_path, example=np.zeros((1, 4), dtype=np.float32))
-    loaded = packaging.load(package.path, package.format, unsafe=True)
+    package = packagers.package(module, tmp_path, example=np.zeros((1, 4), dtype=np.float32))
+    loaded = packagers.load(package.path, package.format, unsafe=True)
 
     (entry,) = package.signature
     assert package.format == "torch_export"
@@ -187,19 +187,19 @@ def test_a_torch_module_is_exported_for_batches_of_any_size(tmp_path: Path) -> N
 
 
 def test_a_torch_program_is_loaded_only_from_whom_is_trusted(tmp_path: Path) -> None:
-    package = packaging.package(
+    package = packagers.package(
         torch.export.export(torch.nn.Linear(1, 1), (torch.zeros(1, 1),)), tmp_path
     )
 
     with pytest.raises(UnsafeFormat, match="unsafe=True"):
-        packaging.load(package.path, package.format)
+        packagers.load(package.path, package.format)
 
 
 def test_an_exported_program_and_its_file_are_described_alike(tmp_path: Path) -> None:
     program = torch.export.export(torch.nn.Linear(4, 2), (torch.zeros(3, 4),))
 
-    package = packaging.package(program, tmp_path)
-    from_file = packaging.package(package.path, tmp_path)
+    package = packagers.package(program, tmp_path)
+    from_file = packagers.package(package.path, tmp_path)
 
     assert described(package.signature[0].inputs) == [("input", "FP32", [3, 4])]
     assert list(package.signature) == list(from_file.signature)
@@ -212,7 +212,7 @@ def test_a_module_of_two_inputs_and_two_outputs_is_described_in_order(tmp_path: 
         ) -> tuple[torch.Tensor, torch.Tensor]:
             return left + right, (left * right).sum(dim=1)
 
-    package = packaging.package(Both(), tmp_path, example=(torch.zeros(2, 3), torch.zeros(2, 3)))
+    package = packagers.package(Both(), tmp_path, example=(torch.zeros(2, 3), torch.zeros(2, 3)))
 
     (entry,) = package.signature
     assert described(entry.inputs) == [("left", "FP32", [-1, 3]), ("right", "FP32", [-1, 3])]
@@ -225,15 +225,15 @@ def test_pickles_take_two_words(pipeline: Any, tmp_path: Path) -> None:
 
     for arguments in [{}, {"format": "pickle"}, {"unsafe": True}]:
         with pytest.raises(UnsafeFormat):
-            packaging.package(path, tmp_path, **arguments)
-    assert packaging.package(path, tmp_path, format="pickle", unsafe=True).format == "pickle"
-    assert methods(packaging.package(pipeline, tmp_path, format="pickle", unsafe=True))[
+            packagers.package(path, tmp_path, **arguments)
+    assert packagers.package(path, tmp_path, format="pickle", unsafe=True).format == "pickle"
+    assert methods(packagers.package(pipeline, tmp_path, format="pickle", unsafe=True))[
         "predict"
     ].inputs[0] == TensorSpec(name="X", datatype="FP64", shape=[-1, 4])
     with pytest.raises(UnsafeFormat):
-        packaging.package(pipeline, tmp_path, format="pickle")
+        packagers.package(pipeline, tmp_path, format="pickle")
     with pytest.raises(InvalidInput, match="download"):
-        packaging.load(path, "pickle")
+        packagers.load(path, "pickle")
 
 
 @pytest.mark.parametrize("name", ["model.skops", "model.onnx", "model.pt2"])
@@ -241,7 +241,7 @@ def test_a_file_that_is_not_what_its_ending_says_is_refused(name: str, tmp_path:
     (tmp_path / name).write_bytes(b"\x80\x04cposix\nsystem\n(S'true'\ntR.")
 
     with pytest.raises(ServiceError) as caught:
-        packaging.package(tmp_path / name, tmp_path)
+        packagers.package(tmp_path / name, tmp_path)
     assert caught.value.reason in ("INVALID_INPUT", "CORRUPT")
 
 
@@ -249,6 +249,6 @@ def test_missing_files_and_unknown_endings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
 
     with pytest.raises(InvalidInput, match="no file"):
-        packaging.package(tmp_path / "nosuch.onnx", tmp_path)
+        packagers.package(tmp_path / "nosuch.onnx", tmp_path)
     with pytest.raises(InvalidInput, match="format="):
-        packaging.package(tmp_path / "model.bin", tmp_path)
+        packagers.package(tmp_path / "model.bin", tmp_path)

@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message_factory import GetMessageClass
 
 from stellwerk.client.errors import Internal, InvalidInput
-from stellwerk.client.transport.rest import HttpCall, from_http, to_http
+from stellwerk.client.transport.rest import HttpCall, read_response, to_http
 from stellwerk.client.transport.rpc import rpc_of
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.repository.v1 import repository_service_pb2 as repository
@@ -143,7 +143,7 @@ def test_only_calls_that_change_nothing_are_repeatable() -> None:
 def test_answers_of_a_newer_platform_are_understood() -> None:
     body = orjson.dumps({"model": {"name": MODEL, "latestVersion": "7", "news": 1}})
 
-    answer = from_http(rpc_of(repository.GetModelRequest()), body)
+    answer = read_response(repository.GetModelRequest(), body)
 
     assert json_format.MessageToDict(answer) == {"model": {"name": MODEL, "latestVersion": "7"}}
 
@@ -151,4 +151,4 @@ def test_answers_of_a_newer_platform_are_understood() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"model": 3}', b"\xff"])
 def test_an_answer_that_is_something_else_is_an_error_of_ours(body: bytes) -> None:
     with pytest.raises(Internal, match="address"):
-        from_http(rpc_of(repository.GetModelRequest()), body)
+        read_response(repository.GetModelRequest(), body)

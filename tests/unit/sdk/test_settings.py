@@ -50,15 +50,46 @@ def test_the_local_token_is_never_sent_elsewhere(tmp_path: Path) -> None:
     ready = {"http": "http://127.0.0.1:8080", "token_file": str(tmp_path / "token")}
     (tmp_path / "ready.json").write_text(json.dumps(ready))
 
-    assert resolve("https://elsewhere", None, None, {}, tmp_path).token is None
+    environ = {"STELLWERK_DATA_DIR": str(tmp_path)}
+
+    assert resolve("https://elsewhere", None, None, environ).token is None
 
 
-def test_no_platform_at_all_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="stellwerk up"):
+def test_the_platform_of_another_data_directory_is_found_by_variable_and_by_argument(
+    tmp_path: Path,
+) -> None:
+    for name in ("variable", "argument"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ready.json").write_text(json.dumps({"http": f"http://{name}:1"}))
+    environ = {"STELLWERK_DATA_DIR": str(tmp_path / "variable")}
+
+    assert resolve(None, None, None, environ).url == "http://variable:1"
+    assert resolve(None, None, None, environ, tmp_path / "argument").url == "http://argument:1"
+    # What a caller writes comes before what the environment says.
+    environ["STELLWERK_URL"] = "http://elsewhere:1"
+    assert resolve(None, None, None, environ, tmp_path / "argument").url == "http://argument:1"
+
+
+def test_a_url_and_a_data_directory_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="not both"):
+        resolve("http://x", None, None, {}, tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"grpc": "127.0.0.1:1"}'])
+def test_no_platform_at_all_is_told_in_one_sentence_with_what_to_give(
+    tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "ready.json").write_text(content)
+
+    with pytest.raises(Unavailable) as caught:
         resolve(None, None, None, {}, tmp_path)
-    (tmp_path / "ready.json").write_text("{")
-    with pytest.raises(Unavailable, match="stellwerk up"):
-        resolve(None, None, None, {}, tmp_path)
+
+    assert caught.value.message == (
+        f"no platform runs from {tmp_path}; start one with `stellwerk up`, or give its url and"
+        " token (STELLWERK_URL, STELLWERK_TOKEN), or the data_dir of one that runs on this machine"
+        " (STELLWERK_DATA_DIR)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """The command `stellwerk`: a module per kind of resource.
 
-May import the rest of `stellwerk.client` and, when a command runs, `stellwerk.conformance`. Imports
-of more than the standard library and click stand in functions, so that `--help` answers at once.
+Imports resources. What takes long to import is imported in the functions that need it, so that
+`--help` answers at once.
 """

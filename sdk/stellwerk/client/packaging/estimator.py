@@ -1,7 +1,6 @@
-"""scikit-learn estimators and pipelines as skops files: no code in them, only data and known types.
+"""Packages scikit-learn estimators as skops files, which hold data and known types but no code.
 
-The signature is found by calling the estimator, on the example if there is one, else on a row of
-zeros.
+The signature is found by calling the estimator on the example, or on a row of zeros without one.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "transform", "decision_function")
 INPUT, TARGET = "X", "y"
-# Parts of scikit-learn that are there for its own tests and for other libraries, not for models.
+# Parts of scikit-learn for its own tests and for other libraries; no model needs them.
 _NO_MODELS = ("sklearn.externals.", "sklearn.utils._testing", "sklearn.tests")
 
 
 def package(estimator: Any, folder: Path, *, example: Any = None) -> Package:
-    """Stores a fitted estimator. Raises InvalidInput if it is not fitted or not made of
-    scikit-learn's own types.
+    """Writes a fitted estimator into the folder and returns its package. Raises InvalidInput if it
+    is not fitted, or not made of scikit-learn's own types.
     """
     try:
         check_is_fitted(estimator)
@@ -58,9 +57,16 @@ def package(estimator: Any, folder: Path, *, example: Any = None) -> Package:
     )
 
 
+def package_file(path: Path, *, example: Any = None) -> Package:
+    """Returns the package of a skops file. Raises UnsafeFormat for foreign types, Corrupt for a file
+    that is none.
+    """
+    return Package("skops", path, signature_of(load(path), example))
+
+
 def load(path: Path) -> Any:
-    """The estimator in a skops file. Raises UnsafeFormat if it holds types other than
-    scikit-learn's own.
+    """Returns the estimator in a skops file. Raises UnsafeFormat if the file holds types other than
+    scikit-learn's own, Corrupt if it is no skops file.
     """
     foreign = _foreign_types(path)
     if foreign:
@@ -72,8 +78,9 @@ def load(path: Path) -> Any:
 
 
 def signature_of(estimator: Any, example: Any = None) -> list[MethodSignature]:
-    """What each method takes and gives. Raises InvalidInput if that takes an example to find
-    out.
+    """Returns the inputs and outputs of each method that can be called with the example.
+
+    Raises InvalidInput if none can, or if only an example would tell the inputs.
     """
     sample = _zeros(estimator) if example is None else _named(example)
     inputs = list(_input_specs(sample))
@@ -85,7 +92,7 @@ def signature_of(estimator: Any, example: Any = None) -> list[MethodSignature]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 answer = getattr(estimator, method)(sample)
-        except Exception as exc:  # whatever the model's own code raises
+        except Exception as exc:  # the model's own code may raise anything
             failure = failure or exc
             continue
         found.append(
@@ -120,8 +127,8 @@ def _foreign_types(path: Path) -> list[str]:
 
 
 def _is_sklearn_class(name: str) -> bool:
-    """A class, never a function: what is rebuilt is data, nothing is called with arguments from the
-    file.
+    """Returns whether the name is that of a class: a function would be called with arguments from
+    the file.
     """
     module, _, attribute = name.rpartition(".")
     if not name.startswith("sklearn.") or name.startswith(_NO_MODELS):
@@ -155,7 +162,7 @@ def _named(example: Any) -> Any:
 
 
 def _input_specs(sample: Any) -> Iterator[TensorSpec]:
-    """One input for an array or a table of numbers; one input for each column of a table with text
+    """Yields one input for an array or a table of numbers, one for each column of a table with text
     in it.
     """
     if not is_frame(sample):
@@ -173,7 +180,8 @@ def _input_specs(sample: Any) -> Iterator[TensorSpec]:
 
 
 def _output_specs(method: str, answer: Any) -> list[TensorSpec]:
-    if isinstance(answer, list):  # one array per target of a multi-output classifier
+    if isinstance(answer, list):
+        # A classifier of several targets answers with an array for each.
         return [spec_of(f"{method}_{index}", np.asarray(part)) for index, part in enumerate(answer)]
     if hasattr(answer, "toarray"):
         answer = answer.toarray()

@@ -1,5 +1,5 @@
-"""ONNX models: stored as they are; what they take and give is asked of onnxruntime, which also
-shows that they load.
+"""Packages ONNX models as they are; onnxruntime tells their inputs and outputs, and so shows that
+they load.
 """
 
 from __future__ import annotations
@@ -32,20 +32,25 @@ _DATATYPES = {
 
 
 def package(model: Any, folder: Path, *, example: Any = None) -> Package:
-    """Stores an onnx.ModelProto; the example is not needed. Raises InvalidInput if onnxruntime does
-    not take it.
+    """Writes an onnx.ModelProto into the folder and returns its package; the example is not needed.
+    Raises InvalidInput if onnxruntime does not load it.
     """
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return package_file(path)
 
 
-def package_file(path: Path) -> Package:
-    """The package of an ONNX file."""
+def package_file(path: Path, *, example: Any = None) -> Package:
+    """Returns the package of an ONNX file; the example is not needed. Raises InvalidInput if
+    onnxruntime does not load it.
+    """
     return Package("onnx", path, signature_of(path), {"onnxruntime": onnxruntime.__version__})
 
 
 def signature_of(path: Path) -> list[MethodSignature]:
+    """Returns the inputs and outputs of the one method, predict. Raises InvalidInput if onnxruntime
+    does not load the file, or if one of them is no tensor.
+    """
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's errors have no common class
@@ -62,7 +67,7 @@ def signature_of(path: Path) -> list[MethodSignature]:
 
 
 def load(path: Path) -> Any:
-    """The model as an onnx.ModelProto."""
+    """Returns the model as an onnx.ModelProto. Raises Corrupt if the file is none."""
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -1,7 +1,7 @@
-"""Models as pickles, which run code when they are loaded: only where the caller says twice that
-this is meant.
+"""Packages any object as a pickle, which runs code when it is loaded: only if the caller gives both
+the format and `unsafe=True`.
 
-They are written here and never read. The platform takes them only from who holds that permission.
+Pickles are written here and never read. Storing one needs a permission of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stellwerk.client.packaging.artifact import Package
 
 
 def check_allowed(format: str | None, unsafe: bool) -> None:
-    """Raises UnsafeFormat unless both the format and its danger were named."""
+    """Raises UnsafeFormat unless both `format="pickle"` and `unsafe` were given."""
     if format != "pickle" or not unsafe:
         raise UnsafeFormat(
             "a pickle runs code when it is loaded; store the model as skops or ONNX, "
@@ -24,9 +24,16 @@ def check_allowed(format: str | None, unsafe: bool) -> None:
 
 
 def package(model: Any, folder: Path, *, example: Any = None, unsafe: bool = False) -> Package:
-    """Stores any object. Needs the package cloudpickle."""
+    """Writes any object into the folder and returns its package. Raises UnsafeFormat without
+    `unsafe`, InvalidInput for an object that cannot be pickled.
+    """
     check_allowed("pickle", unsafe)
-    cloudpickle = importlib.import_module("cloudpickle")
+    try:
+        cloudpickle = importlib.import_module("cloudpickle")
+    except ModuleNotFoundError as exc:
+        raise InvalidInput(
+            "this needs the package cloudpickle; install it first", package="cloudpickle"
+        ) from exc
     path = folder / "model.pkl"
     try:
         with path.open("wb") as file:

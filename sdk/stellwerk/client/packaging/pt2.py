@@ -1,5 +1,5 @@
-"""torch.export archives (.pt2), described from the JSON in them and never loaded: torch's loader
-can run code.
+"""Packages torch.export archives (.pt2). They are described from the JSON in them and never loaded,
+since torch's loader can run code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stellwerk.client.packaging.artifact import Package
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 _PROGRAM = "models/model.json"
-# torch._export.serde.schema.ScalarType, which numbers datatypes.
+# The numbers of datatypes in an archive: torch._export.serde.schema.ScalarType.
 _DATATYPES = {
     1: "UINT8",
     2: "INT8",
@@ -32,9 +32,9 @@ _DATATYPES = {
 }
 
 
-def package_file(path: Path) -> Package:
-    """The package of a file that torch.export.save wrote. Raises InvalidInput if it is something
-    else.
+def package_file(path: Path, *, example: Any = None) -> Package:
+    """Returns the package of a file that torch.export.save wrote; the example is not needed. Raises
+    InvalidInput if the file is something else.
     """
     try:
         program = _program(path)

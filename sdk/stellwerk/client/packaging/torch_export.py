@@ -1,5 +1,5 @@
-"""PyTorch modules as torch.export programs (.pt2): the graph and its weights, without the module's
-Python code.
+"""Packages PyTorch modules as torch.export programs (.pt2): the graph and its weights, without the
+module's Python code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from stellwerk.client.packaging.artifact import Package
 
 
 def package(model: Any, folder: Path, *, example: Any = None) -> Package:
-    """Stores a module, exported with its example inputs, or a program that is exported already."""
+    """Writes a program into the folder and returns its package; a module is exported with the
+    example. Raises InvalidInput without an example, and if torch.export cannot export the module.
+    """
     program = model if isinstance(model, ExportedProgram) else _export(model, example)
     path = folder / "model.pt2"
     torch.export.save(program, path)
@@ -25,9 +27,11 @@ def package(model: Any, folder: Path, *, example: Any = None) -> Package:
 
 
 def load(path: Path) -> ExportedProgram:
-    """The exported program. Only for files whose maker is trusted."""
+    """Returns the exported program. Only for files whose maker is trusted. Raises InvalidInput if the
+    file is none of a version that this torch knows.
+    """
     try:
-        # Not torch.export.load: on an error that one goes on to read the file in an older way.
+        # Not torch.export.load: after an error that function reads the file in an older, unsafe way.
         return load_pt2(str(path)).exported_programs["model"]
     except (RuntimeError, ValueError, KeyError) as exc:
         raise InvalidInput(
@@ -64,7 +68,7 @@ def _export(module: Any, example: Any) -> ExportedProgram:
 
 
 def _batch_of_two(part: Any) -> torch.Tensor:
-    """An example of one row is given twice: torch.export takes a dimension of 1 for a fixed one."""
+    """Returns the example with two rows at least: torch.export takes a dimension of 1 for fixed."""
     tensor = torch.as_tensor(part)
     if tensor.ndim == 0:
         raise InvalidInput("the example needs a batch dimension; give a batch of rows")

@@ -1,1 +1,4 @@
-"""The nouns of the SDK: models, runtimes, buckets, access and audit. Imports session and packaging."""
+"""Offers the platform's resources: models, buckets, the runtime, access, the audit ledger.
+
+Imports session and packaging.
+"""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import builtins
 
 from stellwerk.client.naming import bucket_name
-from stellwerk.client.resources.resource import Noun, S, pages
-from stellwerk.client.session.plan import Plan, call, operation
+from stellwerk.client.resources.resource import Resource, S, pages
+from stellwerk.client.session.operation import operation
+from stellwerk.client.session.plan import Plan, call
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 
 
-class Buckets(Noun[S]):
-    """The buckets that the caller may see."""
+class Buckets(Resource[S]):
+    """The buckets that the caller may see. An argument `bucket` is an id, such as "team-a"."""
 
     @operation
     def create(self, bucket: str, *, description: str = "") -> Plan[pb.Bucket]:
-        """Creates a bucket. Raises AlreadyExists if there is one of that name."""
+        """Creates a bucket and returns it. Raises AlreadyExists if there is one of that name."""
         request = pb.CreateBucketRequest(
             bucket=pb.Bucket(name=bucket_name(bucket), description=description)
         )
@@ -23,7 +24,7 @@ class Buckets(Noun[S]):
 
     @operation
     def list(self, *, limit: int | None = None) -> Plan[builtins.list[pb.Bucket]]:
-        """The buckets by name."""
+        """Returns the buckets in the order of their names, or the first `limit` of them."""
         return (
             yield from pages(
                 pb.ListBucketsRequest(), pb.ListBucketsResponse, lambda page: page.buckets, limit
@@ -32,5 +33,5 @@ class Buckets(Noun[S]):
 
     @operation
     def drop(self, bucket: str) -> Plan[None]:
-        """Deletes a bucket that holds no models."""
+        """Deletes a bucket. Raises NotReady while it holds models, BucketNotFound if there is none."""
         yield from call(pb.DeleteBucketRequest(name=bucket_name(bucket)), pb.DeleteBucketResponse)

@@ -8,29 +8,32 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stellwerk.client import packaging
 from stellwerk.client.errors import AliasNotFound, Corrupt, InvalidInput
 from stellwerk.client.naming import bucket_name, model_name
+from stellwerk.client.packaging import packagers
 from stellwerk.client.resources.requirements import requirements
-from stellwerk.client.resources.resource import Noun, S, pages
+from stellwerk.client.resources.resource import Resource, S, pages
 from stellwerk.client.resources.serving import serving_policy
-from stellwerk.client.session.plan import Download, Plan, Progress, call, operation, upload, work
+from stellwerk.client.session.operation import operation
+from stellwerk.client.session.plan import Download, Plan, Progress, call, upload, work
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.type.v1.requirements_pb2 import Requirements
 from stellwerk.type.v1.serving_pb2 import ServingPolicy
 from stellwerk.type.v1.tensor_pb2 import MethodSignature
 
-if TYPE_CHECKING:
-    from stellwerk.client.packaging.artifact import Package
-
+# 1 MiB: a file is hashed in pieces of this size.
 _HASH_BYTES = 1 << 20
 
 
-class Models(Noun[S]):
-    """The models that the caller may see. A name is "iris" in the client's bucket, or
-    "bucket/iris".
+class Models(Resource[S]):
+    """The models that the caller may see.
+
+    An argument `name` is "iris", in the client's bucket, or "bucket/iris"; any other text is
+    refused with InvalidInput. Without `version` and `alias`, a name stands for the version that
+    the alias "default" points to, or else for the newest. `progress` is called with the bytes done
+    and the bytes in all, in a thread of its own if the client is asynchronous.
     """
 
     @operation
@@ -55,17 +58,28 @@ class Models(Noun[S]):
     ) -> Plan[pb.ModelVersion]:
         """Stores a model as the next version of `name` and returns that version.
 
-        `model` is a scikit-learn estimator, a torch module (with `example`), an ONNX model, or the
-        path of a file. `example` is a few rows of input; with it dtypes and shapes are exact.
-        `requires` is what `runtime.require` takes, as a dict. `serving` says how it is served, such
-        as `{"max_batch_size": 32, "response_cache": True}`; `warmup` is a few rows that are
-        predicted right after loading. `alias` is pointed at the new version. Raises InvalidInput
-        for what cannot be stored safely; nothing is visible before the whole artifact is stored.
+        `model` is a fitted scikit-learn estimator, a torch module, a torch ExportedProgram, an
+        onnx.ModelProto, or the path of a file (.skops, .onnx, .pt2, .safetensors). `example` is a
+        batch of inputs, rows first (a tuple of them for a torch module with several): it fixes
+        dtypes and shapes, and a torch module is exported with it. `signature` replaces what is
+        found out about inputs and outputs. `format="pickle"` with `unsafe=True` stores any object
+        as a pickle, which runtimes load only where they are told to.
+
+        `labels` are for filters, `metadata` and `description` for people, `options` for the
+        format's loader. `requires` is a dict of the arguments of `runtime.require`. `serving` says
+        how the model is served, such as `{"max_batch_size": 32, "response_cache": True}`;
+        `warmup` is a batch of inputs that is predicted right after loading. `alias` is moved to the
+        new version.
+
+        The version becomes visible when its artifact is stored whole. Nothing is retried. Raises
+        InvalidInput for a model that cannot be stored, UnsafeFormat for a pickle without
+        `unsafe=True`, NotPermitted without the permission models.write. Raises Conflict if the
+        alias was moved at the same time; the version is stored then.
         """
         target = model_name(name, self._bucket)
         with tempfile.TemporaryDirectory(prefix="stellwerk-") as folder:
-            packed: Package = yield from work(
-                lambda: packaging.package(
+            packed = yield from work(
+                lambda: packagers.package(
                     model, Path(folder), example=example, format=format, unsafe=unsafe
                 )
             )
@@ -105,17 +119,19 @@ class Models(Noun[S]):
         unsafe: bool = False,
         progress: Progress | None = None,
     ) -> Plan[Any]:
-        """The model itself: an estimator, an onnx.ModelProto or a torch ExportedProgram.
+        """Returns the model itself: an estimator, an onnx.ModelProto or a torch ExportedProgram.
 
-        torch's loader can be made to run code by a hostile file, so a program is loaded only with
-        `unsafe=True`, which says that whoever stored it is trusted. Pickles are never loaded:
-        `download` them.
+        A hostile file can make torch's loader run code, so a program is loaded only with
+        `unsafe=True`, which says that whoever stored it is trusted. Raises UnsafeFormat without
+        it, InvalidInput for formats that are not loaded here (pickles among them: `download`
+        them), ModelNotFound, VersionNotFound or AliasNotFound, Corrupt if the bytes do not have the
+        digest of the version.
         """
         found = yield from self._resolve(name, version, alias)
         with tempfile.TemporaryDirectory(prefix="stellwerk-") as folder:
-            path = Path(folder) / packaging.file_name(found.format)
+            path = Path(folder) / packagers.file_name(found.format)
             yield from _fetch(found, path, progress)
-            return (yield from work(lambda: packaging.load(path, found.format, unsafe)))
+            return (yield from work(lambda: packagers.load(path, found.format, unsafe)))
 
     @operation
     def download(
@@ -127,8 +143,11 @@ class Models(Noun[S]):
         alias: str | None = None,
         progress: Progress | None = None,
     ) -> Plan[Path]:
-        """Writes the model's artifact to `path`, checked against its digest; the file appears when
-        it is whole.
+        """Writes the model's artifact to `path` and returns that path.
+
+        The file appears when it is whole and has the digest of the version. Raises InvalidInput if
+        the folder does not exist, Corrupt if the digest differs, ModelNotFound, VersionNotFound or
+        AliasNotFound.
         """
         found = yield from self._resolve(name, version, alias)
         target = Path(path)
@@ -144,15 +163,19 @@ class Models(Noun[S]):
     def list(
         self, filter: str = "", *, bucket: str | None = None, limit: int | None = None
     ) -> Plan[builtins.list[pb.Model]]:
-        """The models of a bucket by name. `filter` is like `name = "ir*" AND labels.stage =
-        "test"`.
+        """Returns the models of a bucket in the order of their names, or the first `limit` of them.
+
+        `filter` is such as `name = "ir*" AND labels.stage = "test"`. Raises InvalidInput for a
+        filter that is none, BucketNotFound.
         """
         request = pb.ListModelsRequest(parent=bucket_name(bucket or self._bucket), filter=filter)
         return (yield from pages(request, pb.ListModelsResponse, lambda page: page.models, limit))
 
     @operation
     def info(self, name: str) -> Plan[pb.Model]:
-        """The model with its aliases and the number of its newest version."""
+        """Returns the model with its aliases and the number of its newest version. Raises
+        ModelNotFound.
+        """
         request = pb.GetModelRequest(name=model_name(name, self._bucket).parent)
         return (yield from call(request, pb.GetModelResponse)).model
 
@@ -160,8 +183,8 @@ class Models(Noun[S]):
     def describe(
         self, name: str, *, version: int | None = None, alias: str | None = None
     ) -> Plan[pb.ModelVersion]:
-        """A version with its signature, requirements and digest: the one given, or the one that
-        `name` means now.
+        """Returns a version with its signature, requirements and digest. Raises ModelNotFound,
+        VersionNotFound or AliasNotFound.
         """
         return (yield from self._resolve(name, version, alias))
 
@@ -169,7 +192,7 @@ class Models(Noun[S]):
     def versions(
         self, name: str, *, limit: int | None = None
     ) -> Plan[builtins.list[pb.ModelVersion]]:
-        """The versions of a model, newest first."""
+        """Returns the versions of a model, newest first, or the first `limit` of them."""
         request = pb.ListModelVersionsRequest(parent=model_name(name, self._bucket).parent)
         return (
             yield from pages(
@@ -179,7 +202,10 @@ class Models(Noun[S]):
 
     @operation
     def drop(self, name: str, *, version: int | None = None) -> Plan[None]:
-        """Deletes one version that no alias points to, or the model with all its versions."""
+        """Deletes one version, or the model with all its versions if `version` is None.
+
+        Raises NotReady while an alias points to the version, ModelNotFound or VersionNotFound.
+        """
         target = model_name(name, self._bucket, version)
         if target.version is not None:
             yield from call(
@@ -192,21 +218,25 @@ class Models(Noun[S]):
     def promote(
         self, name: str, version: int, alias: str = "production", *, etag: str | None = None
     ) -> Plan[pb.Alias]:
-        """Points an alias at a version. Raises Conflict if it was moved meanwhile, or since `etag`
-        was read.
+        """Points an alias at a version and returns the alias.
+
+        Raises Conflict if another moved the alias at the same time or, with `etag`, since that was
+        read; VersionNotFound.
         """
         target = model_name(name, self._bucket, version)
         return (yield from self._point(target.parent, int(version), alias, etag))
 
     @operation
     def aliases(self, name: str) -> Plan[builtins.list[pb.Alias]]:
-        """The aliases of a model with their etags."""
+        """Returns the aliases of a model with their etags."""
         request = pb.ListAliasesRequest(parent=model_name(name, self._bucket).parent)
         return (yield from pages(request, pb.ListAliasesResponse, lambda page: page.aliases))
 
     @operation
     def drop_alias(self, name: str, alias: str, *, etag: str = "") -> Plan[None]:
-        """Deletes an alias; the version stays."""
+        """Deletes an alias; the version stays. Raises Conflict if the alias has another `etag`,
+        AliasNotFound.
+        """
         target = model_name(name, self._bucket, alias=alias)
         yield from call(pb.DeleteAliasRequest(name=str(target), etag=etag), pb.DeleteAliasResponse)
 
@@ -226,7 +256,8 @@ class Models(Noun[S]):
                 read = yield from call(pb.GetAliasRequest(name=name), pb.GetAliasResponse)
                 etag = read.alias.etag
             except AliasNotFound:
-                etag = ""  # asks that it still does not exist
+                # An empty etag asks that the alias does not exist yet.
+                etag = ""
         request = pb.SetAliasRequest(alias=pb.Alias(name=name, version=version, etag=etag))
         return (yield from call(request, pb.SetAliasResponse)).alias
 

@@ -1,4 +1,6 @@
-"""What a call or a model needs of a runtime, from the words of the SDK and the command line."""
+"""Requirements that a call or a model has of a runtime, from the arguments of the SDK and the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from stellwerk.type.v1.requirements_pb2 import Requirements
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)[bB]?")
 _POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
-# The value of a label that is only a word.
+# The value of a label that is given as a word without "=".
 BARE_LABEL = "true"
 
 
 def byte_size(text: int | str) -> int:
-    """Bytes of "2GiB", "500 MB" or a plain number."""
+    """Returns the bytes of "2GiB", "500 MB" or a plain number. Raises InvalidInput for other text."""
     if isinstance(text, int):
         return text
     match = _SIZE.fullmatch(text.strip())
@@ -28,7 +30,7 @@ def byte_size(text: int | str) -> int:
 def parse_pairs(
     texts: Mapping[str, str] | list[str] | tuple[str, ...] | str | None,
 ) -> dict[str, str]:
-    """{"zone": "west"} as it is; "zone=west" the same; a bare word "west" as {"west": "true"}."""
+    """Returns {"zone": "west"} for {"zone": "west"} and for "zone=west", {"west": "true"} for "west"."""
     if texts is None:
         return {}
     if isinstance(texts, Mapping):
@@ -49,8 +51,8 @@ def requirements(
     labels: Mapping[str, str] | None = None,
     frameworks: Mapping[str, str] | list[str] | None = None,
 ) -> Requirements:
-    """The requirements as the platform takes them. Raises InvalidInput for a size or count that is
-    none.
+    """Returns the requirements as the platform takes them. Raises InvalidInput for a size or number
+    that is none.
     """
     if gpu < 0 or cpu < 0:
         raise InvalidInput("a runtime cannot be asked for less than no processors", field="gpu")

@@ -1,6 +1,4 @@
-"""What every noun of the SDK is: a part of the platform, bound to the session that carries out its
-operations.
-"""
+"""A resource: a part of the platform, bound to the session that carries out its operations."""
 
 from __future__ import annotations
 
@@ -14,12 +12,13 @@ from stellwerk.client.session.session import AsyncSession, SyncSession
 
 S = TypeVar("S", bound=SyncSession | AsyncSession)
 R = TypeVar("R", bound=Message)
+# Entries of one page of a listing, the most that the platform gives at once.
 PAGE_SIZE = 1000
 
 
-class Noun(Generic[S]):
-    """Operations of a `Noun[SyncSession]` block, those of a `Noun[AsyncSession]` are awaited; they
-    are written once.
+class Resource(Generic[S]):
+    """A part of the platform. Its operations are written once: those of a `Resource[SyncSession]`
+    block, those of a `Resource[AsyncSession]` are awaited.
     """
 
     def __init__(self, session: S) -> None:
@@ -33,7 +32,7 @@ class Noun(Generic[S]):
 def pages(
     request: Any, response: type[R], items: Callable[[R], Any], limit: int | None = None
 ) -> Plan[list[Any]]:
-    """All items of a listing (AIP-158), or the first `limit` of them."""
+    """Returns all items of a paged listing (AIP-158), or the first `limit` of them."""
     found: list[Any] = []
     token = ""
     while True:

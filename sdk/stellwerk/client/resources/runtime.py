@@ -1,5 +1,5 @@
-"""Calling models: `runtime.model("iris").predict(X)`. Arrays go out and come back as the model's
-signature says.
+"""Calls models: `runtime.model("iris").predict(X)`. Arrays go out and come back with the dtypes and
+shapes of the model's signature.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from typing import Any
 from stellwerk.client.errors import InvalidInput
 from stellwerk.client.naming import model_name
 from stellwerk.client.resources.requirements import requirements
-from stellwerk.client.resources.resource import Noun, S
-from stellwerk.client.session.plan import Plan, call, operation
+from stellwerk.client.resources.resource import Resource, S
+from stellwerk.client.session.operation import operation
+from stellwerk.client.session.plan import Plan, call
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb
 from stellwerk.router.v1 import router_service_pb2 as pb
 from stellwerk.type.v1.requirements_pb2 import Requirements
 from stellwerk.type.v1.tensor_pb2 import MethodSignature
 from stellwerk.wire import names
 
-# A name may come to mean another version at any time; the platform checks every call against the
-# version it calls.
-BELIEVE_SECONDS = 60.0
+# Seconds for which a client takes a name to stand for the version that it stood for last. A name
+# may come to stand for another version at any time; the platform checks each call against the
+# version that it calls, so an old signature costs one more call and no wrong answer.
+SIGNATURE_SECONDS = 60.0
 
 
-class Runtime(Noun[S]):
-    """Where models run."""
+class Runtime(Resource[S]):
+    """The runtimes that models run on, or those of them that meet requirements."""
 
     def __init__(self, session: S, requires: Requirements | None = None) -> None:
         super().__init__(session)
@@ -44,11 +46,14 @@ class Runtime(Noun[S]):
         labels: Mapping[str, str] | None = None,
         frameworks: Mapping[str, str] | list[str] | None = None,
     ) -> Runtime[S]:
-        """The runtimes that have all of this, beside what was required before.
+        """Returns the runtimes that meet these requirements and those of `self`.
 
-        `gpu=1` asks for a CUDA device, `memory="2GiB"` for the runtime's memory, `label="west"` for
-        a runtime started with that label, `frameworks={"torch": ">=2.4"}` for versions. Sizes are
-        bytes, or text such as "500MB".
+        `gpu=1` asks for a CUDA device, `accelerator` for a kind of device such as "cuda",
+        `accelerator_memory` and `memory` for bytes of a device and of the runtime, `cpu` for cores.
+        Sizes are numbers of bytes, or text such as "2GiB" and "500MB". `label="west"` or
+        `labels={"zone": "west"}` asks for a runtime started with that label,
+        `frameworks={"torch": ">=2.4"}` for versions. Sends nothing. Raises InvalidInput for a size
+        or number that is none; calls raise RequirementUnmet if no runtime has all of it.
         """
         asked = requirements(
             gpu=gpu,
@@ -68,8 +73,12 @@ class Runtime(Noun[S]):
     def model(
         self, name: str, *, version: int | None = None, alias: str | None = None
     ) -> RuntimeModel[S]:
-        """A model to call: the version or alias given, else what its alias "default" points to,
-        else the newest.
+        """Returns a model to call.
+
+        `name` is "iris", in the client's bucket, or "bucket/iris". The model's version is
+        `version`, or what `alias` points to, or what the alias "default" points to, or the newest.
+        Sends nothing. Raises InvalidInput for a text that is no name, or for both a version and an
+        alias.
         """
         return RuntimeModel(
             self.session, model_name(name, self._bucket, version, alias), self._requires
@@ -77,17 +86,39 @@ class Runtime(Noun[S]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer with where it came from."""
+class Prediction:
+    """The outputs of one call, with the version and the runtime that computed them."""
 
-    # An array, or a dict of arrays if the method has several outputs.
+    # A numpy array, or a dict of arrays by output name if the method has several outputs.
     value: Any
+    # Such as "buckets/default/models/iris/versions/3".
     model_version: str
+    # Such as "runtimes/runtime-1".
     runtime: str
 
 
-class RuntimeModel(Noun[S]):
-    """A stored model that can be called like a local one."""
+class RuntimeModel(Resource[S]):
+    """A stored model that is called like a local one.
+
+    `X` of each method is a numpy array, a pandas DataFrame, a torch tensor or nested lists: rows ×
+    features for a scikit-learn model, in general the shape of the model's signature with the batch
+    first. A model with several inputs takes a dict of these by input name, or a DataFrame with
+    these columns. Values are converted to the signature's dtype only if that loses nothing; a
+    DataFrame's columns are put into the signature's order.
+
+    Results are new numpy arrays that may be written to, with the signature's dtype and one row for
+    each row of `X`, in the same order; text is an array of str. A method with several outputs
+    returns a dict of arrays by output name.
+
+    `timeout` is in seconds, retries included; None is the client's. All methods raise:
+
+    - InvalidInput if `X` does not fit the signature, or if the model lacks the method
+    - ModelNotFound, VersionNotFound or AliasNotFound, NotPermitted
+    - RequirementUnmet if no runtime has what the model or the call requires
+    - ModelFailed if the model's own code raises
+    - Overloaded; its `retry_after` says when to come back
+    - Unavailable and DeadlinePassed
+    """
 
     def __init__(self, session: S, name: names.ModelName, requires: Requirements) -> None:
         super().__init__(session)
@@ -96,29 +127,33 @@ class RuntimeModel(Noun[S]):
 
     @operation
     def predict(self, X: Any, *, timeout: float | None = None) -> Plan[Any]:
-        """Predictions, one per row of X: numpy, pandas, a list, or a dict of these for a model with
-        several inputs.
+        """Returns the model's predictions: shape (rows,) for a classifier or a regressor of one
+        target, (rows, targets) for several, the output's shape for other models.
         """
         return (yield from self._call("predict", X, timeout=timeout)).value
 
     @operation
     def predict_proba(self, X: Any, *, timeout: float | None = None) -> Plan[Any]:
-        """Class probabilities, N×C."""
+        """Returns class probabilities: FP64 of shape (rows, classes), classes in the model's order."""
         return (yield from self._call("predict_proba", X, timeout=timeout)).value
 
     @operation
     def transform(self, X: Any, *, timeout: float | None = None) -> Plan[Any]:
-        """The rows transformed."""
+        """Returns the transformed rows: shape (rows, features of the output)."""
         return (yield from self._call("transform", X, timeout=timeout)).value
 
     @operation
     def decision_function(self, X: Any, *, timeout: float | None = None) -> Plan[Any]:
-        """Confidences, as the estimator's own decision_function gives them."""
+        """Returns confidences as the estimator's own decision_function does: shape (rows,) for two
+        classes, (rows, classes) for more.
+        """
         return (yield from self._call("decision_function", X, timeout=timeout)).value
 
     @operation
     def score(self, X: Any, y: Any, *, timeout: float | None = None) -> Plan[float]:
-        """How well the model predicts y from X, as the estimator's own score: accuracy or R²."""
+        """Returns how well the model predicts `y` (shape (rows,)) from `X`: the accuracy of a
+        classifier, R² of a regressor.
+        """
         answer = yield from self._call("score", X, y, timeout=timeout)
         return float(answer.value.item())
 
@@ -130,13 +165,16 @@ class RuntimeModel(Noun[S]):
         method: str = "predict",
         outputs: Sequence[str] = (),
         timeout: float | None = None,
-    ) -> Plan[Answer]:
-        """Any method by name, with the version and the runtime that answered."""
+    ) -> Plan[Prediction]:
+        """Calls the method of this name; returns its outputs with the version and the runtime.
+
+        `outputs` names the outputs to return; none named are all.
+        """
         return (yield from self._call(method, X, outputs=outputs, timeout=timeout))
 
     @operation
     def metadata(self) -> Plan[repository_pb.ModelVersion]:
-        """The version that would answer now, with its signature."""
+        """Returns the version that the name stands for now, with its signature."""
         return (yield from self._resolve(fresh=True))
 
     def _call(
@@ -147,13 +185,13 @@ class RuntimeModel(Noun[S]):
         *,
         outputs: Sequence[str] = (),
         timeout: float | None = None,
-    ) -> Plan[Answer]:
+    ) -> Plan[Prediction]:
         known = str(self.name) in self.session.state.versions
         version = yield from self._resolve()
         try:
             return (yield from self._send(version, method, data, target, outputs, timeout))
         except InvalidInput:
-            # The name may mean another version by now, with another signature.
+            # The name may stand for another version by now, with another signature.
             if not known:
                 raise
             current = yield from self._resolve(fresh=True)
@@ -169,7 +207,8 @@ class RuntimeModel(Noun[S]):
         target: Any,
         outputs: Sequence[str],
         timeout: float | None,
-    ) -> Plan[Answer]:
+    ) -> Plan[Prediction]:
+        # Imported here, so that a client which calls no model does not wait for numpy.
         from stellwerk.client import arrays
 
         request = pb.PredictRequest(
@@ -180,21 +219,25 @@ class RuntimeModel(Noun[S]):
             requires=self._requires,
         )
         answer = yield from call(request, pb.PredictResponse, timeout)
-        return Answer(arrays.from_tensors(answer.outputs), answer.model_version, answer.runtime)
+        return Prediction(arrays.from_tensors(answer.outputs), answer.model_version, answer.runtime)
 
     def _resolve(self, fresh: bool = False) -> Plan[repository_pb.ModelVersion]:
-        name, now, versions = str(self.name), time.monotonic(), self.session.state.versions
+        name = str(self.name)
+        now = time.monotonic()
+        versions = self.session.state.versions
         until, version = versions.get(name, (0.0, None))
         if version is None or fresh or until < now:
             request = repository_pb.ResolveModelVersionRequest(name=name)
             found = yield from call(request, repository_pb.ResolveModelVersionResponse)
             version = found.model_version
-            versions[name] = (now + BELIEVE_SECONDS, version)
+            versions[name] = (now + SIGNATURE_SECONDS, version)
         return version
 
 
 def _signature(version: repository_pb.ModelVersion, method: str) -> MethodSignature | None:
-    """What the method takes; None if the model's owner declared nothing."""
+    """Returns what the method takes, None for a model stored without a signature. Raises
+    InvalidInput if the signature lacks the method.
+    """
     if not version.signature:
         return None
     for entry in version.signature:

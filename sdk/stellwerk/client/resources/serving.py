@@ -1,4 +1,4 @@
-"""How a model is to be served, from the words of the SDK and the command line."""
+"""The serving policy of a model, from the arguments of the SDK and the command line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def serving_policy(
     warmup: Any,
     signature: Sequence[MethodSignature],
 ) -> ServingPolicy | None:
-    """The policy as the platform takes it, None if nothing is wished. `warmup` is a few rows for
-    "predict".
+    """Returns the policy as the platform takes it, None for one without any field.
 
-    Raises InvalidInput for words that name nothing and for values of the wrong kind.
+    `wishes` are values by field name. `warmup` is a batch of inputs of the method "predict". Raises
+    InvalidInput for a name that is no field and for a value of the wrong kind.
     """
     policy = ServingPolicy()
     if isinstance(wishes, ServingPolicy):

@@ -1,1 +1,5 @@
-"""Carries operations out: each a plan of steps, sent over a transport and tried again where that is safe. Imports transport."""
+"""Carries operations out: each is a plan of steps, sent over a transport and retried where that is
+safe.
+
+Imports transport.
+"""

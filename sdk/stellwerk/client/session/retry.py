@@ -1,21 +1,38 @@
-"""When a failed call is tried again: at most three attempts, within the caller's time, within a
-budget. Pure.
+"""Says when a failed call is retried: at most three attempts, within the caller's time and within
+a budget.
 
-Only UNAVAILABLE of calls that change nothing; a wait that the platform asks for is honoured. The
-budget (a tenth of the calls, and a few to start with) keeps many clients from doubling the load on
-a platform in trouble.
+Only UNAVAILABLE is retried, and only calls that change nothing. tenacity runs the attempts; a wait
+that the platform asks for is honoured.
 """
 
 from __future__ import annotations
 
-from stellwerk.wire.errors import ServiceError, Unavailable
+import time
+from typing import Any
 
+from tenacity import (
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+from stellwerk.client.errors import Unavailable
+
+# A platform that three attempts within a second do not reach is down rather than busy.
 MAX_ATTEMPTS = 3
-FIRST_PAUSE = 0.1
+# Seconds: 0.1 to 0.2 before the second attempt and 0.2 to 0.3 before the third, at random, so that
+# clients which failed together do not return together.
+_BACKOFF = wait_exponential(multiplier=0.1) + wait_random(0, 0.1)
 
 
 class RetryBudget:
-    """Retries that a client may still make: each call earns a tenth of one."""
+    """Counts the retries that a client may still make: each call earns a tenth of one.
+
+    Many clients of a platform in trouble so add at most 10 % to its load; ten retries are there
+    to start with.
+    """
 
     EARNED_PER_CALL = 0.1
     MOST = 10.0
@@ -24,23 +41,39 @@ class RetryBudget:
         self._left = self.MOST
 
     def earn(self) -> None:
+        """Adds what one call earns, up to ten retries."""
         self._left = min(self._left + self.EARNED_PER_CALL, self.MOST)
 
     def spend(self) -> bool:
-        """Whether one more retry is allowed; takes it if so."""
+        """Takes one retry if there is one; returns whether there was."""
         if self._left < 1:
             return False
         self._left -= 1
         return True
 
 
-def pause_before_retry(
-    error: ServiceError, attempt: int, remaining: float, jitter: float
-) -> float | None:
-    """Seconds to wait after this attempt (1, 2, …), or None to give up. `jitter` is a random number
-    from 0 to 1.
+def rules(deadline: float, budget: RetryBudget) -> dict[str, Any]:
+    """Returns the arguments of tenacity's Retrying for one call that ends at `deadline`, a time of
+    `time.monotonic`.
     """
-    if not isinstance(error, Unavailable) or attempt >= MAX_ATTEMPTS:
-        return None
-    pause = max(FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + jitter), error.retry_after / 1000)
-    return pause if pause < remaining else None
+
+    def no_time_left(state: RetryCallState) -> bool:
+        return state.upcoming_sleep >= deadline - time.monotonic()
+
+    def budget_spent(state: RetryCallState) -> bool:
+        return not budget.spend()
+
+    return {
+        "retry": retry_if_exception_type(Unavailable),
+        "wait": _wait,
+        # In this order: the budget pays for a retry only if nothing else stands against it.
+        "stop": stop_after_attempt(MAX_ATTEMPTS) | no_time_left | budget_spent,
+        "reraise": True,
+    }
+
+
+def _wait(state: RetryCallState) -> float:
+    """Returns the seconds before the next attempt: the backoff, or longer if the platform asks."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after / 1000 if isinstance(error, Unavailable) else 0.0
+    return max(_BACKOFF(state), asked)

@@ -1,14 +1,11 @@
 """Carries plans out over a transport: `SyncSession` at once, `AsyncSession` when awaited.
 
-The rules (retries, time left, progress, caching) live in plans and functions shared by both; the
-two differ in `await`.
+The two differ in `await` and in threads; time limits, retries and progress are the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -16,77 +13,49 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from tenacity import AsyncRetrying, Retrying
 
-from stellwerk.client.errors import ServiceError
-from stellwerk.client.session.plan import Call, Download, Pause, Plan, Progress, Step, Upload, Work
-from stellwerk.client.session.retry import RetryBudget, pause_before_retry
+from stellwerk.client.errors import Unavailable
+from stellwerk.client.session.plan import Call, Download, Plan, Progress, Step, Upload, Work
+from stellwerk.client.session.retry import RetryBudget, rules
 from stellwerk.client.transport.port import AsyncTransport, SyncTransport
 from stellwerk.client.transport.rpc import rpc_of
 from stellwerk.repository.v1.repository_service_pb2 import ModelVersion
 
 T = TypeVar("T")
-# Streams are fastest in pieces of 256 KiB to 1 MiB.
+# 512 KiB: transfers are fastest in pieces of 256 KiB to 1 MiB.
 PIECE_BYTES = 1 << 19
-# A transfer may take the usual time and a second more for each of these many bytes.
+# 1 MiB/s: a transfer may take the time of a call and a second more for each MiB of its file.
 SLOWEST_BYTES_PER_SECOND = 1 << 20
 
 
 @dataclass(slots=True)
-class State:
-    """What a client remembers between calls."""
+class ClientState:
+    """Holds what a client remembers between calls."""
 
+    # Seconds of one call, retries included.
     timeout: float
+    # The bucket of models named without one.
     bucket: str
     budget: RetryBudget = field(default_factory=RetryBudget)
-    # Versions by the name they were asked by, with the monotonic time until which that is believed.
+    # A model's name → the version it stood for, and the time of time.monotonic until which this is
+    # taken as true.
     versions: dict[str, tuple[float, ModelVersion]] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """Send a request once."""
-
-    request: Message
-    timeout: float
-
-
-def _attempts(step: Call, state: State) -> Plan[Message]:
-    timeout = step.timeout or state.timeout
-    ends = time.monotonic() + timeout
-    state.budget.earn()
-    for attempt in itertools.count(1):
-        try:
-            answer: Message = yield _Attempt(step.request, ends - time.monotonic())  # type: ignore[misc]
-            return answer
-        except ServiceError as error:
-            pause = pause_before_retry(error, attempt, ends - time.monotonic(), random.random())
-            if pause is None or not rpc_of(step.request).repeatable or not state.budget.spend():
-                raise
-        yield Pause(pause)
-    raise AssertionError("unreachable")
-
-
-def _transfer_time(state: State, size: int) -> float:
-    return state.timeout + size / SLOWEST_BYTES_PER_SECOND
-
-
-def _pieces(path: Path, progress: Progress | None) -> Iterator[bytes]:
-    size, done = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
-            done += len(piece)
-            if progress:
-                progress(done, size)
+    def transfer_seconds(self, size: int) -> float:
+        """Returns the time limit of a transfer of `size` bytes."""
+        return self.timeout + size / SLOWEST_BYTES_PER_SECOND
 
 
 class SyncSession:
-    """Carries plans out, blocking."""
+    """Carries plans out, blocking. Several threads may use one session."""
 
-    def __init__(self, transport: SyncTransport, state: State) -> None:
-        self.transport, self.state = transport, state
+    def __init__(self, transport: SyncTransport, state: ClientState) -> None:
+        self.transport = transport
+        self.state = state
 
     def run(self, plan: Plan[T]) -> T:
+        """Returns the plan's result. Raises what the plan raises."""
         try:
             step = next(plan)
             while True:
@@ -100,30 +69,43 @@ class SyncSession:
             result: T = stop.value
             return result
 
-    def _perform(self, step: Step | _Attempt) -> Any:
+    def _perform(self, step: Step) -> Any:
         match step:
-            case _Attempt(request, timeout):
-                return self.transport.call(request, timeout)
-            case Call():
-                return self.run(_attempts(step, self.state))
-            case Pause(seconds):
-                return time.sleep(seconds)
+            case Call(request, timeout):
+                return self._call(request, timeout or self.state.timeout)
             case Work(run):
                 return run()
             case Upload(request, path, progress):
                 size = path.stat().st_size
-                return self.transport.upload(
-                    request, _pieces(path, progress), size, _transfer_time(self.state, size)
-                )
+                seconds = self.state.transfer_seconds(size)
+                return self.transport.upload(request, _pieces(path, progress), size, seconds)
             case Download():
                 return self._download(step)
 
+    def _call(self, request: Message, timeout: float) -> Message:
+        self.state.budget.earn()
+        if not rpc_of(request).repeatable:
+            return self.transport.call(request, timeout)
+        deadline = time.monotonic() + timeout
+        failed: list[Unavailable] = []
+        # Outside tenacity, which costs a call 0.1 ms even if the first attempt succeeds.
+        try:
+            return self.transport.call(request, timeout)
+        except Unavailable as error:
+            failed.append(error)
+
+        def attempt() -> Message:
+            if failed:
+                raise failed.pop()
+            return self.transport.call(request, deadline - time.monotonic())
+
+        return Retrying(**rules(deadline, self.state.budget))(attempt)
+
     def _download(self, step: Download) -> None:
+        seconds = self.state.transfer_seconds(step.size)
         done = 0
         with step.path.open("wb") as file:
-            for piece in self.transport.download(
-                step.request, _transfer_time(self.state, step.size)
-            ):
+            for piece in self.transport.download(step.request, seconds):
                 file.write(piece)
                 done += len(piece)
                 if step.progress:
@@ -133,10 +115,12 @@ class SyncSession:
 class AsyncSession:
     """Carries plans out when awaited; files and processor work are left to threads."""
 
-    def __init__(self, transport: AsyncTransport, state: State) -> None:
-        self.transport, self.state = transport, state
+    def __init__(self, transport: AsyncTransport, state: ClientState) -> None:
+        self.transport = transport
+        self.state = state
 
     async def run(self, plan: Plan[T]) -> T:
+        """Returns the plan's result. Raises what the plan raises."""
         try:
             step = next(plan)
             while True:
@@ -150,35 +134,59 @@ class AsyncSession:
             result: T = stop.value
             return result
 
-    async def _perform(self, step: Step | _Attempt) -> Any:
+    async def _perform(self, step: Step) -> Any:
         match step:
-            case _Attempt(request, timeout):
-                return await self.transport.call(request, timeout)
-            case Call():
-                return await self.run(_attempts(step, self.state))
-            case Pause(seconds):
-                return await asyncio.sleep(seconds)
+            case Call(request, timeout):
+                return await self._call(request, timeout or self.state.timeout)
             case Work(run):
                 return await asyncio.to_thread(run)
             case Upload(request, path, progress):
                 size = path.stat().st_size
+                seconds = self.state.transfer_seconds(size)
                 pieces = _in_thread(_pieces(path, progress))
-                return await self.transport.upload(
-                    request, pieces, size, _transfer_time(self.state, size)
-                )
+                return await self.transport.upload(request, pieces, size, seconds)
             case Download():
                 return await self._download(step)
 
+    async def _call(self, request: Message, timeout: float) -> Message:
+        self.state.budget.earn()
+        if not rpc_of(request).repeatable:
+            return await self.transport.call(request, timeout)
+        deadline = time.monotonic() + timeout
+        failed: list[Unavailable] = []
+        # Outside tenacity, which costs a call 0.1 ms even if the first attempt succeeds.
+        try:
+            return await self.transport.call(request, timeout)
+        except Unavailable as error:
+            failed.append(error)
+
+        async def attempt() -> Message:
+            if failed:
+                raise failed.pop()
+            return await self.transport.call(request, deadline - time.monotonic())
+
+        return await AsyncRetrying(**rules(deadline, self.state.budget))(attempt)
+
     async def _download(self, step: Download) -> None:
+        seconds = self.state.transfer_seconds(step.size)
         done = 0
         with step.path.open("wb") as file:
-            async for piece in self.transport.download(
-                step.request, _transfer_time(self.state, step.size)
-            ):
+            async for piece in self.transport.download(step.request, seconds):
                 await asyncio.to_thread(file.write, piece)
                 done += len(piece)
                 if step.progress:
                     step.progress(done, step.size)
+
+
+def _pieces(path: Path, progress: Progress | None) -> Iterator[bytes]:
+    size = path.stat().st_size
+    done = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+            done += len(piece)
+            if progress:
+                progress(done, size)
 
 
 async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -1,3 +1,4 @@
-"""How requests reach the platform: HTTP or gRPC, blocking or asynchronous, behind one narrow
-port.
+"""Sends requests to the platform: HTTP or gRPC, blocking or asynchronous, behind one port.
+
+Imports nothing of the other rooms.
 """

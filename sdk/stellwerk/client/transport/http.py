@@ -1,167 +1,129 @@
-"""The REST transport, by httpx. Routes come from the descriptors; raw bodies are streamed in
-constant memory.
-"""
+"""REST, blocking, by urllib3. Several threads may use one transport."""
 
 from __future__ import annotations
 
-import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+import urllib.request
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
+import urllib3
 from google.protobuf.message import Message
+from urllib3 import exceptions as failures
 
-from stellwerk.client.errors import Unavailable, from_http, late, unreachable
-from stellwerk.client.transport.port import Target, user_agent
-from stellwerk.client.transport.rest import from_http as read_answer
-from stellwerk.client.transport.rest import to_http
-from stellwerk.client.transport.rpc import rpc_of
+from stellwerk.client.errors import ServiceError, from_http, identified, late, unreachable
+from stellwerk.client.settings import Endpoint
+from stellwerk.client.transport.rest import (
+    GRACE_SECONDS,
+    MAX_CONNECTIONS,
+    RestCall,
+    RestForm,
+    broken_off,
+    read_response,
+    untrusted,
+)
 
-# The platform is told the caller's deadline; waiting a little longer lets it say itself what was
-# late.
-GRACE_SECONDS = 0.5
-# The largest number that a grpc-timeout value may hold.
-MOST_MILLISECONDS = 99_999_999
-# As many connections are kept as may be opened: opening one costs more than a prediction.
-_LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-
-
-def _client_options(target: Target) -> dict[str, Any]:
-    headers = {"user-agent": user_agent(), "accept": "application/json"}
-    if target.token:
-        headers["authorization"] = f"Bearer {target.token}"
-    verify: ssl.SSLContext | bool = (
-        ssl.create_default_context(cafile=str(target.ca)) if target.ca else True
-    )
-    return {
-        "headers": headers,
-        "verify": verify,
-        "trust_env": not target.loopback,
-        "limits": _LIMITS,
-    }
-
-
-def _request(address: str, request: Message, timeout: float) -> dict[str, Any]:
-    http = to_http(request)
-    headers = {"grpc-timeout": f"{min(max(int(timeout * 1000), 1), MOST_MILLISECONDS)}m"}
-    if http.body is not None:
-        headers["content-type"] = "application/json"
-    return {
-        "method": http.method,
-        "url": address + http.target,
-        "content": http.body,
-        "headers": headers,
-        "timeout": timeout + GRACE_SECONDS,
-    }
-
-
-def _for_upload(options: dict[str, Any], size: int) -> dict[str, Any]:
-    options["headers"] |= {"content-type": "application/octet-stream", "content-length": str(size)}
-    return options
-
-
-@contextlib.contextmanager
-def _failures(address: str, timeout: float) -> Iterator[None]:
-    try:
-        yield
-    except httpx.ConnectTimeout as exc:
-        raise unreachable(address) from exc
-    except httpx.TimeoutException as exc:
-        raise late(address, timeout) from exc
-    except httpx.ConnectError as exc:
-        if "CERTIFICATE_VERIFY_FAILED" in str(exc):
-            raise Unavailable(
-                f"the certificate of {address} is not trusted; give its authority's certificate as"
-                " `ca`",
-                retry_after_ms=0,
-                address=address,
-            ) from exc
-        raise unreachable(address) from exc
-    except httpx.HTTPError as exc:
-        raise Unavailable(
-            f"the connection to {address} broke off before the answer came",
-            retry_after_ms=0,
-            address=address,
-        ) from exc
-
-
-def _answer(request: Message, response: httpx.Response, address: str) -> Message:
-    if response.is_success:
-        return read_answer(rpc_of(request), response.content)
-    raise from_http(response.status_code, response.headers, response.content, address)
+# 256 KiB: a download is read in pieces of this size.
+_PIECE_BYTES = 1 << 18
 
 
 class HttpTransport:
-    """Blocking REST."""
+    """Sends requests over REST with a pool of at most 64 connections."""
 
-    def __init__(self, target: Target, adapter: httpx.BaseTransport | None = None) -> None:
-        self._address = target.url.rstrip("/")
-        self._request = partial(_request, self._address)
-        self._client = httpx.Client(**_client_options(target), transport=adapter)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._form = RestForm(endpoint)
+        self._pool = _pool(endpoint)
 
     def call(self, request: Message, timeout: float) -> Message:
-        with _failures(self._address, timeout):
-            response = self._client.request(**self._request(request, timeout))
-        return _answer(request, response, self._address)
+        """Sends a request; returns its RPC's response."""
+        sent = self._form.call(request, timeout)
+        return self._read(request, self._send(sent, timeout), sent)
 
     def upload(
         self, request: Message, pieces: Iterator[bytes], size: int, timeout: float
     ) -> Message:
-        options = _for_upload(self._request(request, timeout), size) | {"content": pieces}
-        with _failures(self._address, timeout):
-            response = self._client.request(**options)
-        return _answer(request, response, self._address)
+        """Sends a request with `size` bytes in pieces as its body; returns its RPC's response."""
+        sent = self._form.upload(request, size, timeout)
+        return self._read(request, self._send(sent, timeout, body=pieces), sent)
 
     def download(self, request: Message, timeout: float) -> Iterator[bytes]:
-        with (
-            _failures(self._address, timeout),
-            self._client.stream(**self._request(request, timeout)) as response,
-        ):
-            if not response.is_success:
-                raise from_http(
-                    response.status_code, response.headers, response.read(), self._address
-                )
-            yield from response.iter_bytes()
+        """Sends a request; yields the raw body of its response piece by piece."""
+        sent = self._form.call(request, timeout)
+        response = self._send(sent, timeout, preload_content=False)
+        try:
+            if response.status >= 300:
+                raise self._refusal(response, sent)
+            yield from response.stream(_PIECE_BYTES, decode_content=True)
+            response.release_conn()
+        except failures.HTTPError as exc:
+            raise self._failure(exc, sent, timeout) from exc
+        finally:
+            # Whoever stops reading early leaves the rest in the connection: it is not used again.
+            response.close()
 
     def close(self) -> None:
-        self._client.close()
+        """Closes the connections."""
+        self._pool.clear()
 
+    def _send(self, sent: RestCall, timeout: float, **options: Any) -> urllib3.BaseHTTPResponse:
+        options.setdefault("body", sent.body)
+        try:
+            return self._pool.request(
+                sent.method,
+                sent.url,
+                headers=sent.headers,
+                timeout=urllib3.Timeout(total=timeout + GRACE_SECONDS),
+                pool_timeout=timeout,
+                retries=False,
+                redirect=False,
+                **options,
+            )
+        except failures.HTTPError as exc:
+            raise self._failure(exc, sent, timeout) from exc
 
-class AsyncHttpTransport:
-    """REST, awaited."""
-
-    def __init__(self, target: Target, adapter: httpx.AsyncBaseTransport | None = None) -> None:
-        self._address = target.url.rstrip("/")
-        self._request = partial(_request, self._address)
-        self._client = httpx.AsyncClient(**_client_options(target), transport=adapter)
-
-    async def call(self, request: Message, timeout: float) -> Message:
-        with _failures(self._address, timeout):
-            response = await self._client.request(**self._request(request, timeout))
-        return _answer(request, response, self._address)
-
-    async def upload(
-        self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float
+    def _read(
+        self, request: Message, response: urllib3.BaseHTTPResponse, sent: RestCall
     ) -> Message:
-        options = _for_upload(self._request(request, timeout), size) | {"content": pieces}
-        with _failures(self._address, timeout):
-            response = await self._client.request(**options)
-        return _answer(request, response, self._address)
+        if response.status >= 300:
+            raise self._refusal(response, sent)
+        return read_response(request, response.data, sent.request_id)
 
-    async def download(self, request: Message, timeout: float) -> AsyncIterator[bytes]:
-        with _failures(self._address, timeout):
-            async with self._client.stream(**self._request(request, timeout)) as response:
-                if not response.is_success:
-                    raise from_http(
-                        response.status_code,
-                        response.headers,
-                        await response.aread(),
-                        self._address,
-                    )
-                async for piece in response.aiter_bytes():
-                    yield piece
+    def _refusal(self, response: urllib3.BaseHTTPResponse, sent: RestCall) -> ServiceError:
+        error = from_http(response.status, response.headers, response.data, self._form.address)
+        return identified(error, response.headers.get("x-request-id", sent.request_id))
 
-    async def close(self) -> None:
-        await self._client.aclose()
+    def _failure(self, exc: Exception, sent: RestCall, timeout: float) -> ServiceError:
+        address = self._form.address
+        cause = exc.original_error if isinstance(exc, failures.ProxyError) else exc
+        match cause:
+            case failures.NewConnectionError() | failures.ConnectTimeoutError():
+                error: ServiceError = unreachable(address)
+            case failures.TimeoutError() | failures.EmptyPoolError():
+                error = late(address, timeout)
+            case failures.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+                error = untrusted(address)
+            case failures.SSLError():
+                error = unreachable(address)
+            case _:
+                error = broken_off(address)
+        return identified(error, sent.request_id)
+
+
+def _pool(endpoint: Endpoint) -> urllib3.PoolManager:
+    options: dict[str, Any] = {
+        "num_pools": 1,
+        "maxsize": MAX_CONNECTIONS,
+        "block": True,
+        "ssl_context": ssl.create_default_context(cafile=endpoint.ca),
+    }
+    proxy = _proxy(endpoint)
+    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+
+
+def _proxy(endpoint: Endpoint) -> str | None:
+    """Returns the proxy that the environment names for the endpoint."""
+    parts = urlsplit(endpoint.url)
+    if endpoint.loopback or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)

@@ -1,66 +1,72 @@
-"""The port between the client and the wire. A request message is the whole call; raw bodies are
+"""The port between sessions and the network. A request message is the whole call; raw bodies are
 streamed beside it.
 
-Adapters raise the classes of `stellwerk.client.errors` and nothing else.
+Adapters raise the classes of `stellwerk.client.errors` and nothing else. Each attempt has a request
+id of its own, which the platform logs and which the error carries.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the platform is and what is needed to talk to it."""
-
-    url: str
-    # An access token, or an API key, which the platform exchanges itself.
-    token: str | None
-    # Certificates of the authority to trust, in PEM; None for those the machine trusts.
-    ca: Path | None = None
-
-    @property
-    def secure(self) -> bool:
-        return urlsplit(self.url).scheme in ("https", "grpcs")
-
-    @property
-    def loopback(self) -> bool:
-        """The platform is on this machine, so no proxy stands between."""
-        host = urlsplit(self.url).hostname or ""
-        return host in ("localhost", "::1") or host.startswith("127.")
-
-
 def user_agent() -> str:
+    """Returns the name and version of the SDK."""
     try:
         return f"stellwerk-python/{metadata.version('stellwerk')}"
     except metadata.PackageNotFoundError:
         return "stellwerk-python"
 
 
-class SyncTransport(Protocol):
-    """Blocks until the answer is there."""
+def new_request_id() -> str:
+    """Returns a fresh request id, 32 hex digits."""
+    return os.urandom(16).hex()
 
-    def call(self, request: Message, timeout: float) -> Message: ...
+
+class SyncTransport(Protocol):
+    """Sends requests and blocks until the answer is there. Several threads may use it at once."""
+
+    def call(self, request: Message, timeout: float) -> Message:
+        """Sends a request; returns its RPC's response. `timeout` is in seconds."""
+        ...
+
     def upload(
         self, request: Message, pieces: Iterator[bytes], size: int, timeout: float
-    ) -> Message: ...
-    def download(self, request: Message, timeout: float) -> Iterator[bytes]: ...
-    def close(self) -> None: ...
+    ) -> Message:
+        """Sends a request with `size` bytes in pieces as its body; returns its RPC's response."""
+        ...
+
+    def download(self, request: Message, timeout: float) -> Iterator[bytes]:
+        """Sends a request; yields the raw body of its response piece by piece."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connections. Calls that are under way fail."""
+        ...
 
 
 class AsyncTransport(Protocol):
-    """The same, awaited."""
+    """Does the same, awaited. Belongs to the event loop of its first call."""
 
-    async def call(self, request: Message, timeout: float) -> Message: ...
+    async def call(self, request: Message, timeout: float) -> Message:
+        """Sends a request; returns its RPC's response. `timeout` is in seconds."""
+        ...
+
     async def upload(
         self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float
-    ) -> Message: ...
-    def download(self, request: Message, timeout: float) -> AsyncIterator[bytes]: ...
-    async def close(self) -> None: ...
+    ) -> Message:
+        """Sends a request with `size` bytes in pieces as its body; returns its RPC's response."""
+        ...
+
+    def download(self, request: Message, timeout: float) -> AsyncIterator[bytes]:
+        """Sends a request; yields the raw body of its response piece by piece."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the connections. Calls that are under way fail."""
+        ...

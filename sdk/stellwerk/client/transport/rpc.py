@@ -1,8 +1,7 @@
-"""Which RPC a request message belongs to, read from the descriptors; nothing here knows any RPC by
-name.
+"""Finds the RPC that a request message belongs to, in the descriptors; nothing here knows any RPC
+by name.
 
-Every RPC has a request message of its own, so the message is the whole call: path, answer and
-routes follow from it.
+Every RPC has a request message of its own, so that path, response and REST routes follow from it.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """What a client needs to call one RPC over any transport."""
+    """The facts that a client needs to call one RPC over any transport."""
 
     path: str
     request: type[Message]
     response: type[Message]
     routes: tuple[Route, ...]
-    # The field of the response that stands for all of it over REST; "" for the message itself.
+    # The field of the response that is the whole body over REST; "" for the message itself.
     response_body: str
-    # It reads or computes and changes nothing, so that calling twice does no harm.
+    # The RPC reads or computes and changes nothing, so that calling twice does no harm.
     repeatable: bool
 
 
 def rpc_of(request: Message) -> Rpc:
-    """The RPC that takes this request message. Raises LookupError if there is none."""
+    """Returns the RPC that takes this request message. Raises LookupError if there is none."""
     kind: Any = type(request)
     return _rpc_of(kind)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import urllib3
+from urllib3 import exceptions as failures
 
 from stellwerk.conformance.expect import Mismatch, shown
 
@@ -48,11 +49,12 @@ class Rest:
 
     def __init__(self, url: str, token: str | None, timeout: float) -> None:
         self.url = url.rstrip("/")
-        headers = {
-            "accept-encoding": "identity",
-            **({"authorization": f"Bearer {token}"} if token else {}),
-        }
-        self._client = httpx.Client(timeout=timeout, headers=headers, trust_env=False)
+        self._headers = {"accept-encoding": "identity"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+        # A server under test is asked directly: no proxy of the environment, no repetition, no
+        # redirect.
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
         return self.send("GET", path, None, headers)
@@ -70,14 +72,14 @@ class Rest:
         try:
             try:
                 answer = self._request(method, path, body, given)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # A server may close a connection that is kept open at any moment (RFC 9112, 9.3.1):
-                # once more.
+            except failures.ProtocolError:
+                # Once more: a server may close a connection that is kept open at any moment (RFC
+                # 9112, 9.3.1).
                 answer = self._request(method, path, body, given)
-        except (httpx.TransportError, httpx.DecodingError) as exc:
+        except failures.HTTPError as exc:
             raise Mismatch("an HTTP answer", f"{type(exc).__name__}: {exc}") from exc
         names = {name.lower(): value for name, value in answer.headers.items()}
-        return Reply(answer.status_code, names, answer.content)
+        return Reply(answer.status, names, answer.data)
 
     def _request(
         self,
@@ -85,20 +87,26 @@ class Rest:
         path: str,
         body: bytes | tuple[bytes, ...] | None,
         headers: dict[str, str],
-    ) -> Any:
-        content = iter(body) if isinstance(body, tuple) else body
-        return self._client.request(method, self.url + path, content=content, headers=headers)
+    ) -> urllib3.BaseHTTPResponse:
+        return self._pool.request(
+            method,
+            self.url + path,
+            # A body without a length is sent in chunks.
+            body=iter(body) if isinstance(body, tuple) else body,
+            headers={**self._headers, **{name.lower(): value for name, value in headers.items()}},
+            redirect=False,
+        )
 
     def reachable(self) -> str:
         """Why the server cannot be reached; "" if it answers."""
         try:
-            self._client.get(self.url + "/v2/health/live")
-        except httpx.TransportError as exc:
+            self._request("GET", "/v2/health/live", None, {})
+        except failures.HTTPError as exc:
             return str(exc) or type(exc).__name__
         return ""
 
     def close(self) -> None:
-        self._client.close()
+        self._pool.clear()
 
 
 def model_path(model: str, rest: str = "", version: str = "") -> str:
