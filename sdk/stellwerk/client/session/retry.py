@@ -13,7 +13,6 @@ from typing import Any
 from tenacity import (
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
     wait_exponential,
     wait_random,
 )
@@ -57,17 +56,18 @@ def rules(deadline: float, budget: RetryBudget) -> dict[str, Any]:
     `time.monotonic`.
     """
 
-    def no_time_left(state: RetryCallState) -> bool:
-        return state.upcoming_sleep >= deadline - time.monotonic()
-
-    def budget_spent(state: RetryCallState) -> bool:
-        return not budget.spend()
+    def stop(state: RetryCallState) -> bool:
+        # The budget comes last: it pays for a retry only if nothing else stands against it.
+        return (
+            state.attempt_number >= MAX_ATTEMPTS
+            or state.upcoming_sleep >= deadline - time.monotonic()
+            or not budget.spend()
+        )
 
     return {
         "retry": retry_if_exception_type(Unavailable),
         "wait": _wait,
-        # In this order: the budget pays for a retry only if nothing else stands against it.
-        "stop": stop_after_attempt(MAX_ATTEMPTS) | no_time_left | budget_spent,
+        "stop": stop,
         "reraise": True,
     }
 
