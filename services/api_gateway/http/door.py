@@ -18,7 +18,13 @@ import structlog
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.http.access_log import AccessLog
 from services.api_gateway.http.content_encoding import response_encoding
-from services.api_gateway.http.exchange import MAX_HEADERS, Handler, HttpExchange, HttpRequest
+from services.api_gateway.http.exchange import (
+    MAX_HEADERS,
+    Handler,
+    HttpExchange,
+    HttpRequest,
+    begin_exchange,
+)
 from services.api_gateway.http.response import (
     Document,
     Headers,
@@ -33,10 +39,10 @@ from services.api_gateway.http.response import (
 )
 from services.api_gateway.http.status import headers_of, status_of
 from services.api_gateway.routing.routes import Route, RouteTable
-from services.chassis import context, rpc_status
+from services.chassis import rpc_status
 from services.chassis.access.token_verifier import bearer
 from services.chassis.context import CallContext, Principal
-from services.chassis.telemetry import valid_traceparent
+from stellwerk.wire.api_keys import API_KEY_PREFIX
 from stellwerk.wire.errors import (
     Cancelled,
     Internal,
@@ -72,7 +78,7 @@ class HttpDoor:
     ) -> None:
         """Takes the routes and a handler for each, and the documents by path, open to everyone.
 
-        `exchange_key` turns a bearer value into a token, `verify` a token into its principal;
+        `exchange_key` turns an API key into a token, `verify` a token into its principal;
         both raise Unauthenticated. `write_error` returns the body for an error at a raw path.
         """
         self._table = table
@@ -92,10 +98,8 @@ class HttpDoor:
         if scope["type"] != "http":
             return
         started = time.perf_counter()
-        request = HttpRequest(scope, receive)
-        call = _call_of(request)
-        context.bind(call)
-        exchange = HttpExchange(request, call, self._settings)
+        exchange = begin_exchange(scope, receive, self._settings)
+        request, call = exchange.request, exchange.call
         extra: Headers = [(b"x-request-id", call.request_id.encode())]
         if self._origins:
             extra += cors_headers(request.headers, self._origins)
@@ -113,7 +117,7 @@ class HttpDoor:
         except Exception as exc:
             exchange.error = self._as_service_error(exc, call)
         finally:
-            request.unwatch()
+            request.connection.on_gone = None
         if request.gone:
             exchange.status = _CLIENT_GONE
         elif exchange.error is not None and not exchange.status:
@@ -144,18 +148,26 @@ class HttpDoor:
         exchange.route = route.template.text
         exchange.quiet = route.rule.permission == ANONYMOUS
         self._access_log.begin(exchange)
-        call.deadline = time.monotonic() + self._timeout(request, route)
+        call.deadline = time.monotonic() + self._timeout(route, request.timeout)
         if route.rule.permission != ANONYMOUS:
-            call.token = await self._exchange_key(bearer(request.header(b"authorization")))
-            call.principal = self._verify(call.token)
+            token = bearer(request.headers.get(b"authorization", b"").decode("latin-1"))
+            # A token passes as it is: only an API key is worth the await.
+            if token.startswith(API_KEY_PREFIX):
+                token = await self._exchange_key(token)
+            call.token = token
+            call.principal = self._verify(token)
         return await self._handlers[route](exchange)
 
-    def _timeout(self, request: HttpRequest, route: Route) -> float:
-        """Returns the seconds that the call may take, by its headers and the settings."""
+    def _timeout(self, route: Route, asked: float | None) -> float:
+        """Returns the seconds that a call may take, by the settings, of the seconds asked for."""
         settings = self._settings
         if route.rpc.client_streaming or route.rpc.server_streaming:
-            return request.timeout(settings.max_stream_seconds, settings.max_stream_seconds)
-        return request.timeout(settings.default_deadline_seconds, settings.max_deadline_seconds)
+            cap = settings.max_stream_seconds
+            default = cap
+        else:
+            cap = settings.max_deadline_seconds
+            default = settings.default_deadline_seconds
+        return min(default if asked is None else asked, cap)
 
     def _options(self, request: HttpRequest, is_document: bool) -> HttpResponse:
         if is_document:
@@ -218,11 +230,3 @@ class HttpDoor:
         if isinstance(error, Internal) and error is not exc:
             self._log.error("unexpected_error", method=call.method, exc_info=exc)
         return error
-
-
-def _call_of(request: HttpRequest) -> CallContext:
-    call = CallContext("", request.request_id(), request.peer)
-    if b"traceparent" in request.headers:
-        call.traceparent = valid_traceparent(request.header(b"traceparent"))
-        call.tracestate = request.header(b"tracestate")[:512]
-    return call

@@ -14,9 +14,13 @@ from services.api_gateway.config import GatewaySettings
 from services.api_gateway.http.content_encoding import Inflater, inflate, too_large, window_bits
 from services.api_gateway.http.response import HttpResponse, StreamedResponse
 from services.api_gateway.routing.routes import Match
-from services.chassis.context import CallContext, new_request_id
-from stellwerk.wire.errors import Cancelled, DeadlinePassed, InvalidInput, ServiceError
+from services.chassis.context import CallContext, bind, new_request_id
+from services.chassis.telemetry import valid_traceparent
+from stellwerk.wire.errors import Cancelled, DeadlinePassed, ServiceError
 from stellwerk.wire.metadata import MAX_REQUEST_ID_LENGTH
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 # Headers of one request; browsers and proxies send some 30.
 MAX_HEADERS = 100
@@ -46,10 +50,8 @@ class ClientConnection(Protocol):
 
     # Called once, when the client goes away before it has its response.
     on_gone: Callable[[], None] | None
-
-    @property
-    def gone(self) -> bool:
-        """Returns whether the client went away."""
+    # Whether the client went away before it had its response.
+    gone: bool
 
     @property
     def body_arrived(self) -> bool:
@@ -67,7 +69,6 @@ class HttpRequest:
 
     __slots__ = (
         "_receive",
-        "_task",
         "bytes_read",
         "complete",
         "connection",
@@ -79,11 +80,10 @@ class HttpRequest:
         "peer",
         "query",
         "raw_path",
+        "timeout",
     )
 
-    def __init__(
-        self, scope: dict[str, Any], receive: Callable[[], Awaitable[dict[str, Any]]]
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
@@ -104,7 +104,10 @@ class HttpRequest:
         self._receive = receive
         # Taken out: the server's scope would else refer to itself and wait for the collector.
         self.connection: ClientConnection = scope["extensions"].pop(CONNECTION)
-        self._task: asyncio.Task[Any] | None = None
+        # The seconds that the caller gives the call, None if it names none.
+        self.timeout: float | None = None
+        if _GRPC_FORM in self.headers or _PLAIN_FORM in self.headers:
+            self._read_timeout()
 
     def _join_repeated(self, fields: list[tuple[bytes, bytes]]) -> None:
         """Joins the values of list fields sent in several lines (RFC 9110, 5.2)."""
@@ -127,26 +130,18 @@ class HttpRequest:
             return given
         return new_request_id()
 
-    def timeout(self, default: float, cap: float) -> float:
-        """Returns the seconds that the call may take, at most `cap`.
-
-        Reads Grpc-Timeout ("100m") or X-Request-Timeout (seconds). Raises InvalidInput.
-        """
-        if _GRPC_FORM not in self.headers and _PLAIN_FORM not in self.headers:
-            return min(default, cap)
+    def _read_timeout(self) -> None:
+        """Reads Grpc-Timeout ("100m"), or else X-Request-Timeout (seconds)."""
         grpc_form, plain = self.header(_GRPC_FORM), self.header(_PLAIN_FORM)
         if grpc_form:
             match = _GRPC_TIMEOUT.fullmatch(grpc_form)
-            seconds = int(match.group(1)) * _GRPC_UNITS[match.group(2)] if match else 0.0
+            self.timeout = int(match.group(1)) * _GRPC_UNITS[match.group(2)] if match else 0.0
         elif plain:
-            seconds = float(plain) if _SECONDS.fullmatch(plain) else 0.0
-        else:
-            return min(default, cap)
-        if seconds <= 0:
-            raise InvalidInput(
+            self.timeout = float(plain) if _SECONDS.fullmatch(plain) else 0.0
+        if self.timeout is not None and self.timeout <= 0:
+            self.malformed = (
                 "a timeout is a positive number: 'Grpc-Timeout: 500m' or 'X-Request-Timeout: 0.5'"
             )
-        return min(seconds, cap)
 
     async def body(self, limit: int, deadline: float) -> bytes:
         """Returns the whole body, decompressed, at most `limit` bytes.
@@ -239,20 +234,16 @@ class HttpRequest:
 
     def watch(self) -> None:
         """Cancels the current task when the client goes away, from now on."""
-        self._task = asyncio.current_task()
-        self.connection.on_gone = self._cancel
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel() -> None:
+            self.gone = True
+            task.cancel()
+
+        self.connection.on_gone = cancel
         if self.connection.gone:
-            self._cancel()
-
-    def unwatch(self) -> None:
-        """Ends what `watch` began."""
-        self.connection.on_gone = None
-        self._task = None
-
-    def _cancel(self) -> None:
-        self.gone = True
-        if self._task is not None:
-            self._task.cancel()
+            cancel()
 
 
 @dataclass(slots=True)
@@ -289,6 +280,17 @@ class HttpExchange:
 
 
 Handler = Callable[[HttpExchange], Awaitable[HttpResponse | StreamedResponse]]
+
+
+def begin_exchange(scope: Scope, receive: Receive, settings: GatewaySettings) -> HttpExchange:
+    """Reads a request's head and makes its call the current one of this task."""
+    request = HttpRequest(scope, receive)
+    call = CallContext("", request.request_id(), request.peer)
+    if b"traceparent" in request.headers:
+        call.traceparent = valid_traceparent(request.header(b"traceparent"))
+        call.tracestate = request.header(b"tracestate")[:512]
+    bind(call)
+    return HttpExchange(request, call, settings)
 
 
 # Clients repeat one Host; the cache, in C, is four times as fast as the pattern.

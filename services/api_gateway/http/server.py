@@ -54,15 +54,12 @@ class _Server(uvicorn.Server):
 class _Connection:
     """The connection of one request; see `exchange.ClientConnection`."""
 
-    __slots__ = ("cycle", "on_gone")
+    __slots__ = ("cycle", "gone", "on_gone")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self.cycle = cycle
         self.on_gone: Callable[[], None] | None = None
-
-    @property
-    def gone(self) -> bool:
-        return self.cycle.disconnected
+        self.gone = False
 
     @property
     def body_arrived(self) -> bool:
@@ -101,6 +98,7 @@ class _Connection:
         """Tells the request, unless it has its response, that its client is gone."""
         if not self.cycle.response_complete:
             self.cycle.disconnected = True
+            self.gone = True
             if self.on_gone is not None:
                 self.on_gone()
 

@@ -72,7 +72,7 @@ def response_type(route: Route) -> Descriptor:
 
 
 def response_json(route: Route, message: Message) -> bytes:
-    """Returns the response as proto3 JSON in camelCase, with zero values, 64-bit integers as text."""
+    """Returns the response as proto3 JSON: camelCase, zero values, 64-bit integers as strings."""
     data = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     if route.response_body:
         field = message.DESCRIPTOR.fields_by_name[route.response_body]

@@ -194,7 +194,7 @@ async def test_a_served_request_leaves_nothing_to_the_garbage_collector() -> Non
         body = await request.body(100, 1e12)
         request.watch()
         await request.connection.respond(200, [], body)
-        request.unwatch()
+        request.connection.on_gone = None
 
     connection = Connection(watched)
     await connection.send(REQUEST)
