@@ -1,3 +1,3 @@
-"""`make demo`: the whole platform on real models, every answer compared with the model's own, step
-by step.
+"""Shows the whole platform on real models (`make demo`) and compares every answer with the model's
+own.
 """

@@ -1,5 +1,6 @@
-"""The ways an application calls a model: the SDK, REST and gRPC. Each takes rows and gives scores
-as an array.
+"""Calls a model in each way that an application can: SDK, REST and gRPC.
+
+Each function sends the held-out rows and returns their scores, one row of the array for each.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ from stellwerk.type.v1 import tensor_pb2
 Call = Callable[[Running, Trained], Array]
 _TYPES = {"float32": "FP32", "float64": "FP64"}
 _DTYPES = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+# Seconds: the first call of a model waits until a runtime has loaded it.
 _TIMEOUT = 60.0
 
 
 def bearer(running: Running) -> dict[str, str]:
+    """Returns the HTTP headers that sign in."""
     return {"Authorization": f"Bearer {running.token}"}
 
 
 def sdk_http(running: Running, trained: Trained) -> Array:
-    """stellwerk.client over HTTP."""
+    """Calls by stellwerk.client over HTTP."""
     return _sdk(running.http, running, trained)
 
 
 def sdk_grpc(running: Running, trained: Trained) -> Array:
-    """stellwerk.client over gRPC."""
+    """Calls by stellwerk.client over gRPC."""
     return _sdk(f"grpc://{running.grpc}", running, trained)
 
 
@@ -48,7 +51,7 @@ def _sdk(url: str, running: Running, trained: Trained) -> Array:
 
 
 def rest_native(running: Running, trained: Trained) -> Array:
-    """POST /v1/…:predict with plain rows."""
+    """Calls by POST /v1/…:predict with plain rows."""
     body = {
         "method": trained.method,
         "instances": trained.rows.tolist(),
@@ -64,7 +67,7 @@ def rest_native(running: Running, trained: Trained) -> Array:
 
 
 def rest_inference(running: Running, trained: Trained) -> Array:
-    """POST /v2/models/…/infer, the Open Inference Protocol."""
+    """Calls by POST /v2/models/…/infer of the Open Inference Protocol."""
     body = {
         "parameters": {"method": trained.method},
         "inputs": [
@@ -88,7 +91,7 @@ def rest_inference(running: Running, trained: Trained) -> Array:
 
 
 def grpc_native(running: Running, trained: Trained) -> Array:
-    """stellwerk.router.v1.RouterService/Predict with the generated stubs."""
+    """Calls by stellwerk.router.v1.RouterService/Predict with the generated stubs."""
     tensor = tensor_pb2.Tensor(
         name=trained.input,
         datatype=_TYPES[trained.rows.dtype.name],
@@ -109,7 +112,7 @@ def grpc_native(running: Running, trained: Trained) -> Array:
 
 
 def grpc_inference(running: Running, trained: Trained) -> Array:
-    """inference.GRPCInferenceService/ModelInfer, the Open Inference Protocol."""
+    """Calls by inference.GRPCInferenceService/ModelInfer of the Open Inference Protocol."""
     request = inference_pb.ModelInferRequest(model_name=trained.name)
     request.parameters["method"].string_param = trained.method
     request.inputs.add(

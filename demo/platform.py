@@ -1,4 +1,4 @@
-"""The platform as a user starts it: `stellwerk up` in a process of its own, on free ports, in the
+"""Starts the platform as a user does: `stellwerk up` in a process of its own, on free ports, in the
 demo's directory.
 """
 
@@ -16,16 +16,17 @@ from typing import Any
 
 from services.local import ports
 
+# `stellwerk up` ends within 30 s.
 _STOP_SECONDS = 40
 
 
 class NotUp(Exception):
-    """The platform did not come up; the message says why."""
+    """Raised when the platform does not come up; the message says why."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """Where the platform answers."""
+    """Addresses, token and processes of the running platform."""
 
     http: str
     grpc: str
@@ -36,13 +37,13 @@ class Running:
 
 
 class Platform:
-    """Starts in the background; `ready` waits for it. Its log goes to `log`."""
+    """A platform that starts in the background; `ready` waits for it. Its log goes to `log`."""
 
     def __init__(self, directory: Path, log: Path) -> None:
         self.log = log
         http, grpc = ports.reserve(2)
         command = [sys.executable, "-m", "services.local", "up", "--data-dir", str(directory)]
-        command += ["--http-port", str(http), "--grpc-port", str(grpc)]
+        command += ["--http-port", str(http), "--grpc-port", str(grpc), "--verbose"]
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=stream, start_new_session=True
@@ -52,7 +53,7 @@ class Platform:
         self._reader.start()
 
     def ready(self, timeout: float) -> Running:
-        """Raises NotUp."""
+        """Returns the running platform. Raises NotUp after `timeout` seconds, or if it ends."""
         self._reader.join(timeout)
         if not self._line:
             said = [
@@ -70,7 +71,7 @@ class Platform:
         )
 
     def stop(self) -> int:
-        """Ends it as Ctrl-C would; its exit code."""
+        """Ends the platform as Ctrl-C does; returns its exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:

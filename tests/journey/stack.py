@@ -45,6 +45,18 @@ def _foreign_project(folder: Path) -> Path:
     return folder / "project"
 
 
+def _company_machine() -> dict[str, str]:
+    """Returns variables of a machine where nothing is as on ours: proxies, no home, no folder for
+    temporary files, no UTF-8.
+    """
+    proxies = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    nowhere = "/nonexistent"
+    return {
+        **dict.fromkeys(proxies, "http://127.0.0.1:1"),
+        **{"HOME": nowhere, "TMPDIR": nowhere, "LC_ALL": "C", "LANG": "C"},
+    }
+
+
 class Platform:
     """A running platform, and what its one line of JSON said."""
 
@@ -68,6 +80,7 @@ class Platform:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("STELLWERK_")
         }
+        environment.update(_company_machine())
         environment.update(settings or {})
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
