@@ -1,1 +1,1 @@
-"""The router: authorises every call of a model, chooses where it runs, and waits for replies."""
+"""Authorises every call of a model, chooses where it runs and waits for its replies."""

@@ -23,14 +23,11 @@ from services.router.queueing.admission import AdmissionLimits
 from services.router.queueing.pending_requests import PendingRequests
 from services.router.servicer import RouterServicer
 from stellwerk.inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
-from stellwerk.job.v1 import pull_service_pb2, pull_service_pb2_grpc
-from stellwerk.router.v1 import (
-    call_service_pb2,
-    fleet_service_pb2,
-    fleet_service_pb2_grpc,
-    router_service_pb2,
-    router_service_pb2_grpc,
-)
+from stellwerk.job.v1 import pull_service_pb2
+from stellwerk.job.v1.pull_service_pb2_grpc import add_PullServiceServicer_to_server
+from stellwerk.router.v1 import call_service_pb2, fleet_service_pb2, router_service_pb2
+from stellwerk.router.v1.fleet_service_pb2_grpc import add_FleetServiceServicer_to_server
+from stellwerk.router.v1.router_service_pb2_grpc import add_RouterServiceServicer_to_server
 from stellwerk.wire import topology
 
 
@@ -60,55 +57,64 @@ def compose(settings: RouterSettings) -> Process:
     invocations = Invocations(
         directory, reconciler, dispatcher, statistics, settings.max_input_bytes
     )
-
-    process.serve(
-        router_service_pb2.DESCRIPTOR.services_by_name["RouterService"],
-        router_service_pb2_grpc.add_RouterServiceServicer_to_server,
-        RouterServicer(invocations, reconciler, dispatcher, pending, broker),
-    )
-    process.serve(
-        fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"],
-        fleet_service_pb2_grpc.add_FleetServiceServicer_to_server,
-        FleetServicer(reconciler, process.instance, process.log),
-    )
-    call_log = CallLog(
-        process.call_metrics, statistics, process.tracing, process.audit_trail.note, process.log
-    )
-    exchange = ExchangeServicer(invocations, process.verifier, call_log, process.log)
-    process.on_drain(exchange.drain)
-    process.serve(
-        call_service_pb2.DESCRIPTOR.services_by_name["CallService"],
-        add_exchange_to_server,
-        exchange,
-    )
-    process.serve(
-        grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
-        InferenceServicer(
-            invocations,
-            directory,
-            reconciler,
-            statistics,
-            process.tracing,
-            LogSettings(process.log_levels, settings.log_format),
-            lambda: not process.readiness.reasons(),
-        ),
-    )
-    if hub is not None:
-        pull = PullServicer(hub)
-        process.serve(
-            pull_service_pb2.DESCRIPTOR.services_by_name["PullService"],
-            pull_service_pb2_grpc.add_PullServiceServicer_to_server,
-            pull,
-        )
-        process.on_drain(pull.end_streams)
+    _serve_inference(process, settings, invocations, directory, reconciler, statistics)
+    _serve_gateways(process, invocations, statistics)
+    _serve_runtimes(process, reconciler, hub)
+    servicer = RouterServicer(invocations, reconciler, dispatcher, pending, broker)
+    service = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
+    process.serve(service, add_RouterServiceServicer_to_server, servicer)
 
     async def subscribe() -> None:
         await broker.subscribe(topology.REPOSITORY_EVENTS, directory.on_event)
         broker.on_lost(lambda _: directory.clear())
 
-    process.on_drain(reconciler.release)
     process.background("replies", dispatcher.listen)
     process.background("events", subscribe)
-    process.background("fleet", reconciler.run)
     return process
+
+
+def _serve_inference(
+    process: Process,
+    settings: RouterSettings,
+    invocations: Invocations,
+    directory: ModelDirectory,
+    reconciler: Reconciler,
+    statistics: Statistics,
+) -> None:
+    servicer = InferenceServicer(
+        invocations,
+        directory,
+        reconciler,
+        statistics,
+        process.tracing,
+        LogSettings(process.log_levels, settings.log_format),
+        lambda: not process.readiness.reasons(),
+    )
+    service = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    add = grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
+    process.serve(service, add, servicer)
+
+
+def _serve_gateways(process: Process, invocations: Invocations, statistics: Statistics) -> None:
+    """Serves the streams that carry the calls of gateways' callers."""
+    call_log = CallLog(
+        process.call_metrics, statistics, process.tracing, process.audit_trail.note, process.log
+    )
+    exchange = ExchangeServicer(invocations, process.verifier, call_log, process.log)
+    service = call_service_pb2.DESCRIPTOR.services_by_name["CallService"]
+    process.serve(service, add_exchange_to_server, exchange)
+    process.on_drain(exchange.drain)
+
+
+def _serve_runtimes(process: Process, reconciler: Reconciler, hub: Hub | None) -> None:
+    """Serves the streams of attached runtimes, and the embedded broker if there is one."""
+    fleet = FleetServicer(reconciler, process.instance, process.log)
+    service = fleet_service_pb2.DESCRIPTOR.services_by_name["FleetService"]
+    process.serve(service, add_FleetServiceServicer_to_server, fleet)
+    process.on_drain(reconciler.release)
+    process.background("fleet", reconciler.run)
+    if hub is not None:
+        pull = PullServicer(hub)
+        service = pull_service_pb2.DESCRIPTOR.services_by_name["PullService"]
+        process.serve(service, add_PullServiceServicer_to_server, pull)
+        process.on_drain(pull.end_streams)

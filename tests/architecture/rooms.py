@@ -27,10 +27,10 @@ HOUSES: dict[str, House] = {
             "fleet": "queueing",
             "naming": "queueing fleet",
             "dispatch": "queueing",
-            "calls": "fleet naming dispatch",
-            "open_inference": "fleet calls",
+            "calls": "queueing fleet naming dispatch",
+            "open_inference": "fleet naming calls",
         },
-        leaves="config metrics",
+        leaves="config",
     ),
     "services.runtime": House(
         {

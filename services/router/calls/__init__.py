@@ -1,3 +1,3 @@
-"""Takes calls of models, invokes the models and records the outcomes. Imports fleet, naming and
-dispatch.
+"""Takes calls of models, invokes the models and records the outcomes. Imports queueing, fleet,
+naming and dispatch.
 """

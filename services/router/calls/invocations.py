@@ -74,7 +74,7 @@ class Invocations:
         statistics: Statistics,
         max_input_bytes: int,
     ) -> None:
-        """`max_input_bytes` bounds the data of all inputs of a request together."""
+        """Bounds the data of all inputs of a request together by `max_input_bytes`."""
         self._directory = directory
         self._reconciler = reconciler
         self._registry = reconciler.registry

@@ -68,7 +68,7 @@ class Dispatcher:
         metrics: DispatchMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`slots` returns the number of calls that the runtimes ready for a key make at a time."""
+        """Asks `slots` for the number of calls that the runtimes ready for a key make at a time."""
         self._pending = pending
         self._log = log
         self._clock = clock
@@ -89,7 +89,7 @@ class Dispatcher:
 
     @property
     def listening(self) -> bool:
-        """Whether replies are taken in; nothing is sent before."""
+        """True once replies are taken in; nothing is sent before."""
         return self._loop is not None
 
     async def listen(self) -> None:

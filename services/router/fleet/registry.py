@@ -34,7 +34,7 @@ class Member:
 
     @property
     def usable(self) -> bool:
-        """Whether it may be told to serve more models."""
+        """True while it may be told to serve more models."""
         return not (self.runtime.stale or self.runtime.draining)
 
     def served(self, key: str) -> router.ServedModel | None:
@@ -52,8 +52,8 @@ class FleetRegistry:
     """The members by instance, and the slots of those that answer each key."""
 
     def __init__(self, stale_seconds: float, gone_seconds: float) -> None:
-        """A member not heard from for `stale_seconds` gets no new model; after `gone_seconds` it is
-        taken out.
+        """Gives no new model to a member not heard from for `stale_seconds`, and takes it out after
+        `gone_seconds`.
         """
         self._stale_seconds = stale_seconds
         self._gone_seconds = gone_seconds

@@ -27,7 +27,7 @@ class Method:
     """One method of a version."""
 
     def __init__(self, signature: tensor_pb2.MethodSignature, declared: bool) -> None:
-        """`declared`: the owner gave the version a signature, which inputs must match."""
+        """Holds inputs to the signature if it is `declared` by the owner."""
         self.decoupled = signature.decoupled
         self._signature = signature
         self._declared = declared

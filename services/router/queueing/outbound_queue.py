@@ -34,7 +34,7 @@ class OutboundQueue:
     def __init__(
         self, key: str, slots: Callable[[str], int], limits: AdmissionLimits, backlog: Backlog
     ) -> None:
-        """`slots` returns the number of calls that the runtimes ready for a key make at a time."""
+        """Asks `slots` for the number of calls that the runtimes ready for a key make at a time."""
         self.key = key
         self.waiting = FairQueue(backlog)
         # Cost of the requests that are sent and have no reply yet.
@@ -120,8 +120,8 @@ class OutboundQueue:
 
     @property
     def due(self) -> bool:
-        """Whether to send now: otherwise a send is worth more when more requests have gathered, or
-        when more may go.
+        """True if a send is worth it now; otherwise more requests are to gather, or more of those
+        under way are to be answered.
         """
         waiting = self.waiting
         room = self.window.size - self.underway
@@ -147,5 +147,5 @@ class OutboundQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits or is under way."""
+        """True if nothing waits or is under way."""
         return not (self.waiting.count or self.underway or self.sends)

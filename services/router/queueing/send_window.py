@@ -43,7 +43,7 @@ _UNWORKED = frozenset(("DEADLINE_PASSED", "OVERLOADED", "UNAVAILABLE", "CANCELLE
 
 
 class ServiceRate:
-    """How much of one model its runtimes answer per second, and how soon a reply comes at best.
+    """The cost that the runtimes of one model answer per second, and the time of a reply at best.
 
     Only time in which work was kept waiting counts: a model that is asked ten times a second is not
     a model that can answer no more. Runtimes come and go, so the rate is kept per slot.
