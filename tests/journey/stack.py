@@ -53,7 +53,10 @@ def _company_machine() -> dict[str, str]:
     nowhere = "/nonexistent"
     return {
         **dict.fromkeys(proxies, "http://127.0.0.1:1"),
-        "HOME": nowhere, "TMPDIR": nowhere, "LC_ALL": "C", "LANG": "C",
+        "HOME": nowhere,
+        "TMPDIR": nowhere,
+        "LC_ALL": "C",
+        "LANG": "C",
     }
 
 
