@@ -86,10 +86,7 @@ def _models(
     cores = inventory.cpu_cores()
     slots = settings.slots or cores
     threads = max(1, cores // slots)
-    rows = settings.max_batch_rows
-    scheduler = Scheduler(
-        slots, max_batch_rows=rows, threads_per_call=threads, batched=metrics.batched
-    )
+    scheduler = Scheduler(slots, max_batch_rows=settings.max_batch_rows, threads_per_call=threads)
     model_bytes = settings.memory_bytes or inventory.memory_bytes() // 2
     loader = ModelLoader(
         FormatSettings(threads, model_bytes, settings.allowed_torch_modules),

@@ -77,14 +77,11 @@ class RuntimeMetrics:
         """Counts requests with one outcome: "ok" or an error's reason."""
         self._outcomes(version, outcome).inc(requests)
 
-    def called(self, version: str, wait: float, compute_ns: int) -> None:
+    def called(self, version: str, requests: int, wait: float, compute_ns: int) -> None:
         """Records one call; `wait` is the longest wait among its requests, in seconds."""
+        self._batches(version).observe(requests)
         self._waits(version).observe(wait)
         self._seconds(version).observe(compute_ns / 1e9)
-
-    def batched(self, version: str, requests: int) -> None:
-        """Records the number of requests in one call."""
-        self._batches(version).observe(requests)
 
     def recalled(self, version: str) -> None:
         """Counts a request that the response cache answered; it counts as answered too."""

@@ -102,7 +102,7 @@ class Rig:
             folder / "cache", GIB, self.repository.download, fetched=lambda: None
         )
         self.cache = ModelCache(capacity, self.artifacts, loader, self.metrics)
-        self.scheduler = Scheduler(slots, max_batch_rows=64, batched=self.metrics.batched)
+        self.scheduler = Scheduler(slots, max_batch_rows=64)
         responder = Responder(
             "runtimes/r1",
             ReplySender(self.broker, max_message_bytes=max_message_bytes, log=self.log),

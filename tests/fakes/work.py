@@ -37,7 +37,7 @@ class Inbox:
         policy: BatchPolicy | None = None,
         *,
         model: LoadedModel | None = None,
-        answered: Callable[..., None] = lambda queue, job: None,
+        answered: Callable[..., None] = lambda outcome: None,
         emit: Callable[..., None] = lambda request, answer, sent: None,
     ) -> None:
         self.version = version if version is not None else models.version("skops")

@@ -9,10 +9,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from services.runtime.batching.batch_size import BatchSizeTuner
 from services.runtime.batching.queue import RequestQueue
-from services.runtime.execution.batch_call import BatchCall
+from services.runtime.execution.batch_call import BatchOutcome, run_batch
 from services.runtime.execution.stream_call import Emit, StreamCall
 from services.runtime.execution.workers import NativeThreadLimit, WorkerThreads
 from services.runtime.requests.batch_policy import BatchPolicy
@@ -26,8 +27,8 @@ class ModelQueue:
     # The version's resource name.
     name: str
     policy: BatchPolicy
-    # Receives a job that ran, and each streamed answer before that.
-    answered: Callable[[ModelQueue, BatchCall | StreamCall], None]
+    # Receives the outcome of each call, and each streamed answer before that.
+    answered: Callable[[BatchOutcome], None]
     emit: Emit
     # Whether the version's owner lets responses be cached.
     caches_responses: bool = False
@@ -57,29 +58,20 @@ class Scheduler:
         *,
         max_batch_rows: int,
         threads_per_call: int = 1,
-        batched: Callable[[str, int], None] = lambda name, requests: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Calls `batched` with a version's name and the number of requests in each of its calls."""
+        self.slots = slots
         self.max_batch_rows = max_batch_rows
-        self._batched = batched
+        # Calls that run now.
+        self.running = 0
+        self._idle = asyncio.Event()
         self._clock = clock
-        self._workers = WorkerThreads(slots)
         self._threads = NativeThreadLimit(threads_per_call)
+        self._workers = WorkerThreads(self._threads)
         # Queues with waiting requests; the next one to serve is first.
         self._queues: OrderedDict[int, ModelQueue] = OrderedDict()
         self._pumping = False
         self._alarm: asyncio.TimerHandle | None = None
-
-    @property
-    def slots(self) -> int:
-        """Calls that may run at a time."""
-        return self._workers.count
-
-    @property
-    def running(self) -> int:
-        """Calls that run now."""
-        return self._workers.running
 
     def models_changed(self) -> None:
         """Limits the threads of libraries that a load may have brought. Call it in the loading
@@ -92,7 +84,7 @@ class Scheduler:
         for request in requests:
             queue.waiting.add(request)
         self._queues.setdefault(id(queue), queue)
-        if not self._pumping and self._workers.free:
+        if not self._pumping and self.running < self.slots:
             # On the loop's next turn: messages of the same read of the socket belong in this call.
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
@@ -113,7 +105,10 @@ class Scheduler:
         self._queues.clear()
         if self._alarm is not None:
             self._alarm.cancel()
-        await self._workers.close()
+        if self.running:
+            self._idle.clear()
+            await self._idle.wait()
+        self._workers.close()
 
     def _pump(self) -> None:
         """Starts calls, one queue after the other, until no slot is free or no queue is ready."""
@@ -121,7 +116,7 @@ class Scheduler:
         now = self._clock()
         later = float("inf")
         passed = 0
-        while self._workers.free and passed < len(self._queues):
+        while self.running < self.slots and passed < len(self._queues):
             key, queue = self._queues.popitem(last=False)
             requests, due = queue.waiting.take(now, queue.limit)
             if queue.waiting:
@@ -135,25 +130,27 @@ class Scheduler:
         self._look_again(later - now)
 
     def _start(self, queue: ModelQueue, requests: list[Request], now: float) -> None:
-        job: BatchCall | StreamCall
+        call: Callable[[], BatchOutcome]
         if requests[0].streams:
-            job = StreamCall(requests[0], now, self._threads.apply, queue.emit)
+            call = StreamCall(requests[0], now, queue.emit).run
         else:
-            job = BatchCall(requests, now, self._threads.apply)
-        self._batched(queue.name, len(requests))
+            call = partial(run_batch, requests, now)
+        self.running += 1
         queue.hold()
-        self._workers.start(job, lambda: self._done(queue, job))
+        self._workers.start(call, partial(self._done, queue))
 
-    def _done(self, queue: ModelQueue, job: BatchCall | StreamCall) -> None:
-        outcome = job.outcome
+    def _done(self, queue: ModelQueue, outcome: BatchOutcome) -> None:
+        self.running -= 1
         if queue.tuner is not None and outcome.one_call:
             result = outcome.results[0]
             queue.tuner.measured(result.rows, result.compute_ns / 1e9, self._clock())
         try:
-            queue.answered(queue, job)
+            queue.answered(outcome)
         finally:
             queue.let_go()
             self._pump()
+            if not self.running:
+                self._idle.set()
 
     def _look_again(self, seconds: float) -> None:
         """Pumps again after `seconds`, when a request has waited long enough; never for inf."""

@@ -7,12 +7,12 @@ another. A method with unproven batchability is probed before its first batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.runtime.formats.port import Array, Arrays, LoadedModel
+from services.runtime.formats.port import Arrays, LoadedModel
 from services.runtime.requests.batchability import (
     Batchability,
     differing_row,
@@ -21,11 +21,8 @@ from services.runtime.requests.batchability import (
 from services.runtime.requests.request import Request
 from services.runtime.requests.row_slices import (
     OutputColumn,
-    check_rows,
-    select_outputs,
-    sliceable_column,
+    output_columns,
     stack_inputs,
-    whole_column,
 )
 from stellwerk.wire.errors import Internal, InvalidInput, ModelFailed, Overloaded, ServiceError
 
@@ -51,8 +48,11 @@ class BatchResult:
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """The results of all calls that a batch took."""
+    """The results of all calls that a batch of requests took."""
 
+    requests: Sequence[Request]
+    # When the batch started, as time.monotonic().
+    started: float = 0.0
     results: list[BatchResult] = field(default_factory=list)
     # Whether a probe has just settled that the method is never batched.
     batching_refused: bool = False
@@ -60,49 +60,35 @@ class BatchOutcome:
     one_call: bool = False
 
 
-class BatchCall:
-    """A job that calls the model for requests of one layout."""
-
-    def __init__(
-        self, requests: list[Request], started: float, prepare: Callable[[], None]
-    ) -> None:
-        """Runs `prepare` first, in the worker thread; `started` is a time.monotonic()."""
-        self.requests = requests
-        self.started = started
-        self.outcome = BatchOutcome()
-        self._prepare = prepare
-
-    def run(self) -> None:
-        """Calls the model and keeps the outcome. Never raises."""
-        try:
-            self._prepare()
-            model = self.requests[0].work.model
-            assert model is not None
-            self.outcome = execute(model, self.requests)
-        except BaseException as exc:
-            error = Internal("internal error in the runtime")
-            self.outcome = BatchOutcome(
-                [BatchResult([request], error=error, cause=exc) for request in self.requests]
-            )
+def run_batch(requests: Sequence[Request], started: float) -> BatchOutcome:
+    """Calls the leased model for requests of one layout. For a worker thread; never raises."""
+    outcome = BatchOutcome(requests, started)
+    try:
+        model = requests[0].work.model
+        assert model is not None
+        execute(model, outcome)
+    except BaseException as exc:
+        error = Internal("internal error in the runtime")
+        outcome.results = [BatchResult([request], error=error, cause=exc) for request in requests]
+    return outcome
 
 
-def execute(model: LoadedModel, requests: Sequence[Request]) -> BatchOutcome:
-    """Calls the model for requests of one layout, once if possible.
+def execute(model: LoadedModel, outcome: BatchOutcome) -> None:
+    """Calls the model for the outcome's requests, once if possible, and adds the results.
 
     The results hold every request that is still open. One request never fails another: a failing
     batch is retried in halves.
     """
-    outcome = BatchOutcome()
+    requests = outcome.requests
     method = requests[0].layout.method
     if len(requests) > 1 and method.batchability is Batchability.PROBE:
         outcome.batching_refused = not _probe(model, requests)
     if len(requests) > 1 and method.batchability is not Batchability.ALWAYS:
         for request in requests:
             _call(model, [request], outcome.results)
-        return outcome
+        return
     _call(model, requests, outcome.results)
     outcome.one_call = len(outcome.results) == 1 and outcome.results[0].error is None
-    return outcome
 
 
 def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResult]) -> None:
@@ -142,26 +128,11 @@ def _columns(
 ) -> tuple[Sequence[OutputColumn], ServiceError | None]:
     layout = requests[0].layout
     alone = len(requests) == 1
-    if not alone or (layout.method.rows_promised and rows):
-        check_rows(answer, rows)
+    checked = rows if not alone or layout.method.rows_promised else 0
     try:
-        chosen = select_outputs(answer, layout.outputs)
+        return output_columns(answer, layout.outputs, checked, sliceable=not alone), None
     except InvalidInput as exc:
         return (), exc  # requests of one layout name the same outputs, so halving would not help
-    return serialise(chosen, whole_column if alone else sliceable_column), None
-
-
-def serialise(
-    answer: Arrays, make: Callable[[str, Array], OutputColumn] = whole_column
-) -> list[OutputColumn]:
-    """Returns the outputs as columns. Raises ModelFailed for values that no tensor can carry."""
-    try:
-        return [make(name, np.asarray(array)) for name, array in answer.items()]
-    except InvalidInput as exc:
-        raise ModelFailed(
-            "the model's answer holds values that no tensor can carry; let it answer numbers or"
-            " text"
-        ) from exc
 
 
 def _probe(model: LoadedModel, requests: Sequence[Request]) -> bool:

@@ -11,14 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.runtime.execution.batch_call import (
-    BatchOutcome,
-    BatchResult,
-    model_error,
-    serialise,
-)
+from services.runtime.execution.batch_call import BatchOutcome, BatchResult, model_error
 from services.runtime.requests.request import Request
-from services.runtime.requests.row_slices import OutputColumn, select_outputs, stack_inputs
+from services.runtime.requests.row_slices import OutputColumn, output_columns, stack_inputs
 
 # Answers of one request that may be on their way to the broker; at this number the model pauses,
 # so that a slow caller does not fill the runtime's memory.
@@ -44,31 +39,28 @@ Emit = Callable[[Request, StreamedAnswer, Sent], None]
 
 
 class StreamCall:
-    """A job that iterates a streaming method of the model for one request."""
+    """A call of a streaming method for one request."""
 
-    def __init__(
-        self, request: Request, started: float, prepare: Callable[[], None], emit: Emit
-    ) -> None:
-        """Runs `prepare` first, in the worker thread; `started` is a time.monotonic()."""
-        self.requests = [request]
-        self.started = started
-        self.outcome = BatchOutcome()
-        self._prepare = prepare
+    def __init__(self, request: Request, started: float, emit: Emit) -> None:
+        """Takes the start of the call as a time.monotonic()."""
+        self._request = request
+        self._started = started
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._room = threading.Semaphore(_UNSENT)
         self._wanted = True
 
-    def run(self) -> None:
-        """Iterates the method and keeps the outcome. Never raises."""
-        result = BatchResult(self.requests, rows=self.requests[0].rows)
+    def run(self) -> BatchOutcome:
+        """Iterates the method and returns the outcome. For a worker thread; never raises."""
+        requests = [self._request]
+        result = BatchResult(requests, rows=self._request.rows)
         try:
-            self._prepare()
-            self._iterate(self.requests[0], result)
-        except BaseException as exc:  # as in a batch call: the model must not end its thread
+            self._iterate(self._request, result)
+        except BaseException as exc:
+            # As in a batch call: a model must not end its worker thread.
             result.error = model_error(exc)
             result.cause = exc
-        self.outcome = BatchOutcome([result])
+        return BatchOutcome(requests, self._started, [result])
 
     def _iterate(self, request: Request, result: BatchResult) -> None:
         layout = request.layout
@@ -82,7 +74,7 @@ class StreamCall:
         try:
             for answer in answers:
                 given = time.perf_counter_ns()
-                columns = serialise(select_outputs(answer, layout.outputs))
+                columns = output_columns(answer, layout.outputs, 0, sliceable=False)
                 streamed = StreamedAnswer(columns, given - called, time.perf_counter_ns() - given)
                 result.compute_ns += streamed.compute_ns
                 result.output_ns += streamed.output_ns

@@ -10,14 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from services.chassis.broker.port import Broker, Consumer, Delivery
 from services.runtime.batching.scheduler import ModelQueue, Scheduler
-from services.runtime.execution.batch_call import BatchCall
-from services.runtime.execution.stream_call import StreamCall
 from services.runtime.formats.port import streaming_only
 from services.runtime.models.cache import ModelCache, Resident
 from services.runtime.replies.responder import Responder
@@ -86,11 +85,11 @@ class WorkConsumer:
         queue = ModelQueue(
             version.name,
             policy,
-            answered=self._answer,
+            answered=partial(self._responder.answer, version.name, version.serving.response_cache),
             emit=self._responder.answer_part,
             caches_responses=version.serving.response_cache,
-            hold=lambda: self._cache.try_lease(version.name),
-            let_go=lambda: self._cache.release(version.name),
+            hold=partial(self._cache.try_lease, version.name),
+            let_go=partial(self._cache.release, version.name),
         )
         served = _ServedVersion(version, layouts, queue)
         prefetch = prefetch_count(self._scheduler.slots, policy.max_rows, layouts.declared())
@@ -183,14 +182,6 @@ class WorkConsumer:
                 request.streams = method in streams
                 accepted.append(request)
         return accepted
-
-    def _answer(self, queue: ModelQueue, job: BatchCall | StreamCall) -> None:
-        """Answers the requests of a call that has ended."""
-        if job.outcome.batching_refused:
-            method = job.requests[0].layout.method.name
-            self._responder.batching_refused(queue.name, method)
-        for result in job.outcome.results:
-            self._responder.answer(queue.name, result, job.started, cache=queue.caches_responses)
 
     def _finish(self, work: WorkMessage, delivery: Delivery, items: int) -> None:
         """Acknowledges a message, all of whose replies are with the broker."""

@@ -44,7 +44,7 @@ class ReplyEncoder:
                         name=column.name,
                         datatype=column.datatype,
                         shape=column.shape,
-                        data=column.all_rows(),
+                        data=bytes(column.data),
                     )
                     for column in answer.columns
                 ],
@@ -71,8 +71,8 @@ class ReplyEncoder:
     def replies(self, result: BatchResult, started: float) -> list[tuple[WorkMessage, list[bytes]]]:
         """Returns the replies to the result's open requests by message, and closes the requests."""
         found: list[tuple[WorkMessage, list[bytes]]] = []
-        ends = row_offsets(result.requests)
         sliced = len(result.requests) > 1
+        ends = row_offsets(result.requests) if sliced else [0, result.requests[0].rows]
         template: _Template | None = None
         work: WorkMessage | None = None
         frames: list[bytes] = []
@@ -136,7 +136,7 @@ class _Template:
                 for output, column in self._outputs:
                     output.shape[:] = (rows, *column.shape[1:])
         for output, column in self._outputs:
-            output.data = column.slice_rows(start, stop) if self._sliced else column.all_rows()
+            output.data = column.slice_rows(start, stop) if self._sliced else bytes(column.data)
         frame: bytes = self._envelope.SerializeToString()
         # Routers count model calls by the replies that lead, so only the first one does.
         reply.leads = False

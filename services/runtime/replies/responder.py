@@ -12,7 +12,7 @@ from typing import Any
 
 from services.chassis import logs
 from services.chassis.telemetry import Tracing
-from services.runtime.execution.batch_call import BatchResult
+from services.runtime.execution.batch_call import BatchOutcome, BatchResult
 from services.runtime.execution.stream_call import Sent, StreamedAnswer
 from services.runtime.metrics import RuntimeMetrics
 from services.runtime.replies.encoding import ReplyEncoder
@@ -45,22 +45,23 @@ class Responder:
         self._tracing = tracing
         self._log = log
 
-    def answer(
-        self, model_version: str, result: BatchResult, started: float, *, cache: bool
-    ) -> None:
-        """Answers the open requests of a call that started at `started`, a time.monotonic().
+    def answer(self, model_version: str, cache: bool, outcome: BatchOutcome) -> None:
+        """Answers the open requests of a batch.
 
         `cache` keeps the outputs of requests that were looked up in the response cache.
         """
-        asked = [request for request in result.requests if request.open]
-        if not asked:
-            return
-        replies = self._encoder.replies(result, started)
-        if cache and result.columns:
-            self._responses.keep(asked, [frame for _, frames in replies for frame in frames])
-        for work, frames in replies:
-            self._send(work, frames)
-        self._record_call(model_version, asked, result, started)
+        if outcome.batching_refused:
+            self._record_refused_batching(model_version, outcome.requests[0].layout.method.name)
+        for result in outcome.results:
+            asked = [request for request in result.requests if request.open]
+            if not asked:
+                continue
+            replies = self._encoder.replies(result, outcome.started)
+            if cache and result.columns:
+                self._responses.keep(asked, [frame for _, frames in replies for frame in frames])
+            for work, frames in replies:
+                self._send(work, frames)
+            self._record_call(model_version, asked, result, outcome.started)
 
     def answer_part(self, request: Request, answer: StreamedAnswer, sent: Sent) -> None:
         """Sends one of several answers, unless no one waits for it any more."""
@@ -104,16 +105,16 @@ class Responder:
             if self._in_detail():
                 self._record_request(item, work.model_version, error.reason, int(waited * 1e9), 0)
 
-    def batching_refused(self, model_version: str, method: str) -> None:
-        """Records that a probe settled a method to be called for one request at a time."""
-        self._metrics.batching_refused(model_version)
-        self._log.warning("joining_refused", model_version=model_version, method=method)
-
     def _send(self, work: WorkMessage, frames: Sequence[bytes]) -> None:
         if work.reply_to:
             self._replies.send(work.reply_to, frames, work.sent)
         else:
             work.sent(len(frames))
+
+    def _record_refused_batching(self, model_version: str, method: str) -> None:
+        """Records that a probe settled a method to be called for one request at a time."""
+        self._metrics.batching_refused(model_version)
+        self._log.warning("joining_refused", model_version=model_version, method=method)
 
     def _record_call(
         self, model_version: str, asked: Sequence[Request], result: BatchResult, started: float
@@ -121,7 +122,8 @@ class Responder:
         outcome = "ok" if result.error is None else result.error.reason
         self._metrics.answered(model_version, outcome, len(asked))
         received = min([request.work.received for request in asked])
-        self._metrics.called(model_version, max(0.0, started - received), result.compute_ns)
+        wait = max(0.0, started - received)
+        self._metrics.called(model_version, len(result.requests), wait, result.compute_ns)
         if result.cause is not None and not isinstance(result.cause, ServiceError):
             for request in asked:
                 fields = _fields(request.item, model_version, outcome)

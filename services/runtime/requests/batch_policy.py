@@ -30,20 +30,12 @@ class BatchPolicy:
     # Preferred batch sizes, ascending, none above max_rows.
     preferred: tuple[int, ...] = ()
     max_delay: float = 0.0
-    # Number of priority levels; 0 means all requests are alike.
+    # Number of priority levels; level 1 goes first. 0 means that all requests are alike.
     priority_levels: int = 0
+    # The level of a request that asks for none, or for one that does not exist.
     default_priority: int = 1
     # Longest time that a call should spend in the model; 0 means no objective.
     objective: float = 0.0
-
-    def priority(self, asked: int) -> int:
-        """Returns the level for the priority that a request asks for; level 1 goes first.
-
-        A priority of 0 or beyond the last level gets the default level.
-        """
-        if not self.priority_levels:
-            return 1
-        return asked if 1 <= asked <= self.priority_levels else self.default_priority
 
     def batch_rows(self, rows: int) -> int:
         """Returns the largest preferred batch size ≤ `rows`, or `rows` if there is none."""

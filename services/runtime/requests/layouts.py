@@ -39,7 +39,10 @@ class RequestLayouts:
     def __init__(self, version: repository_pb2.ModelVersion, policy: BatchPolicy) -> None:
         self._format = version.format
         self._batching = version.format_options.get(OPTION, "")
-        self._policy = policy
+        # Whether requests of this version may share calls at all.
+        self._batches = policy.max_rows > 1
+        self._levels = policy.priority_levels
+        self._default_level = policy.default_priority
         self._signatures = signatures(version)
         self._methods: dict[str, Method] = {}
         self._layouts: dict[Hashable, RequestLayout] = {}
@@ -87,6 +90,7 @@ class RequestLayouts:
             key = _key(item)
             layout, rows, parts = _parts(item, self._layouts.get(key) or self._learn(item, key))
         timeout = item.timeout_ms
+        priority = item.priority
         return Request(
             item.id,
             layout,
@@ -95,7 +99,7 @@ class RequestLayouts:
             work,
             item,
             work.received + timeout / 1000 if timeout else NEVER,
-            self._policy.priority(item.priority),
+            priority if 1 <= priority <= self._levels else self._default_level,
         )
 
     def _method(self, name: str) -> Method:
@@ -104,9 +108,8 @@ class RequestLayouts:
             if len(self._methods) >= _REMEMBERED:
                 self._methods.clear()
             signature = self._signatures.get(name, _UNDECLARED)
-            if self._policy.max_rows == 1:
-                batchability = Batchability.NEVER
-            else:
+            batchability = Batchability.NEVER
+            if self._batches:
                 batchability = declared_batchability(self._format, name, signature, self._batching)
             known = self._methods[name] = Method(name, signature, batchability)
         return known

@@ -55,15 +55,33 @@ class OutputColumn:
     row_bytes: int = 0
     ends: tuple[int, ...] = ()
 
-    def all_rows(self) -> bytes:
-        """Returns the data of all rows."""
-        return bytes(self.data)
-
     def slice_rows(self, start: int, stop: int) -> bytes:
         """Returns the data of the rows from `start` up to, not including, `stop`."""
         if self.ends:
             return bytes(self.data[self.ends[start] : self.ends[stop]])
         return bytes(self.data[start * self.row_bytes : stop * self.row_bytes])
+
+
+def output_columns(
+    answer: Arrays, wanted: Sequence[str], rows: int, *, sliceable: bool
+) -> list[OutputColumn]:
+    """Returns the wanted outputs, all if none is named, as columns.
+
+    Raises InvalidInput for an output that the model does not give, ModelFailed for values that no
+    tensor can carry. Raises ModelFailed unless every output has `rows` rows; of outputs that are
+    not sliced, 0 rows stands for any number.
+    """
+    if rows or sliceable:
+        check_rows(answer, rows)
+    chosen = select_outputs(answer, wanted)
+    make = sliceable_column if sliceable else whole_column
+    try:
+        return [make(name, np.asarray(array)) for name, array in chosen.items()]
+    except InvalidInput as exc:
+        raise ModelFailed(
+            "the model's answer holds values that no tensor can carry; let it answer numbers or"
+            " text"
+        ) from exc
 
 
 def whole_column(name: str, array: Array) -> OutputColumn:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.execution.batch_call import BatchOutcome, execute
+from services.runtime.execution import batch_call
+from services.runtime.execution.batch_call import BatchOutcome
 from services.runtime.formats.port import Array, Arrays, LoadedModel
 from services.runtime.requests.batchability import Batchability
 from services.runtime.requests.request import Request
@@ -63,6 +64,12 @@ def ask(inbox: Inbox, *rows: Sequence[float], **fields: Any) -> list[Request]:
     return [inbox.rows(*values, name=str(number), **fields) for number, values in enumerate(rows)]
 
 
+def execute(model: Model, requests: list[Request]) -> BatchOutcome:
+    outcome = BatchOutcome(requests)
+    batch_call.execute(model, outcome)
+    return outcome
+
+
 def answers(outcome: BatchOutcome) -> dict[str, Any]:
     """By request id: rows of the first output, or the error."""
     found: dict[str, Any] = {}
@@ -74,9 +81,8 @@ def answers(outcome: BatchOutcome) -> dict[str, Any]:
                 found[request.id] = result.error
             else:
                 first = result.columns[0]
-                data = (
-                    first.all_rows() if len(result.requests) == 1 else first.slice_rows(start, stop)
-                )
+                alone = len(result.requests) == 1
+                data = bytes(first.data) if alone else first.slice_rows(start, stop)
                 found[request.id] = np.frombuffer(data, tensors.DTYPES[first.datatype]).tolist()
             start = stop
     return found

@@ -15,6 +15,7 @@ from services.runtime.requests.batch_policy import (
 )
 from stellwerk.type.v1 import serving_pb2
 from tests.fakes import models
+from tests.fakes.work import Inbox
 
 SMALL = Signature((models.spec("x", "FP64", -1, 4),))
 IMAGE = Signature((models.spec("x", "FP32", -1, 3, 1024, 1024),))
@@ -52,10 +53,12 @@ def test_an_owners_words_are_taken_over() -> None:
 def test_priorities(levels: int, default: int, asked: int, expected: int) -> None:
     serving = serving_pb2.ServingPolicy(priority_levels=levels, default_priority=default)
 
-    assert batch_policy(serving, 256).priority(asked) == expected
+    inbox = Inbox(policy=batch_policy(serving, 256))
+
+    assert inbox.rows(1.0, priority=asked).priority == expected
 
 
-def test_a_cut_is_the_largest_preferred_size_or_all_there_is() -> None:
+def test_a_batch_is_the_largest_preferred_size_or_all_there_is() -> None:
     policy = BatchPolicy(preferred=(4, 8))
 
     assert [policy.batch_rows(rows) for rows in (3, 4, 7, 8, 100)] == [3, 4, 4, 8, 8]

@@ -96,7 +96,7 @@ def test_any_layout_is_cut_as_it_would_travel_alone(array: Any) -> None:
 def test_a_whole_output_keeps_any_shape() -> None:
     assert whole_column("y", np.array(1.5)).shape == ()
     assert whole_column("y", np.zeros((2, 0, 3))).shape == (2, 0, 3)
-    assert whole_column("y", np.array([b"ab"], dtype=object)).all_rows() == b"\2\0\0\0ab"
+    assert whole_column("y", np.array([b"ab"], dtype=object)).data == b"\2\0\0\0ab"
 
 
 def test_what_no_tensor_can_carry_is_refused() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import threadpoolctl
 
-from services.runtime.batching.scheduler import ModelQueue, Scheduler
-from services.runtime.execution.batch_call import BatchCall
+from services.runtime.batching.scheduler import Scheduler
+from services.runtime.execution.batch_call import BatchOutcome
 from services.runtime.execution.workers import NativeThreadLimit
 from services.runtime.formats.port import Array, Arrays, LoadedModel
 from services.runtime.requests.batch_policy import BatchPolicy
@@ -46,18 +46,13 @@ class Bench:
     """A scheduler and what it answered."""
 
     def __init__(self, slots: int, **policy: Any) -> None:
-        self.batches: list[tuple[str, int]] = []
-        self.scheduler = Scheduler(
-            slots, max_batch_rows=100, batched=lambda *batch: self.batches.append(batch)
-        )
+        self.scheduler = Scheduler(slots, max_batch_rows=100)
         self.policy = BatchPolicy(**policy)
-        self.jobs: list[BatchCall] = []
+        self.outcomes: list[BatchOutcome] = []
 
     def inbox(self, model: Any, name: str = models.NAME) -> Inbox:
         version = models.version("skops", name=name)
-        return Inbox(
-            version, self.policy, model=model, answered=lambda queue, job: self.jobs.append(job)
-        )
+        return Inbox(version, self.policy, model=model, answered=self.outcomes.append)
 
     def submit(self, inbox: Inbox, *rows: int, **fields: Any) -> list[Request]:
         requests = [inbox.rows(*[0.0] * count, **fields) for count in rows]
@@ -65,7 +60,7 @@ class Bench:
         return requests
 
     async def answered(self, count: int) -> None:
-        await eventually(lambda: sum(len(job.requests) for job in self.jobs) == count)
+        await eventually(lambda: sum(len(outcome.requests) for outcome in self.outcomes) == count)
         await self.scheduler.close()
 
 
@@ -86,8 +81,8 @@ async def test_what_arrives_together_or_waits_together_is_one_call() -> None:
     await bench.answered(8)
 
     assert model.notes == [3, 10]
-    assert bench.batches == [(models.NAME, 3), (models.NAME, 5)]
-    assert [job.outcome.results[0].rows for job in bench.jobs] == [3, 10]
+    assert [len(outcome.requests) for outcome in bench.outcomes] == [3, 5]
+    assert [outcome.results[0].rows for outcome in bench.outcomes] == [3, 10]
 
 
 async def test_slots_bound_what_runs_at_once() -> None:
@@ -154,7 +149,7 @@ async def test_a_lone_request_is_called_when_it_has_waited_for_company_long_enou
 
     await bench.answered(1)
 
-    assert bench.jobs[0].started >= request.work.received + 0.02
+    assert bench.outcomes[0].started >= request.work.received + 0.02
 
 
 async def test_company_that_comes_in_time_is_joined() -> None:
@@ -231,11 +226,11 @@ async def test_a_model_is_held_while_it_is_called() -> None:
     assert held == []
 
 
-async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_executor() -> None:
+async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_scheduler() -> None:
     bench, model = Bench(1), Gated()
     model.gate.set()
 
-    def fail(queue: ModelQueue, job: BatchCall) -> None:
+    def fail(outcome: BatchOutcome) -> None:
         raise RuntimeError
 
     bad, good = bench.inbox(model), bench.inbox(model)
@@ -252,6 +247,20 @@ async def test_an_answer_that_cannot_be_handed_on_does_not_stop_the_executor() -
         asyncio.get_running_loop().set_exception_handler(None)
 
     assert [type(error) for error in errors] == [RuntimeError]
+
+
+async def test_closing_waits_for_what_runs() -> None:
+    bench, model = Bench(1), Gated()
+    bench.submit(bench.inbox(model), 1)
+    await entered(model)
+
+    closing = asyncio.create_task(bench.scheduler.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    model.gate.set()
+    await asyncio.wait_for(closing, 10)
+
+    assert len(bench.outcomes) == 1
 
 
 def test_worker_threads_bound_the_libraries_they_call() -> None:

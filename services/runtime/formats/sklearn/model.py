@@ -81,10 +81,11 @@ def to_features(inputs: Arrays, signature: Signature, fitted_names: Sequence[str
     `fitted_names` are the columns that the estimator was fitted with, None if they had no names.
     Raises InvalidInput for inputs that do not fit the signature.
     """
-    specs = tuple(spec for spec in signature.inputs if spec.name in inputs)
+    specs = [spec for spec in signature.inputs if spec.name in inputs]
     if signature.inputs and len(specs) != len(inputs):
         in_order(inputs, signature)  # raises the error that says which input is wrong
-    arrays = [_as_text(array) for array in in_order(inputs, Signature(specs))]
+    given = [inputs[spec.name] for spec in specs] if specs else inputs.values()
+    arrays = [_as_text(array) for array in given]
     if not arrays:
         raise InvalidInput("the call has no input")
     if len(arrays) == 1:
