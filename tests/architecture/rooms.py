@@ -73,7 +73,7 @@ HOUSES: dict[str, House] = {
         leaves="errors settings naming arrays",
     ),
     "stellwerk.conformance": House(
-        {"models": "", "server": "models", "cases": "server", "reporting": ""},
-        leaves="case expect values run",
+        {"models": "", "server": "models", "cases": "server", "reporting": "cases"},
+        leaves="expect values",
     ),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stellwerk.conformance.case import Transport
+from stellwerk.conformance.server.subject import Transport
 from tests.differential.outcome import Kind, Outcome
 from tests.differential.requests import Request
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stellwerk.conformance import Subject
-from stellwerk.conformance.case import Transport
 from stellwerk.conformance.expect import Mismatch
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rpc import Refusal, outputs_of
+from stellwerk.conformance.server.subject import Transport
 from stellwerk.conformance.values import Tensor, same
 from tests.differential.requests import Request
 

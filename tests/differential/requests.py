@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stellwerk.conformance.case import Transport
-from stellwerk.conformance.models import MODELS, Behaviour, ConformanceModel
+from stellwerk.conformance.models.definitions import MODELS, Behaviour, ConformanceModel
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import JSON, model_path
 from stellwerk.conformance.server.rpc import infer_request, parameter
+from stellwerk.conformance.server.subject import Transport
 from stellwerk.conformance.values import FIELDS, FLOATS, Tensor
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 from tests.differential.damage import MESSAGE_DAMAGES, REST_DAMAGES

@@ -5,7 +5,7 @@ cases are tried.
 from __future__ import annotations
 
 from stellwerk.conformance import Report, Subject, check, connect
-from stellwerk.conformance.run import Revive
+from stellwerk.conformance.suite import Revive
 from tests.differential.servers import Server
 
 

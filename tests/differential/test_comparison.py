@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from stellwerk.conformance.case import Transport
+from stellwerk.conformance.server.subject import Transport
 from stellwerk.conformance.values import Tensor, sample
 from tests.differential.comparison import Comparison
 from tests.differential.damage import MESSAGE_DAMAGES, REST_DAMAGES

@@ -144,9 +144,9 @@ def _write(folder: Path, server: Server) -> None:
 
 
 def _list(only: str) -> None:
-    from stellwerk.conformance.cases import all_cases
-    from stellwerk.conformance.models import MODELS
-    from stellwerk.conformance.run import chosen
+    from stellwerk.conformance.cases.catalogue import all_cases
+    from stellwerk.conformance.models.definitions import MODELS
+    from stellwerk.conformance.suite import chosen
 
     for case in chosen(all_cases(), only):
         click.echo(f"{case.name}  [{case.basis}] {case.title}")

@@ -1,26 +1,52 @@
-"""What a check says when a server behaves differently, and the comparisons that checks are made
-of.
-"""
+"""Comparisons that checks are made of; each raises Mismatch if the server behaves differently."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import grpc
+import grpc
 
-    from stellwerk.conformance.server.rest import Reply
-    from stellwerk.conformance.server.rpc import Refusal
-
+# Characters of a value that a report shows.
 _SHOWN = 300
 
 
+class Reply(Protocol):
+    """An HTTP reply, as far as comparisons look at it."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    def json(self) -> Any:
+        """Returns the parsed body. Raises Mismatch if it is no JSON."""
+        ...
+
+    def brief(self) -> str:
+        """Returns the reply in one line."""
+        ...
+
+
+class Refusal(Protocol):
+    """A failed gRPC call, as far as comparisons look at it."""
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The status code."""
+        ...
+
+    def brief(self) -> str:
+        """Returns the failure in one line."""
+        ...
+
+
 class Mismatch(Exception):
-    """The server did something else."""
+    """The server behaved differently: `expected` and `got` are phrases for the report."""
 
     def __init__(self, expected: str, got: str) -> None:
         super().__init__(f"expected {expected}; got {got}")
-        self.expected, self.got = expected, got
+        self.expected = expected
+        self.got = got
 
 
 class NotApplicable(Exception):
@@ -28,14 +54,14 @@ class NotApplicable(Exception):
 
 
 def shown(value: object) -> str:
-    """The value in one line of bounded length."""
+    """Returns the value in one line of at most 300 characters."""
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def that(holds: object, expected: str, got: object) -> None:
-    """Raises Mismatch unless it holds."""
+    """Raises Mismatch if `holds` is false."""
     if not holds:
         raise Mismatch(expected, shown(got))
 
@@ -46,12 +72,12 @@ def equal(got: Any, expected: Any, what: str) -> None:
 
 
 def status(reply: Reply, *allowed: int) -> None:
-    """The HTTP status is one of these."""
+    """Raises Mismatch unless the HTTP status is one of these."""
     that(reply.status in allowed, "status " + " or ".join(map(str, allowed)), reply.brief())
 
 
 def json_object(reply: Reply) -> dict[str, Any]:
-    """The reply's body, a JSON object."""
+    """Returns the reply's body. Raises Mismatch if it is no JSON object."""
     body = reply.json()
     that(isinstance(body, dict), "a JSON object", reply.brief())
     found: dict[str, Any] = body
@@ -59,7 +85,7 @@ def json_object(reply: Reply) -> dict[str, Any]:
 
 
 def failed(reply: Reply) -> None:
-    """An error status, and {"error": text} in the body."""
+    """Raises Mismatch unless the reply has an error status and {"error": text} in its body."""
     expected = 'an error status and {"error": text}'
     that(reply.status >= 400, expected, reply.brief())
     try:
@@ -74,19 +100,17 @@ def failed(reply: Reply) -> None:
 
 
 def client_error(reply: Reply) -> None:
-    """The caller is told that the request was wrong. What the body of an error holds is for cases
-    of its own.
-    """
+    """Raises Mismatch unless the status says that the caller erred; the body is for other cases."""
     that(400 <= reply.status < 500, "status 400, or another of 4xx", reply.brief())
 
 
 def no_server_error(reply: Reply) -> None:
-    """Whatever the server makes of the request, it is not the server's failure."""
+    """Raises Mismatch if the status says that the server failed."""
     that(reply.status < 500, "an answer or a client error, not a server error", reply.brief())
 
 
 def code(refusal: Refusal | None, *allowed: grpc.StatusCode) -> None:
-    """The call failed with one of these codes."""
+    """Raises Mismatch unless the call failed with one of these codes."""
     expected = " or ".join(wanted.name for wanted in allowed)
     that(
         refusal is not None and refusal.code in allowed,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from stellwerk.client import Client, connect
 from stellwerk.client.errors import ModelNotFound
-from stellwerk.conformance.models import MODELS, counting, onnx_graphs
+from stellwerk.conformance.models import counting, onnx_graphs
+from stellwerk.conformance.models.definitions import MODELS
 
 Told = Callable[[str, bool], None]
 
@@ -14,7 +15,8 @@ Told = Callable[[str, bool], None]
 def prepare(
     url: str, token: str | None, told: Told = lambda name, stored: None, *, pickles: bool = False
 ) -> None:
-    """Stores each model that is not there yet; `told` hears of each, and whether it was stored now.
+    """Stores each model that is not there yet; `told` is called with the name of each, and with
+    whether it was stored now.
 
     The token needs the permission models.write. The decoupled model is stored with `pickles` only:
     it is one, so the token then needs models.write_unsafe, and the runtimes must allow unsafe

@@ -1,5 +1,4 @@
-"""Tensors in the four forms that the protocol gives them: plain items, raw bytes, typed contents,
-JSON.
+"""Tensors in the four forms of the protocol: plain items, raw bytes, typed contents, JSON.
 
 Raw: row-major, little-endian, no padding; a BYTES element is its 4-byte length and its bytes. BF16
 items are 16-bit words, since Python has no such number.
@@ -16,7 +15,7 @@ from typing import Any
 from stellwerk.conformance.expect import Mismatch, shown, that
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
-# struct's letters.
+# Datatype → its letter for the module struct.
 FORMATS = {
     "BOOL": "?",
     "INT8": "b",
@@ -32,7 +31,7 @@ FORMATS = {
     "FP32": "f",
     "FP64": "d",
 }
-# Which field of InferTensorContents holds a datatype; FP16 and BF16 have none.
+# Datatype → the field of InferTensorContents that holds it; FP16 and BF16 have none.
 FIELDS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -69,7 +68,7 @@ SAMPLES: dict[str, list[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """`items` are flat, row-major."""
+    """A tensor; `items` are flat and row-major."""
 
     name: str
     datatype: str
@@ -78,13 +77,15 @@ class Tensor:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def raw(self) -> bytes:
+        """Returns the items as raw bytes."""
         return pack(self.datatype, self.items)
 
     def typed(self) -> pb.InferTensorContents:
+        """Returns the items as typed contents."""
         return pb.InferTensorContents(**{FIELDS[self.datatype]: list(self.items)})
 
     def json(self, **changes: Any) -> dict[str, Any]:
-        """As a member of `inputs`, with members changed; None leaves one out."""
+        """Returns a member of `inputs` in JSON, with members changed; None leaves one out."""
         whole = {"name": self.name, "shape": list(self.shape), "datatype": self.datatype, **changes}
         if "data" not in changes:
             whole["data"] = [
@@ -93,7 +94,7 @@ class Tensor:
         return {key: value for key, value in whole.items() if value is not None}
 
     def message(self, typed: bool = False) -> pb.ModelInferRequest.InferInputTensor:
-        """As a member of `inputs`; without contents unless `typed`."""
+        """Returns a member of `inputs` in protobuf, without contents unless `typed`."""
         whole = pb.ModelInferRequest.InferInputTensor(
             name=self.name, datatype=self.datatype, shape=self.shape
         )
@@ -103,19 +104,19 @@ class Tensor:
 
 
 def sample(datatype: str, name: str = "INPUT0") -> Tensor:
-    """A [2, 3] tensor of this datatype."""
+    """Returns a tensor of this datatype and shape [2, 3]."""
     return Tensor(name, datatype, (2, 3), SAMPLES[datatype])
 
 
 def pack(datatype: str, items: Sequence[Any]) -> bytes:
-    """Items as raw bytes."""
+    """Returns items as raw bytes."""
     if datatype == "BYTES":
         return b"".join(struct.pack("<I", len(item)) + item for item in items)
     return struct.pack(f"<{len(items)}{FORMATS[datatype]}", *items)
 
 
 def unpack(datatype: str, data: bytes) -> list[Any]:
-    """Raw bytes as items; Mismatch if they are no whole number of them."""
+    """Returns raw bytes as items. Raises Mismatch if they are no whole number of items."""
     if datatype == "BYTES":
         return _unpack_bytes(data)
     that(datatype in FORMATS, "a datatype of the protocol", datatype)
@@ -140,7 +141,7 @@ def _unpack_bytes(data: bytes) -> list[bytes]:
 
 
 def from_json(datatype: str, data: Any) -> list[Any]:
-    """The `data` of an output, nested or flat, as items."""
+    """Returns the `data` of an output, nested or flat, as items."""
     flat = [item for part in data for item in _flat(part)] if isinstance(data, list) else [data]
     if datatype == "BYTES":
         return [item.encode() if isinstance(item, str) else item for item in flat]
@@ -157,7 +158,7 @@ def _flat(data: Any) -> list[Any]:
 
 
 def same(datatype: str, got: Sequence[Any], expected: Sequence[Any]) -> bool:
-    """Whether the items are the same as this datatype sees them: by their bytes, any NaN like any
+    """Returns whether the items have the same bytes in this datatype; every NaN equals every
     other.
     """
     if len(got) != len(expected) or datatype == "BYTES":
@@ -182,7 +183,7 @@ def _same(datatype: str, got: Any, expected: Any) -> bool:
 
 
 def echoed(outputs: Mapping[str, Tensor], sent: Tensor, name: str) -> None:
-    """The output is what was sent, in datatype, shape and items; Mismatch otherwise."""
+    """Raises Mismatch unless the output has the datatype, shape and items of `sent`."""
     if name not in outputs:
         raise Mismatch(f"the output {name}", shown(sorted(outputs)))
     got = outputs[name]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stellwerk.conformance import Options, Report, Unreachable, Verdict, check
-from stellwerk.conformance.case import Area, Basis
-from stellwerk.conformance.cases import all_cases
-from stellwerk.conformance.models import MODELS
-from stellwerk.conformance.run import chosen
+from stellwerk.conformance.cases.case import Area, Basis
+from stellwerk.conformance.cases.catalogue import all_cases
+from stellwerk.conformance.models.definitions import MODELS
+from stellwerk.conformance.suite import chosen
 from tests.unit.sdk.conformance_server import serving
 
 # What the little server leaves out: it knows neither /v2/, nor packing, nor chunks, and 405 is 501

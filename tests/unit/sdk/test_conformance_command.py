@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from stellwerk.client.cli.root import app
-from stellwerk.conformance.models import MODELS, mlserver, onnx_graphs, triton
+from stellwerk.conformance.models import mlserver, onnx_graphs, triton
+from stellwerk.conformance.models.definitions import MODELS
 from tests.unit.sdk.conformance_server import serving
 
 

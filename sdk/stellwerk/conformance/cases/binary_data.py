@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.cases.datatypes import mixed
 from stellwerk.conformance.expect import client_error, equal, that
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import Reply, model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed
 
 PLACE = "extension_binary_data.md"

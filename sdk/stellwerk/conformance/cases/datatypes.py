@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 
-from stellwerk.conformance.case import Area, Basis, Case, Cases, Check, Transport
+from stellwerk.conformance.cases.case import Area, Basis, Case, Cases, Check
 from stellwerk.conformance.expect import client_error, no_server_error, that
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import model_path
 from stellwerk.conformance.server.rpc import infer_request, outputs_of
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import FIELDS, SAMPLES, Tensor, echoed, sample
 
 _TYPES = "inference_rest.md, Tensor Data Types"
@@ -27,12 +27,12 @@ _RPC = Cases(Area.DATATYPES, Transport.GRPC, _GRPC)
 
 
 def all_cases() -> list[Case]:
-    """The cases of this module."""
+    """Returns the cases of this module."""
     return [*_REST.all, *_BINARY.all, *_RPC.all]
 
 
 def over_json(tensor: Tensor) -> Check:
-    """The tensor as JSON there and back."""
+    """Checks that the tensor comes back from an echo as JSON."""
 
     def check(s: Subject) -> None:
         echoed(s.infer(s.echo(tensor.datatype), [tensor]), tensor, "OUTPUT0")
@@ -41,7 +41,7 @@ def over_json(tensor: Tensor) -> Check:
 
 
 def over_binary(tensor: Tensor) -> Check:
-    """The tensor as binary data there and back."""
+    """Checks that the tensor comes back from an echo as binary data."""
 
     def check(s: Subject) -> None:
         body, headers = binary.encode([tensor], parameters={"binary_data_output": True})
@@ -52,7 +52,7 @@ def over_binary(tensor: Tensor) -> Check:
 
 
 def over_grpc(tensor: Tensor, typed: bool) -> Check:
-    """The tensor over gRPC there and back."""
+    """Checks that the tensor comes back from an echo over gRPC."""
 
     def check(s: Subject) -> None:
         echoed(s.call(s.echo(tensor.datatype), [tensor], typed=typed), tensor, "OUTPUT0")
@@ -198,6 +198,6 @@ def _large_raw(s: Subject) -> None:
 
 
 def mixed() -> tuple[Tensor, Tensor]:
-    """The inputs of the model `mixed`."""
+    """Returns the inputs of the model `mixed`."""
     numbers = Tensor("NUMBERS", "FP32", (2, 2), [1.0, 2.5, -3.0, 4.0])
     return numbers, Tensor("TEXTS", "BYTES", (2, 1), [b"eins", "zwei€".encode()])

@@ -1,15 +1,4 @@
-"""The models that the suite calls: what each takes, gives and does, and ready-made ones for several
-servers.
+"""Defines the models that the suite calls, and writes them for several servers.
+
+Imports nothing of the other rooms.
 """
-
-from __future__ import annotations
-
-from stellwerk.conformance.models.definitions import (
-    MODELS,
-    Behaviour,
-    ConformanceModel,
-    Spec,
-    echo_of,
-)
-
-__all__ = ["MODELS", "Behaviour", "ConformanceModel", "Spec", "echo_of"]

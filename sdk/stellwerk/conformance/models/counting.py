@@ -14,10 +14,10 @@ from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 
 class CountUp:
-    """COUNT, INT32 of shape [1], to INDEX 0, 1, … COUNT - 1, of the same kind."""
+    """Turns COUNT, INT32 of shape [1], into INDEX 0, 1, … COUNT - 1 of the same datatype and shape."""
 
     def predict(self, count: Any) -> Iterator[Any]:
-        """One response for each number; for 13 two and then an error."""
+        """Yields one response for each number; for 13 two, then raises an error."""
         wanted = int(np.asarray(count).ravel()[0])
         for index in range(2 if wanted == MAGIC else wanted):
             yield np.array([index], np.int32)
@@ -26,7 +26,7 @@ class CountUp:
 
 
 def signature() -> MethodSignature:
-    """What it takes and gives."""
+    """Returns the input and the output of the method predict."""
     model = MODELS["count_up"]
     inputs, outputs = ([_spec(spec) for spec in specs] for specs in (model.inputs, model.outputs))
     return MethodSignature(method="predict", inputs=inputs, outputs=outputs, decoupled=True)

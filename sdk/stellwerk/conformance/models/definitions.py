@@ -12,12 +12,12 @@ from enum import StrEnum
 from stellwerk.conformance.values import SAMPLES
 
 PREFIX = "conformance_"
-# The element that FAILS_ON_13 fails on; it takes none that is larger and none that is negative.
+# FAILS_ON_13 fails on this element; it takes elements from 0 to 13.
 MAGIC = 13
 
 
 class Behaviour(StrEnum):
-    """What a model does."""
+    """The behaviour of a model."""
 
     # Each output is the input at the same place, unchanged.
     ECHO = "echo"
@@ -32,7 +32,7 @@ class Behaviour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A tensor that a model takes or gives."""
+    """An input or output of a model; -1 in the shape is any size."""
 
     name: str
     datatype: str
@@ -41,7 +41,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class ConformanceModel:
-    """A model; `needed_for` tells people what is skipped without it."""
+    """A model of known behaviour; `needed_for` tells people which cases need it."""
 
     key: str
     inputs: tuple[Spec, ...]
@@ -51,17 +51,17 @@ class ConformanceModel:
 
     @property
     def name(self) -> str:
-        """What a server calls it."""
+        """The name that a server has the model under."""
         return PREFIX + self.key
 
     @property
     def decoupled(self) -> bool:
-        """Whether it answers any number of times."""
+        """The number of responses: true if a request may have any number."""
         return self.behaviour is Behaviour.COUNT_UP
 
 
 def echo_of(datatype: str) -> str:
-    """The key of the echo of this datatype."""
+    """Returns the key of the echo of this datatype."""
     return f"echo_{datatype.lower()}"
 
 

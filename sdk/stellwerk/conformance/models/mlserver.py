@@ -28,7 +28,7 @@ def write(folder: Path) -> list[str]:
 
 
 def settings(model: ConformanceModel) -> dict[str, Any]:
-    """What stands in model-settings.json."""
+    """Returns the content of model-settings.json."""
     return {
         "name": model.name,
         "implementation": f"{_MODULE}.ConformanceRuntime",

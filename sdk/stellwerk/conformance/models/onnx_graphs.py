@@ -13,8 +13,8 @@ from stellwerk.conformance.models.definitions import (
     Spec,
 )
 
-# Old enough for any onnxruntime of these years, new enough for Identity and Add of all our
-# datatypes.
+# Opset 16 of 2022 is known to every onnxruntime since 1.11, and has Identity and Add for all our
+# datatypes; IR version 8 belongs to it.
 _OPSET, _IR_VERSION = 16, 8
 _ELEMENTS = {
     "BOOL": "BOOL",
@@ -34,7 +34,7 @@ _ELEMENTS = {
 
 
 def graphs() -> dict[str, Any]:
-    """Each model's key with its onnx.ModelProto.
+    """Returns each model's key with its onnx.ModelProto.
 
     A graph answers once, so the decoupled one is not among them; nor is that of BF16, which
     onnxruntime takes no arrays of in Python, since numpy has no such type.
@@ -56,7 +56,7 @@ def write(folder: Path) -> list[str]:
 
 
 def build(model: ConformanceModel) -> Any:
-    """The graph of one model."""
+    """Returns the graph of one model."""
     from onnx import checker, helper
 
     nodes, constants = _nodes(model)

@@ -24,12 +24,12 @@ def write(folder: Path) -> list[str]:
 
 
 def _possible(model: ConformanceModel) -> bool:
-    """Triton knows no tensors without dimensions."""
+    """Returns whether Triton can have the model: it knows no tensors without dimensions."""
     return all(spec.shape for spec in (*model.inputs, *model.outputs))
 
 
 def config(model: ConformanceModel) -> str:
-    """The text of config.pbtxt: no batching, so that dims are whole shapes."""
+    """Returns the text of config.pbtxt: no batching, so that dims are whole shapes."""
     lines = [
         f'name: "{model.name}"',
         'backend: "python"',

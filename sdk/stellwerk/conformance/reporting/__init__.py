@@ -1,1 +1,4 @@
-"""Writes a run's results as text, JSON and Markdown. Imports the modules of conformance."""
+"""Counts the results of a run and writes them as text, JSON and Markdown.
+
+Imports cases.
+"""

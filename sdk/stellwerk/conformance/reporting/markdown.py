@@ -1,18 +1,18 @@
-"""A run's results as a page of Markdown: numbers first, then what failed, then every case."""
+"""Writes a report as a page of Markdown: numbers first, then failures, then every case."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from stellwerk.conformance.case import Basis
-from stellwerk.conformance.reporting.report import Report, sentence
-from stellwerk.conformance.run import Result, Verdict
+from stellwerk.conformance.cases.case import Basis
+from stellwerk.conformance.reporting.report import Report, Result, Verdict, sentence
 
+# Characters of a cell that a table shows.
 _SHOWN = 160
 
 
 def as_markdown(report: Report) -> str:
-    """The whole page."""
+    """Returns the whole page."""
     name = report.about.get("server", "server")
     parts = [
         f"# Open Inference Protocol: {name}",

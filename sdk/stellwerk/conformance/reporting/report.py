@@ -1,4 +1,4 @@
-"""A run's results as numbers, as JSON and as text for a terminal."""
+"""The results of a run: as numbers, as JSON, and as text for a terminal."""
 
 from __future__ import annotations
 
@@ -6,30 +6,49 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from stellwerk.conformance.case import Area, Basis
-from stellwerk.conformance.run import Result, Verdict
+from stellwerk.conformance.cases.case import Area, Basis, Case
+
+
+class Verdict(StrEnum):
+    """The outcome of a case."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of one case: `expected` and `got` of a failure, `reason` of a skip."""
+
+    case: Case
+    verdict: Verdict
+    seconds: float
+    expected: str = ""
+    got: str = ""
+    reason: str = ""
+
 
 _MARKS = {Verdict.PASS: "PASS", Verdict.FAIL: "FAIL", Verdict.SKIP: "SKIP"}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was tested, and what came of it. `about` are facts such as the server's name, in
-    order.
-    """
+    """The results of a run, with facts about the server such as its name, in order."""
 
     about: dict[str, str]
     results: Sequence[Result]
 
     @property
     def failed(self) -> bool:
-        """Whether any case failed."""
+        """The outcome as one bit: true if any case failed."""
         return any(result.verdict is Verdict.FAIL for result in self.results)
 
     def counts(self, area: Area | None = None, basis: Basis | None = None) -> Counter[Verdict]:
-        """How many cases of this area and basis came out how."""
+        """Returns the number of cases by verdict; None stands for every area or basis."""
         return Counter(
             result.verdict
             for result in self.results
@@ -37,14 +56,14 @@ class Report:
         )
 
     def areas(self) -> dict[Area, list[Result]]:
-        """The results of each area that has any, in the order of the areas."""
+        """Returns the results of each area that has any, in the order of the areas."""
         found = {
             area: [result for result in self.results if result.case.area is area] for area in Area
         }
         return {area: results for area, results in found.items() if results}
 
     def skips(self) -> dict[str, list[Result]]:
-        """The skipped cases by their reason."""
+        """Returns the skipped cases by their reason."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
             if result.verdict is Verdict.SKIP:
@@ -53,7 +72,7 @@ class Report:
 
 
 def sentence(counts: Counter[Verdict]) -> str:
-    """Such as "12 passed, 3 failed, 1 skipped"."""
+    """Returns a sentence such as "12 passed, 3 failed, 1 skipped"."""
     return (
         f"{counts[Verdict.PASS]} passed, {counts[Verdict.FAIL]} failed, {counts[Verdict.SKIP]}"
         " skipped"
@@ -61,7 +80,7 @@ def sentence(counts: Counter[Verdict]) -> str:
 
 
 def as_json(report: Report) -> str:
-    """The whole report as one JSON document."""
+    """Returns the whole report as one JSON document."""
     summary = {str(basis): _numbers(report.counts(basis=basis)) for basis in Basis}
     results = [_entry(result) for result in report.results]
     whole = {
@@ -94,8 +113,8 @@ def _entry(result: Result) -> dict[str, Any]:
 
 
 def as_text(report: Report) -> str:
-    """Tables by area for a terminal: each case on a line, failures with what was expected and what
-    came.
+    """Returns the report for a terminal, area by area: each case on a line, a failure with the
+    expected and the actual behaviour.
     """
     lines = [f"{name}: {value}" for name, value in report.about.items()]
     for area, results in report.areas().items():

@@ -1,1 +1,4 @@
-"""Calls the server under test, over REST and gRPC. Imports the modules of conformance."""
+"""Talks to the server under test over REST and gRPC.
+
+Imports models.
+"""

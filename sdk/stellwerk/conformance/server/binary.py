@@ -16,7 +16,9 @@ HEADER = "inference-header-content-length"
 def encode(
     binary: Sequence[Tensor], plain: Sequence[Tensor] = (), *, excess: bytes = b"", **members: Any
 ) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a request with these inputs, the binary ones first."""
+    """Returns body and headers of a request with these inputs, the binary ones first, and `excess`
+    bytes after the last.
+    """
     inputs = [
         tensor.json(data=None, parameters={"binary_data_size": len(tensor.raw())})
         for tensor in binary
@@ -27,8 +29,8 @@ def encode(
 
 
 def outputs_of(reply: Reply) -> dict[str, Tensor]:
-    """The outputs in order by name, from JSON or binary data; Mismatch if the reply is not well
-    formed.
+    """Returns the outputs by name, in their order, from JSON or binary data. Raises Mismatch if the
+    reply is not well formed.
     """
     that(reply.status == 200, "status 200", reply.brief())
     head, rest = _split(reply)
@@ -53,7 +55,7 @@ def outputs_of(reply: Reply) -> dict[str, Tensor]:
 
 
 def header_of(reply: Reply) -> dict[str, Any]:
-    """The JSON part of the reply."""
+    """Returns the JSON part of the reply. Raises Mismatch if there is none."""
     return _split(reply)[0]
 
 

@@ -1,4 +1,4 @@
-"""Whether a server that does not advertise an extension answers it all the same."""
+"""Probes: each tells whether a server that does not advertise an extension answers it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import grpc
 
-from stellwerk.conformance.case import Transport
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import Reply, model_path
 from stellwerk.conformance.server.rpc import infer_request
-from stellwerk.conformance.server.subject import Probe, Subject
+from stellwerk.conformance.server.subject import Probe, Subject, Transport
 from stellwerk.conformance.values import sample
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
@@ -43,7 +42,7 @@ def _there(reply: Reply) -> bool:
 def _either(
     rest: Callable[[Subject], Reply], method: str, request: Callable[[Subject], object]
 ) -> Probe:
-    """A probe that asks over the way in question."""
+    """Returns a probe that asks over the transport in question."""
 
     def probe(s: Subject, transport: Transport) -> bool:
         if transport is Transport.REST:
@@ -54,7 +53,7 @@ def _either(
     return probe
 
 
-# Priority, timeout and classification have no probe: who does not know them may ignore them.
+# Priority, timeout and classification have no probe: a server that lacks them may ignore them.
 PROBES: dict[str, Probe] = {
     "streaming": _streaming,
     "binary_tensor_data": _binary,

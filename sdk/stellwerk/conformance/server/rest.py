@@ -1,6 +1,4 @@
-"""Plain HTTP to the server under test: bytes as they are wanted, replies as they come, nothing
-repaired.
-"""
+"""Plain HTTP to the server under test: sends any bytes, and repairs nothing in replies."""
 
 from __future__ import annotations
 
@@ -22,21 +20,21 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Header names are lower-case; a compressed body is decompressed already."""
+    """An HTTP reply. Header names are lower-case; the body is decompressed."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body parsed. NaN and Infinity are let pass; Mismatch if it is no JSON."""
+        """Returns the parsed body; NaN and Infinity are allowed. Raises Mismatch if it is no JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
             raise Mismatch("a JSON body", self.brief()) from None
 
     def brief(self) -> str:
-        """Status and the beginning of the body."""
+        """Returns the status and the beginning of the body."""
         text = self.body[:400].decode("utf-8", "replace")
         kind = self.headers.get("content-type", "no content type")
         return shown(
@@ -57,15 +55,19 @@ class Rest:
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """Sends a GET request; otherwise like `send`."""
         return self.send("GET", path, None, headers)
 
     def post(self, path: str, body: Body = None, headers: Mapping[str, str] | None = None) -> Reply:
+        """Sends a POST request; otherwise like `send`."""
         return self.send("POST", path, body, headers)
 
     def send(
         self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """One request. Mappings and lists go as JSON; Mismatch if no HTTP answer comes."""
+        """Sends one request and returns the reply; mappings and lists go as JSON. Raises Mismatch if
+        no HTTP reply comes.
+        """
         given = dict(headers or {})
         if isinstance(body, Mapping | list):
             body, given = json.dumps(body).encode(), {**JSON, **given}
@@ -98,7 +100,7 @@ class Rest:
         )
 
     def reachable(self) -> str:
-        """Why the server cannot be reached; "" if it answers."""
+        """Returns the reason why the server cannot be reached, "" if it answers."""
         try:
             self._request("GET", "/v2/health/live", None, {})
         except failures.HTTPError as exc:
@@ -106,11 +108,12 @@ class Rest:
         return ""
 
     def close(self) -> None:
+        """Closes the connections."""
         self._pool.clear()
 
 
 def model_path(model: str, rest: str = "", version: str = "") -> str:
-    """/v2/models/MODEL[/versions/VERSION][/REST]"""
+    """Returns /v2/models/MODEL[/versions/VERSION][/REST]."""
     path = f"/v2/models/{quote(model, safe='')}"
     if version:
         path += f"/versions/{quote(version, safe='')}"

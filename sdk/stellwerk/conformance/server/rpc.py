@@ -1,4 +1,4 @@
-"""Calls of `inference.GRPCInferenceService` with bare stubs, and what became of them."""
+"""Calls `inference.GRPCInferenceService` with bare stubs, and keeps how a call failed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a call failed."""
+    """A failed call."""
 
     code: grpc.StatusCode
     text: str
 
     def brief(self) -> str:
-        """Code and text."""
+        """Returns code and text in one line."""
         return shown(f"{self.code.name}: {self.text}")
 
 
@@ -45,7 +45,7 @@ class Rpc:
         self.timeout = timeout
 
     def outcome(self, method: str, request: Any, **options: Any) -> Any:
-        """The response, or how the call failed."""
+        """Returns the response, or how the call failed."""
         try:
             return getattr(self._stub, method)(
                 request, metadata=self._metadata, timeout=self.timeout, **options
@@ -54,21 +54,23 @@ class Rpc:
             return _refusal(exc)
 
     def call(self, method: str, request: Any, **options: Any) -> Any:
-        """The response; Mismatch if the call fails."""
+        """Returns the response. Raises Mismatch if the call fails."""
         found = self.outcome(method, request, **options)
         if isinstance(found, Refusal):
             raise Mismatch(f"{method} to succeed", found.brief())
         return found
 
     def refusal(self, method: str, request: Any) -> Refusal | None:
-        """How the call failed; None if it did not."""
+        """Returns how the call failed, None if it did not."""
         found = self.outcome(method, request)
         return found if isinstance(found, Refusal) else None
 
     def stream(
         self, requests: Iterable[pb.ModelInferRequest], metadata: Metadata = ()
     ) -> list[Any]:
-        """All responses of a ModelStreamInfer with these requests; Mismatch if the stream fails."""
+        """Returns all responses of a ModelStreamInfer with these requests. Raises Mismatch if the
+        stream fails.
+        """
         given = [*self._metadata, *metadata]
         try:
             return list(
@@ -78,19 +80,19 @@ class Rpc:
             raise stream_failed(exc) from exc
 
     def open_stream(self, requests: Iterable[pb.ModelInferRequest]) -> Any:
-        """A running ModelStreamInfer; its errors are the caller's."""
+        """Returns a running ModelStreamInfer, whose errors are the caller's."""
         return self._stub.ModelStreamInfer(
             iter(requests), metadata=self._metadata, timeout=self.timeout
         )
 
     def unary(self, path: str, request: bytes) -> bytes:
-        """A call by path with bytes as they are; raises grpc.RpcError."""
+        """Calls a method by its path; request and response are bytes. Raises grpc.RpcError."""
         call: Any = self._channel.unary_unary(path)
         answer: bytes = call(request, metadata=self._metadata, timeout=self.timeout)
         return answer
 
     def reachable(self) -> str:
-        """Why the server cannot be reached; "" if it answers."""
+        """Returns the reason why the server cannot be reached, "" if it answers."""
         try:
             grpc.channel_ready_future(self._channel).result(timeout=self.timeout)
         except grpc.FutureTimeoutError:
@@ -98,11 +100,12 @@ class Rpc:
         return ""
 
     def close(self) -> None:
+        """Closes the channel."""
         self._channel.close()
 
 
 def stream_failed(exc: Any) -> Mismatch:
-    """What to say of a stream that ended with an error."""
+    """Returns the Mismatch for a stream that ended with an error."""
     text = _refusal(exc).brief()
     if "deserializing response" in text:
         text = "messages that are no ModelStreamInferResponse"
@@ -121,7 +124,7 @@ def infer_request(
     outputs: Sequence[str] = (),
     **fields: Any,
 ) -> pb.ModelInferRequest:
-    """A ModelInferRequest, raw unless `typed`."""
+    """Returns a ModelInferRequest, with raw contents unless `typed`."""
     request = pb.ModelInferRequest(
         model_name=model, inputs=[tensor.message(typed) for tensor in inputs], **fields
     )
@@ -134,7 +137,9 @@ def infer_request(
 
 
 def outputs_of(response: Any) -> dict[str, Tensor]:
-    """The outputs in order by name, raw or typed; Mismatch if they are neither."""
+    """Returns the outputs by name, in their order, from raw or typed contents. Raises Mismatch if
+    they are neither.
+    """
     raw = list(response.raw_output_contents)
     if raw:
         expected = f"a raw entry for each of {len(response.outputs)} outputs"
@@ -157,7 +162,7 @@ def outputs_of(response: Any) -> dict[str, Tensor]:
 
 
 def parameter(value: bool | int | str | float) -> pb.InferParameter:
-    """A parameter as clients send it."""
+    """Returns a parameter as clients send it."""
     if isinstance(value, bool):
         return pb.InferParameter(bool_param=value)
     if isinstance(value, int):
@@ -168,7 +173,7 @@ def parameter(value: bool | int | str | float) -> pb.InferParameter:
 
 
 def plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
-    """Parameters as plain values."""
+    """Returns parameters as plain values."""
     return {
         name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
         for name, value in parameters.items()

@@ -1,17 +1,15 @@
-"""The server under test: ways to it, what it says of itself, and which of the conformance models it
-has.
-"""
+"""The server under test: its transports, its metadata, and the conformance models that it has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from stellwerk.conformance.case import Case, Transport
 from stellwerk.conformance.expect import Mismatch, NotApplicable, equal, status
-from stellwerk.conformance.models import MODELS, echo_of
+from stellwerk.conformance.models.definitions import MODELS, echo_of
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import Reply, Rest, model_path
 from stellwerk.conformance.server.rpc import Rpc, infer_request, outputs_of
@@ -19,6 +17,15 @@ from stellwerk.conformance.server.waiting import eventually
 from stellwerk.conformance.values import Tensor
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
+
+class Transport(StrEnum):
+    """The way to the server that a case takes."""
+
+    REST = "rest"
+    GRPC = "grpc"
+
+
+# Tells whether the server answers an extension over a transport.
 Probe = Callable[["Subject", Transport], bool]
 
 
@@ -28,8 +35,9 @@ class Unreachable(Exception):
 
 @dataclass
 class Subject:
-    """Either way to the server may be missing. `names` says what a server calls a model, where it
-    is not our name.
+    """A server under test, over REST, gRPC or both.
+
+    `names` maps keys of conformance models to the server's names for them, where they differ.
     """
 
     rest: Rest | None
@@ -37,29 +45,29 @@ class Subject:
     names: dict[str, str] = field(default_factory=dict)
     extensions: bool = True
     probes: dict[str, Probe] = field(default_factory=dict)
-    # Seconds after which a server that does not serve is held to be gone.
+    # Seconds after which a server that does not serve is taken for gone.
     patience: float = 5.0
     _implemented: dict[tuple[str, Transport], bool] = field(default_factory=dict)
     _present: dict[str, bool] = field(default_factory=dict)
 
     @property
     def http(self) -> Rest:
-        """The REST side."""
+        """The connections over REST. Raises NotApplicable if there is no address."""
         if self.rest is None:
             raise NotApplicable("no REST address was given")
         return self.rest
 
     @property
     def grpc(self) -> Rpc:
-        """The gRPC side."""
+        """The channel over gRPC. Raises NotApplicable if there is no address."""
         if self.rpc is None:
             raise NotApplicable("no gRPC address was given (--grpc)")
         return self.rpc
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """Name, version and extensions as the server tells them, over REST if it can; empty if it
-        tells nothing.
+        """Name, version and extensions as the server tells them, over REST if there is an address;
+        empty if it tells nothing.
         """
         try:
             if self.rest is not None:
@@ -76,7 +84,7 @@ class Subject:
 
     @property
     def advertised(self) -> frozenset[str]:
-        """The extensions that the server says it has."""
+        """The extensions that the server advertises."""
         found = self.metadata.get("extensions")
         return (
             frozenset(name for name in found if isinstance(name, str))
@@ -85,7 +93,9 @@ class Subject:
         )
 
     def model(self, key: str) -> str:
-        """The server's name of a conformance model; NotApplicable if it has none."""
+        """Returns the server's name of a conformance model. Raises NotApplicable if the server lacks
+        it.
+        """
         name = self.names.get(key, MODELS[key].name)
         if key not in self._present:
             self._present[key] = self._has(name)
@@ -94,7 +104,7 @@ class Subject:
         return name
 
     def echo(self, datatype: str = "FP32") -> str:
-        """The echo of a datatype; NotApplicable if the server has none."""
+        """Returns the name of the echo of a datatype. Raises NotApplicable if the server lacks it."""
         return self.model(echo_of(datatype))
 
     def _has(self, name: str) -> bool:
@@ -105,20 +115,20 @@ class Subject:
         except Mismatch:
             return False
 
-    def require(self, case: Case) -> None:
-        """NotApplicable if the case's way or extension is not there."""
-        _ = self.http if case.transport is Transport.REST else self.grpc
-        if not case.extension:
+    def require(self, transport: Transport, extension: str) -> None:
+        """Raises NotApplicable if the server lacks the transport or the extension ("" for the core
+        of the protocol).
+        """
+        _ = self.http if transport is Transport.REST else self.grpc
+        if not extension:
             return
         if not self.extensions:
             raise NotApplicable("extensions are left out (--core-only)")
-        key = (case.extension, case.transport)
+        key = (extension, transport)
         if key not in self._implemented:
             self._implemented[key] = self._has_extension(*key)
         if not self._implemented[key]:
-            raise NotApplicable(
-                f"the extension {case.extension} is neither advertised nor answered"
-            )
+            raise NotApplicable(f"the extension {extension} is neither advertised nor answered")
 
     def _has_extension(self, extension: str, transport: Transport) -> bool:
         if extension in self.advertised:
@@ -129,8 +139,8 @@ class Subject:
             return False
 
     def serves(self) -> bool:
-        """Whether the server answers now or in a moment, and calls the echo of FP32 if it has that
-        model.
+        """Returns whether the server answers within `patience` seconds, and calls the echo of FP32
+        if it has that model.
         """
         try:
             eventually(self._serve, self.patience)
@@ -151,22 +161,20 @@ class Subject:
             equal(list(found), ["OUTPUT0"], "outputs")
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Closes the connections."""
         for way in (self.rest, self.rpc):
             if way is not None:
                 way.close()
 
     def post(self, model: str, inputs: Sequence[Any], version: str = "", **members: Any) -> Reply:
-        """A REST infer request with JSON inputs, tensors or what is to stand there instead of
-        one.
-        """
+        """Posts a REST infer request; `inputs` are tensors, or any JSON in the place of one."""
         listed = [item.json() if isinstance(item, Tensor) else item for item in inputs]
         return self.http.post(model_path(model, "infer", version), {"inputs": listed, **members})
 
     def infer(self, model: str, inputs: Sequence[Any], **members: Any) -> dict[str, Tensor]:
-        """The outputs of a REST infer request with JSON inputs; Mismatch if it fails."""
+        """Posts a REST infer request and returns its outputs. Raises Mismatch if it fails."""
         return binary.outputs_of(self.post(model, inputs, **members))
 
     def call(self, model: str, inputs: Sequence[Tensor], **options: Any) -> dict[str, Tensor]:
-        """The outputs of a ModelInfer; Mismatch if it fails."""
+        """Calls ModelInfer and returns its outputs. Raises Mismatch if it fails."""
         return outputs_of(self.grpc.call("ModelInfer", infer_request(model, inputs, **options)))

@@ -1,4 +1,4 @@
-"""Waiting for what a server counts or does a moment later."""
+"""Waits for numbers and states that a server changes a moment after its answer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from stellwerk.conformance.expect import Mismatch
 
-# A server may count after it has answered, and load in the background.
+# Seconds: a server may count after it has answered, and load in the background.
 _PATIENCE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
 
 def eventually(look: Callable[[], None], seconds: float = _PATIENCE_SECONDS) -> None:
-    """Looks again until `look` raises no Mismatch; raises its last one when patience runs out."""
+    """Calls `look` until it raises no Mismatch; after `seconds` raises its last one."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Requests over gRPC that are wrong: the code says that the caller erred, and nothing breaks."""
+"""Wrong requests over gRPC: the code says that the caller erred, and nothing breaks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 
-from stellwerk.conformance.case import Area, Basis, Cases, Check, Transport
+from stellwerk.conformance.cases.case import Area, Basis, Cases, Check
 from stellwerk.conformance.cases.rest.infer import FIRST, SECOND
 from stellwerk.conformance.expect import code, that
 from stellwerk.conformance.server.rpc import infer_request, parameter
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed, sample
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
@@ -29,7 +29,7 @@ Change = Callable[[Any], None]
 def _changed(
     cases: Cases, basis: Basis, name: str, title: str, change: Change, *, typed: bool = False
 ) -> None:
-    """The echo of a row, with the message changed, is INVALID_ARGUMENT."""
+    """Checks that an echo of one row, with its message changed, is INVALID_ARGUMENT."""
 
     def check(s: Subject) -> None:
         request = infer_request(s.echo(), [_ROW], typed=typed)
@@ -189,7 +189,7 @@ def _no_name(s: Subject) -> None:
 
 
 def _typed(name: str, datatype: str, value: int) -> Check:
-    """A typed element beyond its datatype, in a field that could hold it."""
+    """Checks that a typed element beyond its datatype is refused though its field can hold it."""
 
     def check(s: Subject) -> None:
         request = infer_request(s.echo(datatype), [sample(datatype)], typed=True)

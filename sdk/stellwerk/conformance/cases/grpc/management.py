@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.cases.rest.management import is_ready
 from stellwerk.conformance.expect import NotApplicable, code, equal, that
 from stellwerk.conformance.server.rpc import infer_request, parameter
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.server.waiting import eventually
 from stellwerk.conformance.values import Tensor, echoed, sample
 from stellwerk.inference.v2 import grpc_service_pb2 as pb

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.cases.rest.infer import DIFFERENCE, FIRST, SECOND, SUM
 from stellwerk.conformance.expect import NotApplicable, code, equal, that
 from stellwerk.conformance.server.rpc import infer_request, outputs_of, parameter
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed, sample
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
@@ -216,7 +216,7 @@ def _concurrent(s: Subject) -> None:
 
 
 def version_of(s: Subject, model: str) -> str:
-    """A version that the model's metadata lists; NotApplicable if it lists none."""
+    """Returns a version that the model's metadata lists. Raises NotApplicable if it lists none."""
     versions = s.grpc.call("ModelMetadata", pb.ModelMetadataRequest(name=model)).versions
     if not versions:
         raise NotApplicable("the server does not version its models")

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.expect import code, equal, that
 from stellwerk.conformance.server.rpc import (
     infer_request,
@@ -17,7 +17,7 @@ from stellwerk.conformance.server.rpc import (
     plain,
     stream_failed,
 )
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed, sample
 
 CASES = Cases(Area.STREAMING, Transport.GRPC, "grpc_service.proto, ModelStreamInfer", "streaming")
@@ -60,7 +60,7 @@ def _error_in_band(s: Subject) -> None:
 
 
 def _two(responses: list[Any]) -> list[Any]:
-    """Two responses, that with the error first."""
+    """Returns two responses, that with the error first."""
     equal(len(responses), 2, "number of responses")
     return sorted(responses, key=lambda response: not response.error_message)
 

@@ -7,11 +7,11 @@ import json
 import zlib
 from collections.abc import Callable
 
-from stellwerk.conformance.case import Area, Basis, Cases, Check, Transport
+from stellwerk.conformance.cases.case import Area, Basis, Cases, Check
 from stellwerk.conformance.expect import NotApplicable, client_error, equal, that
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import JSON, model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed
 
 CASES = Cases(

@@ -7,10 +7,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stellwerk.conformance.case import Area, Basis, Cases, Check, Transport
+from stellwerk.conformance.cases.case import Area, Basis, Cases, Check
 from stellwerk.conformance.expect import client_error, failed, no_server_error, status
 from stellwerk.conformance.server.rest import JSON, model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed, sample
 
 ERRORS = "inference_rest.md, Inference Response JSON Error Object"
@@ -84,7 +84,7 @@ def _whole(name: str, title: str, request: Any) -> None:
 
 
 def _input(name: str, title: str, datatype: str = "FP32", /, **changes: Any) -> None:
-    """One input of the echo of this datatype, with members changed; None leaves one out."""
+    """Posts one input to the echo of this datatype, with members changed; None leaves one out."""
     CASES.add(name, f"{title} is a client error", Basis.SENSIBLE, _changed(datatype, changes))
 
 

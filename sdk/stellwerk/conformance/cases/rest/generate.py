@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.expect import (
     Mismatch,
     client_error,
@@ -16,7 +16,7 @@ from stellwerk.conformance.expect import (
     that,
 )
 from stellwerk.conformance.server.rest import Reply, model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 
 CASES = Cases(Area.GENERATE, Transport.REST, "extension_generate.md", "generate")
 
@@ -26,7 +26,7 @@ def _generate(s: Subject, body: Any, how: str = "generate") -> Reply:
 
 
 def events_of(reply: Reply) -> list[dict[str, Any]]:
-    """The JSON of each event; Mismatch if the body is no stream of events."""
+    """Returns the JSON of each event. Raises Mismatch if the body is no stream of events."""
     kind = reply.headers.get("content-type", "").split(";")[0]
     that(kind == "text/event-stream", "text/event-stream", reply.brief())
     found = []

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.cases.rest.server import version_of
 from stellwerk.conformance.expect import equal, failed, json_object, status, that
 from stellwerk.conformance.server import binary
 from stellwerk.conformance.server.rest import JSON, model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed, sample
 
 REQUEST = "inference_rest.md, Inference Request JSON Object"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stellwerk.conformance.case import Area, Basis, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Basis, Cases
 from stellwerk.conformance.expect import client_error, equal, no_server_error, that
 from stellwerk.conformance.server.rest import JSON, model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed
 
 CASES = Cases(Area.LIMITS, Transport.REST, hostile=True)

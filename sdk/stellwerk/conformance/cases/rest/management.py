@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.expect import NotApplicable, equal, failed, json_object, status, that
 from stellwerk.conformance.server.rest import model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.server.waiting import eventually
 from stellwerk.conformance.values import Tensor, echoed, sample
 
@@ -26,7 +26,7 @@ _UNLOADED = "UINT8"
 
 
 def statistics_of(s: Subject, model: str) -> dict[str, Any]:
-    """The statistics of the model's newest version."""
+    """Returns the statistics of the model's newest version."""
     reply = s.http.get(model_path(model, "stats"))
     status(reply, 200)
     found = json_object(reply).get("model_stats")
@@ -143,7 +143,7 @@ def _index(s: Subject, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _entry(s: Subject) -> dict[str, Any]:
-    """What the index says of a model that was just called."""
+    """Returns the index's entry of a model that was just called."""
     model = s.echo()
     s.infer(model, [sample("FP32")])
     entries = {entry.get("name"): entry for entry in _index(s, {})}
@@ -169,7 +169,7 @@ def _index_ready(s: Subject) -> None:
 
 
 def is_ready(state: str) -> bool:
-    """Whether this is the state of a model that serves; how it is spelled is for a case of its
+    """Returns whether a model of this state serves; the spelling of the state is for a case of its
     own.
     """
     return state.rpartition(".")[2] == "READY"

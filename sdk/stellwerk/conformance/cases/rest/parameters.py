@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.expect import client_error, equal
 from stellwerk.conformance.server import binary
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 from stellwerk.conformance.values import Tensor, echoed, sample
 
 CASES = Cases(Area.PARAMETERS, Transport.REST, "extension_schedule_policy.md", "schedule_policy")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stellwerk.conformance.case import Area, Cases, Transport
+from stellwerk.conformance.cases.case import Area, Cases
 from stellwerk.conformance.expect import NotApplicable, equal, failed, json_object, status, that
 from stellwerk.conformance.server.rest import model_path
-from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 
 HTTP_API = "inference_rest.md, HTTP/REST (table of endpoints)"
 CASES = Cases(Area.REST, Transport.REST, HTTP_API)
@@ -176,14 +176,14 @@ def _wrong_method(s: Subject) -> None:
 
 
 def described(got: Any, expected: list[tuple[str, str, list[int]]]) -> None:
-    """The tensors of metadata are these, in this order."""
+    """Checks that the tensors of metadata are these, in this order."""
     that(isinstance(got, list), "a list of tensors", got)
     found = [(t.get("name"), t.get("datatype"), t.get("shape")) for t in got if isinstance(t, dict)]
     that(found == expected, f"tensors {expected}", found)
 
 
 def version_of(s: Subject, model: str) -> str:
-    """A version that the model's metadata lists; NotApplicable if it lists none."""
+    """Returns a version that the model's metadata lists. Raises NotApplicable if it lists none."""
     versions = json_object(s.http.get(model_path(model))).get("versions")
     if not isinstance(versions, list) or not versions:
         raise NotApplicable("the server does not version its models")

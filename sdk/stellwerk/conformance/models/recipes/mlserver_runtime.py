@@ -58,12 +58,12 @@ class ConformanceRuntime(MLModel):
 
 
 def decoded(tensor):
-    """Numbers as MLServer's own codec reads them; texts as they are."""
+    """Returns numbers as MLServer's own codec reads them, texts as they are."""
     return list(tensor.data) if tensor.datatype == "BYTES" else NumpyCodec.decode_input(tensor)
 
 
 def encoded(name, tensor, value):
-    """The output of this name, of the kind of the input."""
+    """Returns the output of this name, of the kind of the input."""
     if tensor.datatype == "BYTES":
         return ResponseOutput(name=name, shape=tensor.shape, datatype="BYTES", data=value)
     return NumpyCodec.encode_output(name, value)

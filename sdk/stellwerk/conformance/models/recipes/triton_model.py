@@ -57,7 +57,7 @@ class TritonPythonModel:
 
 
 def echo(name, tensor, datatype):
-    """The tensor under another name. BF16 has no numpy type and goes by DLPack."""
+    """Returns the tensor under another name; BF16 has no numpy type and goes by DLPack."""
     if datatype == "TYPE_BF16":
         return pb_utils.Tensor.from_dlpack(name, tensor)
     return pb_utils.Tensor(name, tensor.as_numpy())

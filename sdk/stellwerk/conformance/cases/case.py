@@ -1,5 +1,5 @@
-"""A case of the suite: one sentence about what a server does, why we may expect it, and the
-function that looks.
+"""A case of the suite: one sentence about a server's behaviour, the basis for expecting it, and the
+function that checks it.
 """
 
 from __future__ import annotations
@@ -7,16 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from stellwerk.conformance.server.subject import Subject
+from stellwerk.conformance.server.subject import Subject, Transport
 
-Check = Callable[["Subject"], None]
+# Returns if the server behaves so; raises Mismatch or NotApplicable otherwise.
+Check = Callable[[Subject], None]
 
 
 class Basis(StrEnum):
-    """Why a server should behave so; a report counts the three apart."""
+    """The reason to expect a behaviour; a report counts the three apart."""
 
     # The protocol's text, or the text of an extension, says so.
     SPECIFIED = "specified"
@@ -27,7 +26,7 @@ class Basis(StrEnum):
 
 
 class Area(StrEnum):
-    """What a case belongs to; a report has a table for each."""
+    """The part of the protocol that a case belongs to; a report has a table for each."""
 
     REST = "core REST"
     HEALTH = "health bodies"
@@ -47,7 +46,7 @@ class Area(StrEnum):
     SHARED_MEMORY = "shared memory"
 
 
-# What stands for an area in the name of a case, where the transport says it already.
+# Parts of a case's name that stand for its area, where the transport says the rest.
 _AREA_NAMES: dict[Area, list[str]] = {
     Area.REST: [],
     Area.GRPC: [],
@@ -56,29 +55,21 @@ _AREA_NAMES: dict[Area, list[str]] = {
 }
 
 
-class Transport(StrEnum):
-    """The way to the server that a case takes."""
-
-    REST = "rest"
-    GRPC = "grpc"
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`check` returns if all is well; it raises Mismatch or NotApplicable otherwise."""
+    """A behaviour that the suite checks, with its basis."""
 
     name: str
     area: Area
     title: str
     basis: Basis
-    # Where it is written, or where the clients are that rely on it; "" for a sensible reading of
-    # nothing.
+    # The document that specifies the behaviour, or the clients that rely on it; "" for neither.
     place: str
     transport: Transport
-    # The extension that it belongs to; "" for the core of the protocol.
+    # The extension that the behaviour belongs to; "" for the core of the protocol.
     extension: str
     check: Check
-    # A weak server may not survive it; such cases are tried last.
+    # A weak server may not survive the case, so it is tried last.
     hostile: bool = False
 
 
@@ -93,7 +84,10 @@ class Cases:
         extension: str = "",
         hostile: bool = False,
     ) -> None:
-        self.area, self.transport, self.place, self.extension = area, transport, place, extension
+        self.area = area
+        self.transport = transport
+        self.place = place
+        self.extension = extension
         self.hostile = hostile
         self.all: list[Case] = []
 
