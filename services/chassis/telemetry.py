@@ -1,46 +1,95 @@
-"""Metrics and traces. Metrics are always kept; spans are made only when a collector is configured.
+"""Metrics and traces. Metrics are always kept; spans are made only if a collector is configured.
 
 Trace context (W3C traceparent) is passed on in either case, so that callers' traces join across
 gRPC and AMQP.
+
+Metrics join by their labels, whose names mean the same in all services: `service`, `rpc` (a gRPC
+method, /package.Service/Method), `code` (a gRPC status), `model_version` (a resource name), `reason`
+(of a ServiceError or of a rejection).
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from services.chassis.config import CannotListen
 from services.chassis.context import CallContext
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# Upper bounds of the histogram of RPC durations, in seconds: a fast infer takes a millisecond, and
+# no unary call may last longer than minutes.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 def valid_traceparent(value: str) -> str:
-    """The value if it is a W3C traceparent, else ""."""
+    """Returns the value if it is a W3C traceparent, else ""."""
     return value if _TRACEPARENT.fullmatch(value) else ""
 
 
+def new_registry(service: str, version: str, is_ready: Callable[[], bool]) -> CollectorRegistry:
+    """Returns a registry with the metrics that every process has.
+
+    They are the process's memory, CPU time, start and open files (`process_*`), the interpreter's
+    (`python_*`), `stellwerk_build_info` and `stellwerk_ready`. Series `*_created` are left out for
+    all registries of the process: nothing uses them, and they double the number of lines.
+    """
+    disable_created_metrics()
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    build = Gauge(
+        "stellwerk_build_info",
+        "1; its labels name the release",
+        ["service", "version"],
+        registry=registry,
+    )
+    build.labels(service, version).set(1)
+    ready = Gauge(
+        "stellwerk_ready",
+        "1 if the process can do its work, else 0",
+        ["service"],
+        registry=registry,
+    )
+    ready.labels(service).set_function(lambda: float(is_ready()))
+    return registry
+
+
 class CallMetrics:
-    """Calls counted and timed by method and status code. Label children are cached: looking them up
-    costs more than counting."""
+    """Counts and times calls by RPC and status code.
+
+    Label children are kept: looking one up costs more than counting.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter("stellwerk_rpc", "RPCs served", ["method", "code"], registry=registry)
+        self._calls = Counter("stellwerk_rpc", "RPCs served", ["rpc", "code"], registry=registry)
         self._seconds = Histogram(
             "stellwerk_rpc_seconds",
-            "Time of an RPC",
-            ["method"],
+            "Seconds from the start to the end of an RPC",
+            ["rpc"],
             buckets=_BUCKETS,
             registry=registry,
         )
         self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def observe(self, method: str, code: str, seconds: float) -> None:
+        """Counts a call that ended with this status code after this many seconds."""
         children = self._children.get((method, code))
         if children is None:
             children = (self._calls.labels(method, code), self._seconds.labels(method))
@@ -66,8 +115,9 @@ def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:
 
 @dataclass(slots=True)
 class Sampling:
-    """Which units of work become spans: one in `every`, while there are `left` of them; None for no
-    limit.
+    """Chooses the units of work that become spans: one in `every`, `left` of them at most.
+
+    `left` None sets no limit.
     """
 
     on: bool = True
@@ -76,7 +126,7 @@ class Sampling:
     _seen: int = field(default=0, init=False)
 
     def take(self) -> bool:
-        """Whether the unit of work that begins now becomes a span; counts it."""
+        """Counts a unit of work that begins; returns whether it becomes a span."""
         if not self.on or self.left == 0:
             return False
         self._seen += 1
@@ -88,12 +138,10 @@ class Sampling:
 
 
 class Tracing:
-    """Spans around units of work, exported by OTLP; without an endpoint it does nothing and costs
-    nothing.
-    """
+    """Makes spans around units of work and exports them by OTLP; does nothing without endpoint."""
 
     def __init__(self, service: str, instance: str, endpoint: str) -> None:
-        # May be replaced at any time.
+        # Replaced by the trace settings of the protocol at any time.
         self.sampling = Sampling()
         self._tracer: Any = None
         self._provider: Any = None
@@ -118,8 +166,9 @@ class Tracing:
         return self._tracer is not None
 
     def begin(self, name: str, call: CallContext) -> Any:
-        """Starts a span under the call's trace and makes it the parent of what follows; None when
-        tracing is off.
+        """Starts a span under the call's trace and makes it the parent of later calls.
+
+        Returns None if tracing is off.
         """
         if self._tracer is None or not self.sampling.take():
             return None
@@ -137,8 +186,9 @@ class Tracing:
         return span
 
     def record(self, name: str, traceparent: str, duration_ns: int, code: str) -> None:
-        """Records work that has just ended as a span under `traceparent`, for work that is not a
-        call of its own.
+        """Records work that has just ended as a span under `traceparent`.
+
+        It is for work that is no call of its own.
         """
         if self._tracer is None or not self.sampling.take():
             return
@@ -157,5 +207,6 @@ class Tracing:
             span.end()
 
     def close(self) -> None:
+        """Exports the last spans."""
         if self._provider is not None:
             self._provider.shutdown()

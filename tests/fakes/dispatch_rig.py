@@ -71,7 +71,7 @@ class Rig:
         return [outcome.reason for outcome in self.heard[id] if isinstance(outcome, ServiceError)]
 
     def rejections(self, reason: str) -> float:
-        labels = {"model": "default/iris/1", "reason": reason}
+        labels = {"model_version": "buckets/default/models/iris/versions/1", "reason": reason}
         return self.registry.get_sample_value("stellwerk_rejections_total", labels) or 0.0
 
     async def pass_time(self, seconds: float) -> None:

@@ -62,8 +62,8 @@ class Probe:
                 model, name, format="pickle", unsafe=True, example=example, **stored
             )
             client.runtime.model(name).predict(example)
-        # What the router's metrics call its queue.
-        self.key = f"default/{name}/{version.version}/any"
+        # The label of its metrics.
+        self.version = f"buckets/default/models/{name}/versions/{version.version}"
 
     def new_gate(self) -> int:
         """A gate that is closed."""

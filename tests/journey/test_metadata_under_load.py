@@ -90,7 +90,10 @@ async def test_metadata_hardly_waits_for_models(lab: Platform, burning: str) -> 
             quiet = await slow_ones(rest)
             busy = [asyncio.create_task(rest.infer(MODEL, [[BUSY_SECONDS]])) for _ in range(SLOTS)]
             await soon(
-                lambda: lab.metric("stellwerk_in_flight", f"default/{MODEL}/1/any") == SLOTS,
+                lambda: (
+                    lab.metric("stellwerk_in_flight", f"buckets/default/models/{MODEL}/versions/1")
+                    == SLOTS
+                ),
                 5,
                 "it computes",
             )

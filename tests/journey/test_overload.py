@@ -39,7 +39,7 @@ def refusals(lab: Platform) -> float:
 
 def waiting(lab: Platform, probe: Probe) -> float:
     """Calls that wait in the router or are under way."""
-    return sum(lab.metric(name, probe.key) for name in ("stellwerk_queued", "stellwerk_in_flight"))
+    return sum(lab.metric(name, probe.version) for name in ("stellwerk_queued", "stellwerk_in_flight"))
 
 
 async def test_three_times_the_bound_at_once(door: Door, lab: Platform, bounded: Probe) -> None:
@@ -54,7 +54,7 @@ async def test_three_times_the_bound_at_once(door: Door, lab: Platform, bounded:
 
         await soon(lambda: accounted() == len(asked), 20, "every call waits or is refused")
         told = [task for task in asked if task.done()]
-        under_way = lab.metric("stellwerk_in_flight", bounded.key)
+        under_way = lab.metric("stellwerk_in_flight", bounded.version)
         accepted = len(asked) - len(told)
         counted = refusals(lab) - before
 
@@ -145,7 +145,7 @@ async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, 
         while not beside or beside[-1] > 2 * alone + WORK:
             assert len(beside) < TRIES, f"{beside} beside a backlog, {alone} alone"
             beside.append(await one_by_one())
-        assert lab.metric("stellwerk_queued", probe.key) > BACKLOG / 4, (
+        assert lab.metric("stellwerk_queued", probe.version) > BACKLOG / 4, (
             "the backlog was there all the time"
         )
     finally:

@@ -15,7 +15,6 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from services.chassis import background, logs, telemetry
 from services.chassis.access import service_identity
@@ -67,10 +66,12 @@ class Process:
         self.log = logs.configure(
             service, self.instance, levels=self.log_levels, style=settings.log_format
         )
-        self.metrics = CollectorRegistry()
         self.tracing = telemetry.Tracing(service, self.instance, settings.otel_endpoint)
         self.verifier = TokenVerifier()
         self.readiness = Readiness(service, self.instance, platform_version(), self.log)
+        self.metrics = telemetry.new_registry(
+            service, platform_version(), lambda: not self.readiness.reasons()
+        )
         self.metrics_port = 0
         # Set once everything is started and the server answers.
         self.started = asyncio.Event()

@@ -13,6 +13,10 @@ BROKER_DOWN = "broker_down"
 CANCELLED = "cancelled"
 
 
+# The labels of a serving key: a version's resource name, and the digest of requirements or "any".
+_KEY_LABELS = ("model_version", "requirements")
+
+
 class DispatchMetrics:
     """Counts requests that got no reply from a model, by reason, and holds gauges by key."""
 
@@ -20,14 +24,17 @@ class DispatchMetrics:
         self._rejections = Counter(
             "stellwerk_rejections",
             "Requests not answered, by reason",
-            ["model", "reason"],
+            ["model_version", "reason"],
             registry=registry,
         )
         self._queued = Gauge(
-            "stellwerk_queued", "Requests waiting in this router", ["key"], registry=registry
+            "stellwerk_queued", "Requests waiting in this router", _KEY_LABELS, registry=registry
         )
         self._underway = Gauge(
-            "stellwerk_in_flight", "Cost of what is sent and unanswered", ["key"], registry=registry
+            "stellwerk_in_flight",
+            "Cost of requests that are sent and unanswered",
+            _KEY_LABELS,
+            registry=registry,
         )
         # Kept, because looking a child up by its labels costs more than counting.
         self._children: dict[tuple[str, str], Counter] = {}
@@ -36,19 +43,22 @@ class DispatchMetrics:
         """Counts a request of a serving key."""
         child = self._children.get((key, reason))
         if child is None:
-            child = self._children[key, reason] = self._rejections.labels(
-                key.rpartition("/")[0], reason
-            )
+            child = self._children[key, reason] = self._rejections.labels(_labels(key)[0], reason)
         child.inc()
 
     def watch(self, key: str, queued: Callable[[], float], underway: Callable[[], float]) -> None:
         """Has the gauges of a key read from these functions at each scrape."""
-        self._queued.labels(key).set_function(queued)
-        self._underway.labels(key).set_function(underway)
+        self._queued.labels(*_labels(key)).set_function(queued)
+        self._underway.labels(*_labels(key)).set_function(underway)
 
     def forget(self, key: str) -> None:
         """Removes the gauges of a key that is not used any more."""
-        self._queued.remove(key)
-        self._underway.remove(key)
+        self._queued.remove(*_labels(key))
+        self._underway.remove(*_labels(key))
         for labels in [labels for labels in self._children if labels[0] == key]:
             del self._children[labels]
+
+
+def _labels(key: str) -> tuple[str, str]:
+    bucket, model, version, requirements = key.split("/")
+    return f"buckets/{bucket}/models/{model}/versions/{version}", requirements

@@ -35,9 +35,7 @@ class Written:
         return [orjson.loads(line) for line in self._stderr.readouterr().err.splitlines()]
 
     def count(self, code: str) -> float | None:
-        return self.registry.get_sample_value(
-            "stellwerk_rpc_total", {"method": METHOD, "code": code}
-        )
+        return self.registry.get_sample_value("stellwerk_rpc_total", {"rpc": METHOD, "code": code})
 
 
 @pytest.fixture(autouse=True)

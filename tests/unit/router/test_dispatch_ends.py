@@ -290,7 +290,10 @@ async def test_gauges_show_what_waits_and_what_is_under_way() -> None:
     await turns()
 
     def gauge(name: str) -> float | None:
-        return held.registry.get_sample_value(name, {"key": KEY})
+        version = "buckets/default/models/iris/versions/1"
+        return held.registry.get_sample_value(
+            name, {"model_version": version, "requirements": KEY.rpartition("/")[2]}
+        )
 
     assert (gauge("stellwerk_queued"), gauge("stellwerk_in_flight")) == (2, 1)
     assert held.dispatcher.used_keys() == [KEY]
