@@ -38,6 +38,15 @@ def resolved() -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.fixture(scope="module")
+def observed() -> dict[str, Any]:
+    """The services that the observability profile adds, as Compose understands them."""
+    done = _compose("--profile", "observability", "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    services = dict(json.loads(done.stdout))["services"]
+    return {name: services[name] for name in ("prometheus", "grafana")}
+
+
 def test_the_real_compose_accepts_the_file() -> None:
     done = _compose("config", "-q")
 
@@ -94,6 +103,27 @@ def test_every_service_is_hardened(resolved: dict[str, Any]) -> None:
     found = {name: _weaknesses(service) for name, service in resolved["services"].items()}
 
     assert not any(found.values()), found
+
+
+def test_the_observability_profile_is_hardened_and_published_on_the_loopback_alone(
+    observed: dict[str, Any],
+) -> None:
+    found = {name: _weaknesses(service) for name, service in observed.items()}
+    published = {
+        name: [(port["host_ip"], port["target"]) for port in service["ports"]]
+        for name, service in observed.items()
+    }
+
+    assert not any(found.values()), found
+    assert published == {"prometheus": [("127.0.0.1", 9090)], "grafana": [("127.0.0.1", 3000)]}
+
+
+def test_prometheus_shares_a_network_with_every_service(
+    resolved: dict[str, Any], observed: dict[str, Any]
+) -> None:
+    networks = set(observed["prometheus"]["networks"])
+
+    assert all(networks & set(resolved["services"][service]["networks"]) for service in SERVICES)
 
 
 def test_a_bare_service_would_be_found_weak() -> None:

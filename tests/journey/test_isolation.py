@@ -109,7 +109,9 @@ async def test_what_is_cancelled_before_it_is_sent_on_is_never_worked_on(
         await soon(lambda: lab.metric("stellwerk_queued", probe.version) >= 20, 10, "they wait")
         for task in waiting[20:]:
             task.cancel()
-        await soon(lambda: lab.metric("stellwerk_queued", probe.version) <= 20, 10, "they wait no more")
+        await soon(
+            lambda: lab.metric("stellwerk_queued", probe.version) <= 20, 10, "they wait no more"
+        )
 
     assert [answer.values for answer in await asyncio.gather(*waiting[:20])] == [
         [2 * (3000.0 + n)] for n in range(20)

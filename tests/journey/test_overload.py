@@ -39,7 +39,9 @@ def refusals(lab: Platform) -> float:
 
 def waiting(lab: Platform, probe: Probe) -> float:
     """Calls that wait in the router or are under way."""
-    return sum(lab.metric(name, probe.version) for name in ("stellwerk_queued", "stellwerk_in_flight"))
+    return sum(
+        lab.metric(name, probe.version) for name in ("stellwerk_queued", "stellwerk_in_flight")
+    )
 
 
 async def test_three_times_the_bound_at_once(door: Door, lab: Platform, bounded: Probe) -> None:

@@ -32,7 +32,7 @@ BANNED_ARGUMENTS = {
 # path::function → why it may sleep: what it waits for announces itself by nothing, or must not
 # come.
 ALLOWED_SLEEPS = {
-    "tests/unit/chassis/test_guard.py::GetModel": "plays a slow service",
+    "tests/fakes/guarded_repository.py::GetModel": "plays a slow service",
     "tests/fakes/repository_server.py::process_idle": (
         "is polled itself; between two looks something may start"
     ),
