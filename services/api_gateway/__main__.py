@@ -1,6 +1,4 @@
-"""`python -m services.api_gateway`: settings from the environment, then the process until it is
-told to stop.
-"""
+"""Runs the gateway, `python -m services.api_gateway`, with settings from the environment."""
 
 import os
 import sys

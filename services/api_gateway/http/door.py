@@ -159,7 +159,7 @@ class HttpDoor:
         return await self._handlers[route](exchange)
 
     def _timeout(self, route: Route, asked: float | None) -> float:
-        """Returns the seconds that a call may take, by the settings, of the seconds asked for."""
+        """Returns the seconds that a call may take: `asked`, or the default, within the cap."""
         settings = self._settings
         if route.rpc.client_streaming or route.rpc.server_streaming:
             cap = settings.max_stream_seconds

@@ -62,7 +62,7 @@ class StreamedResponse:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that everyone may read; where it has a page, browsers get that."""
+    """A document that everyone may read, and its page for browsers if it has one."""
 
     response: HttpResponse
     page: HttpResponse | None = None

@@ -47,7 +47,7 @@ class OpenInferenceHandlers:
         calls: ModelCaller,
         metadata: MetadataCache,
     ) -> None:
-        """Takes in `problem` what returns why models cannot be called now, "" if they can."""
+        """Asks `problem` for server readiness: it returns why no model can be called, or ""."""
         self._upstreams = upstreams
         self._problem = problem
         self._calls = calls

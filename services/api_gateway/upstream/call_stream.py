@@ -69,7 +69,7 @@ class CallStream:
     """Keeps one stream open, for ever; while there is none, calls fail at once."""
 
     def __init__(self, open_stream: OpenStream) -> None:
-        """Takes in `open_stream` what opens the RPC, and raises ServiceError if it cannot."""
+        """Opens its stream with `open_stream`, which raises ServiceError if it cannot."""
         self._open = open_stream
         self._stream: Any = None
         self._last_id = 0
