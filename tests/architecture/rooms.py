@@ -55,7 +55,7 @@ HOUSES: dict[str, House] = {
     "services.controlplane": House({"audit": "", "identity": "", "status": ""}, leaves="config"),
     "services.chassis": House(
         {"broker": "", "access": "", "rpc": "access", "lifecycle": "broker access rpc"},
-        leaves="allocator background config context futures logs mongo release rpc_status single_flight"
+        leaves="allocator background bounded_cache config context futures logs mongo release rpc_status single_flight"
         " telemetry",
     ),
     "services.chassis.broker": House({"amqp": "", "pull": ""}, leaves="port received topics"),

@@ -17,6 +17,7 @@ import grpc
 
 from services.chassis import context, rpc_status
 from services.chassis.access.token_verifier import REFUSAL, TokenVerifier
+from services.chassis.bounded_cache import BoundedCache
 from services.chassis.context import CallContext, Principal
 from services.router.calls.call_log import METHOD, CallLog
 from services.router.calls.invocations import Invocations
@@ -112,7 +113,7 @@ class GatewayStream:
         # The callers' tokens by the gateway's numbers for them.
         self._tokens: dict[int, str] = {}
         # Credentials and buckets that were found to go together.
-        self._allowed: set[tuple[int, str]] = set()
+        self._allowed: BoundedCache[tuple[int, str], None] = BoundedCache(_MAX_ALLOWED)
         self.calls: dict[int, _Call] = {}
         self.outgoing = FrameBuffer(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
         self.wake = asyncio.Event()
@@ -165,9 +166,7 @@ class GatewayStream:
         asked = (message.credential, name.bucket)
         if asked not in self._allowed:
             authorise(principal.grants, _PERMISSION, name.bucket)
-            if len(self._allowed) >= _MAX_ALLOWED:
-                self._allowed.clear()
-            self._allowed.add(asked)
+            self._allowed.keep(asked, None)
         facts = call.work.context
         facts[keys.REQUEST_ID] = message.request_id
         facts[keys.PRINCIPAL] = principal.name

@@ -96,7 +96,7 @@ class Invocations:
             former_versions.settled(name)
         invocation.target = target
         replica = self._replica(target, _NO_REQUIREMENTS)
-        if not self._registry.ready(replica.key):
+        if not self._registry.slots(replica.key):
             return False
         self._send(invocation, target, replica)
         return True
@@ -175,7 +175,7 @@ class Invocations:
     def _answers(self, target: ModelTarget) -> bool:
         """Returns whether the version was called before and can be called again at once."""
         replica = target.replica
-        return replica is not None and replica.kept and self._registry.ready(replica.key)
+        return replica is not None and replica.kept and self._registry.slots(replica.key) > 0
 
     def _replica(
         self, target: ModelTarget, requires: requirements_pb2.Requirements

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from services.chassis.bounded_cache import BoundedCache
 from stellwerk.job.v1 import work_pb2
 
 # Versions whose counts are kept; beyond, the version that was called first goes.
@@ -89,7 +90,7 @@ class Statistics:
     """The counts of all versions by resource name, whichever door their calls come through."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, VersionCounts] = {}
+        self._counts: BoundedCache[str, VersionCounts] = BoundedCache(_MAX_VERSIONS)
 
     def record(
         self,
@@ -163,9 +164,8 @@ class Statistics:
         found.compute_output.add(reply.output_ns)
 
     def _add(self, version_name: str) -> VersionCounts:
-        if len(self._counts) >= _MAX_VERSIONS:
-            del self._counts[next(iter(self._counts))]
-        counts = self._counts[version_name] = VersionCounts()
+        counts = VersionCounts()
+        self._counts.keep(version_name, counts)
         return counts
 
     def versions(self) -> Sequence[str]:

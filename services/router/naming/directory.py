@@ -9,11 +9,11 @@ known. While a new version is being loaded the one before it can still answer; s
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
+from services.chassis.bounded_cache import BoundedCache
 from services.chassis.broker.port import Delivery
 from services.chassis.single_flight import SingleFlight
 from services.router.naming.target import ModelTarget
@@ -60,7 +60,7 @@ class FormerVersions:
 
     def __init__(self) -> None:
         # An attribute, so that a call of a model finds out for nothing that there are none.
-        self.changes: OrderedDict[ModelName, NameChange] = OrderedDict()
+        self.changes: BoundedCache[ModelName, NameChange] = BoundedCache(_MAX_NAMES)
 
     def of(self, name: ModelName) -> NameChange | None:
         """Returns the name's change, None for a name that is settled."""
@@ -68,11 +68,10 @@ class FormerVersions:
 
     def changed(self, name: ModelName, former: ModelTarget, now: float) -> None:
         """Records that the name does not mean `former` any more."""
-        change = self.changes.setdefault(name, NameChange(now))
+        change = self.changes.get(name) or NameChange(now)
         change.since = now
         change.former = [former, *change.former][:_MAX_FORMER]
-        if len(self.changes) > _MAX_NAMES:
-            self.changes.popitem(last=False)
+        self.changes.keep(name, change)
 
     def settled(self, name: ModelName) -> None:
         """Forgets the former versions of a name whose new version answers."""
@@ -97,7 +96,7 @@ class ModelDirectory:
         self.former_versions = FormerVersions()
         self._lifetime = lifetime_seconds
         # When a name is to be resolved again, and its version.
-        self._known: OrderedDict[ModelName, tuple[float, ModelTarget]] = OrderedDict()
+        self._known: BoundedCache[ModelName, tuple[float, ModelTarget]] = BoundedCache(_MAX_NAMES)
         # One target for each version, whichever names mean it, as long as any name does.
         self._targets: WeakValueDictionary[str, ModelTarget] = WeakValueDictionary()
         self._resolving: SingleFlight[ModelName, ModelTarget] = SingleFlight()
@@ -131,9 +130,7 @@ class ModelDirectory:
             raise
         target = self._target(answer.model_version)
         if epoch == self._epoch:
-            self._known[name] = (time.monotonic() + self._lifetime, target)
-            if len(self._known) > _MAX_NAMES:
-                self._known.popitem(last=False)
+            self._known.keep(name, (time.monotonic() + self._lifetime, target))
         return target
 
     def _target(self, version: messages.ModelVersion) -> ModelTarget:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.chassis.bounded_cache import BoundedCache
 from services.router.fleet.placement import DesiredReplica
 from services.router.queueing.admission import QueuePolicy
 from stellwerk.job.v1 import work_pb2
@@ -33,7 +34,9 @@ class Method:
         self._declared = declared
         self._order = [spec.name for spec in signature.inputs]
         # Bytes of data by layout, for tensors that were found right.
-        self._layouts: dict[tuple[str, str, tuple[int, ...]], int] = {}
+        self._layouts: BoundedCache[tuple[str, str, tuple[int, ...]], int] = BoundedCache(
+            _MAX_LAYOUTS
+        )
 
     def check(self, work: work_pb2.WorkItem) -> None:
         """Raises InvalidInput unless inputs and outputs match the signature; puts the inputs into
@@ -70,13 +73,11 @@ class Method:
                 tensors.check(tensor)
             return
         tensors.check_against(inputs, self._signature.inputs)
-        if len(self._layouts) >= _MAX_LAYOUTS:
-            self._layouts.clear()
         for tensor in inputs:
             # Each element of BYTES has a length of its own, so a layout says nothing of the data's.
             if tensor.datatype != "BYTES":
                 layout = (tensor.name, tensor.datatype, tuple(tensor.shape))
-                self._layouts[layout] = len(tensor.data)
+                self._layouts.keep(layout, len(tensor.data))
 
 
 class ModelTarget:

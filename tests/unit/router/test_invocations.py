@@ -36,7 +36,7 @@ def sending(target: ModelTarget, work: work_pb2.WorkItem, seconds: float = 10.0)
     """Sends the work to a target that is known and ready; how many seconds it was given."""
     directory: Any = SimpleNamespace(known=lambda _: target, former_versions=FormerVersions())
     replica = SimpleNamespace(key=KEY, kept=True)
-    registry = SimpleNamespace(ready=lambda key: key == KEY)
+    registry = SimpleNamespace(slots=lambda key: int(key == KEY))
     reconciler: Any = SimpleNamespace(registry=registry, desire=lambda *_: replica)
     dispatcher: Any = Submitted()
     invocations = Invocations(directory, reconciler, dispatcher, Statistics(), max_input_bytes=100)
