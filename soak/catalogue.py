@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from soak.large_models import KINDS, MB
-from soak.model_memory import Memory, evictions, loads_and_unloads
+from soak.model_memory import Memory, evictions, loads_and_unloads, runtime
 
 Progress = Callable[[str], None]
 ROUNDS = 50
@@ -35,7 +35,8 @@ def models_come_and_go(progress: Progress) -> Outcome:
     rows: list[list[str | int | float]] = []
     kept = True
     for kind in KINDS:
-        memory = loads_and_unloads(kind, ROUNDS, SIZE)
+        with runtime() as under_test:
+            memory = loads_and_unloads(under_test, kind, ROUNDS, SIZE)
         kept = kept and memory.growth <= MOST_GROWTH
         rows.append([kind, *_megabytes(memory), f"{memory.growth:+.1%}", round(memory.seconds)])
         progress(f"{kind}: {memory.growth:+.1%} after {ROUNDS} rounds")
@@ -62,7 +63,8 @@ def models_make_room(progress: Progress) -> Outcome:
     rows: list[list[str | int | float]] = []
     kept = True
     for kind in KINDS:
-        memory = evictions(kind, ROUNDS // 2, SIZE)
+        with runtime(memory_bytes=SIZE * 3 // 2) as under_test:
+            memory = evictions(under_test, kind, ROUNDS // 2, SIZE)
         most = max(memory.loaded) - memory.baseline
         kept = kept and most <= SIZE * (1 + 2 * MOST_GROWTH)
         rows.append([kind, *_megabytes(memory), round(most / MB), round(memory.seconds)])

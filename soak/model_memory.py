@@ -120,11 +120,11 @@ def runtime(memory_bytes: int = 0) -> Iterator[Runtime]:
         platform.stop()
 
 
-def loads_and_unloads(kind: str, rounds: int, size: int) -> Memory:
+def loads_and_unloads(under_test: Runtime, kind: str, rounds: int, size: int) -> Memory:
     """Loads, calls and unloads one model of `size` bytes `rounds` times."""
     memory = Memory()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as name, runtime() as under_test:
+    with tempfile.TemporaryDirectory() as name:
         tiny = KINDS[kind](Path(name), f"tiny-{kind}", 0)
         large = KINDS[kind](Path(name), f"large-{kind}", size)
         memory.bare = under_test.settled()
@@ -148,17 +148,14 @@ def _round(under_test: Runtime, sample: Sample) -> int:
     return loaded
 
 
-def evictions(kind: str, rounds: int, size: int) -> Memory:
-    """Calls two models of `size` bytes in turns on a runtime with memory for one and a half.
+def evictions(under_test: Runtime, kind: str, rounds: int, size: int) -> Memory:
+    """Calls two models of `size` bytes in turns; each call pushes the other model out.
 
-    Each call pushes the other model out.
+    The runtime must have memory for one of them and not for both: `runtime(size * 3 // 2)`.
     """
     memory = Memory()
     started = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        runtime(memory_bytes=size * 3 // 2) as under_test,
-    ):
+    with tempfile.TemporaryDirectory() as name:
         tiny = KINDS[kind](Path(name), f"tiny-{kind}", 0)
         pair = [
             KINDS[kind](Path(name), f"{letter}-{kind}", size + number)
