@@ -50,7 +50,7 @@ def assemble(process: Process, settings: RepositorySettings, broker: EventBroker
     artifacts = ArtifactStore(database, settings.max_transfers, metrics)
     catalogue = Catalogue(buckets, models, aliases, artifacts.remove)
 
-    sessions = UploadSessions(database)
+    sessions = UploadSessions(database, log)
     uploads = Uploads(settings, buckets, models, sessions, artifacts, metrics, log)
     downloads = Downloads(settings.download_piece_bytes, models, artifacts, metrics, log)
     sweeper = Sweeper(sessions, artifacts, metrics, log, settings.sweep_seconds)

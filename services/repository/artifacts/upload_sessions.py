@@ -6,14 +6,19 @@ stream writes. A stream renews its lease by the database's clock; one that stops
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from services.chassis.mongo import Document, errors
 from services.repository.mongo import Database, Session, now
 from stellwerk.repository.v1 import repository_service_pb2 as pb
-from stellwerk.wire.errors import Conflict, Overloaded, UploadNotFound
+from stellwerk.wire.errors import Conflict, Overloaded, ServiceError, UploadNotFound
 
 OPEN = "open"
 STREAMING = "streaming"
@@ -60,8 +65,9 @@ class UploadSessions:
     stream's token.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: structlog.typing.FilteringBoundLogger) -> None:
         self._uploads = database.uploads
+        self._log = log
 
     async def open(self, session: UploadSession, seconds: float, limit: int) -> datetime:
         """Records a new upload that lapses in `seconds`; returns that time. Raises Overloaded for a
@@ -104,8 +110,19 @@ class UploadSessions:
             raise upload_not_found(upload)
         return UploadSession.of(found)
 
-    async def claim(self, upload: str, token: str) -> None:
-        """Makes an open upload the stream's. Raises Conflict if another stream claimed it."""
+    @asynccontextmanager
+    async def claimed(self, upload: str, token: str) -> AsyncIterator[None]:
+        """Makes an open upload the stream's, and renews its lease for the `async with` block.
+        Raises Conflict if another stream claimed the upload.
+        """
+        await self._claim(upload, token)
+        renewing = asyncio.create_task(self._renew(upload, token))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+
+    async def _claim(self, upload: str, token: str) -> None:
         async with errors():
             result = await self._uploads.update_one(
                 {"_id": {"$eq": upload}, "state": OPEN},
@@ -124,14 +141,18 @@ class UploadSessions:
                 "this upload is being streamed already; open one of your own", upload=upload
             )
 
-    async def renew(self, upload: str, token: str) -> bool:
-        """Renews the stream's lease; returns False if the upload is no longer the stream's."""
-        async with errors():
-            result = await self._uploads.update_one(
-                {"_id": {"$eq": upload}, "file": {"$eq": token}, "state": STREAMING},
-                [{"$set": {"lease": _seconds_from_now(LEASE_SECONDS)}}],
-            )
-        return bool(result.matched_count)
+    async def _renew(self, upload: str, token: str) -> None:
+        """Renews the lease until cancelled; a lost upload is noticed when it is closed."""
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 4)
+            try:
+                async with errors():
+                    await self._uploads.update_one(
+                        {"_id": {"$eq": upload}, "file": {"$eq": token}, "state": STREAMING},
+                        [{"$set": {"lease": _seconds_from_now(LEASE_SECONDS)}}],
+                    )
+            except ServiceError as exc:
+                self._log.warning("upload_lease_not_renewed", upload=upload, reason=exc.reason)
 
     async def close(self, upload: str, token: str, version: int, session: Session) -> None:
         """Records, in the transaction of `session`, that the upload became this version. Raises

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -22,7 +21,6 @@ from services.repository.artifacts.artifact_store import ArtifactStore, Artifact
 from services.repository.artifacts.incoming import ArtifactChunker, discard_rest, receive_artifact
 from services.repository.artifacts.upload_sessions import (
     COMMITTED,
-    LEASE_SECONDS,
     OPEN,
     UploadSession,
     UploadSessions,
@@ -122,10 +120,9 @@ class Uploads:
         token, limits = secrets.token_hex(16), self._settings
         with self._artifacts.transfer():
             writer = self._artifacts.writer(token)
-            chunker = ArtifactChunker(session.spec, limits.max_artifact_bytes, CHUNK_BYTES)
             try:
-                await self._sessions.claim(session.id, token)
-                async with self._lease_renewed(session.id, token):
+                async with self._sessions.claimed(session.id, token):
+                    chunker = ArtifactChunker(session.spec, limits.max_artifact_bytes, CHUNK_BYTES)
                     sha256 = await receive_artifact(
                         pieces, chunker, writer, limits.upload_idle_seconds, self._metrics
                     )
@@ -154,24 +151,6 @@ class Uploads:
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
         return await asyncio.shield(task)
-
-    @asynccontextmanager
-    async def _lease_renewed(self, upload: str, token: str) -> AsyncIterator[None]:
-        """Renews the stream's lease for the `async with` block."""
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(LEASE_SECONDS / 4)
-                try:
-                    await self._sessions.renew(upload, token)
-                except ServiceError as exc:
-                    self._log.warning("upload_lease_not_renewed", upload=upload, reason=exc.reason)
-
-        renewing = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
 
 
 def _check_permitted(caller: Principal, bucket: str, format_id: str) -> None:
