@@ -15,11 +15,12 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from services.local.backing.mongod import Mongod
+from services.local.backing.mongod import Mongod, executable
 from services.local.backing.mongod import installed as mongod_installed
 from services.local.backing.rabbitmq import RabbitMQ
 from services.local.backing.rabbitmq import installed as rabbitmq_installed
 from services.local.errors import StartFailed
+from services.local.processes.child import Child
 
 needs_mongod = pytest.mark.skipif(not mongod_installed(), reason="no mongod here")
 needs_rabbitmq = pytest.mark.skipif(not rabbitmq_installed(), reason="no RabbitMQ here")
@@ -86,6 +87,32 @@ def test_mongod_survives_a_crash_with_its_data_and_port(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert server.pid is None
+
+
+@needs_mongod
+def test_a_first_start_that_was_interrupted_is_finished_by_the_next(tmp_path: Path) -> None:
+    server = Mongod(tmp_path)
+    (tmp_path / "data").mkdir()
+    server.prepare()
+    half = Child("mongod", tmp_path)
+    half.start(
+        [
+            *(str(executable()), "--dbpath", tmp_path / "data", "--port", str(server.port)),
+            *("--bind_ip", "127.0.0.1", "--replSet", "rs0", "--nounixsocket"),
+        ]
+    )
+    with MongoClient(f"mongodb://127.0.0.1:{server.port}/?directConnection=true") as client:
+        me = {"_id": 0, "host": f"127.0.0.1:{server.port}"}
+        client.admin.command("replSetInitiate", {"_id": "rs0", "members": [me]})
+    half.stop()
+
+    server.start()
+
+    try:
+        with MongoClient(server.url, w="majority") as client:
+            client.work.things.insert_one({"_id": 1})
+    finally:
+        server.stop()
 
 
 @needs_mongod

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from services.local.backing import mongod, rabbitmq
+from services.local.backing import mongod as mongod_module
+from services.local.backing import rabbitmq as rabbitmq_module
+from services.local.backing.mongod import Mongod
+from services.local.backing.rabbitmq import RabbitMQ
 from tests.fakes.platform.up import Start, Up, starter, until
 
 needs_mongod = pytest.mark.skipif(
-    not mongod.installed(), reason="there is no mongod on this machine"
+    not mongod_module.installed(), reason="there is no mongod on this machine"
 )
 needs_rabbitmq = pytest.mark.skipif(
-    not rabbitmq.installed(), reason="RabbitMQ is not installed on this machine"
+    not rabbitmq_module.installed(), reason="RabbitMQ is not installed on this machine"
 )
 
 
@@ -85,6 +88,68 @@ async def test_a_database_that_cannot_start_ends_everything_with_one_sentence(
 
     assert (code, out) == (1, "")
     assert "stellwerk: mongod did not start; its log is " in err
+
+
+@needs_mongod
+async def test_the_first_start_shows_no_error(start: Start) -> None:
+    platform = await start("--broker", "pull")
+    await platform.ready()
+
+    platform.process.send_signal(signal.SIGTERM)
+    code, _, err = await platform.ended()
+
+    assert code == 0
+    assert [line for line in err.splitlines() if " ready after " not in line] == []
+
+
+@needs_mongod
+async def test_a_wrong_password_of_a_database_is_named_with_its_option(
+    start: Start, mongod_server: Mongod
+) -> None:
+    url = f"mongodb://stellwerk:wrong@127.0.0.1:{mongod_server.port}/?authSource=admin"
+
+    code, out, err = await (await start("--broker", "pull", "--mongo-url", url)).ended()
+
+    assert (code, out) == (1, "")
+    assert err == (
+        f"stellwerk: MongoDB at 127.0.0.1:{mongod_server.port} refuses the user or the password;"
+        " correct --mongo-url\n"
+    )
+
+
+@needs_mongod
+@needs_rabbitmq
+@pytest.mark.parametrize(
+    ("login", "path", "problem"),
+    [
+        ("stellwerk:wrong", "%2F", "refuses the user or the password"),
+        ("stellwerk:{}", "nowhere", "refuses us (NOT_ALLOWED - vhost nowhere not found)"),
+    ],
+)
+async def test_a_broker_that_refuses_us_is_named_with_its_option(
+    start: Start, mongod: str, rabbitmq_server: RabbitMQ, login: str, path: str, problem: str
+) -> None:
+    password = rabbitmq_server.url.partition("@")[0].rpartition(":")[2]
+    place = f"127.0.0.1:{rabbitmq_server.port}"
+    broker = f"amqp://{login.format(password)}@{place}/{path}"
+
+    code, out, err = await (await start("--broker", broker, "--mongo-url", mongod)).ended()
+
+    assert (code, out) == (1, "")
+    assert err == f"stellwerk: RabbitMQ at {place} {problem}; correct --broker\n"
+
+
+@needs_mongod
+@needs_rabbitmq
+async def test_servers_that_run_already_are_used_as_they_are(
+    start: Start, mongod: str, rabbitmq: str
+) -> None:
+    platform = await start("--broker", rabbitmq, "--mongo-url", mongod)
+
+    ready = await platform.ready()
+
+    assert ready["broker"].startswith("RabbitMQ at 127.0.0.1:")
+    assert not {"mongod", "rabbitmq"} & set(ready["pids"])
 
 
 def _secret(platform: Up, name: str) -> str:

@@ -78,14 +78,16 @@ def try_server(url: str) -> None:
         parameters.connection_attempts = 1
         pika.BlockingConnection(parameters).close()
     except (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError):
-        problem = f"RabbitMQ at {place} refuses the user or the password"
+        problem = f"RabbitMQ at {place} refuses the user or the password; correct --broker"
     except (exceptions.ConnectionClosedByBroker, exceptions.ProbableAccessDeniedError) as exc:
-        problem = f"RabbitMQ at {place} refuses us ({getattr(exc, 'reply_text', exc)})"
+        # pika's text is "ConnectionClosedByBroker: (530) 'NOT_ALLOWED - …'".
+        reply = str(exc).partition(") ")[2].strip("'") or str(exc)
+        problem = f"RabbitMQ at {place} refuses us ({reply}); correct --broker"
     except (exceptions.AMQPError, OSError, ValueError) as exc:
-        problem = f"no RabbitMQ answers at {place} ({_cause(exc)}); start it, or"
+        problem = f"no RabbitMQ answers at {place} ({_cause(exc)}); start it, or correct --broker"
     else:
         return
-    raise StartFailed(f"{problem}; correct --broker".replace("or; correct", "or correct"))
+    raise StartFailed(problem)
 
 
 def _cause(exc: BaseException) -> str:
