@@ -32,7 +32,8 @@ _OTHERS = (
     *("URL", "TOKEN", "TOKEN_FILE", "CA", "DATA_DIR"),
     *("BIND", "HTTP_PORT", "GRPC_PORT", "NO_APT"),
 )
-# 0.8: one or two wrong letters in ten. Below, a name is another word and not a misspelling.
+# Similarity of two names, from 0 to 1, from which one is a misspelling of the other: 0.8 finds two
+# swapped letters in a name of six. A service is stricter, since it does not know all names.
 _LIKENESS = 0.8
 
 
@@ -112,12 +113,12 @@ def check_settings(planned: Iterable[PlannedProcess]) -> None:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[Misspelling]:
-    fields = {field for settings in SETTINGS.values() for field in settings.model_fields}
-    known = {PREFIX + name for name in _OTHERS}
-    known |= {PREFIX + field.upper() + suffix for field in fields for suffix in ("", "_FILE")}
+    fields = {field.upper() for settings in SETTINGS.values() for field in settings.model_fields}
+    known = {*_OTHERS, *(field + suffix for field in fields for suffix in ("", "_FILE"))}
     found = []
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            like = difflib.get_close_matches(variable, sorted(known), 1, _LIKENESS)
-            found.append(Misspelling(variable, like[0] if like else ""))
+        name = variable.removeprefix(PREFIX)
+        if name != variable and name not in known:
+            like = difflib.get_close_matches(name, sorted(known), 1, _LIKENESS)
+            found.append(Misspelling(variable, PREFIX + like[0] if like else ""))
     return found

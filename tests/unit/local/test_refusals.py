@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.local import ports
+from services.local.preflight import check_variables
 from tests.fakes.mongo import mongo
 from tests.fakes.platform.up import ROOT, command, environment
 
@@ -117,6 +118,13 @@ async def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(data: st
     assert "STELLWERK_SLOT is no setting, did you mean STELLWERK_SLOTS?" in sentence
     assert "STELLWERK_LABLES is no setting, did you mean STELLWERK_LABELS?" in sentence
     assert os.listdir(os.path.dirname(data)) == []
+
+
+def test_every_known_variable_and_every_strange_one_is_let_through() -> None:
+    known = {"STELLWERK_URL", "STELLWERK_TOKEN_FILE", "STELLWERK_SLOTS", "STELLWERK_BROKER_FILE"}
+    strange = {"STELLWERK_ROUTER_SERVICE_HOST", "STELLWERK_FOO"}
+
+    assert check_variables(dict.fromkeys(known | strange, "x")) == sorted(strange)
 
 
 @pytest.mark.parametrize(
