@@ -43,11 +43,13 @@ class TritonPythonModel:
         self.model = load(folder / "model.joblib")
 
     def execute(self, requests):
-        inputs = [pb_utils.get_input_tensor_by_name(request, "X").as_numpy() for request in requests]
+        tensors = [pb_utils.get_input_tensor_by_name(request, "X") for request in requests]
+        inputs = [tensor.as_numpy() for tensor in tensors]
         labels = self.model.predict(np.concatenate(inputs)).astype(np.int64).reshape(-1, 1)
         ends = np.cumsum([len(rows) for rows in inputs])[:-1]
         return [
-            pb_utils.InferenceResponse([pb_utils.Tensor("predict", part)]) for part in np.split(labels, ends)
+            pb_utils.InferenceResponse([pb_utils.Tensor("predict", part)])
+            for part in np.split(labels, ends)
         ]
 """
 IRIS_CONFIG = """

@@ -28,15 +28,15 @@ _HEAD = """\
 
 Made by `make docs` from each service's `config.py`; do not edit.
 
-A service reads its environment variables once, at its start. For every variable `X` there is `X_FILE`, the path of
-a file that holds the value: use it for secrets. `stellwerk up` passes variables that you set on to the services, except
-those it decides itself.
+A service reads its environment variables once, at its start. For every variable `X` there is
+`X_FILE`, the path of a file that holds the value: use it for secrets. `stellwerk up` passes
+variables that you set on to the services, except those it decides itself.
 
-A service whose settings cannot be used logs one line at level `error` for each wrong variable and ends with exit code
-78 (`EX_CONFIG`): starting it again with the same settings cannot help. A variable that misspells a setting, such as
-`STELLWERK_LOG_LEVL`, is logged at level `warning` with the setting that it resembles, and the service starts. Other
-unknown variables are ignored, because services share env files and an older release must start with the settings of a
-newer one.
+A service whose settings cannot be used logs one line at level `error` for each wrong variable and
+ends with exit code 78 (`EX_CONFIG`): starting it again with the same settings cannot help. A
+variable that misspells a setting, such as `STELLWERK_LOG_LEVL`, is logged at level `warning` with
+the setting that it resembles, and the service starts. Other unknown variables are ignored, because
+services share env files and an older release must start with the settings of a newer one.
 """
 
 

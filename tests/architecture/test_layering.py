@@ -153,7 +153,8 @@ def test_a_planted_import_is_found(
     "text",
     [
         "def f():\n    from stellwerk.wire.first import g",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from stellwerk.wire.first import g",
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from stellwerk.wire.first import g",
     ],
     ids=["in a function", "for the type checker"],
 )

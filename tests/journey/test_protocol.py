@@ -94,7 +94,8 @@ def test_tritonclient_without_a_token_is_refused(seen_by_triton: dict[str, Any])
 
 def curl(platform: Platform, path: str, *arguments: str) -> tuple[int, Any]:
     done = subprocess.run(
-        ["curl", "-sS", "-H", f"Authorization: Bearer {platform.token}", "-w", "\n%{http_code}", *arguments,
+        ["curl", "-sS", "-H", f"Authorization: Bearer {platform.token}",
+         "-w", "\n%{http_code}", *arguments,
          platform.http + path],
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip

@@ -78,7 +78,8 @@ def test_mlserver_infer_works_unchanged(
     address = platform.http.removeprefix("http://")
 
     run(
-        "mlserver", "mlserver", "infer", "-u", address, "-m", "iris", "-i", str(asked), "-o", str(answered),
+        "mlserver", "mlserver", "infer",
+        "-u", address, "-m", "iris", "-i", str(asked), "-o", str(answered),
         "-w", "2", "-s", "3", "-H", f"Authorization:Bearer {platform.token}", *form, token="",
     )  # fmt: skip
 

@@ -1,5 +1,5 @@
-"""Converts numpy arrays, DataFrames and lists to tensors of a model's signature, and tensors back to
-numpy arrays.
+"""Converts numpy arrays, DataFrames and lists to tensors of a model's signature, and tensors back
+to numpy arrays.
 
 Values are never changed on the way: a cast that could lose them is refused with a sentence that
 says what to do.

@@ -43,7 +43,9 @@ class Endpoint:
 
     @property
     def loopback(self) -> bool:
-        """The place of the platform: true if it is on this machine, so that no proxy stands between."""
+        """The place of the platform: true if it is on this machine, so that no proxy stands
+        between.
+        """
         host = urlsplit(self.url).hostname or ""
         return host in ("localhost", "::1") or host.startswith("127.")
 

@@ -63,8 +63,8 @@ class InferRequest:
 
 
 def read(message: inference.ModelInferRequest) -> InferRequest:
-    """Reads a ModelInferRequest. Raises InvalidInput unless each input is given exactly once, in one
-    form: raw or typed.
+    """Reads a ModelInferRequest. Raises InvalidInput unless each input is given exactly once, in
+    one form: raw or typed.
     """
     request = InferRequest(
         message.model_name,

@@ -15,6 +15,7 @@ GUARDED = ("services", "sdk", "demo", "tools", "benchmarks")
 # writes what they read.
 FORMAT_HOMES = ("services/runtime/formats/", "sdk/stellwerk/client/packaging/")
 RUNS_CODE_WHEN_READ = ("pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal")
+_FAULTS = "tests/contract/test_broker_faults.py"
 BANNED_CALLS = {
     "eval": "eval runs text as code",
     "exec": "exec runs text as code",
@@ -42,15 +43,13 @@ ALLOWED_SLEEPS = {
     "tests/contract/test_broker.py::test_a_consumer_never_holds_more_than_its_prefetch": (
         "nothing more must come"
     ),
-    "tests/contract/test_broker_faults.py::test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time": (
+    f"{_FAULTS}::test_a_publish_on_the_way_when_the_connection_is_lost_fails_in_time": (
         "a frozen network tells nothing"
     ),
-    "tests/contract/test_broker_faults.py::test_after_a_crash_of_the_broker_everything_comes_back": (
+    f"{_FAULTS}::test_after_a_crash_of_the_broker_everything_comes_back": (
         "patience must run out first"
     ),
-    "tests/contract/test_broker_faults.py::test_a_broker_may_come_up_later_than_its_users": (
-        "attempts must fail first"
-    ),
+    f"{_FAULTS}::test_a_broker_may_come_up_later_than_its_users": ("attempts must fail first"),
     "tests/fakes/upstreams.py::_all": "grpc.aio tells of a cancelled stream a moment late",
     "tests/journey/test_faults.py::test_no_call_hangs_when_a_runtime_is_killed_in_flight": (
         "calls must be under way"

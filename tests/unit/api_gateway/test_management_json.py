@@ -116,8 +116,11 @@ def test_log_settings_keep_their_types() -> None:
         name: setting.WhichOneof("parameter_choice") for name, setting in request.settings.items()
     }
     assert chosen == {
-        "log_info": "bool_param", "log_verbose_level": "uint32_param", "log_format": "string_param", "log_error": None,
-    }  # fmt: skip
+        "log_info": "bool_param",
+        "log_verbose_level": "uint32_param",
+        "log_format": "string_param",
+        "log_error": None,
+    }
 
 
 def test_settings_are_written_as_clients_read_them() -> None:

@@ -81,7 +81,8 @@ def test_an_empty_body_is_an_empty_message() -> None:
 
 
 def test_patch_fills_the_mask_from_the_body() -> None:
-    body = b'{"name":"principals/p","displayName":"P","roles":[{"role":"editor","bucket":"*"}],"etag":"7"}'
+    roles = b'[{"role":"editor","bucket":"*"}]'
+    body = b'{"name":"principals/p","displayName":"P","roles":' + roles + b',"etag":"7"}'
 
     message = read("PATCH", "/v1/principals/p", body)
 

@@ -16,7 +16,8 @@ from benchmarks.work import is_setosa
 
 WRK = """Running 2s test @ http://127.0.0.1:1/
   1 threads and 64 connections
-RESULT {"requests": 4000, "microseconds": 2000000, "p50": 15000, "p99": 30000, "status": 1000, "socket": 2}
+RESULT {"requests": 4000, "microseconds": 2000000, "p50": 15000, "p99": 30000, \
+"status": 1000, "socket": 2}
 """
 H2LOAD = """Stopped all clients for thread #0
 

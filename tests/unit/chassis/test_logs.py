@@ -12,7 +12,8 @@ PROGRAM = """
 from services.chassis import context, logs
 levels = logs.LogLevels("info")
 log = logs.configure("router", "r1", levels=levels, style=STYLE)
-call = context.CallContext(method="/x", request_id="req-1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+traceparent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+call = context.CallContext(method="/x", request_id="req-1", traceparent=traceparent)
 context.bind(call)
 def fail(token):
     raise RuntimeError("it broke")
@@ -34,7 +35,8 @@ levels.switch(logging.DEBUG, True), levels.switch(logging.INFO, False)
 bound.debug("two"), bound.info("hidden"), bound.log(logging.INFO, "hidden"), bound.warning("three")
 assert log.is_enabled_for(logging.DEBUG) and not log.is_enabled_for(logging.INFO)
 levels.switch(logging.ERROR, False), levels.switch(logging.WARNING, False)
-log.error("hidden"), log.exception("hidden"), logging.getLogger("library").error("hidden"), log.critical("four")
+log.error("hidden"), log.exception("hidden"), logging.getLogger("library").error("hidden")
+log.critical("four")
 levels.switch(logging.WARNING, True)
 logging.getLogger("library").warning("forwarded")
 """

@@ -75,7 +75,10 @@ def test_a_fixed_first_dimension_is_no_batch() -> None:
 
 def test_the_owners_policy_is_shown_in_the_protocols_units() -> None:
     policy = ServingPolicy(
-        max_batch_size=64, preferred_batch_sizes=[8, 16], max_queue_delay_us=500, max_queue_size=100,
+        max_batch_size=64,
+        preferred_batch_sizes=[8, 16],
+        max_queue_delay_us=500,
+        max_queue_size=100,
         priority_levels=3, default_timeout_ms=250, response_cache=True,
     )  # fmt: skip
 

@@ -1,4 +1,6 @@
-"""Placement: every desired replica gets a runtime that suits it, and is told at once when there is none."""
+"""Placement: every desired replica gets a runtime that suits it, and is told at once when there is
+none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Connections of the asynchronous client: hundreds of calls at once share at most 64, which stay."""
+"""Connections of the asynchronous client: hundreds of calls at once share at most 64,
+which stay.
+"""
 
 from __future__ import annotations
 

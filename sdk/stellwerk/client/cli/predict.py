@@ -82,8 +82,8 @@ def parse_json(text: str) -> Any:
 
 
 def read(source: str) -> Any:
-    """Returns the data of a file by its ending, of standard input for "-". Raises BadParameter if it
-    cannot be read.
+    """Returns the data of a file by its ending, of standard input for "-". Raises BadParameter if
+    it cannot be read.
     """
     if source == "-":
         return parse_json(sys.stdin.read())
@@ -103,7 +103,9 @@ def read(source: str) -> Any:
 
 
 def _read_csv(path: Path) -> Any:
-    """Returns a DataFrame if the first line holds names, else an array of numbers, rows × columns."""
+    """Returns a DataFrame if the first line holds names, else an array of numbers, rows ×
+    columns.
+    """
     import numpy as np
 
     with path.open() as file:

@@ -58,8 +58,8 @@ def package(estimator: Any, folder: Path, *, example: Any = None) -> Package:
 
 
 def package_file(path: Path, *, example: Any = None) -> Package:
-    """Returns the package of a skops file. Raises UnsafeFormat for foreign types, Corrupt for a file
-    that is none.
+    """Returns the package of a skops file. Raises UnsafeFormat for foreign types, Corrupt for a
+    file that is none.
     """
     return Package("skops", path, signature_of(load(path), example))
 

@@ -27,11 +27,12 @@ def package(model: Any, folder: Path, *, example: Any = None) -> Package:
 
 
 def load(path: Path) -> ExportedProgram:
-    """Returns the exported program. Only for files whose maker is trusted. Raises InvalidInput if the
-    file is none of a version that this torch knows.
+    """Returns the exported program. Only for files whose maker is trusted. Raises InvalidInput if
+    the file is none of a version that this torch knows.
     """
     try:
-        # Not torch.export.load: after an error that function reads the file in an older, unsafe way.
+        # Not torch.export.load: after an error that function reads the file in an older, unsafe
+        # way.
         return load_pt2(str(path)).exported_programs["model"]
     except (RuntimeError, ValueError, KeyError) as exc:
         raise InvalidInput(

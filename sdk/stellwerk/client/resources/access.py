@@ -122,7 +122,7 @@ class Access(Resource[S]):
 
     @operation
     def revoke_key(self, name: str) -> Plan[pb.ApiKey]:
-        """Revokes the key `principals/{principal}/keys/{key}` and every token issued for it; returns
-        the revoked key.
+        """Revokes the key `principals/{principal}/keys/{key}` and every token issued for it;
+        returns the revoked key.
         """
         return (yield from call(pb.RevokeApiKeyRequest(name=name), pb.RevokeApiKeyResponse)).api_key

@@ -17,8 +17,8 @@ class Audit(Resource[S]):
     def list(
         self, *, principal: str = "", resource: str = "", limit: int | None = 50
     ) -> Plan[builtins.list[pb.AuditRecord]]:
-        """Returns the newest records, at most `limit`: all, or those of one `principal` or about one
-        `resource`, given by their full names.
+        """Returns the newest records, at most `limit`: all, or those of one `principal` or about
+        one `resource`, given by their full names.
         """
         request = pb.ListRecordsRequest(principal=principal, resource=resource)
         return (yield from pages(request, pb.ListRecordsResponse, lambda page: page.records, limit))

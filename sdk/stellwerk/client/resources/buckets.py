@@ -33,5 +33,7 @@ class Buckets(Resource[S]):
 
     @operation
     def drop(self, bucket: str) -> Plan[None]:
-        """Deletes a bucket. Raises NotReady while it holds models, BucketNotFound if there is none."""
+        """Deletes a bucket. Raises NotReady while it holds models, BucketNotFound if
+        there is none.
+        """
         yield from call(pb.DeleteBucketRequest(name=bucket_name(bucket)), pb.DeleteBucketResponse)

@@ -17,7 +17,9 @@ BARE_LABEL = "true"
 
 
 def byte_size(text: int | str) -> int:
-    """Returns the bytes of "2GiB", "500 MB" or a plain number. Raises InvalidInput for other text."""
+    """Returns the bytes of "2GiB", "500 MB" or a plain number. Raises InvalidInput for
+    other text.
+    """
     if isinstance(text, int):
         return text
     match = _SIZE.fullmatch(text.strip())
@@ -30,7 +32,9 @@ def byte_size(text: int | str) -> int:
 def parse_pairs(
     texts: Mapping[str, str] | list[str] | tuple[str, ...] | str | None,
 ) -> dict[str, str]:
-    """Returns {"zone": "west"} for {"zone": "west"} and for "zone=west", {"west": "true"} for "west"."""
+    """Returns {"zone": "west"} for {"zone": "west"} and for "zone=west", {"west": "true"} for
+    "west".
+    """
     if texts is None:
         return {}
     if isinstance(texts, Mapping):

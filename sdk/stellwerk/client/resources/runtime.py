@@ -134,7 +134,9 @@ class RuntimeModel(Resource[S]):
 
     @operation
     def predict_proba(self, X: Any, *, timeout: float | None = None) -> Plan[Any]:
-        """Returns class probabilities: FP64 of shape (rows, classes), classes in the model's order."""
+        """Returns class probabilities: FP64 of shape (rows, classes), classes in the
+        model's order.
+        """
         return (yield from self._call("predict_proba", X, timeout=timeout)).value
 
     @operation

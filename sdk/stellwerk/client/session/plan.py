@@ -1,5 +1,5 @@
-"""Describes an operation as a plan: a generator that yields steps, is sent their results and does no
-I/O itself.
+"""Describes an operation as a plan: a generator that yields steps, is sent their results and does
+no I/O itself.
 
 Each operation is therefore written once: a blocking session carries its plan out at once, an
 asynchronous one when awaited.

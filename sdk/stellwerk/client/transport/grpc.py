@@ -1,4 +1,6 @@
-"""gRPC, blocking and awaited. Calls go by the RPC's path and messages, so that no stub is needed."""
+"""gRPC, blocking and awaited. Calls go by the RPC's path and messages, so that no stub is
+needed.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 
 
 class CountUp:
-    """Turns COUNT, INT32 of shape [1], into INDEX 0, 1, … COUNT - 1 of the same datatype and shape."""
+    """Turns COUNT, INT32 of shape [1], into INDEX 0, 1, … COUNT - 1 of the same datatype
+    and shape.
+    """
 
     def predict(self, count: Any) -> Iterator[Any]:
         """Yields one response for each number; for 13 two, then raises an error."""

@@ -27,7 +27,9 @@ class Reply:
     body: bytes
 
     def json(self) -> Any:
-        """Returns the parsed body; NaN and Infinity are allowed. Raises Mismatch if it is no JSON."""
+        """Returns the parsed body; NaN and Infinity are allowed. Raises Mismatch if it is
+        no JSON.
+        """
         try:
             return json.loads(self.body)
         except ValueError:
@@ -65,8 +67,8 @@ class Rest:
     def send(
         self, method: str, path: str, body: Body = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Sends one request and returns the reply; mappings and lists go as JSON. Raises Mismatch if
-        no HTTP reply comes.
+        """Sends one request and returns the reply; mappings and lists go as JSON. Raises Mismatch
+        if no HTTP reply comes.
         """
         given = dict(headers or {})
         if isinstance(body, Mapping | list):

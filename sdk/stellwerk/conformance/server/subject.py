@@ -93,8 +93,8 @@ class Subject:
         )
 
     def model(self, key: str) -> str:
-        """Returns the server's name of a conformance model. Raises NotApplicable if the server lacks
-        it.
+        """Returns the server's name of a conformance model. Raises NotApplicable if the server
+        lacks it.
         """
         name = self.names.get(key, MODELS[key].name)
         if key not in self._present:
@@ -104,7 +104,9 @@ class Subject:
         return name
 
     def echo(self, datatype: str = "FP32") -> str:
-        """Returns the name of the echo of a datatype. Raises NotApplicable if the server lacks it."""
+        """Returns the name of the echo of a datatype. Raises NotApplicable if the server
+        lacks it.
+        """
         return self.model(echo_of(datatype))
 
     def _has(self, name: str) -> bool:

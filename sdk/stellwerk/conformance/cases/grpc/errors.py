@@ -202,9 +202,11 @@ def _typed(name: str, datatype: str, value: int) -> Check:
 
 for _datatype, _value in (("INT8", 300), ("INT16", 2**20), ("UINT8", 256), ("UINT16", 2**20)):
     CASES.add(
-        f"overflow_{_datatype.lower()}", f"{_value} for {_datatype} is INVALID_ARGUMENT", Basis.SENSIBLE,
+        f"overflow_{_datatype.lower()}",
+        f"{_value} for {_datatype} is INVALID_ARGUMENT",
+        Basis.SENSIBLE,
         _typed(_datatype, _datatype, _value),
-    )  # fmt: skip
+    )
 
 
 @CASES.sensible("Raw BYTES that end early, or announce more than there is, are INVALID_ARGUMENT")
