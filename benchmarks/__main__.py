@@ -1,8 +1,8 @@
 """`python -m benchmarks`: measures the figures side by side with other servers and writes
 benchmarks/results/.
 
-`overload` and `timeouts` are measured when they are named: they take longer, and one system runs at
-a time.
+`overload`, `timeouts` and `sdk` are measured only when they are named: the first two take long, and
+no other server stands beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import overload, overload_report, report, timeouts
+from benchmarks import overload, overload_report, report, sdk, timeouts
 from benchmarks.figures import FULL, QUICK
 from benchmarks.run import FIGURES, run
 
@@ -73,7 +73,15 @@ def _timeouts(quick: bool, broker: str) -> str:
     return overload_report.write_timeouts(timeouts.run(broker, progress), about, folder)
 
 
-APART: dict[str, Callable[[bool, str], str]] = {"overload": _overload, "timeouts": _timeouts}
+def _sdk(quick: bool, broker: str) -> str:
+    return sdk.run(broker, 3 if quick else 15, progress)
+
+
+APART: dict[str, Callable[[bool, str], str]] = {
+    "overload": _overload,
+    "timeouts": _timeouts,
+    "sdk": _sdk,
+}
 
 
 if __name__ == "__main__":

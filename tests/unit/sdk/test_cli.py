@@ -111,7 +111,9 @@ def test_an_error_is_one_sentence_and_exit_code_1(cli: Cli) -> None:
     as_json = cli("models", "show", "nosuch", "--json", code=1)
 
     assert plain.stderr == "error: there is no model buckets/default/models/nosuch\n"
-    assert json.loads(as_json.stderr)["error"]["reason"] == "MODEL_NOT_FOUND"
+    described = json.loads(as_json.stderr)["error"]
+    assert described["reason"] == "MODEL_NOT_FOUND"
+    assert len(described["request_id"]) == 32
     assert plain.stdout == as_json.stdout == ""
 
 

@@ -100,6 +100,7 @@ class Output:
                 "reason": error.reason,
                 "message": error.message,
                 "metadata": error.metadata,
+                "request_id": error.request_id,
             }
             click.echo(json.dumps({"error": described}, ensure_ascii=False), err=True)
         else:
