@@ -1,0 +1,94 @@
+"""The two requests that can be traced, and the windows of time in which they are recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from stellwerk.client import Client, connect
+from tools.request_trace.stack import Running, Switch
+
+NAME = "traced"
+_ROW = {"name": "X", "datatype": "FP64", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}
+_WARM_UP_INFERS, _WARM_UP_UPLOADS = 20, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a kind of request is recorded: seconds of a recording, and recordings with a request and without."""
+
+    seconds: float
+    recordings: int
+
+
+# An infer takes 10 to 30 ms under the recorder; an upload 50, its news included.
+PLANS = {"infer": Plan(0.25, 8), "upload": Plan(0.4, 8)}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One window of time. `began` and `answered` are in `time.monotonic_ns`; both 0 without a request."""
+
+    number: int
+    began: int = 0
+    answered: int = 0
+
+
+def record(kind: str, running: Running, switch: Switch) -> list[Recording]:
+    """Warms the request up, then records windows with one request and windows without, in turn."""
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    with connect(running.http, running.token) as client, _http(running) as http:
+        if kind == "upload":
+            send = lambda: _upload(client, model, X[:2])  # noqa: E731 - one of two
+            warm_up = _WARM_UP_UPLOADS
+        else:
+            _upload(client, model, X[:2])
+            send = lambda: _infer(http)  # noqa: E731 - one of two
+            warm_up = _WARM_UP_INFERS
+        for _ in range(warm_up):
+            send()
+        time.sleep(2.0)
+        send()
+        return [*_windows(PLANS[kind], send, switch)]
+
+
+def _windows(plan: Plan, send: Callable[[], None], switch: Switch) -> list[Recording]:
+    made = []
+    for turn in range(plan.recordings):
+        for number, busy in ((2 * turn + 1, False), (2 * turn + 2, True)):
+            made.append(_window(plan, number, switch, send if busy else None))
+            # Pauses of different lengths, so that no timer of the platform keeps step with the recordings.
+            time.sleep(0.1 + 0.037 * turn)
+    return made
+
+
+def _window(plan: Plan, number: int, switch: Switch, send: Callable[[], None] | None) -> Recording:
+    with switch.recording(number):
+        began = answered = time.monotonic_ns()
+        if send is not None:
+            send()
+            answered = time.monotonic_ns()
+        time.sleep(max(0.0, plan.seconds - (time.monotonic_ns() - began) / 1e9))
+    return Recording(number) if send is None else Recording(number, began, answered)
+
+
+def _http(running: Running) -> httpx.Client:
+    headers = {"authorization": f"Bearer {running.token}"}
+    return httpx.Client(base_url=running.http, headers=headers, trust_env=False, timeout=60.0)
+
+
+def _infer(http: httpx.Client) -> None:
+    answer = http.post(f"/v2/models/{NAME}/infer", json={"inputs": [_ROW]})
+    if answer.is_error:
+        raise RuntimeError(f"the infer was answered with {answer.status_code}: {answer.text}")
+
+
+def _upload(client: Client, model: Any, example: Any) -> None:
+    client.models.put(model, NAME, example=example)
