@@ -1,12 +1,12 @@
 """Traces one request through the platform's five processes and prints its life.
 
-`python tools/trace_request.py [infer|upload] [--json FILE] [--check] [--hints]`
+`python tools/trace_request.py [infer|upload] [--json FILE] [--hints] [--check] [--page FILE]`
 
-The script starts what `stellwerk up` starts, in a temporary folder and on free ports, stores a small
-scikit-learn model, warms the request up, records it, and stops everything. It prints each product
-function that the request reaches, in order of time and with its process, and how many files a reader
-opens and turns back to. `request_trace.life` defines the measure and says how the platform's own
-work is left out. `--check` compares the trace with `docs/life-of-a-request.md`.
+The script starts what `stellwerk up` starts, in a temporary folder and on free ports. It stores a
+small scikit-learn model, warms the request up, records it, and stops everything. It prints each
+product function that the request reaches, in order of time and with its process, and how many
+files a reader opens and turns back to. `request_trace.life` defines that measure and says how the
+platform's own work is left out. `--check` compares the trace with `docs/life-of-a-request.md`.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ def trace(kind: str) -> report.Traced:
         found = events.read(folder)
     asked = [one for one in recordings if one.began]
     busy = [one.number for one in asked]
-    idle = [one.number for one in recordings if not one.began]
-    own = life.own_edges(found.events, busy, idle)
-    lives = [
-        life.steps(_of(found, one.number), own, one.began, one.answered) for one in asked
-    ]
-    shown = life.median_of(lives)
-    recording = shown[0].event.recording
-    counts = [life.count(one) for one in lives]
-    return report.Traced(kind, found, recording, shown, counts, life.rare_edges(found.events, busy, own))
+    own = life.own_edges(found.events, busy, [one.number for one in recordings if not one.began])
+    late = life.late_edges(found, own, asked)
+    lives = [life.steps(found, own, late, one) for one in asked]
+    return report.Traced(
+        kind,
+        found,
+        own,
+        life.rare_edges(found.events, busy, own),
+        life.median_of(lives),
+        [life.count(one) for one in lives],
+    )
 
 
-def _of(found: events.Trace, recording: int) -> list[events.Event]:
-    return [event for event in found.events if event.recording == recording]
-
-
-def check(traced: report.Traced) -> list[str]:
+def check(traced: report.Traced, path: Path) -> list[str]:
     """Returns what the page says and the trace does not show."""
-    if not PAGE.exists():
-        return [f"there is no {PAGE.relative_to(_ROOT)}"]
-    visits = [event.edge.callee for event in _of(traced.trace, traced.recording)]
-    return page.problems(page.parse(PAGE.read_text(encoding="utf-8")), visits)
+    if not path.exists():
+        return [f"there is no {path}"]
+    return page.problems(page.parse(path.read_text(encoding="utf-8")), traced.visits)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; returns 1 if the page contradicts the trace or the platform does not come up."""
+    """Runs the command; returns 1 if the platform does not come up or the page contradicts it."""
     parser = argparse.ArgumentParser(description="Traces one request through the platform.")
     parser.add_argument("kind", nargs="?", choices=sorted(calls.PLANS), default="infer")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
-    parser.add_argument("--check", action="store_true", help=f"compare with {PAGE.relative_to(_ROOT)}")
     parser.add_argument("--hints", action="store_true", help="say which files could be merged")
+    parser.add_argument(
+        "--check", action="store_true", help="fail if the page contradicts the trace"
+    )
+    parser.add_argument("--page", type=Path, metavar="FILE", default=PAGE, help="the page to check")
     options = parser.parse_args(arguments)
     if options.check and options.kind != "infer":
         parser.error("the page tells the life of an infer; --check goes with no other request")
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"\n{report.summary(traced)}")
     if options.json:
         options.json.write_text(json.dumps(report.document(traced), indent=1) + "\n")
-    problems = check(traced) if options.check else []
+    problems = check(traced, options.page) if options.check else []
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0
 

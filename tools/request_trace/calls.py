@@ -5,23 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import httpx
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from stellwerk.client import Client, connect
+from stellwerk.client import connect
+from tools.request_trace.events import Recording
 from tools.request_trace.stack import Running, Switch
 
 NAME = "traced"
 _ROW = {"name": "X", "datatype": "FP64", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}
-_WARM_UP_INFERS, _WARM_UP_UPLOADS = 20, 3
+# Requests before the recordings: caches are filled, and the model's first calls are over.
+_WARM_UP = 10
+_REST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a kind of request is recorded: seconds of a recording, and recordings with a request and without."""
+    """Seconds of a recording, and how many recordings are made with a request and without one."""
 
     seconds: float
     recordings: int
@@ -31,45 +34,35 @@ class Plan:
 PLANS = {"infer": Plan(0.25, 8), "upload": Plan(0.4, 8)}
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One window of time. `began` and `answered` are in `time.monotonic_ns`; both 0 without a request."""
-
-    number: int
-    began: int = 0
-    answered: int = 0
-
-
 def record(kind: str, running: Running, switch: Switch) -> list[Recording]:
     """Warms the request up, then records windows with one request and windows without, in turn."""
-    X, y = load_iris(return_X_y=True)
-    model = LogisticRegression(max_iter=1000).fit(X, y)
+    X, y = load_iris(return_X_y=True)  # type: ignore[no-untyped-call]
+    model = LogisticRegression(max_iter=1000).fit(X, y)  # type: ignore[no-untyped-call]
     with connect(running.http, running.token) as client, _http(running) as http:
-        if kind == "upload":
-            send = lambda: _upload(client, model, X[:2])  # noqa: E731 - one of two
-            warm_up = _WARM_UP_UPLOADS
-        else:
-            _upload(client, model, X[:2])
-            send = lambda: _infer(http)  # noqa: E731 - one of two
-            warm_up = _WARM_UP_INFERS
-        for _ in range(warm_up):
+        upload = partial(client.models.put, model, NAME, example=X[:2])
+        upload()
+        send = upload if kind == "upload" else partial(_infer, http)
+        for _ in range(_WARM_UP):
             send()
-        time.sleep(2.0)
+        # What the warm-up left to do in the background is done by then.
+        time.sleep(_REST_SECONDS)
         send()
-        return [*_windows(PLANS[kind], send, switch)]
+        return _windows(PLANS[kind], send, switch)
 
 
-def _windows(plan: Plan, send: Callable[[], None], switch: Switch) -> list[Recording]:
+def _windows(plan: Plan, send: Callable[[], object], switch: Switch) -> list[Recording]:
     made = []
     for turn in range(plan.recordings):
         for number, busy in ((2 * turn + 1, False), (2 * turn + 2, True)):
             made.append(_window(plan, number, switch, send if busy else None))
-            # Pauses of different lengths, so that no timer of the platform keeps step with the recordings.
+            # Pauses differ, so that no timer of the platform keeps step with the recordings.
             time.sleep(0.1 + 0.037 * turn)
     return made
 
 
-def _window(plan: Plan, number: int, switch: Switch, send: Callable[[], None] | None) -> Recording:
+def _window(
+    plan: Plan, number: int, switch: Switch, send: Callable[[], object] | None
+) -> Recording:
     with switch.recording(number):
         began = answered = time.monotonic_ns()
         if send is not None:
@@ -88,7 +81,3 @@ def _infer(http: httpx.Client) -> None:
     answer = http.post(f"/v2/models/{NAME}/infer", json={"inputs": [_ROW]})
     if answer.is_error:
         raise RuntimeError(f"the infer was answered with {answer.status_code}: {answer.text}")
-
-
-def _upload(client: Client, model: Any, example: Any) -> None:
-    client.models.put(model, NAME, example=example)

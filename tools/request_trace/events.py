@@ -17,11 +17,20 @@ class Function(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """One function calls another in a process; an event loop or a thread calls where `caller` is None."""
+    """One function calls another in a process; `caller` is None for an event loop or a thread."""
 
     process: str
     caller: Function | None
     callee: Function
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A window of time. `began` and `answered` are in `time.monotonic_ns`, 0 without a request."""
+
+    number: int
+    began: int = 0
+    answered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Trace:
 
 
 def read(folder: Path) -> Trace:
-    """Reads the files `PROCESS.PID.events` of a folder."""
+    """Returns what the files `PROCESS.PID.events` of a folder hold."""
     events: list[Event] = []
     lines: Lines = defaultdict(set)
     for path in sorted(folder.glob("*.events")):

@@ -4,15 +4,17 @@ The request's own calls. The platform is never idle: it reports, polls, expires 
 same number of equal windows of time is recorded with exactly one request and with none, in turn.
 A call, which is a caller and a callee in a process, is the request's own if each recording with a
 request has it, and if these have it on average at least half a time more often than the others.
-A timer of the platform fires in few of the short windows, or in as many of both sorts.
-What happens after the caller has its answer is shown, and not counted.
+The platform's own work comes in few of the short windows, or in as many of both sorts. A callback
+of a timer is never the request's own: it flushes and expires for all requests together.
+A call that most recordings make after the caller has its answer is shown, and not counted.
 
 The measure. A reader follows the request in order of time, across processes, and reads each
 function once, where the request reaches it first. A function in its caller's file is read on the
 spot. Any other takes the reader to another file: the reader opens the file if it is new, and
 otherwise turns back to it. A function that an event loop or a thread calls has no caller, so it
 always takes the reader to another file. A coroutine that waits since before the request is read
-where it is resumed; other resumptions count nothing. A comprehension is part of its function.
+where it is resumed, if a line of it runs; other resumptions count nothing. A comprehension is part
+of its function.
 
 Two other measures were tried. Counting each distinct call to another file, instead of each
 function once, gives about a fifth more returns: the reader would turn back to what is read.
@@ -26,9 +28,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from tools.request_trace.events import Edge, Event, Function
+from tools.request_trace.events import Edge, Event, Function, Recording, Trace
 
-# Of a call that each request makes once, half is lost at most to the platform's own calls.
+# Calls a recording: half of what one request makes at least, as far from 0 as from 1.
 _EXCESS = 0.5
 
 
@@ -42,7 +44,7 @@ class Turn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A function where the request reaches it first. `at` is in nanoseconds since the request was sent."""
+    """A function where the request reaches it first, `at` nanoseconds after the request began."""
 
     at: int
     event: Event
@@ -66,7 +68,7 @@ class Count:
 
 
 def own_edges(events: Iterable[Event], busy: Collection[int], idle: Collection[int]) -> set[Edge]:
-    """Returns the request's own calls. `busy` are the recordings with a request, `idle` those without."""
+    """Returns the request's own calls; `busy` recordings have a request, `idle` ones have none."""
     counts: Counter[tuple[int, Edge]] = Counter((event.recording, event.edge) for event in events)
     found = set()
     for edge in {edge for _, edge in counts}:
@@ -84,18 +86,44 @@ def rare_edges(events: Iterable[Event], busy: Collection[int], own: Collection[E
     return with_request - without - set(own)
 
 
-def steps(events: Iterable[Event], own: Collection[Edge], began: int, answered: int) -> list[Step]:
-    """Returns what a reader reads, from the events of one recording in order of time."""
+def late_edges(trace: Trace, own: Collection[Edge], windows: Sequence[Recording]) -> set[Edge]:
+    """Returns the request's calls that most recordings make only after the caller has its answer.
+
+    A single recording does not tell: any process may be kept from running for some milliseconds.
+    """
+    answered = {window.number: window.answered for window in windows}
+    times: Counter[Edge] = Counter()
+    seen: set[tuple[int, Edge]] = set()
+    for event in trace.events:
+        first = (event.recording, event.edge)
+        if event.edge in own and event.recording in answered and first not in seen:
+            seen.add(first)
+            times[event.edge] += event.at > answered[event.recording]
+    return {edge for edge, late in times.items() if 2 * late > len(windows)}
+
+
+def steps(
+    trace: Trace, own: Collection[Edge], late: Collection[Edge], window: Recording
+) -> list[Step]:
+    """Returns what a reader reads of one recording: first until the answer, then after it."""
     read: set[Function] = set()
     opened: set[str] = set()
     found = []
-    for event in events:
-        function = event.edge.callee
-        if event.edge in own and function not in read:
+    for after in (False, True):
+        for event in trace.events:
+            function, wanted = (
+                event.edge.callee,
+                event.edge in own and (event.edge in late) is after,
+            )
+            if event.recording != window.number or not wanted or function in read:
+                continue
+            # A coroutine that only awaits the one that goes on runs no line.
+            if event.resumed and (window.number, function) not in trace.lines:
+                continue
             turn = _turn(event.edge, opened)
             read.add(function)
             opened.add(function.file)
-            found.append(Step(event.at - began, event, turn, event.at > answered))
+            found.append(Step(event.at - window.began, event, turn, after))
     return found
 
 

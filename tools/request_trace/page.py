@@ -1,9 +1,9 @@
 """The page `docs/life-of-a-request.md`, and whether it says what a trace shows. Pure.
 
 A step of the page begins with its number: a heading `## 3. …`, a list item `3. …` at the line's
-beginning, or a table row `| 3 | …`. It ends at the next step or heading. In a step, inline code that
-ends with `.py` names a file, as a path below the repository. Inline code right behind a file or
-behind another function of it, with no words between but `and` and `then`, names a function:
+beginning, or a table row `| 3 | …`. It ends at the next step or heading. In a step, inline code
+that ends with `.py` names a file, as a path below the repository. Inline code right behind a file
+or behind another function of it, with no words between but `and` and `then`, names a function:
 `services/router/calls/invocations.py` `Invocations.send`, `Invocations.end`.
 Blocks of code are left out.
 """
@@ -71,21 +71,30 @@ def _bodies(text: str) -> Iterator[tuple[int, str]]:
 
 
 def problems(page: Sequence[PageStep], visits: Sequence[Function]) -> list[str]:
-    """Returns what the page says and the trace does not show. `visits` are all entries in order of time."""
+    """Returns what the page says and the trace does not show.
+
+    `visits` are all entries and resumptions in order of time.
+    """
     found = []
     if not page:
-        found.append("the page has no steps; a step begins with its number, as in `## 1. The gateway`")
+        found.append(
+            "the page has no steps; a step begins with its number, as in `## 1. The gateway`"
+        )
     if len(page) > MOST_STEPS:
         found.append(f"the page has {len(page)} steps, at most {MOST_STEPS}")
     plain = [Function(visit.file, plain_name(visit.name)) for visit in visits]
     for step in page:
         found += _unseen(step, plain)
-    return found + _disorder(page, plain)
+    return [*found, *_disorder(page, plain)]
 
 
 def plain_name(name: str) -> str:
     """Returns a qualified name without the mark of what is defined in a function."""
     return name.replace(".<locals>", "")
+
+
+def _title(function: Function) -> str:
+    return f"{function.name} of {function.file}"
 
 
 def _named(function: Function) -> Function:
@@ -101,10 +110,12 @@ def _unseen(step: PageStep, visits: Sequence[Function]) -> Iterator[str]:
             yield f"step {step.number}: the request enters no function of {file}"
     for function in step.functions:
         if function.file in files and _named(function) not in seen:
-            others = ", ".join(dict.fromkeys(one.name for one in visits if one.file == function.file))
+            others = ", ".join(
+                dict.fromkeys(one.name for one in visits if one.file == function.file)
+            )
             yield (
-                f"step {step.number}: the request does not enter {function.name} of {function.file}; "
-                f"it enters {others}"
+                f"step {step.number}: the request does not enter {_title(function)}; "
+                f"of that file it enters {others}"
             )
 
 
@@ -120,8 +131,8 @@ def _disorder(page: Sequence[PageStep], visits: Sequence[Function]) -> Iterator[
             at = visits.index(first, at)
         except ValueError:
             yield (
-                f"step {step.number} comes too late: the request enters {first.name} of {first.file} "
+                f"step {step.number} comes too late: the request enters {_title(first)} "
                 f"for the last time before {before}"
             )
             continue
-        before = f"{first.name} of {first.file}, which is in step {step.number}"
+        before = f"{_title(first)}, with which step {step.number} begins"

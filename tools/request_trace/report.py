@@ -1,10 +1,10 @@
-"""A trace for people: the table of a life, hints for who wants to shorten it; and for programs: JSON."""
+"""A trace for people, as a table with hints how to shorten the life, and for programs, as JSON."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -15,7 +15,7 @@ from tools.request_trace.life import Count, Step, Turn, count
 WHAT = {"infer": "one REST prediction", "upload": "one upload"}
 _WIDTH = 100
 LEGEND = (
-    "+ opens the file, < turns back to it; a < before a function is another turn to the same file.\n"
+    "+ opens the file, < turns back to it; a < before a function is another turn to its file.\n"
     "Times are under the recorder, which makes the platform several times slower."
 )
 
@@ -26,25 +26,39 @@ class Traced:
 
     kind: str
     trace: Trace
-    # The recording that is shown, what is read in it, and the counts of all recordings.
-    recording: int
+    # The request's own calls, and calls that only some requests make.
+    own: set[Edge]
+    rare: set[Edge]
+    # What is read in the recording that is shown, and the counts of all recordings.
     life: list[Step]
     counts: list[Count]
-    # Calls that only some requests make.
-    rare: set[Edge]
 
     @property
     def count(self) -> Count:
         """What a reader does, in the recording that is shown."""
         return count(self.life)
 
+    @property
+    def recording(self) -> int:
+        """The number of the recording that is shown."""
+        return self.life[0].event.recording
+
+    @property
+    def visits(self) -> list[Function]:
+        """All entries and resumptions in order of time."""
+        return [
+            event.edge.callee
+            for event in self.trace.events
+            if event.recording == self.recording and event.edge in self.own
+        ]
+
     def lines(self, function: Function) -> int:
-        """How many lines of the function ran."""
+        """Returns how many lines of the function ran."""
         return len(self.trace.lines.get((self.recording, function), ()))
 
 
 def table(traced: Traced) -> str:
-    """The life by process: number, mark, file and functions of each step."""
+    """Returns the life by process: number, mark, file and functions of each step."""
     lines, number = [LEGEND], 0
     for after, part in groupby(traced.life, key=lambda step: step.after):
         if after:
@@ -59,7 +73,7 @@ def table(traced: Traced) -> str:
 
 
 def _row(number: int, steps: Sequence[Step]) -> list[str]:
-    """Functions of one file that are read one after the other; long lines are broken."""
+    """Returns the lines for functions of one file that are read one after the other."""
     names = [
         (step.turn.value if index and step.turn is not Turn.STAY else "") + step.function.name
         for index, step in enumerate(steps)
@@ -70,12 +84,14 @@ def _row(number: int, steps: Sequence[Step]) -> list[str]:
 
 
 def summary(traced: Traced) -> str:
-    """One sentence with the numbers, and how much they vary."""
-    counts = traced.counts
+    """Returns one sentence with the numbers, and how much they vary."""
+    shown, counts = traced.count, traced.counts
+    files = _range([one.files for one in counts])
+    returns = _range([one.returns for one in counts])
     return (
-        f"A reader of {WHAT[traced.kind]} opens {traced.count.files} files and turns back "
-        f"{traced.count.returns} times ({traced.count.functions} functions; in {len(counts)} recordings "
-        f"{_range([one.files for one in counts])} files and {_range([one.returns for one in counts])} returns)."
+        f"A reader of {WHAT[traced.kind]} opens {shown.files} files and turns back {shown.returns} "
+        f"times ({shown.functions} functions; in {len(counts)} recordings {files} files and "
+        f"{returns} returns)."
     )
 
 
@@ -85,25 +101,35 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def hints(traced: Traced) -> str:
-    """Files that are opened for one function, and the files that the reader turns back to most often."""
-    life = [step for step in traced.life if not step.after]
+    """Returns which files are opened for one function, and to which the reader turns back."""
     by_file: dict[str, list[Step]] = defaultdict(list)
-    for step in life:
-        by_file[step.function.file].append(step)
+    for step in traced.life:
+        if not step.after:
+            by_file[step.function.file].append(step)
     single = [steps[0] for steps in by_file.values() if len(steps) == 1]
-    lines = ["", f"{len(single)} files are opened for one function (lines that ran, function, caller's file):"]
+    lines = [
+        "",
+        f"{len(single)} files are opened for one function; lines that ran, and its caller:",
+    ]
     for step in sorted(single, key=lambda step: traced.lines(step.function)):
-        ran, caller = traced.lines(step.function), step.event.edge.caller
-        lines.append(f"{ran:4}  {step.function.file} {step.function.name}  <- {_file(caller)}")
-    back = Counter(step.function.file for step in life if step.turn is Turn.RETURN)
-    lines += ["", "Returns by file that the reader turns back to, and from where:"]
-    for file, times in back.most_common():
-        callers = Counter(
-            _file(step.event.edge.caller) for step in by_file[file] if step.turn is Turn.RETURN
-        )
-        whence = ", ".join(f"{caller} {number}" for caller, number in callers.most_common())
-        lines.append(f"{times:4}  {file}  <- {whence}")
-    return "\n".join(lines)
+        ran, caller = traced.lines(step.function), _file(step.event.edge.caller)
+        lines.append(f"{ran:4}  {step.function.file} {step.function.name}  <- {caller}")
+    return "\n".join(
+        [*lines, "", "Files that the reader turns back to, and from where:", *_back(by_file)]
+    )
+
+
+def _back(by_file: Mapping[str, Sequence[Step]]) -> list[str]:
+    callers = {
+        file: Counter(_file(step.event.edge.caller) for step in steps if step.turn is Turn.RETURN)
+        for file, steps in by_file.items()
+    }
+    lines = []
+    for file, times in sorted(callers.items(), key=lambda item: -item[1].total()):
+        if times:
+            whence = ", ".join(f"{caller} {number}" for caller, number in times.most_common())
+            lines.append(f"{times.total():4}  {file}  <- {whence}")
+    return lines
 
 
 def _file(caller: Function | None) -> str:
@@ -111,7 +137,7 @@ def _file(caller: Function | None) -> str:
 
 
 def document(traced: Traced) -> dict[str, Any]:
-    """Everything, for JSON."""
+    """Returns everything, for JSON."""
     return {
         "kind": traced.kind,
         "summary": summary(traced),

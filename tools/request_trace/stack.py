@@ -1,4 +1,4 @@
-"""The platform with a recorder in each process: `stellwerk up` in a process of its own, on free ports."""
+"""The platform with a recorder in each process, as `stellwerk up` starts it, on free ports."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Any
 from tools.request_trace.injected.sitecustomize import FOLDER, PRODUCT, ROOT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Folders of product code: the five services with their chassis, and what processes must agree on.
-PRODUCT_FOLDERS = ("services", "sdk/stellwerk/wire")
+# The module that starts and stops the platform; it is beside the request's way.
+LAUNCHER = "services.local"
 _INJECTED = Path(__file__).resolve().parent / "injected"
 # Seconds: the supervisor itself grants 30 to the platform's stop.
 _STOP_SECONDS = 40.0
@@ -38,7 +38,7 @@ class Running:
 
 
 class Switch:
-    """The byte that says which recording is under way; 0 stands for none. All processes see a change at once."""
+    """The byte that says which recording is under way, 0 for none; all processes see a change."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "switch"
@@ -59,19 +59,29 @@ class Switch:
 
 
 def environment(folder: Path, inherited: dict[str, str]) -> dict[str, str]:
-    """Returns the inherited variables without settings of services, with this checkout's code and the recorder."""
+    """Returns the inherited variables with this checkout's code and the recorder.
+
+    Settings of services are left out.
+    """
     kept = {name: value for name, value in inherited.items() if not name.startswith("STELLWERK_")}
     code = [_INJECTED, folder, REPOSITORY, REPOSITORY / "generated", REPOSITORY / "sdk"]
-    paths = [str(path) for path in code] + [kept[name] for name in ("PYTHONPATH",) if name in kept]
-    product = [f"{REPOSITORY / name}/" for name in PRODUCT_FOLDERS]
-    recorder = {FOLDER: str(folder), ROOT: str(REPOSITORY), PRODUCT: os.pathsep.join(product)}
+    paths = [*map(str, code), *filter(None, [kept.get("PYTHONPATH")])]
+    product = os.pathsep.join(f"{path}/" for path in product_folders())
+    recorder = {FOLDER: str(folder), ROOT: str(REPOSITORY), PRODUCT: product}
     return kept | recorder | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def write_metadata(folder: Path) -> None:
-    """Writes this checkout's entry points, which name the model formats, as an installed package has them.
+def product_folders() -> list[Path]:
+    """Returns the folders of the services, their chassis, and what processes must agree on."""
+    launcher = REPOSITORY / LAUNCHER.replace(".", "/")
+    services = [path for path in sorted((REPOSITORY / "services").iterdir()) if path.is_dir()]
+    return [path for path in services if path != launcher] + [REPOSITORY / "sdk/stellwerk/wire"]
 
-    The package that is installed may be that of another checkout, with formats in other modules.
+
+def write_metadata(folder: Path) -> None:
+    """Writes this checkout's entry points, which name the model formats, as an installed package.
+
+    The package that is really installed may be of another checkout, with formats in other modules.
     """
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
@@ -87,8 +97,8 @@ def write_metadata(folder: Path) -> None:
 
 @contextlib.contextmanager
 def platform(data_dir: Path, events: Path) -> Iterator[Running]:
-    """Starts the platform, waits until it is ready, and stops all of it at the end. Raises NotUp."""
-    command = [sys.executable, "-m", "stellwerk.local", "up", "--data-dir", str(data_dir)]
+    """Starts the platform, yields when it is ready, and stops it at the end. Raises NotUp."""
+    command = [sys.executable, "-m", LAUNCHER, "up", "--data-dir", str(data_dir)]
     for option, port in zip(("--http-port", "--grpc-port"), free_ports(2), strict=True):
         command += [option, str(port)]
     log = events / "platform.log"
@@ -125,7 +135,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> Running:
         raise NotUp(f"the platform did not come up; the end of its log:\n{log.read_text()[-4000:]}")
     report: dict[str, Any] = json.loads(line)
     if not str(report["broker"]).startswith("RabbitMQ"):
-        raise NotUp(f"the platform runs on {report['broker']}; install RabbitMQ to trace a request through it")
+        raise NotUp(f"the platform runs on {report['broker']}; install RabbitMQ to trace a request")
     return Running(report["http"], Path(report["token_file"]).read_text().strip())
 
 

@@ -1,27 +1,32 @@
-"""Records the functions that a process enters. Python imports this module at start from PYTHONPATH.
+"""Records the functions that a process enters. Python imports this module from PYTHONPATH at start.
 
 The recorder is `sys.settrace`, which reports each entry and each resumption of a Python function.
-`sys.setprofile` would also report returns and calls of C functions, and no executed lines.
+`sys.setprofile` would also report returns and calls of C functions, and no lines.
 The recorder is installed in every thread from its start and records only while a byte is not 0.
 The byte lies in a file that all processes map into memory, so one write switches all of them.
+Callbacks of timers are left out: each one that is given to an event loop is wrapped to be known.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import mmap
 import os
+import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
 FOLDER, PROCESS = "REQUEST_TRACE_FOLDER", "REQUEST_TRACE_PROCESS"
 ROOT, PRODUCT = "REQUEST_TRACE_ROOT", "REQUEST_TRACE_PRODUCT"
 _RESUME = 151
-# The frames that call back from an event loop or start a thread: what stands above is no caller.
+# Frames that call back from an event loop or start a thread: what is above them is no caller.
 _LOOPS = ("/asyncio/runners.py", "/asyncio/base_events.py", "/asyncio/events.py", "/threading.py")
-_INNER = (".<locals>.<listcomp>", ".<locals>.<setcomp>", ".<locals>.<dictcomp>", ".<locals>.<genexpr>")
+_COMPREHENSIONS = re.compile(r"(?:\.(?:<locals>\.)?<(?:listcomp|setcomp|dictcomp|genexpr)>)+$")
 
 
 def process_name() -> str:
@@ -41,10 +46,7 @@ def entry_offset(code: CodeType) -> int:
 
 def function_name(code: CodeType) -> str:
     """Returns the qualified name; a comprehension belongs to the function around it."""
-    name: str = code.co_qualname
-    while name.endswith(_INNER):
-        name = name[: name.rindex(".<locals>.")]
-    return name
+    return _COMPREHENSIONS.sub("", code.co_qualname)
 
 
 class Recorder:
@@ -60,25 +62,23 @@ class Recorder:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         # By file name: the path below the root, or "" for what is no product code.
         self._paths: dict[str, str] = {}
-        # By the id of a code object, which is kept so that the id stays its own: name and entry offset.
+        # By the id of a code object: the object, so that its id stays its own, name, entry offset.
         self._codes: dict[int, tuple[CodeType, str, int]] = {}
         self._lines: set[tuple[int, int, int]] = set()
 
     def called(self, frame: FrameType, event: str, arg: Any) -> Any:
-        """Records an entry or a resumption; asks for the lines of product code and of nothing else."""
+        """Records an entry or a resumption of product code, and has its lines reported."""
         recording = self._switch[0]
-        if not recording:
-            return None
-        path = self._path(frame.f_code.co_filename)
+        path = self._path(frame.f_code.co_filename) if recording else ""
         if not path:
             return None
         _, name, entry = self._known(frame.f_code)
-        if name == "<module>":
+        above = self._caller(frame)
+        if name == "<module>" or above is None:
             return None
         kind = "call" if frame.f_lasti <= entry else "resume"
-        caller = self._caller(frame)
         thread = threading.current_thread().name
-        self._write("\t".join((kind, str(recording), str(time.monotonic_ns()), path, name, *caller, thread)))
+        self._write(kind, str(recording), str(time.monotonic_ns()), path, name, *above, thread)
         return self._line
 
     def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
@@ -89,20 +89,24 @@ class Recorder:
             place = (recording, id(code), frame.f_lineno)
             if place not in self._lines:
                 self._lines.add(place)
-                self._write("\t".join(("line", str(recording), str(frame.f_lineno), self._path(code.co_filename), name)))
+                path = self._path(code.co_filename)
+                self._write("line", str(recording), str(frame.f_lineno), path, name)
         return self._line
 
-    def _caller(self, frame: FrameType) -> tuple[str, str]:
-        """Returns file and name of the nearest product function above; two empty texts below an event loop."""
+    def _caller(self, frame: FrameType) -> tuple[str, str] | None:
+        """Returns file and name of the nearest product function above.
+
+        Both are empty if an event loop or a thread calls. None stands for a timer.
+        """
+        found: tuple[str, str] | None = None
         above = frame.f_back
-        while above is not None:
-            file = above.f_code.co_filename
-            if file.endswith(_LOOPS):
-                break
-            if path := self._path(file):
-                return path, self._known(above.f_code)[1]
+        while above is not None and not above.f_code.co_filename.endswith(_LOOPS):
+            if above.f_code is _FIRED:
+                return None
+            if found is None and (path := self._path(above.f_code.co_filename)):
+                found = path, self._known(above.f_code)[1]
             above = above.f_back
-        return "", ""
+        return found or ("", "")
 
     def _path(self, file: str) -> str:
         path = self._paths.get(file)
@@ -117,13 +121,54 @@ class Recorder:
             known = self._codes[id(code)] = (code, function_name(code), entry_offset(code))
         return known
 
-    def _write(self, text: str) -> None:
-        os.write(self._file, text.encode() + b"\n")
+    def _write(self, *words: str) -> None:
+        os.write(self._file, "\t".join(words).encode() + b"\n")
+
+
+class _Timer:
+    """A callback that an event loop calls when its time has come."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[..., object]) -> None:
+        self._callback = callback
+
+    def __call__(self, *arguments: Any) -> None:
+        self._callback(*arguments)
+
+
+_FIRED = _Timer.__call__.__code__
+
+
+def mark_timers(loop: type) -> None:
+    """Wraps the callbacks that a class of event loops gets by `call_later` and `call_at`."""
+    for name in ("call_later", "call_at"):
+        schedule = getattr(loop, name)
+
+        @functools.wraps(schedule)
+        def wrapped(
+            self: Any,
+            when: float,
+            callback: Any,
+            *rest: Any,
+            _schedule: Any = schedule,
+            **words: Any,
+        ) -> Any:
+            return _schedule(self, when, _Timer(callback), *rest, **words)
+
+        setattr(loop, name, wrapped)
 
 
 def install() -> None:
     """Installs the recorder in this thread and in all that are started later."""
     recorder = Recorder(dict(os.environ))
+    mark_timers(asyncio.BaseEventLoop)
+    try:
+        import uvloop
+    except ImportError:
+        pass
+    else:
+        mark_timers(uvloop.Loop)
     os.environ[PROCESS] = process_name()
     threading.settrace(recorder.called)
     sys.settrace(recorder.called)
