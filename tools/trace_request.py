@@ -38,8 +38,7 @@ def trace(kind: str) -> report.Traced:
     asked = [one for one in recordings if one.began]
     busy = [one.number for one in asked]
     own = life.own_edges(found.events, busy, [one.number for one in recordings if not one.began])
-    late = life.late_edges(found, own, asked)
-    lives = [life.steps(found, own, late, one) for one in asked]
+    lives = [life.steps(found, own, one) for one in asked]
     return report.Traced(
         kind,
         found,

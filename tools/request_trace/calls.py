@@ -30,8 +30,10 @@ class Plan:
     recordings: int
 
 
-# An infer takes 10 to 30 ms under the recorder; an upload 50, its news included.
-PLANS = {"infer": Plan(0.25, 8), "upload": Plan(0.4, 8)}
+# An infer takes 10 to 30 ms under the recorder, an upload 50 to 90. The shorter a recording, the
+# less of the platform's own work it has: what comes twice a second is by chance in 12 recordings
+# of 0.15 s with a probability below 1e-6.
+PLANS = {"infer": Plan(0.1, 12), "upload": Plan(0.15, 12)}
 
 
 def record(kind: str, running: Running, switch: Switch) -> list[Recording]:

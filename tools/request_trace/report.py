@@ -62,7 +62,7 @@ def table(traced: Traced) -> str:
     lines, number = [LEGEND], 0
     for after, part in groupby(traced.life, key=lambda step: step.after):
         if after:
-            lines.append("\nthe caller has its answer; what follows is not counted")
+            lines.append("\nthe caller has its answer")
         for process, group in groupby(part, key=lambda step: step.event.edge.process):
             steps = list(group)
             lines.append(f"\n{process}, {steps[0].at / 1e6:.1f} ms")
@@ -104,8 +104,7 @@ def hints(traced: Traced) -> str:
     """Returns which files are opened for one function, and to which the reader turns back."""
     by_file: dict[str, list[Step]] = defaultdict(list)
     for step in traced.life:
-        if not step.after:
-            by_file[step.function.file].append(step)
+        by_file[step.function.file].append(step)
     single = [steps[0] for steps in by_file.values() if len(steps) == 1]
     lines = [
         "",
@@ -143,7 +142,7 @@ def document(traced: Traced) -> dict[str, Any]:
         "summary": summary(traced),
         "count": asdict(traced.count),
         "recordings": [asdict(one) for one in traced.counts],
-        "files": list(dict.fromkeys(step.function.file for step in traced.life if not step.after)),
+        "files": list(dict.fromkeys(step.function.file for step in traced.life)),
         "steps": [_step(traced, step) for step in traced.life],
         "calls_of_some_requests": [_edge(edge) for edge in sorted(traced.rare, key=str)],
     }

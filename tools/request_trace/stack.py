@@ -86,10 +86,10 @@ def write_metadata(folder: Path) -> None:
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
     lines = []
-    for group, points in project["entry-points"].items():
+    for group, points in project.get("entry-points", {}).items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     name, version = project["name"], project["version"]
-    target = folder / f"{name}-{version}.dist-info"
+    target = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     target.mkdir()
     (target / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (target / "entry_points.txt").write_text("\n".join(lines) + "\n")

@@ -29,9 +29,9 @@ def trace(*made: Event, idle_lines: tuple[Function, ...] = ()) -> Trace:
     return Trace(list(made), lines)
 
 
-def turns(*made: Event, late: set[Edge] | None = None) -> list[tuple[str, Turn]]:
+def turns(*made: Event) -> list[tuple[str, Turn]]:
     own = {event.edge for event in made}
-    steps = life.steps(trace(*made), own, late or set(), WINDOW)
+    steps = life.steps(trace(*made), own, WINDOW)
     return [(step.function.name, step.turn) for step in steps]
 
 
@@ -89,31 +89,18 @@ def test_what_an_event_loop_calls_in_a_known_file_is_a_return() -> None:
     assert turns(call(None, DOOR), call(None, CHECK))[1] == ("Door._check", Turn.RETURN)
 
 
-def test_what_follows_the_answer_comes_last_and_is_not_counted() -> None:
-    made = [call(None, PUT, at=150), call(None, DOOR, at=160)]
+def test_a_step_says_whether_the_caller_has_its_answer() -> None:
+    made = [call(None, DOOR, at=150), call(None, PUT, at=250)]
 
-    steps = life.steps(trace(*made), {one.edge for one in made}, {made[0].edge}, WINDOW)
+    steps = life.steps(trace(*made), {one.edge for one in made}, WINDOW)
 
-    assert [step.function for step in steps] == [DOOR, PUT]
-    assert [step.after for step in steps] == [False, True]
-    assert life.count(steps) == Count(files=1, returns=0, functions=1)
-
-
-def test_most_recordings_decide_what_follows_the_answer() -> None:
-    windows = [Recording(number, began=100, answered=200) for number in (2, 4, 6)]
-    made = [call(None, PUT, at, number) for at, number in ((150, 2), (250, 4), (260, 6))]
-    made += [
-        call(None, DOOR, at, number) for at, number in ((120, 2), (210, 2), (130, 4), (210, 6))
-    ]
-    own = {one.edge for one in made}
-
-    assert life.late_edges(Trace(made, {}), own, windows) == {Edge("gateway", None, PUT)}
+    assert [(step.at, step.after) for step in steps] == [(50, False), (150, True)]
 
 
 def test_a_coroutine_is_read_where_it_is_resumed_unless_it_only_awaits() -> None:
     made = [call(None, DOOR, resumed=True), call(DOOR, SEND, resumed=True)]
 
-    steps = life.steps(trace(*made, idle_lines=(DOOR,)), {one.edge for one in made}, set(), WINDOW)
+    steps = life.steps(trace(*made, idle_lines=(DOOR,)), {one.edge for one in made}, WINDOW)
 
     assert [step.function for step in steps] == [SEND]
 
@@ -121,7 +108,7 @@ def test_a_coroutine_is_read_where_it_is_resumed_unless_it_only_awaits() -> None
 def test_other_recordings_are_not_read() -> None:
     made = [call(None, DOOR, recording=4), call(None, SEND)]
 
-    steps = life.steps(trace(*made), {one.edge for one in made}, set(), WINDOW)
+    steps = life.steps(trace(*made), {one.edge for one in made}, WINDOW)
 
     assert [step.function for step in steps] == [SEND]
 
@@ -129,8 +116,7 @@ def test_other_recordings_are_not_read() -> None:
 def test_the_life_in_the_middle_is_shown() -> None:
     short, long = [call(None, DOOR)], [call(None, DOOR), call(None, CHECK)]
     lives = [
-        life.steps(trace(*made), {one.edge for one in made}, set(), WINDOW)
-        for made in (long, short, long)
+        life.steps(trace(*made), {one.edge for one in made}, WINDOW) for made in (long, short, long)
     ]
 
     assert life.count(life.median_of(lives)) == Count(files=1, returns=1, functions=2)

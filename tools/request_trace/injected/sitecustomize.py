@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import mmap
+import opcode
 import os
 import re
 import sys
@@ -23,7 +24,8 @@ from typing import Any
 
 FOLDER, PROCESS = "REQUEST_TRACE_FOLDER", "REQUEST_TRACE_PROCESS"
 ROOT, PRODUCT = "REQUEST_TRACE_ROOT", "REQUEST_TRACE_PRODUCT"
-_RESUME = 151
+# The operation with which a function begins, and begins again.
+_RESUME = opcode.opmap["RESUME"]
 # Frames that call back from an event loop or start a thread: what is above them is no caller.
 _LOOPS = ("/asyncio/runners.py", "/asyncio/base_events.py", "/asyncio/events.py", "/threading.py")
 _COMPREHENSIONS = re.compile(r"(?:\.(?:<locals>\.)?<(?:listcomp|setcomp|dictcomp|genexpr)>)+$")
