@@ -20,6 +20,7 @@ _ROW = {"name": "X", "datatype": "FP64", "shape": [1, 4], "data": [5.1, 3.5, 1.4
 # Requests before the recordings: caches are filled, and the model's first calls are over.
 _WARM_UP = 10
 _REST_SECONDS = 2.0
+_PAUSE_SECONDS = 0.037
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,26 @@ def record(kind: str, running: Running, switch: Switch) -> list[Recording]:
 def _windows(plan: Plan, send: Callable[[], object], switch: Switch) -> list[Recording]:
     made = []
     for turn in range(plan.recordings):
-        for number, busy in ((2 * turn + 1, False), (2 * turn + 2, True)):
-            made.append(_window(plan, number, switch, send if busy else None))
-            # Pauses differ, so that no timer of the platform keeps step with the recordings.
-            time.sleep(0.1 + 0.037 * turn)
+        began = time.monotonic()
+        made.append(_window(2 * turn + 1, plan.seconds, switch, send))
+        # On a busy machine a request may take longer than was planned.
+        seconds = max(plan.seconds, time.monotonic() - began)
+        # Pauses differ, so that no timer of the platform keeps step with the recordings.
+        time.sleep(_PAUSE_SECONDS * (3 + turn))
+        made.append(_window(2 * turn + 2, seconds, switch, None))
+        time.sleep(_PAUSE_SECONDS * (3 + turn))
     return made
 
 
 def _window(
-    plan: Plan, number: int, switch: Switch, send: Callable[[], object] | None
+    number: int, seconds: float, switch: Switch, send: Callable[[], object] | None
 ) -> Recording:
     with switch.recording(number):
         began = answered = time.monotonic_ns()
         if send is not None:
             send()
             answered = time.monotonic_ns()
-        time.sleep(max(0.0, plan.seconds - (time.monotonic_ns() - began) / 1e9))
+        time.sleep(max(0.0, seconds - (time.monotonic_ns() - began) / 1e9))
     return Recording(number) if send is None else Recording(number, began, answered)
 
 
