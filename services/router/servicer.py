@@ -38,6 +38,7 @@ class RouterServicer:
         self._broker = broker
 
     async def Predict(self, request: messages.PredictRequest, _: Any) -> messages.PredictResponse:
+        """Calls a model once, with tensors or with plain rows, and answers in the same form."""
         target = await self._invocations.resolve(parse_model(request.name))
         plain = request.HasField("instances")
         if plain and request.inputs:
@@ -59,11 +60,13 @@ class RouterServicer:
     async def ListRuntimes(
         self, request: messages.ListRuntimesRequest, _: Any
     ) -> messages.ListRuntimesResponse:
+        """Lists the attached runtimes by name."""
         return messages.ListRuntimesResponse(runtimes=self._reconciler.registry.runtimes())
 
     async def GetRuntime(
         self, request: messages.GetRuntimeRequest, _: Any
     ) -> messages.GetRuntimeResponse:
+        """Returns one attached runtime. Raises RuntimeNotFound."""
         parse_single(request.name, "runtimes", "runtime")
         for runtime in self._reconciler.registry.runtimes():
             if runtime.name == request.name:
@@ -73,6 +76,7 @@ class RouterServicer:
     async def ListQueues(
         self, request: messages.ListQueuesRequest, _: Any
     ) -> messages.ListQueuesResponse:
+        """Lists the queues that work was sent to, each with what the broker holds of it."""
         response = messages.ListQueuesResponse(broker=self._broker.description)
         for key in self._dispatcher.used_keys():
             name = topology.inference_queue(key).name

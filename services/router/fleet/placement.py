@@ -84,6 +84,7 @@ def explain(replica: DesiredReplica, members: Iterable[Member]) -> ServiceError:
             format=replica.format,
         )
     lacking = [unmet(replica.requires, runtime) for runtime in with_format]
+    # Names what no runtime has; if each runtime lacks something else, names all of that.
     nobody_has = [what for what in lacking[0] if all(what in others for others in lacking)]
     what = " and ".join(nobody_has) or "all of " + " and ".join(
         sorted({part for parts in lacking for part in parts})
@@ -135,6 +136,7 @@ def _serve_more(replica: DesiredReplica, members: list[Member], now: float) -> l
 
 
 def _serves(member: Member, key: str, now: float) -> bool:
+    # An order that was just given counts, or it would be given again until the member reports.
     if now - member.ordered.get(key, -math.inf) < ORDER_SECONDS:
         return True
     model = member.served(key)
@@ -148,6 +150,7 @@ def failure(replica: DesiredReplica, members: Iterable[Member]) -> ServiceError 
     found: ServiceError | None = None
     for member in candidates(replica, members):
         model = member.served(replica.key)
+        # This member may still succeed.
         if replica.key in member.ordered or (model is not None and model.state != FAILED):
             return None
         if model is None:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 from services.router.fleet import placement
-from services.router.fleet import requirements as matching
 from services.router.fleet.placement import DesiredReplica, Serve
 from services.router.fleet.registry import FleetRegistry
+from services.router.fleet.requirements import merge
 from services.router.queueing.pending_requests import PendingRequests
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import fleet_service_pb2 as messages
@@ -49,8 +49,6 @@ class Reconciler:
         self._outgoing: dict[str, Outgoing] = {}
         self._changed = asyncio.Event()
         self._unserved_since: dict[str, float] = {}
-        # A router that has just started hears of its fleet within moments. Until then it does not
-        # know that there is no runtime.
         self._started = time.monotonic()
 
     def attach(self, instance: str, outgoing: Outgoing) -> None:
@@ -70,10 +68,11 @@ class Reconciler:
         """Returns the replica that serves the version under its own and these requirements, and
         keeps it from now on. Raises InvalidInput if the two contradict each other.
         """
-        merged = matching.merge(version.requires, requires)
+        merged = merge(version.requires, requires)
         key = topology.serving_key(version.name, merged)
         now = time.monotonic()
         known = self._desired.get(key)
+        # A replica that was adopted has no format, so nothing could be planned for it.
         if known is None or not known.format:
             known = DesiredReplica(key, version.name, version.format, merged, now)
             self._keep(known)
@@ -114,10 +113,9 @@ class Reconciler:
             members = self.registry.members.values()
             if not placement.candidates(replica, members):
                 error = placement.explain(replica, members)
-                if (
-                    not isinstance(error, NoRuntimeAvailable)
-                    or time.monotonic() - self._started > _GRACE_SECONDS
-                ):
+                young = time.monotonic() - self._started <= _GRACE_SECONDS
+                # The runtimes of a router that has just started are about to attach.
+                if not (young and isinstance(error, NoRuntimeAvailable)):
                     raise error
             failed = placement.failure(replica, members)
             if failed is not None:
@@ -146,6 +144,7 @@ class Reconciler:
             for replica in self._desired.values()
             if replica.model_version.startswith(f"{model}/versions/")
         ]
+        # A request sets the time anew, so a version that is used meanwhile is told from the others.
         for replica in idle:
             replica.last_used = -math.inf
         self.reconcile()
@@ -171,6 +170,7 @@ class Reconciler:
     def reconcile(self) -> None:
         """Plans, carries the plan out and wakes the requests that wait for a runtime."""
         self._act()
+        # Wakes all that wait now, and none that begin to wait afterwards.
         self._changed.set()
         self._changed.clear()
 

@@ -30,6 +30,7 @@ class FleetServicer:
     async def Attach(
         self, requests: AsyncIterator[messages.AttachRequest], _: Any
     ) -> AsyncGenerator[messages.AttachResponse]:
+        """Takes in one runtime until its stream ends; yields its welcome, then its orders."""
         first = await anext(requests, None)
         if first is None or not first.HasField("advertisement") or not first.advertisement.instance:
             raise InvalidInput(

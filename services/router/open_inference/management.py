@@ -14,8 +14,7 @@ from services.chassis.telemetry import Tracing
 from services.router.calls.statistics import Statistics
 from services.router.fleet.reconciler import Reconciler
 from services.router.naming.directory import ModelDirectory
-from services.router.open_inference import repository_index as index
-from services.router.open_inference import trace_settings
+from services.router.open_inference import repository_index, trace_settings
 from services.router.open_inference.log_settings import LogSettings, Value
 from services.router.open_inference.model_config import config_of
 from services.router.open_inference.model_statistics import describe
@@ -69,17 +68,19 @@ class ManagementServicer:
         self._statistics = statistics
         self._tracing = tracing
         self._log_settings = log_settings
-        self._stored = index.StoredModels(directory.repository)
+        self._stored = repository_index.StoredModels(directory.repository)
 
     async def ModelConfig(
         self, request: messages.ModelConfigRequest, _: Any
     ) -> messages.ModelConfigResponse:
+        """Describes how a version is served."""
         target = await self._directory.resolve(parse_inference_name(request.name, request.version))
         return messages.ModelConfigResponse(config=config_of(request.name, target.version))
 
     async def ModelStatistics(
         self, request: messages.ModelStatisticsRequest, _: Any
     ) -> messages.ModelStatisticsResponse:
+        """Returns the statistics of a version, of a model, or of all that the caller may see."""
         names = await self._counted(request.name, request.version)
         return messages.ModelStatisticsResponse(
             model_stats=[await self._described(name) for name in names]
@@ -89,7 +90,8 @@ class ManagementServicer:
         """Returns the versions that a request for statistics is about, by name and number."""
         members = self._reconciler.registry.members.values()
         known = {
-            parse_model(name) for name in (*self._statistics.versions(), *index.loaded(members))
+            parse_model(name)
+            for name in (*self._statistics.versions(), *repository_index.loaded(members))
         }
         if not name:
             if version:
@@ -111,13 +113,16 @@ class ManagementServicer:
             inference_name(name),
             str(name.version),
             self._statistics.of(str(name)),
-            memory_bytes=index.memory(self._reconciler.registry.members.values(), str(name)),
+            memory_bytes=repository_index.memory(
+                self._reconciler.registry.members.values(), str(name)
+            ),
             caches=version.serving.response_cache,
         )
 
     async def RepositoryIndex(
         self, request: messages.RepositoryIndexRequest, _: Any
     ) -> messages.RepositoryIndexResponse:
+        """Lists the stored models that the caller may see, each with its state in the fleet."""
         wanted = request.repository_name
         if wanted:
             bucket_name(wanted)
@@ -128,14 +133,15 @@ class ManagementServicer:
             for bucket in filter(_sees, await self._stored.buckets()):
                 with suppress(BucketNotFound):  # deleted meanwhile
                     stored += await self._stored.models(bucket)
-        served = index.loaded(self._reconciler.registry.members.values())
+        served = repository_index.loaded(self._reconciler.registry.members.values())
         return messages.RepositoryIndexResponse(
-            models=index.entries(stored, served, ready=request.ready)
+            models=repository_index.entries(stored, served, ready=request.ready)
         )
 
     async def RepositoryModelLoad(
         self, request: messages.RepositoryModelLoadRequest, _: Any
     ) -> messages.RepositoryModelLoadResponse:
+        """Returns when a runtime has loaded the newest version of a model."""
         name = _addressed(request)
         for parameter in request.parameters:
             if parameter == "config" or parameter.startswith("file:"):
@@ -151,6 +157,7 @@ class ManagementServicer:
     async def RepositoryModelUnload(
         self, request: messages.RepositoryModelUnloadRequest, _: Any
     ) -> messages.RepositoryModelUnloadResponse:
+        """Has runtimes let all versions of a model go, and waits a few seconds for that."""
         name = _addressed(request)
         for parameter, value in request.parameters.items():
             if parameter != "unload_dependents":
@@ -165,6 +172,7 @@ class ManagementServicer:
     async def TraceSetting(
         self, request: messages.TraceSettingRequest, _: Any
     ) -> messages.TraceSettingResponse:
+        """Changes the trace settings that are given and returns all."""
         if request.model_name:
             await self._directory.resolve(parse_inference_name(request.model_name))
             if request.settings:
@@ -183,6 +191,7 @@ class ManagementServicer:
     async def LogSettings(
         self, request: messages.LogSettingsRequest, _: Any
     ) -> messages.LogSettingsResponse:
+        """Changes the log settings that are given and returns all."""
         self._log_settings.change(
             {name: _log_value(value) for name, value in request.settings.items()}
         )
@@ -192,6 +201,7 @@ class ManagementServicer:
         return response
 
     async def SystemSharedMemoryStatus(self, request: Any, _: Any) -> NoReturn:
+        """Refuses shared memory, as all its RPCs do."""
         raise _no_shared_memory()
 
     SystemSharedMemoryRegister = SystemSharedMemoryUnregister = SystemSharedMemoryStatus

@@ -42,16 +42,19 @@ class InferenceServicer(ManagementServicer):
     async def ServerLive(
         self, request: messages.ServerLiveRequest, _: Any
     ) -> messages.ServerLiveResponse:
+        """Returns live: a router that answers is."""
         return messages.ServerLiveResponse(live=True)
 
     async def ServerReady(
         self, request: messages.ServerReadyRequest, _: Any
     ) -> messages.ServerReadyResponse:
+        """Returns whether the router is ready."""
         return messages.ServerReadyResponse(ready=self._ready())
 
     async def ServerMetadata(
         self, request: messages.ServerMetadataRequest, _: Any
     ) -> messages.ServerMetadataResponse:
+        """Returns the name, the version and the extensions of the server."""
         return messages.ServerMetadataResponse(
             name="stellwerk", version=platform_version(), extensions=EXTENSIONS
         )
@@ -59,6 +62,7 @@ class InferenceServicer(ManagementServicer):
     async def ModelReady(
         self, request: messages.ModelReadyRequest, _: Any
     ) -> messages.ModelReadyResponse:
+        """Returns whether a runtime answers the version, or could be told to."""
         try:
             name = parse_inference_name(request.name, request.version)
             target = await self._directory.resolve(name)
@@ -69,6 +73,7 @@ class InferenceServicer(ManagementServicer):
     async def ModelMetadata(
         self, request: messages.ModelMetadataRequest, _: Any
     ) -> messages.ModelMetadataResponse:
+        """Describes a model's inputs, outputs and versions."""
         name = parse_inference_name(request.name, request.version)
         version = (await self._directory.resolve(name)).version
         versions = (
@@ -87,6 +92,7 @@ class InferenceServicer(ManagementServicer):
     async def ModelInfer(
         self, request: messages.ModelInferRequest, _: Any
     ) -> messages.ModelInferResponse:
+        """Calls a model once."""
         name = parse_inference_name(request.model_name, request.model_version)
         target = await self._invocations.resolve(name)
         ask = open_inference.read(request)
@@ -94,6 +100,7 @@ class InferenceServicer(ManagementServicer):
         return open_inference.write(ask, target.name, reply.outputs)
 
     async def ModelStreamInfer(self, requests: Any, _: Any) -> AsyncGenerator[Any]:
+        """Refuses streams: the gateway takes them."""
         raise NotImplementedHere(
             "calls over a stream are taken by the gateway, which sends them on together"
         )

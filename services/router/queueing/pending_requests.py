@@ -86,6 +86,7 @@ class TimingWheel(Generic[T]):
         self._passed = 0
 
     def add(self, item: T) -> None:
+        """Adds an item, due at the first tick after its deadline."""
         tick = int(item.deadline / TICK_SECONDS) + 1
         slot = self._ticks.get(tick)
         if slot is None:

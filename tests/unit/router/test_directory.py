@@ -23,6 +23,8 @@ class Repository:
     def __init__(self) -> None:
         self.asked = 0
         self.error: ServiceError | None = None
+        # The version that every name means, if not one for each time it was asked.
+        self.same: messages.ModelVersion | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -37,9 +39,9 @@ class Repository:
         await self.gate.wait()
         if self.error:
             raise self.error
-        return messages.ResolveModelVersionResponse(
-            model_version=messages.ModelVersion(version=asked)
-        )
+        version = messages.ModelVersion()
+        version.CopyFrom(self.same or messages.ModelVersion(version=asked))
+        return messages.ResolveModelVersionResponse(model_version=version)
 
 
 class News:
@@ -135,3 +137,27 @@ async def test_what_is_gone_is_forgotten(repository: Repository) -> None:
 
     with pytest.raises(ModelNotFound):
         await directory.resolve(IRIS)
+
+
+async def test_names_of_one_version_share_what_was_learned_of_it(repository: Repository) -> None:
+    directory = ModelDirectory(repository, 60)
+    repository.same = messages.ModelVersion(name=f"{IRIS.parent}/versions/1", version=1)
+    aliased = ModelName("default", "iris", alias="production")
+
+    first = await directory.resolve(IRIS)
+
+    assert await directory.resolve(aliased) is first
+    await directory.on_event(News(IRIS.parent))
+    assert await directory.resolve(IRIS) is first
+
+
+async def test_a_version_that_was_changed_is_learned_anew(repository: Repository) -> None:
+    directory = ModelDirectory(repository, 60)
+    repository.same = messages.ModelVersion(name=f"{IRIS.parent}/versions/1", version=1)
+    first = await directory.resolve(IRIS)
+
+    repository.same.serving.max_queue_size = 7
+    await directory.on_event(News(IRIS.parent))
+
+    assert (await directory.resolve(IRIS)).policy.max_queued == 7
+    assert first.policy.max_queued == 0

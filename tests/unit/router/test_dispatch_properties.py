@@ -61,7 +61,7 @@ class Dispatching(RuleBasedStateMachine):
         waiting = {
             id: self.priorities[id]
             for id in self.priorities
-            if (ticket := rig.pending.get(id)) is not None and not ticket.sent_at
+            if (request := rig.pending.get(id)) is not None and not request.sent_at
         }
         for envelope in rig.broker.envelopes[self.seen :]:
             order = [self.priorities[item.id] for item in envelope.items]
@@ -172,20 +172,20 @@ class Dispatching(RuleBasedStateMachine):
         for id, heard in self.rig.heard.items():
             ends = [isinstance(outcome, ServiceError) or not outcome.more for outcome in heard]
             assert not any(ends[:-1])
-            ticket = self.rig.pending.get(id)
+            request = self.rig.pending.get(id)
             if id in self.cancelled:
                 assert len(heard) == self.cancelled[id]
             else:
-                assert any(ends) != (ticket is not None and ticket.on_reply is not None)
+                assert any(ends) != (request is not None and request.on_reply is not None)
 
     @invariant()
     def bounds_hold(self) -> None:
         waiting = underway = 0
         for id in self.priorities:
-            ticket = self.rig.pending.get(id)
-            if ticket is not None:
-                waiting += not ticket.sent_at
-                underway += ticket.cost if ticket.underway else 0
+            request = self.rig.pending.get(id)
+            if request is not None:
+                waiting += not request.sent_at
+                underway += request.cost if request.underway else 0
         window = _SLOTS * _PER_SLOT
         assert underway < window + _MAX_COST
         assert waiting <= _MAX_QUEUED + window

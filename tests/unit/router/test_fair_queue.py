@@ -14,7 +14,7 @@ from services.router.queueing.pending_requests import PendingRequest
 class Desk:
     key = "k"
 
-    def leave(self, ticket: PendingRequest) -> None: ...
+    def leave(self, request: PendingRequest) -> None: ...
 
 
 def request(id: str, tenant: str = "a", priority: int = 1, cost: int = 1) -> PendingRequest:
@@ -140,27 +140,27 @@ def test_many_tenants_that_come_and_go_leave_nothing_behind() -> None:
     assert len(level._turns) == len(level.flows) == 1
 
 
-_TICKETS = st.lists(
+_REQUESTS = st.lists(
     st.tuples(st.sampled_from("abcd"), st.integers(1, 3), st.integers(1, 20), st.booleans()),
     max_size=60,
 )
 
 
-@given(tickets=_TICKETS)
-def test_each_ticket_is_served_once_by_priority_and_in_the_order_of_its_tenant(
-    tickets: list[tuple[str, int, int, bool]],
+@given(requests=_REQUESTS)
+def test_each_request_is_served_once_by_priority_and_in_the_order_of_its_tenant(
+    requests: list[tuple[str, int, int, bool]],
 ) -> None:
     queue = FairQueue(Backlog())
     made = [
         request(f"{n}", tenant, priority, cost)
-        for n, (tenant, priority, cost, _) in enumerate(tickets)
+        for n, (tenant, priority, cost, _) in enumerate(requests)
     ]
     for each in made:
         queue.push(each)
-    for each, (_, _, _, taken) in zip(made, tickets, strict=True):
+    for each, (_, _, _, taken) in zip(made, requests, strict=True):
         if taken:
             queue.remove(each)
-    left = [each for each, (_, _, _, taken) in zip(made, tickets, strict=True) if not taken]
+    left = [each for each, (_, _, _, taken) in zip(made, requests, strict=True) if not taken]
     assert (queue.count, queue.cost, queue.bytes) == (
         len(left),
         sum(each.cost for each in left),

@@ -13,18 +13,18 @@ from stellwerk.wire.errors import BrokerDown, NoRuntimeAvailable
 
 
 class Desk:
-    """Holds tickets of one key and notes who leaves."""
+    """Holds requests of one key and notes who leaves."""
 
     def __init__(self, key: str = "k") -> None:
         self.key = key
         self.left: list[str] = []
 
-    def leave(self, ticket: PendingRequest) -> None:
-        self.left.append(ticket.id)
+    def leave(self, request: PendingRequest) -> None:
+        self.left.append(request.id)
 
 
 class Waiting:
-    """Adds tickets to a table and notes what their callers hear."""
+    """Adds requests to a table and notes what their callers hear."""
 
     def __init__(self) -> None:
         self.table = PendingRequests()
@@ -32,12 +32,12 @@ class Waiting:
 
     def add(self, id: str, desk: Desk | None = None, deadline: float = 10.0) -> PendingRequest:
         self.heard[id] = []
-        ticket = PendingRequest(id, desk or Desk(), self.heard[id].append, deadline)
-        self.table.add(ticket)
-        return ticket
+        request = PendingRequest(id, desk or Desk(), self.heard[id].append, deadline)
+        self.table.add(request)
+        return request
 
 
-def test_an_answer_reaches_who_waits_for_it_and_ends_the_ticket() -> None:
+def test_an_answer_reaches_who_waits_for_it_and_ends_the_request() -> None:
     waiting, desk = Waiting(), Desk()
     waiting.add("1", desk)
     second = waiting.add("2", desk)
@@ -51,12 +51,12 @@ def test_an_answer_reaches_who_waits_for_it_and_ends_the_ticket() -> None:
     assert waiting.table.count("k") == len(waiting.table) == 1
 
 
-def test_a_ticket_ends_once() -> None:
+def test_a_request_ends_once() -> None:
     waiting, desk = Waiting(), Desk()
-    ticket = waiting.add("1", desk)
+    request = waiting.add("1", desk)
 
-    assert waiting.table.end(ticket, BrokerDown("first"))
-    assert not waiting.table.end(ticket, BrokerDown("second"))
+    assert waiting.table.end(request, BrokerDown("first"))
+    assert not waiting.table.end(request, BrokerDown("second"))
 
     assert [str(outcome) for outcome in waiting.heard["1"]] == ["first"]
     assert desk.left == ["1"]
@@ -70,7 +70,7 @@ def test_a_caller_that_went_away_is_told_nothing() -> None:
     assert waiting.heard["1"] == []
 
 
-def test_deadlines_are_due_in_their_order_and_leave_with_their_tickets() -> None:
+def test_deadlines_are_due_in_their_order_and_leave_with_their_requests() -> None:
     waiting = Waiting()
     waiting.add("late", deadline=3.0)
     soon, answered = waiting.add("soon", deadline=1.0), waiting.add("answered", deadline=0.5)
@@ -83,14 +83,14 @@ def test_deadlines_are_due_in_their_order_and_leave_with_their_tickets() -> None
 
 def test_who_lingers_is_told_nothing_more_and_due_once_more() -> None:
     waiting = Waiting()
-    ticket = waiting.add("1", deadline=1.0)
+    request = waiting.add("1", deadline=1.0)
     waiting.table.due(2.0)
 
-    waiting.table.linger(ticket, 3.0)
+    waiting.table.linger(request, 3.0)
 
-    assert waiting.table.get("1") is ticket
-    assert waiting.table.due(3.5) == [ticket]
-    waiting.table.end(ticket, BrokerDown("x"))
+    assert waiting.table.get("1") is request
+    assert waiting.table.due(3.5) == [request]
+    waiting.table.end(request, BrokerDown("x"))
     assert waiting.heard["1"] == []
 
 
@@ -122,10 +122,10 @@ def test_a_caller_that_fails_to_take_its_answer_harms_nobody() -> None:
     def broken(outcome: Outcome) -> None:
         raise ValueError("no room")
 
-    ticket = PendingRequest("1", Desk(), broken, 10.0)
-    waiting.table.add(ticket)
+    request = PendingRequest("1", Desk(), broken, 10.0)
+    waiting.table.add(request)
 
-    assert waiting.table.end(ticket, BrokerDown("x"))
+    assert waiting.table.end(request, BrokerDown("x"))
     assert len(waiting.table) == 0
 
 
@@ -135,7 +135,7 @@ _STEPS = st.tuples(
 
 
 @given(steps=st.lists(_STEPS, max_size=60))
-def test_counts_match_the_tickets_and_each_ends_once(steps: list[tuple[str, int]]) -> None:
+def test_counts_match_the_requests_and_each_ends_once(steps: list[tuple[str, int]]) -> None:
     waiting, desks = Waiting(), [Desk(f"k{number}") for number in range(3)]
     table, open_, ended = waiting.table, {}, Counter[str]()
     for number, (step, place) in enumerate(steps):
@@ -149,14 +149,14 @@ def test_counts_match_the_tickets_and_each_ends_once(steps: list[tuple[str, int]
         elif step in ("end", "abandon") and known is not None:
             table.end(known, BrokerDown("x") if step == "end" else None)
         elif step == "due":
-            for ticket in table.due(float(number)):
-                table.end(ticket, BrokerDown("due"))
+            for request in table.due(float(number)):
+                table.end(request, BrokerDown("due"))
         elif step == "fail_key":
             table.fail_key(f"k{place % 3}", BrokerDown("x"))
         elif step == "fail_sent":
             table.fail_sent(BrokerDown("x"))
-        for where, ticket in list(open_.items()):
-            if table.get(ticket.id) is None:
+        for where, request in list(open_.items()):
+            if table.get(request.id) is None:
                 ended[open_.pop(where).id] += 1
 
     assert len(table) == len(open_) == sum(table.count(desk.key) for desk in desks)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format, struct_pb2
 
-from services.router.calls import rows as instances
+from services.router.calls.rows import from_tensor, to_tensor
 from stellwerk.type.v1.tensor_pb2 import MethodSignature, TensorSpec
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput
@@ -37,10 +37,10 @@ def signature(*datatypes: str) -> MethodSignature:
     ],
 )
 def test_rows_come_in_and_go_out_unchanged(datatype: str, value: list[Any]) -> None:
-    tensor = instances.to_tensor(rows(value), signature(datatype))
+    tensor = to_tensor(rows(value), signature(datatype))
 
     assert tensor.datatype == datatype
-    assert json_format.MessageToDict(instances.from_tensor(tensor)) == value
+    assert json_format.MessageToDict(from_tensor(tensor)) == value
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_rows_come_in_and_go_out_unchanged(datatype: str, value: list[Any]) -> N
 )
 def test_rows_that_do_not_fit_are_refused(datatype: str, value: list[Any]) -> None:
     with pytest.raises(InvalidInput):
-        instances.to_tensor(rows(value), signature(datatype))
+        to_tensor(rows(value), signature(datatype))
 
 
 def test_rows_need_a_model_with_one_input() -> None:
     with pytest.raises(InvalidInput, match="one input"):
-        instances.to_tensor(rows([[1]]), signature("FP32", "FP32"))
+        to_tensor(rows([[1]]), signature("FP32", "FP32"))
 
 
 def test_numbers_that_json_lacks_become_null() -> None:
     tensor = tensors.from_numpy("y", np.array([1.0, np.nan, np.inf]))
 
-    assert json_format.MessageToDict(instances.from_tensor(tensor)) == [1.0, None, None]
+    assert json_format.MessageToDict(from_tensor(tensor)) == [1.0, None, None]
