@@ -67,6 +67,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
         exchange_key=keys.token,
         verify=process.verifier.verify,
         write_error=_write_error,
+        begin_span=process.tracing.begin,
         access_log=access_log,
         settings=settings,
         log=process.log,

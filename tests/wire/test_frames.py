@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stellwerk.job.v1 import work_pb2
+from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.frames import VARINT, FrameBuffer, tag, varint
 
 ITEMS = tag(work_pb2.WorkEnvelope, "items")
+INPUTS = tag(work_pb2.WorkItem, "inputs")
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -24,11 +26,12 @@ def test_everything_comes_out_once_in_its_order_and_within_the_bounds(
 ) -> None:
     buffer = FrameBuffer(ITEMS, most, most_bytes)
     items = [
-        work_pb2.WorkItem(id=str(number), method=body.hex()) for number, body in enumerate(bodies)
+        work_pb2.WorkItem(id=str(number), inputs=[tensor_pb2.Tensor(data=body)])
+        for number, body in enumerate(bodies)
     ]
     for item in items:
-        data = item.SerializeToString()
-        buffer.put(len(data), data[:1], data[1:])
+        head = work_pb2.WorkItem(id=item.id)
+        buffer.put(head.SerializeToString(), INPUTS, item.inputs[0].SerializeToString())
 
     frames = []
     while parts := buffer.take():

@@ -58,12 +58,16 @@ class FrameBuffer:
     def __bool__(self) -> bool:
         return bool(self._full or self._parts)
 
-    def put(self, size: int, *parts: bytes) -> None:
-        """Adds an element; `size` is the number of bytes that its `parts` have together."""
+    def put(self, head: bytes, inner_tag: bytes, inner: bytes) -> None:
+        """Adds an element: the serialised fields in `head`, then the field of `inner_tag`, whose
+        value is the serialised message `inner`, which is not copied.
+        """
+        inner_size = varint(len(inner))
+        size = len(head) + len(inner_tag) + len(inner_size) + len(inner)
         if self._count >= self._most or (self._count and self._bytes + size > self._most_bytes):
             self._full.append(self._parts)
             self._begin()
-        self._parts += (self._tag, varint(size), *parts)
+        self._parts += (self._tag, varint(size), head, inner_tag, inner_size, inner)
         self._count += 1
         self._bytes += size
 

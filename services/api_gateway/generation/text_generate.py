@@ -67,8 +67,7 @@ def _add(
         shape.append(len(nested))
         nested = nested[0] if nested else None
     data = value if type(value) is list else [value]
-    given, count = tensors_json.check_shape(shape or [1], spec.name)
-    raw = tensors_json.encode(spec.name, spec.datatype, given, count, data)
+    _, raw = tensors_json.encode(spec.name, spec.datatype, shape or [1], data)
     work.inputs.add(
         name=spec.name, datatype=spec.datatype, shape=_fitted(shape, list(spec.shape)), data=raw
     )

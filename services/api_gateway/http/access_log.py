@@ -63,12 +63,6 @@ class AccessLog:
         # Metrics by method, route and status: looking labels up costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
-    def begin(self, exchange: HttpExchange) -> None:
-        """Begins the span of a request whose route is known; the call behind gets it as parent."""
-        exchange.span = self._tracing.begin(
-            f"{exchange.request.method} {exchange.route}", exchange.call
-        )
-
     def record(self, exchange: HttpExchange, seconds: float) -> None:
         """Records a request that took `seconds`; its line and metrics are written within 0.02 s."""
         if isinstance(exchange.error, Unauthenticated):

@@ -72,6 +72,7 @@ class HttpDoor:
         exchange_key: Callable[[str], Awaitable[str]],
         verify: Callable[[str], Principal],
         write_error: Callable[[bytes, ServiceError], bytes],
+        begin_span: Callable[[str, CallContext], Any],
         access_log: AccessLog,
         settings: GatewaySettings,
         log: structlog.typing.FilteringBoundLogger,
@@ -80,6 +81,7 @@ class HttpDoor:
 
         `exchange_key` turns an API key into a token, `verify` a token into its principal;
         both raise Unauthenticated. `write_error` returns the body for an error at a raw path.
+        `begin_span` begins the request's span, which becomes the parent of the call behind.
         """
         self._table = table
         self._handlers = handlers
@@ -87,6 +89,7 @@ class HttpDoor:
         self._exchange_key = exchange_key
         self._verify = verify
         self._write_error = write_error
+        self._begin_span = begin_span
         self._access_log = access_log
         self._settings = settings
         # Read once: `settings.origins` parses its text anew each time.
@@ -147,7 +150,7 @@ class HttpDoor:
         call.method = route.rpc_name
         exchange.route = route.template.text
         exchange.quiet = route.rule.permission == ANONYMOUS
-        self._access_log.begin(exchange)
+        exchange.span = self._begin_span(f"{request.method} {exchange.route}", call)
         call.deadline = time.monotonic() + self._timeout(route, request.timeout)
         if route.rule.permission != ANONYMOUS:
             token = bearer(request.headers.get(b"authorization", b"").decode("latin-1"))

@@ -52,10 +52,8 @@ class ClientConnection(Protocol):
     on_gone: Callable[[], None] | None
     # Whether the client went away before it had its response.
     gone: bool
-
-    @property
-    def body_arrived(self) -> bool:
-        """Returns whether all of the body has arrived, so that nobody has to wait for it."""
+    # Whether all of the body has arrived, so that nobody has to wait for it.
+    body_arrived: bool
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Sends a whole response, instead of ASGI's messages."""

@@ -54,16 +54,13 @@ class _Server(uvicorn.Server):
 class _Connection:
     """The connection of one request; see `exchange.ClientConnection`."""
 
-    __slots__ = ("cycle", "gone", "on_gone")
+    __slots__ = ("body_arrived", "cycle", "gone", "on_gone")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self.cycle = cycle
         self.on_gone: Callable[[], None] | None = None
         self.gone = False
-
-    @property
-    def body_arrived(self) -> bool:
-        return not self.cycle.more_body
+        self.body_arrived = not cycle.more_body
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Sends a whole response at once; ASGI's two messages would be two system calls."""
@@ -158,6 +155,13 @@ class _BoundedHeadProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        # A pipelined request completes before its own connection object exists, which reads the
+        # cycle when it is made.
+        if self._connection is not None and self._connection.cycle is self.cycle:
+            self._connection.body_arrived = True
 
     def on_headers_complete(self) -> None:
         self._in_head = False

@@ -150,21 +150,21 @@ def _read_output(request: InferRequest, item: Any, binary: dict[str, bool]) -> N
 def _read_input(work: work_pb2.WorkItem, item: Any, body: bytes, at: int) -> int:
     """Adds an input to the work; its binary data begin at `at`. Returns where the next begin."""
     name = _name(item, "an input")
-    shape, count = tensors_json.check_shape(item.get("shape"), name)
-    datatype, end = item.get("datatype"), at
-    size = None
+    datatype, shape, size = item.get("datatype"), item.get("shape"), None
     if (given := item.get("parameters")) is not None:
         parameters = checked_parameters(given, f"input '{name}'")
         _refuse_shared_memory(parameters)
         size = parameters.get("binary_data_size")
     if size is None:
-        raw = tensors_json.encode(name, datatype, shape, count, item.get("data"))
+        shape, raw = tensors_json.encode(name, datatype, shape, item.get("data"))
     else:
+        shape, count = tensors_json.check_shape(shape, name)
         tensors_json.check_datatype(datatype, name)
         end = _binary_end(name, item, datatype, count, size, at, len(body))
         raw = body[at:end]
+        at = end
     work.inputs.add(name=name, datatype=datatype, shape=shape, data=raw)
-    return end
+    return at
 
 
 def _binary_end(

@@ -85,8 +85,12 @@ def check_datatype(datatype: object, name: str) -> str:
     return datatype
 
 
-def encode(name: str, datatype: object, shape: list[int], count: int, data: object) -> bytes:
-    """Returns the raw bytes of tensor data, flat or nested as the shape. Raises InvalidInput."""
+def encode(name: str, datatype: object, shape: object, data: object) -> tuple[list[int], bytes]:
+    """Returns a tensor's shape and its raw bytes, from data that are flat or nested as the shape.
+
+    Raises InvalidInput.
+    """
+    sizes, count = check_shape(shape, name)
     known = check_datatype(datatype, name)
     if known == "BYTES":
         check_text_count(count, name)
@@ -94,19 +98,19 @@ def encode(name: str, datatype: object, shape: list[int], count: int, data: obje
         raise InvalidInput(f"tensor '{name}' needs data: a list of its elements", tensor=name)
     types = set(map(type, data))
     if list in types:
-        data = _flatten(name, shape, data)
+        data = _flatten(name, sizes, data)
         types = set(map(type, data))
     if len(data) != count:
         raise InvalidInput(
-            f"tensor '{name}' of shape {shape} needs {count} elements, got {len(data)}",
+            f"tensor '{name}' of shape {sizes} needs {count} elements, got {len(data)}",
             tensor=name,
             expected=count,
             got=len(data),
         )
-    return elements(name, known, data, types)
+    return sizes, _elements(name, known, data, types)
 
 
-def elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
+def _elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
     """Returns the raw bytes of flat data whose elements have these types. Raises InvalidInput."""
     if types <= _ELEMENT_TYPES[datatype] and datatype in _LETTERS:
         try:

@@ -15,7 +15,7 @@ from services.chassis import background
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import DeadlinePassed, ServiceError, Unavailable
-from stellwerk.wire.frames import FrameBuffer, tag, varint
+from stellwerk.wire.frames import FrameBuffer, tag
 
 # The most calls and bytes in a frame: more would not make a call cheaper, and delays the first one.
 MAX_CALLS = 256
@@ -71,7 +71,8 @@ class CallStream:
     def __init__(self, open_stream: OpenStream) -> None:
         """Opens its stream with `open_stream`, which raises ServiceError if it cannot."""
         self._open = open_stream
-        self._stream: Any = None
+        # Whether calls can be sent now.
+        self.is_open = False
         self._last_id = 0
         self._pending: dict[int, _PendingCall] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -90,11 +91,6 @@ class CallStream:
         self._control = messages.ExchangeRequest()
         self._credentials: dict[str, int] = {}
         self._last_credential_id = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Returns whether calls can be sent now."""
-        return self._stream is not None
 
     async def wait_open(self, seconds: float) -> None:
         """Returns when the stream is open, or after `seconds`, at most PATIENCE_SECONDS."""
@@ -116,7 +112,7 @@ class CallStream:
         `listener` gets the call's answers until the last one, or one error, within `seconds` and
         0.1 s. Raises Unavailable when there is no stream; then `listener` gets nothing.
         """
-        if self._stream is None:
+        if not self.is_open:
             raise Unavailable("the router does not answer; try again in a moment", service="router")
         self._last_id += 1
         call.id = id = self._last_id
@@ -125,15 +121,13 @@ class CallStream:
         self._pending[id] = _PendingCall(listener, loop.time() + seconds + _OVERTIME_SECONDS)
         if self._look is None:
             self._look = loop.call_later(_LOOK_SECONDS, self._expire)
-        head, body = call.SerializeToString(), work.SerializeToString()
-        size = varint(len(body))
-        self._calls.put(len(head) + len(_WORK) + len(size) + len(body), head, _WORK, size, body)
+        self._calls.put(call.SerializeToString(), _WORK, work.SerializeToString())
         self._wake.set()
         return id
 
     def forget(self, id: int) -> None:
         """Drops a call whose caller is gone and tells the router, so that it spares the work."""
-        if self._pending.pop(id, None) is not None and self._stream is not None:
+        if self._pending.pop(id, None) is not None and self.is_open:
             self._control.cancelled.append(id)
             self._wake.set()
 
@@ -170,7 +164,7 @@ class CallStream:
             while (frame := await stream.read()) is not grpc.aio.EOF:
                 # The router's first frame is an empty greeting: from then on it takes calls.
                 if writing is None:
-                    self._stream = stream
+                    self.is_open = True
                     self.problem = ""
                     succeeded()
                     self._opened.set()
@@ -179,7 +173,7 @@ class CallStream:
                 for answer in frame.answers:
                     self._deliver(answer)
         finally:
-            self._stream = None
+            self.is_open = False
             self._opened.clear()
             stream.cancel()
             if writing is not None:

@@ -28,7 +28,7 @@ from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import metadata as keys
 from stellwerk.wire.deadlines import HOP_SECONDS
 from stellwerk.wire.errors import ServiceError, Unauthenticated, Unavailable, to_work_error
-from stellwerk.wire.frames import FrameBuffer, tag, varint
+from stellwerk.wire.frames import FrameBuffer, tag
 from stellwerk.wire.names import ModelName, parse_inference_name
 from stellwerk.wire.permissions import authorise
 
@@ -209,9 +209,7 @@ class GatewayStream:
         seconds = time.monotonic() - call.started
         self._call_log.record(message, call.principal, version, outcome, seconds)
         head = messages.Answer(id=message.id, model_version=version).SerializeToString()
-        body = reply.SerializeToString()
-        size = varint(len(body))
-        self.outgoing.put(len(head) + len(_REPLY) + len(size) + len(body), head, _REPLY, size, body)
+        self.outgoing.put(head, _REPLY, reply.SerializeToString())
         self.wake.set()
 
     def _cancel(self, id: int) -> None:
