@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from services.chassis import context, rpc_status
+from services.chassis import context, logs, rpc_status
 from services.chassis.access.token_verifier import REFUSAL, TokenVerifier
 from services.chassis.bounded_cache import BoundedCache
 from services.chassis.context import CallContext, Principal
@@ -132,9 +132,8 @@ class GatewayStream:
             self._begin(message)
         if frame.calls:
             # One line for all of them: a line for each would cost more than the calls themselves.
-            self._log.info(
-                "calls", count=len(frame.calls), requests=[call.request_id for call in frame.calls]
-            )
+            ids = logs.ids_of([(call.request_id, call.traceparent) for call in frame.calls])
+            self._log.info("calls", count=len(frame.calls), **ids)
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:
