@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from services.chassis import logs
 from services.chassis.context import Principal
 from services.chassis.telemetry import CallMetrics, Tracing
 from services.router.calls.statistics import Statistics
@@ -76,7 +77,7 @@ class CallLog:
             return
         self._log.debug(
             "call",
-            request_id=call.request_id,
+            **logs.ids_of([(call.request_id, call.traceparent)]),
             model=call.model,
             version=version,
             code=code,

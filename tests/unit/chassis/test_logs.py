@@ -9,6 +9,8 @@ import time
 from datetime import datetime
 
 PROGRAM = """
+import pytest
+
 from services.chassis import context, logs
 levels = logs.LogLevels("info")
 log = logs.configure("router", "r1", levels=levels, style=STYLE)
@@ -96,3 +98,18 @@ def test_a_line_that_is_written_later_keeps_its_moment_and_its_call() -> None:
     assert (late["timestamp"], late["request_id"]) == ("2023-11-14T22:13:20.250000Z", "then")
     assert now["request_id"] == "now"
     assert abs(datetime.fromisoformat(now["timestamp"]).timestamp() - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    ("calls", "fields"),
+    [
+        ([], {}),
+        ([("a", "")], {"request_id": "a"}),
+        ([("a", "00-t-s-01")], {"request_id": "a", "trace_id": "t"}),
+        ([("a", "00-t-s-01"), ("b", "")], {"request_ids": ["a", "b"], "trace_ids": ["t"]}),
+    ],
+)
+def test_a_line_is_joined_to_one_call_or_to_several(
+    calls: list[tuple[str, str]], fields: dict[str, object]
+) -> None:
+    assert logs.ids_of(calls) == fields
