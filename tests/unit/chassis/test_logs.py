@@ -8,9 +8,11 @@ import sys
 import time
 from datetime import datetime
 
-PROGRAM = """
 import pytest
 
+from services.chassis import logs
+
+PROGRAM = """
 from services.chassis import context, logs
 levels = logs.LogLevels("info")
 log = logs.configure("router", "r1", levels=levels, style=STYLE)
