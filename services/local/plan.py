@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PREFIX = "STELLWERK_"
 BROKER_USERS = ("router", "runtime", "repository")
@@ -179,6 +180,11 @@ def _own(
 def address(host: str, port: int) -> str:
     """Returns host:port, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def place(url: str) -> str:
+    """Returns host and port of a URL, without the credentials in it."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def reachable(bound: str) -> str:

@@ -178,17 +178,20 @@ class Supervisor:
         complained = began
         awaited = [part.name for part in self._backings if part.is_ours]
         awaited += [process.name for process in self._processes]
-        while missing := await self._missing(checks):
+        while True:
+            missing = await self._missing(checks)
             now = time.monotonic()
+            for name in [name for name in awaited if name not in missing]:
+                awaited.remove(name)
+                self._logs.part_ready(name, now - began)
+            if not missing:
+                return
             told = "; ".join(f"{name} {problem}" for name, problem in missing.items())
             if now - began > READY_SECONDS:
                 raise StartFailed(f"not ready after {READY_SECONDS:.0f} s: {told}")
             if now - complained > _COMPLAIN_SECONDS:
                 complained = now
                 self._logs.say("waiting", f"still waiting: {told}", missing=missing)
-            for name in [name for name in awaited if name not in missing]:
-                awaited.remove(name)
-                self._logs.part_ready(name, now - began)
             self._logs.progress(f"starting ({now - began:.0f} s): {', '.join(missing)}")
             await asyncio.sleep(_POLL_SECONDS)
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from services.local.errors import StartFailed
+from services.local.plan import place
 from services.local.ports import free_port
 from services.local.processes.child import Child
 
@@ -60,7 +60,6 @@ def try_server(url: str) -> None:
     Raises StartFailed within seconds if it does not answer, refuses the user, or is no replica
     set. Blocking.
     """
-    place = urlsplit(url).netloc.rpartition("@")[2]
     wait = int(_TRY_SECONDS * 1000)
     try:
         with MongoClient[dict[str, Any]](
@@ -72,16 +71,16 @@ def try_server(url: str) -> None:
             problem = "refuses the user or the password"
         else:
             problem = f"refuses us ({(exc.details or {}).get('errmsg', exc.code)})"
-        raise StartFailed(f"MongoDB at {place} {problem}; correct --mongo-url") from None
+        raise StartFailed(f"MongoDB at {place(url)} {problem}; correct --mongo-url") from None
     except PyMongoError as exc:
         # The driver's sentence goes on with its timeouts and its view of the whole topology.
         reason = str(exc).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
         raise StartFailed(
-            f"no MongoDB can be used at {place} ({reason}); start it, or correct --mongo-url"
+            f"no MongoDB can be used at {place(url)} ({reason}); start it, or correct --mongo-url"
         ) from None
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise StartFailed(
-            f"MongoDB at {place} is no replica set, which transactions need; start it with"
+            f"MongoDB at {place(url)} is no replica set, which transactions need; start it with"
             " --replSet and initiate it, or leave --mongo-url out for a private one"
         )
 
@@ -113,8 +112,8 @@ class Mongod:
     @property
     def url(self) -> str:
         """The address for clients, with user and password."""
-        place = f"{_USER}:{self._secret}@127.0.0.1:{self.port}"
-        return f"mongodb://{place}/?authSource=admin&replicaSet=rs0"
+        login = f"{_USER}:{self._secret}"
+        return f"mongodb://{login}@127.0.0.1:{self.port}/?authSource=admin&replicaSet=rs0"
 
     @property
     def pid(self) -> int | None:

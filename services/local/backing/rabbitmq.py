@@ -15,12 +15,12 @@ import socket
 import struct
 import subprocess
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pika
 from pika import exceptions
 
 from services.local.errors import StartFailed
+from services.local.plan import place
 from services.local.ports import free_port
 from services.local.processes.child import Child
 
@@ -69,7 +69,6 @@ def try_server(url: str) -> None:
 
     Raises StartFailed within seconds if it does not answer or refuses the user. Blocking.
     """
-    place = urlsplit(url).netloc.rpartition("@")[2]
     # pika logs each failure with a traceback; the sentence raised here says it all.
     logging.getLogger("pika").setLevel(logging.CRITICAL + 1)
     try:
@@ -78,13 +77,15 @@ def try_server(url: str) -> None:
         parameters.connection_attempts = 1
         pika.BlockingConnection(parameters).close()
     except (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError):
-        problem = f"RabbitMQ at {place} refuses the user or the password; correct --broker"
+        problem = f"RabbitMQ at {place(url)} refuses the user or the password; correct --broker"
     except (exceptions.ConnectionClosedByBroker, exceptions.ProbableAccessDeniedError) as exc:
         # pika's text is "ConnectionClosedByBroker: (530) 'NOT_ALLOWED - …'".
         reply = str(exc).partition(") ")[2].strip("'") or str(exc)
-        problem = f"RabbitMQ at {place} refuses us ({reply}); correct --broker"
+        problem = f"RabbitMQ at {place(url)} refuses us ({reply}); correct --broker"
     except (exceptions.AMQPError, OSError, ValueError) as exc:
-        problem = f"no RabbitMQ answers at {place} ({_cause(exc)}); start it, or correct --broker"
+        problem = (
+            f"no RabbitMQ answers at {place(url)} ({_cause(exc)}); start it, or correct --broker"
+        )
     else:
         return
     raise StartFailed(problem)

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from services.local.backing import mongod, rabbitmq
 from services.local.errors import StartFailed
+from services.local.plan import place
 from services.local.processes.logs import Logs
 from services.local.processes.supervised import restart_delay
 
@@ -170,8 +170,3 @@ def choose_broker(choice: str, directory: Path, port: int) -> Backing:
 def pull(why: str) -> Backing:
     """Returns the built-in dispatch, which the router hosts."""
     return Backing("rabbitmq", "pull dispatch", why, url="pull")
-
-
-def place(url: str) -> str:
-    """Returns host and port of a URL, without the credentials in it."""
-    return urlsplit(url).netloc.rpartition("@")[2]

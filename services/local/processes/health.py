@@ -5,6 +5,7 @@ attached.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.local.errors import StartFailed
 from stellwerk.controlplane.v1 import identity_service_pb2, identity_service_pb2_grpc
 from stellwerk.router.v1 import router_service_pb2, router_service_pb2_grpc
 
@@ -30,16 +32,25 @@ _OPTIONS = [
 _TLS = ("STELLWERK_TLS_CA", "STELLWERK_TLS_KEY", "STELLWERK_TLS_CERTIFICATE")
 
 
+def _credentials(ca: Path, key: Path, certificate: Path) -> grpc.ChannelCredentials:
+    try:
+        # gRPC takes any bytes and fails at each connection; ssl says here what is wrong.
+        ssl.create_default_context(cafile=ca).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as exc:
+        raise StartFailed(
+            f"the files of {', '.join(_TLS)} cannot be used ({exc}); give PEM files that belong"
+            " together"
+        ) from None
+    return grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
+
+
 class Health:
     """Opens a channel for each question, since the processes come and go."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        """Takes the TLS files that `environ` names. Raises StartFailed if they cannot be used."""
         files = [Path(environ[name]) for name in _TLS if environ.get(name)]
-        self._credentials = (
-            grpc.ssl_channel_credentials(*(path.read_bytes() for path in files))
-            if len(files) == len(_TLS)
-            else None
-        )
+        self._credentials = _credentials(*files) if len(files) == len(_TLS) else None
 
     async def problems(self, addresses: Mapping[str, str]) -> dict[str, str]:
         """Returns why a process does not serve, for each process that does not.

@@ -21,6 +21,7 @@ from services.local.plan import (
     Options,
     SecretFiles,
     environment,
+    place,
     plan,
     process_names,
     reachable,
@@ -205,8 +206,8 @@ def test_a_file_that_was_open_to_others_is_not_when_written_again(tmp_path: Path
 
 
 def test_addresses_are_shown_without_their_passwords() -> None:
-    assert backing.place("amqp://user:secret@host:5672/v") == "host:5672"
-    assert backing.place("mongodb://u:p%40@a:1,b:2/?replicaSet=rs0") == "a:1,b:2"
+    assert place("amqp://user:secret@host:5672/v") == "host:5672"
+    assert place("mongodb://u:p%40@a:1,b:2/?replicaSet=rs0") == "a:1,b:2"
 
 
 def test_a_given_broker_is_used_as_told(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ async def test_every_setting_that_does_not_parse_is_named(data: str) -> None:
     assert os.listdir(f"{data}/run") == []
 
 
+async def test_certificates_that_cannot_be_used_are_named(data: str, tmp_path: Path) -> None:
+    http, grpc = ports.reserve(2)
+    (tmp_path / "file").write_text("this is no certificate")
+    names = ("STELLWERK_TLS_CA", "STELLWERK_TLS_KEY", "STELLWERK_TLS_CERTIFICATE")
+    files = dict.fromkeys(names, str(tmp_path / "file"))
+    arguments = ("--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc))
+
+    sentence = await refused(*arguments, "--broker", "pull", **files)
+
+    assert sentence.startswith(f"the files of {', '.join(names)} cannot be used (")
+
+
 async def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(data: str) -> None:
     sentence = await refused("--data-dir", data, STELLWERK_SLOT="4", STELLWERK_LABLES="a=b")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.local.backing.servers import place
+from services.local.plan import place
 from services.local.processes.supervised import CONFIGURATION_ERROR
 from tests.fakes.mongo import mongo
 from tests.fakes.platform.fake_service import answering
