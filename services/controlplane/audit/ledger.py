@@ -120,9 +120,7 @@ class AuditLedger:
                 "every record must say its kind: intent, outcome or refusal", field="kind"
             )
         if self._queued + len(records) > _MAX_WAITING:
-            raise Overloaded(
-                "the audit ledger has more to write than it can; try again in a moment"
-            )
+            raise Overloaded("too many records wait for the audit ledger; try again in a moment")
         waiting = _PendingAppend(records)
         self._waiting.append(waiting)
         self._queued += len(records)
@@ -220,7 +218,7 @@ class AuditLedger:
                 continue
             self._head = self._furthest = Head(chained[-1].sequence, chained[-1].hash)
             return numbers + [entry.sequence for entry in chained]
-        raise Unavailable("the audit ledger is being written by too many at once; try again")
+        raise Unavailable("too many control planes write the audit ledger at once; try again")
 
 
 _KINDS = frozenset(

@@ -128,7 +128,7 @@ class PrincipalRegister:
         )
         if expires_at is not None and expires_at <= now:
             raise InvalidInput(
-                "expire_time is in the past; leave it out for a key that never lapses",
+                "expire_time is in the past; leave it out for a key that never expires",
                 field="expire_time",
             )
         made = make_key(principal, check_display_name(wanted.display_name), now, expires_at)

@@ -94,7 +94,7 @@ class ArtifactStore:
         """Counts one transfer for the `with` block. Raises Overloaded at `max_transfers`."""
         if self._transfers >= self._max_transfers:
             raise Overloaded(
-                "too many artifacts are on their way; try again in a moment",
+                "too many artifacts are being transferred; try again in a moment",
                 limit=self._max_transfers,
             )
         self._transfers += 1

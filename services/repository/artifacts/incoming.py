@@ -71,7 +71,7 @@ async def receive_artifact(
                 silence.reschedule(clock() + idle_seconds)
     except TimeoutError:
         raise DeadlinePassed(
-            f"nothing came for {idle_seconds:g} seconds; open a new upload and send again"
+            f"no bytes arrived for {idle_seconds:g} seconds; open a new upload and send it again"
         ) from None
     for chunk in chunker.end():
         await _write(chunk, chunker, writer)

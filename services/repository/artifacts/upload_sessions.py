@@ -78,7 +78,7 @@ class UploadSessions:
         async with errors():
             if await self._uploads.count_documents(unfinished, limit=limit) >= limit:
                 raise Overloaded(
-                    f"{limit} uploads of yours are open; finish one or let it lapse", limit=limit
+                    f"you have {limit} open uploads; finish one or let it lapse", limit=limit
                 )
             await self._uploads.insert_one(
                 {
@@ -138,7 +138,8 @@ class UploadSessions:
             )
         if not result.matched_count:
             raise Conflict(
-                "this upload is being streamed already; open one of your own", upload=upload
+                "another stream sends this upload already; open an upload of your own",
+                upload=upload,
             )
 
     async def _renew(self, upload: str, token: str) -> None:
@@ -172,7 +173,9 @@ class UploadSessions:
             session=session,
         )
         if not result.matched_count:
-            raise Conflict("this upload lapsed before it was whole; open a new one", upload=upload)
+            raise Conflict(
+                "this upload lapsed before it was complete; open a new one", upload=upload
+            )
 
     async def drop(self, upload: str, token: str) -> bool:
         """Removes the upload of a stream that broke off; returns False if it was committed or

@@ -88,14 +88,14 @@ def check_beginning(format_id: str, head: bytes) -> None:
         what = "a pickle, which can run code" if is_pickle(head) else "something else"
         raise InvalidInput(
             f"an artifact of format '{format_id}' begins with {known[1]}, this one with {what}; "
-            "store it under the format it really has",
+            "declare the format that it really has",
             field="artifact",
             format=format_id,
         )
     if known is None and is_pickle(head):
         raise InvalidInput(
-            f"this artifact is a pickle, which can run code, and says it is '{format_id}'; "
-            "store it under the format 'pickle'",
+            f"this artifact is a pickle, which can run code, but is declared as '{format_id}'; "
+            "declare the format 'pickle'",
             field="artifact",
             format=format_id,
         )

@@ -175,8 +175,8 @@ class Models:
             )
             if aliases:
                 raise NotReady(
-                    f"version {version} is what {', '.join(repr(alias) for alias in aliases)}"
-                    " points to; move or delete the alias first",
+                    f"version {version} has the alias {', '.join(map(repr, aliases))}; move or"
+                    " delete the alias first",
                     version=version,
                     aliases=",".join(aliases),
                 )

@@ -65,7 +65,7 @@ def check_spec(given: pb.ModelVersion, max_artifact_bytes: int) -> pb.ModelVersi
         spec.ClearField(field)
     if spec.ByteSize() > MAX_SPEC_BYTES:
         raise TooLarge(
-            f"all that is said about a version may take {MAX_SPEC_BYTES} bytes",
+            f"all fields of a version may have {MAX_SPEC_BYTES} bytes together; shorten some",
             limit=MAX_SPEC_BYTES,
         )
     check_format(spec.format)
@@ -193,7 +193,8 @@ def _check_tensor(spec: tensor_pb2.TensorSpec) -> None:
         )
     if not spec.shape or spec.shape[-1] not in (-1, len(spec.columns)):
         raise InvalidInput(
-            f"tensor '{spec.name}' has {len(spec.columns)} columns; its last dimension must say so",
+            f"tensor '{spec.name}' has {len(spec.columns)} columns; its last dimension must be that"
+            " number or -1",
             field="signature",
             tensor=spec.name,
         )
@@ -275,6 +276,6 @@ def _check_warmup(call: serving_pb2.WarmupCall, version: pb.ModelVersion) -> Non
             tensors.check_against(call.inputs, signature.inputs)
             return
     raise InvalidInput(
-        f"serving.warmup calls the method '{method[:64]}', which the model has not",
+        f"serving.warmup calls the method '{method[:64]}', which the signature lacks",
         method=method[:64],
     )
