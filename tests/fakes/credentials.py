@@ -4,11 +4,12 @@ an administrator.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from services.controlplane.identity.principals import ApiKey, Principal, Revocations
 from services.controlplane.identity.signing_keys import SigningKey
-from stellwerk.wire.errors import AlreadyExists, Conflict, PrincipalNotFound
+from stellwerk.wire.errors import AlreadyExists, PrincipalNotFound
 
 
 class FakeCredentials:
@@ -36,10 +37,11 @@ class FakeCredentials:
         if key is not None:
             self.keys[key.id] = key
 
-    async def replace(self, before: Principal, after: Principal) -> None:
-        if self.principals[before.id].etag != before.etag:
-            raise Conflict(f"{before.name} was changed")
-        self.principals[before.id] = after
+    async def update(
+        self, principal_id: str, change: Callable[[Principal], Principal]
+    ) -> Principal:
+        self.principals[principal_id] = change(await self.get(principal_id))
+        return self.principals[principal_id]
 
     async def find_key(self, key_id: str) -> ApiKey | None:
         return self.keys.get(key_id)

@@ -41,7 +41,9 @@ class AdministratorStore(Protocol):
     async def administered(self) -> bool: ...
     async def get(self, principal_id: str) -> Principal: ...
     async def create(self, principal: Principal, key: ApiKey | None = None) -> None: ...
-    async def replace(self, before: Principal, after: Principal) -> None: ...
+    async def update(
+        self, principal_id: str, change: Callable[[Principal], Principal]
+    ) -> Principal: ...
     async def find_key(self, key_id: str) -> ApiKey | None: ...
     async def add_key(self, key: ApiKey) -> None: ...
 
@@ -118,16 +120,19 @@ class Bootstrap:
                 # Another control plane created it meanwhile; it gets this key in addition.
                 before = await self.store.get(ADMIN_ID)
         if not before.administers:
-            roles = (*(role for role in before.roles if role != ADMIN), ADMIN)
-            after = replace(
-                before,
-                disabled=False,
-                roles=roles,
-                etag=uuid.uuid4().hex,
-                tokens_valid_from=int(now) + 1,
-            )
-            await self.store.replace(before, after)
+            await self.store.update(ADMIN_ID, lambda admin: _promoted(admin, now))
         await self.store.add_key(key_for(before, key_id, secret, _DISPLAY_NAME, now))
+
+
+def _promoted(principal: Principal, now: float) -> Principal:
+    """Returns the principal as an enabled administrator."""
+    return replace(
+        principal,
+        disabled=False,
+        roles=(*(role for role in principal.roles if role != ADMIN), ADMIN),
+        etag=uuid.uuid4().hex,
+        tokens_valid_from=int(now) + 1,
+    )
 
 
 def _record(kind: audit.AuditRecord.Kind, outcome: str) -> audit.AuditRecord:

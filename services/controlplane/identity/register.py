@@ -27,9 +27,6 @@ from stellwerk.wire import paging
 from stellwerk.wire.errors import Conflict, InvalidInput
 
 _LISTING = "principals"
-# Attempts of an update without an etag, each after another change came first. Of two racing updates
-# one succeeds in every round, so five suffice for five racing callers.
-_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +87,8 @@ class PrincipalRegister:
         """
         principal_id = parse_principal(wanted.name)
         fields = fields_to_change(mask, wanted)
-        for rounds_left in reversed(range(_ROUNDS)):
-            before = await self._store.get(principal_id)
+
+        def change(before: Principal) -> Principal:
             after = apply_update(before, wanted, fields, uuid.uuid4().hex, self._clock())
             if wanted.etag and wanted.etag != before.etag:
                 raise Conflict(
@@ -99,15 +96,11 @@ class PrincipalRegister:
                     " change",
                     principal=before.name,
                 )
-            try:
-                await self._store.replace(before, after)
-            except Conflict:
-                if wanted.etag or not rounds_left:
-                    raise
-                continue
-            break
+            return after
+
+        updated = await self._store.update(principal_id, change)
         await self._publish()
-        return after
+        return updated
 
     async def delete(self, name: str) -> None:
         """Deletes a principal with its keys.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
@@ -100,25 +102,35 @@ class IdentityStore:
             ).to_list()
         return [to_principal(document) for document in documents]
 
-    async def replace(self, before: Principal, after: Principal) -> None:
-        """Replaces `before` by `after` if its etag is still the same.
+    async def update(
+        self, principal_id: str, change: Callable[[Principal], Principal]
+    ) -> Principal:
+        """Replaces a principal by `change(principal)` in one transaction; returns the new one.
 
-        Raises Conflict, PrincipalNotFound, and NotReady for the last administrator.
+        Of two concurrent updates one runs again, with what the other left; so `change` may be
+        called several times. Raises PrincipalNotFound, NotReady for the last administrator, and
+        what `change` raises.
         """
 
-        async def work(session: AsyncClientSession) -> None:
+        async def work(session: AsyncClientSession) -> Principal:
+            document = await self._principals.find_one({"_id": principal_id}, session=session)
+            if document is None:
+                raise _principal_not_found(principal_id)
+            before = to_principal(document)
+            after = change(before)
             await self._guard_admins(before, after, session)
-            result = await self._principals.replace_one(
-                {"_id": before.id, "etag": before.etag}, principal_document(after), session=session
+            await self._principals.replace_one(
+                {"_id": principal_id}, principal_document(after), session=session
             )
-            if not result.matched_count:
-                await self._explain_miss(before, session)
+            return after
 
-        await in_transaction(self._client, work)
+        return await in_transaction(self._client, work)
 
     async def delete(self, principal: Principal, now: float) -> None:
         """Deletes a principal and revokes its keys; keeps both ids while tokens issued to them
-        could be accepted. Raises the errors of `replace`.
+        could be accepted.
+
+        Raises PrincipalNotFound, Conflict for another etag, NotReady for the last administrator.
         """
         purge_at = to_date(now + _REMEMBERED_SECONDS)
 
@@ -128,7 +140,7 @@ class IdentityStore:
                 {"_id": principal.id, "etag": principal.etag}, session=session
             )
             if not result.deleted_count:
-                await self._explain_miss(principal, session)
+                await self._raise_miss(principal, session)
             await self._departed.replace_one(
                 {"_id": principal.id},
                 {"_id": principal.id, "purge_at": purge_at},
@@ -162,7 +174,8 @@ class IdentityStore:
         if await self._principals.find_one(others, session=session) is None:
             raise NotReady(_LAST_ADMIN, principal=before.name)
 
-    async def _explain_miss(self, principal: Principal, session: AsyncClientSession) -> None:
+    async def _raise_miss(self, principal: Principal, session: AsyncClientSession) -> None:
+        """Raises PrincipalNotFound for a deleted principal, Conflict for a changed one."""
         if await self._principals.find_one({"_id": principal.id}, session=session) is None:
             raise _principal_not_found(principal.id)
         raise Conflict(
