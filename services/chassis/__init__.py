@@ -1,12 +1,12 @@
-"""How a process runs: config, logs, lifecycle, server, interceptors, clients, auth, broker, mongo.
+"""Runs a process: settings, logs, lifecycle, server and channels, access, broker, database.
 
-No domain words live here."""
+It knows no word of the domain.
+"""
 
 import os
 
-# gRPC can read sockets in the thread that tells asyncio of what was read. Its event engine hands
-# everything through two or three more threads first, each of which has to be woken: for a lone call
-# that is half of all context switches.
-# Read when gRPC is first imported, hence here; a name that some version of gRPC does not know
-# changes nothing.
+# Without its event engine gRPC reads sockets in the thread that wakes asyncio. With it, messages
+# pass two or three more threads, each of which has to be woken: half of all context switches of a
+# lone call. gRPC reads the variable at its first import, hence here; a release that does not know
+# the names ignores them.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")

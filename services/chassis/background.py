@@ -1,7 +1,7 @@
 """Retries work with jittered exponential waits: until it succeeds, or for ever.
 
-The waits are tenacity's. Every reconnect of the platform goes through here, so all of them back off,
-spread out and report in the same way.
+The waits are tenacity's. Every reconnect of the platform goes through here, so all of them back
+off, spread out and report in the same way.
 """
 
 from __future__ import annotations

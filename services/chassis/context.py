@@ -1,6 +1,4 @@
-"""The call being served: who asks, until when, under which request and trace id. Bound once, by the
-guard.
-"""
+"""The call being served: its caller, deadline, request id and trace. The guard binds it once."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from stellwerk.wire.permissions import Grant
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller: "principals/{principal}" or "services/{service}", and what it was
-    granted.
-    """
+    """A verified caller, "principals/{principal}" or "services/{service}", with its grants."""
 
     name: str
     grants: tuple[Grant, ...] = ()
@@ -31,7 +27,7 @@ class Principal:
 
 @dataclass(slots=True)
 class CallContext:
-    """One call. `deadline` is a value of time.monotonic(), None for a stream that may stay open."""
+    """One call. `deadline` is a time.monotonic() value, None for a stream that may stay open."""
 
     method: str
     request_id: str
@@ -44,7 +40,7 @@ class CallContext:
     deadline: float | None = None
 
     def remaining(self) -> float:
-        """Seconds left, never below 0; an hour when there is no deadline."""
+        """Returns the seconds left, at least 0; an hour if there is no deadline."""
         return 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
@@ -54,18 +50,19 @@ _current: ContextVar[CallContext | None] = ContextVar("stellwerk_call", default=
 
 
 def current() -> CallContext | None:
-    """The call being served in this task, None outside of one."""
+    """Returns the call being served in this task, None if there is none."""
     return _current.get()
 
 
 def bind(call: CallContext | None) -> None:
-    """Makes `call` the current one for this task and the tasks it starts."""
+    """Makes `call` the current one of this task and the tasks it starts."""
     _current.set(call)
 
 
 def work_deadline() -> float:
-    """Returns, in time.monotonic(), when work on the current call must end, so that its caller still
-    hears from this process how it ended; see `stellwerk.wire.deadlines`.
+    """Returns the time.monotonic() at which work on the current call must end.
+
+    The rest of the caller's time is for the answer; see `stellwerk.wire.deadlines`.
     """
     call = _current.get()
     seconds = _NO_CALL_SECONDS if call is None else call.remaining()
@@ -73,9 +70,7 @@ def work_deadline() -> float:
 
 
 def caller() -> Principal:
-    """Who asks. Outside of an authenticated call this is a fault of ours and raises RuntimeError,
-    loudly.
-    """
+    """Returns the caller. Raises RuntimeError outside of an authenticated call, which is a bug."""
     call = _current.get()
     if call is None or call.principal is None:
         raise RuntimeError("no authenticated call is being served here")
@@ -83,5 +78,5 @@ def caller() -> Principal:
 
 
 def new_request_id() -> str:
-    """A fresh request id, 32 hex digits."""
+    """Returns a new request id of 32 hexadecimal digits."""
     return os.urandom(16).hex()

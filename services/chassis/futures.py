@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
-    """Ends `future` with the outcome: raised in its waiter if that is an exception, else its result.
+    """Ends `future` with the outcome: an exception is raised in its waiter, anything else returned.
 
     Does nothing to a future that has ended: its waiter was cancelled, or an earlier outcome came.
     """

@@ -1,6 +1,4 @@
-"""Structured logs: the event is a constant, data are fields; request and trace ids are bound by the
-call's context.
-"""
+"""Structured logs: events are constants, data are fields, the call adds request and trace ids."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-# The synchronous ways to write a line; services use no others.
+# The methods that write a line; services use no others.
 _METHODS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -39,8 +37,9 @@ _METHODS = {
 
 
 class LogLevels:
-    """Which levels of a process's log are written. Each can be switched while it runs; critical
-    always is.
+    """The levels of a process's log that are written.
+
+    Each can be switched while the process runs; critical is always written.
     """
 
     def __init__(self, level: str) -> None:
@@ -48,16 +47,16 @@ class LogLevels:
         self._on = {number: number >= _LEVELS[level] for number in _LEVELS.values()}
 
     def writes(self, level: int) -> bool:
-        """Whether lines of this level, a number as in `logging`, are written."""
+        """Returns whether lines of this level, a number of `logging`, are written."""
         return self._on.get(level // 10 * 10, level >= logging.CRITICAL)
 
     def switch(self, level: int, on: bool) -> None:
-        """Has lines of this level written from now on, or not."""
+        """Switches lines of this level on or off."""
         self._on[level] = on
 
 
 def _switchable(levels: LogLevels) -> type[Any]:
-    """A class of loggers that ask `levels` before each line."""
+    """Returns a class of loggers that ask `levels` before each line."""
     base = structlog.make_filtering_bound_logger(logging.DEBUG)
 
     def gated(write: Any, level: int) -> Any:
@@ -77,9 +76,7 @@ def _switchable(levels: LogLevels) -> type[Any]:
 
 
 def moment(call: context.CallContext | None, at: float) -> dict[str, str]:
-    """The fields that join a line to its call and to when it happened, for one that is written
-    later than that.
-    """
+    """Returns the fields of a line that is written later than it happened: `at`, and its call."""
     fields = {"timestamp": _iso(at)}
     if call is not None:
         fields["request_id"] = call.request_id
@@ -104,7 +101,7 @@ def ids_of(calls: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _iso(at: float) -> str:
-    """A time of `time.time()` in UTC, ISO 8601 with microseconds."""
+    """Returns a Unix time in UTC, ISO 8601 with microseconds."""
     whole = int(at)
     return f"{_second(whole)}.{int((at - whole) * 1e6):06d}Z"
 
@@ -129,8 +126,9 @@ def _dumps(event: structlog.typing.EventDict, **_: Any) -> bytes:
 def configure(
     service: str, instance: str, *, levels: LogLevels, style: str
 ) -> structlog.typing.FilteringBoundLogger:
-    """Sets the process's logging up and returns its logger. Other libraries' warnings come out in
-    the same form.
+    """Sets up the logging of the process; returns its logger.
+
+    Warnings of libraries are written in the same form.
     """
 
     def add_process(
@@ -174,6 +172,5 @@ def _capture_standard_logging(logger: structlog.typing.FilteringBoundLogger) -> 
             logger.log(record.levelno, "library", logger=record.name, message=record.getMessage())
 
     logging.basicConfig(handlers=[Forward()], level=logging.WARNING, force=True)
-    logging.getLogger("pika").setLevel(
-        logging.CRITICAL
-    )  # connection trouble is reported by the broker adapter itself
+    # The broker's adapter itself reports trouble with connections.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)

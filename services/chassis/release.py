@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def platform_version() -> str:
-    """The installed package's version, "unknown" when it is run from a bare folder."""
+    """Returns the installed package's version, "unknown" if none is installed."""
     try:
         return version("stellwerk")
     except PackageNotFoundError:

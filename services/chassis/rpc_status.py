@@ -1,6 +1,4 @@
-"""Errors on gRPC: our classes out as status + ErrorInfo + RetryInfo (AIP-193), and back in as the
-same class.
-"""
+"""Turns ServiceErrors into gRPC statuses with ErrorInfo and RetryInfo (AIP-193), and back."""
 
 from __future__ import annotations
 
@@ -13,12 +11,12 @@ from google.rpc import error_details_pb2, status_pb2
 from stellwerk.wire import errors
 
 DETAILS = "grpc-status-details-bin"
-# gRPC's own bound on metadata is 16 KiB for everything together.
+# Characters of a message in the trailers. gRPC bounds all metadata of a call to 16 KiB together.
 _MAX_MESSAGE = 2048
 
 
 def details(error: errors.ServiceError) -> bytes:
-    """The error as a serialised google.rpc.Status."""
+    """Returns the error as a serialised google.rpc.Status."""
     status = status_pb2.Status(code=error.code.value[0], message=error.message[:_MAX_MESSAGE])
     info = error_details_pb2.ErrorInfo(
         reason=error.reason,
@@ -41,7 +39,7 @@ def details(error: errors.ServiceError) -> bytes:
 def parse(
     code: grpc.StatusCode, message: str, trailers: Iterable[tuple[str, str | bytes]] | None
 ) -> errors.ServiceError | None:
-    """The error that these trailers carry, None if they carry no ErrorInfo of ours."""
+    """Returns the error in these trailers, None if they hold no ErrorInfo of the platform."""
     for key, value in trailers or ():
         if key != DETAILS or not isinstance(value, bytes):
             continue
@@ -58,8 +56,9 @@ def parse(
 
 
 def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> errors.ServiceError:
-    """What a failed call to `peer` means here. gRPC's own words about connections never reach a
-    caller.
+    """Returns the ServiceError for a failed call to `peer`.
+
+    gRPC's own words about connections never reach a caller.
     """
     code = error.code()
     known = parse(code, error.details() or "", error.trailing_metadata())  # type: ignore[arg-type]

@@ -4,8 +4,8 @@ Trace context (W3C traceparent) is passed on in either case, so that callers' tr
 gRPC and AMQP.
 
 Metrics join by their labels, whose names mean the same in all services: `service`, `rpc` (a gRPC
-method, /package.Service/Method), `code` (a gRPC status), `model_version` (a resource name), `reason`
-(of a ServiceError or of a rejection).
+method, /package.Service/Method), `code` (a gRPC status), `model_version` (a resource name) and
+`reason` (of a ServiceError or of a rejection).
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Tracing:
 
     @property
     def exports(self) -> bool:
-        """Whether there is a collector to export to."""
+        """True if there is a collector to export to."""
         return self._tracer is not None
 
     def begin(self, name: str, call: CallContext) -> Any:

@@ -1,3 +1,4 @@
-"""What two processes must agree on: names, errors, metadata, tensors, envelopes, topology. Pure: no
-I/O, no clock.
+"""The rules that two processes share: names, errors, metadata, tensors, topology, permissions.
+
+Pure: no I/O, no clock, no random numbers.
 """

@@ -1,7 +1,6 @@
-"""The classification extension of the Open Inference Protocol: an output as the k best of its
-classes.
+"""The classification extension of the Open Inference Protocol: an output as its k best classes.
 
-Each class is the text "value:index", best first; the output becomes BYTES of shape [rows, k], or
+Each class is the text "value:index", best first. The output becomes BYTES of shape [rows, k], or
 [k] for an output without a dimension of rows.
 """
 
@@ -19,8 +18,9 @@ from stellwerk.wire.errors import InvalidInput
 def apply(
     outputs: Sequence[tensor_pb2.Tensor], wanted: Mapping[str, int]
 ) -> list[tensor_pb2.Tensor]:
-    """The outputs, those in `wanted` as their k best classes. Raises InvalidInput for what cannot
-    be ordered.
+    """Returns the outputs, with those in `wanted` as their k best classes.
+
+    `wanted` maps names of outputs to their k. Raises InvalidInput for an output without classes.
     """
     return [
         best(tensor, wanted[tensor.name]) if tensor.name in wanted else tensor for tensor in outputs
@@ -28,7 +28,10 @@ def apply(
 
 
 def best(tensor: tensor_pb2.Tensor, count: int) -> tensor_pb2.Tensor:
-    """The tensor's `count` best classes along its last dimension; all of them if it has fewer."""
+    """Returns the `count` best classes along the tensor's last dimension, all if it has fewer.
+
+    Raises InvalidInput for BYTES, BOOL and tensors without elements in that dimension.
+    """
     if tensor.datatype in ("BYTES", "BOOL") or not tensor.shape or not tensor.shape[-1]:
         raise InvalidInput(
             f"output '{tensor.name}' of {tensor.datatype} has no classes to choose from",
@@ -37,8 +40,8 @@ def best(tensor: tensor_pb2.Tensor, count: int) -> tensor_pb2.Tensor:
     scores = tensors.to_numpy(tensor)
     rows = scores.reshape(-1, scores.shape[-1]) if scores.ndim > 1 else scores.reshape(1, -1)
     count = min(count, rows.shape[1])
-    # Stable, so that of equals the first comes first; sorted upside down, because unsigned numbers
-    # have no negative.
+    # A stable sort keeps the first of equals first. The rows are reversed before and after it,
+    # because unsigned numbers cannot be negated for a descending order.
     order = rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
     form = "f" if scores.dtype.kind == "f" else "d"
     texts = [

@@ -1,6 +1,4 @@
-"""The share of a deadline that each hop keeps, so that the innermost process that runs out of time
-gets to say so.
-"""
+"""The share of a deadline that each hop keeps, so that the innermost process reports a timeout."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ HOP_SECONDS = 0.02
 
 
 def onward(seconds: float) -> float:
-    """Returns the seconds that the next hop gets out of `seconds` left here. Raises DeadlinePassed
-    if none are left for it.
+    """Returns the seconds that the next hop gets of the `seconds` left here.
+
+    Raises DeadlinePassed if none are left.
     """
     left = seconds - HOP_SECONDS
     if left <= 0:

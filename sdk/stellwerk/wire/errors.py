@@ -18,8 +18,10 @@ DOMAIN = "stellwerk"
 
 
 class ServiceError(Exception):
-    """An error with a sentence for the caller that says what to do; dynamic values also stand in
-    `metadata`.
+    """An error with a sentence for the caller that says what to do.
+
+    Values within the sentence also stand in `metadata`; `retry_after_ms` is the time after which a
+    retry makes sense, 0 if none does.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -38,58 +40,86 @@ class ServiceError(Exception):
 
 
 class InvalidInput(ServiceError):
+    """The request breaks a rule; sending it again unchanged cannot help."""
+
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT"
 
 
 class Unauthenticated(ServiceError):
+    """The caller presents no valid credential."""
+
     code, reason = grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"
 
 
 class NotPermitted(ServiceError):
+    """The caller's roles do not permit the call."""
+
     code, reason = grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED"
 
 
 class NotFound(ServiceError):
+    """The resource does not exist."""
+
     code, reason = grpc.StatusCode.NOT_FOUND, "NOT_FOUND"
 
 
 class BucketNotFound(NotFound):
+    """The bucket does not exist."""
+
     reason = "BUCKET_NOT_FOUND"
 
 
 class ModelNotFound(NotFound):
+    """The model does not exist."""
+
     reason = "MODEL_NOT_FOUND"
 
 
 class VersionNotFound(NotFound):
+    """The model has no such version."""
+
     reason = "VERSION_NOT_FOUND"
 
 
 class AliasNotFound(NotFound):
+    """The model has no such alias."""
+
     reason = "ALIAS_NOT_FOUND"
 
 
 class UploadNotFound(NotFound):
+    """The upload does not exist or has expired."""
+
     reason = "UPLOAD_NOT_FOUND"
 
 
 class PrincipalNotFound(NotFound):
+    """The principal does not exist."""
+
     reason = "PRINCIPAL_NOT_FOUND"
 
 
 class KeyNotFound(NotFound):
+    """The API key does not exist."""
+
     reason = "KEY_NOT_FOUND"
 
 
 class RuntimeNotFound(NotFound):
+    """No runtime of this name is attached."""
+
     reason = "RUNTIME_NOT_FOUND"
 
 
 class RouteNotFound(NotFound):
+    """No HTTP route has this path."""
+
     reason = "ROUTE_NOT_FOUND"
 
 
 class AlreadyExists(ServiceError):
+    """A resource of this name exists."""
+
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS"
 
 
@@ -100,6 +130,8 @@ class Conflict(ServiceError):
 
 
 class NotReady(ServiceError):
+    """The state does not allow the call yet; it can succeed once the state has changed."""
+
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "NOT_READY"
 
 
@@ -122,6 +154,8 @@ class UnsafeFormat(ServiceError):
 
 
 class Overloaded(ServiceError):
+    """A queue or a limit is full; try again later."""
+
     code, reason, retry_after_ms = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1000
 
 
@@ -138,10 +172,14 @@ class Unavailable(ServiceError):
 
 
 class NoRuntimeAvailable(Unavailable):
+    """No attached runtime can serve the model now."""
+
     reason = "NO_RUNTIME_AVAILABLE"
 
 
 class BrokerDown(Unavailable):
+    """The broker does not answer."""
+
     reason = "BROKER_DOWN"
 
 
@@ -152,10 +190,14 @@ class Unroutable(Unavailable):
 
 
 class DeadlinePassed(ServiceError):
+    """The call did not finish within its caller's time."""
+
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_PASSED"
 
 
 class Cancelled(ServiceError):
+    """The caller ended the call."""
+
     code, reason = grpc.StatusCode.CANCELLED, "CANCELLED"
 
 
@@ -166,13 +208,13 @@ class Corrupt(ServiceError):
 
 
 class NotImplementedHere(ServiceError):
+    """The platform does not have this function."""
+
     code, reason = grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"
 
 
 class MethodNotAllowed(NotImplementedHere):
-    """The path exists but does not take this HTTP method. HTTP answers 405 here, 501 for its
-    siblings.
-    """
+    """The path does not take this HTTP method. HTTP answers 405 here, 501 for its siblings."""
 
     reason = "METHOD_NOT_ALLOWED"
 
@@ -184,7 +226,7 @@ class UnsupportedEncoding(InvalidInput):
 
 
 class Internal(ServiceError):
-    """Anything unforeseen. The caller learns the request id, the log holds the traceback."""
+    """An unforeseen failure. The caller learns the request id, the log holds the traceback."""
 
 
 def _all_classes() -> list[type[ServiceError]]:
@@ -199,8 +241,7 @@ def _all_classes() -> list[type[ServiceError]]:
 BY_REASON: dict[str, type[ServiceError]] = {
     cls.reason: cls for cls in _all_classes() if cls is not ServiceError
 }
-# The class that stands for a bare status code, from a peer that sent no reason: the most general
-# one.
+# The most general class of each status code, for peers that send no reason.
 BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {}
 for _cls in [
     InvalidInput,
@@ -230,8 +271,9 @@ def rebuild(
     metadata: dict[str, str] | None = None,
     retry_after_ms: int = 0,
 ) -> ServiceError:
-    """The error that a peer raised, as the class it raised; an unknown reason becomes its code's
-    general class.
+    """Returns the error that a peer raised, as the class it raised.
+
+    An unknown reason becomes the general class of its code.
     """
     cls = BY_REASON.get(reason)
     if cls is None or cls.code is not code:
@@ -242,7 +284,7 @@ def rebuild(
 
 
 def to_work_error(error: ServiceError) -> work_pb2.WorkError:
-    """The error as a broker reply carries it."""
+    """Returns the error as a broker reply carries it."""
     return work_pb2.WorkError(
         code=error.code.value[0],
         reason=error.reason,
@@ -253,6 +295,6 @@ def to_work_error(error: ServiceError) -> work_pb2.WorkError:
 
 
 def from_work_error(error: work_pb2.WorkError) -> ServiceError:
-    """The inverse of `to_work_error`."""
+    """Returns the error that a broker reply carries."""
     code = CODE_BY_NUMBER.get(error.code, grpc.StatusCode.INTERNAL)
     return rebuild(code, error.reason, error.message, dict(error.metadata), error.retry_after_ms)

@@ -1,4 +1,4 @@
-"""Names of the metadata keys that calls carry, on gRPC and AMQP alike."""
+"""The names of the metadata that calls carry, on gRPC and AMQP alike."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Resource names (AIP-122) and the ids they are made of. What enters a name is checked here and
-only here.
-"""
+"""Resource names (AIP-122) and the ids in them; ids are checked here and nowhere else."""
 
 from __future__ import annotations
 
@@ -10,14 +8,14 @@ from dataclasses import dataclass
 from stellwerk.wire.errors import InvalidInput
 
 DEFAULT_BUCKET = "default"
-# Letters, digits, and . _ - inside; at most 63: safe in URLs, file names, queues and metric labels.
+# 1 to 63 letters and digits, with . _ - inside: safe in URLs, file names, queues, metric labels.
 _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _ALIAS = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
 def check_id(value: str, what: str) -> str:
-    """Returns the id, or raises InvalidInput that says what an id looks like."""
+    """Returns the id. Raises InvalidInput, with the rules, unless it is one; `what` names it."""
     if not _ID.fullmatch(value) or ".." in value:
         raise InvalidInput(
             f"{what} must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a"
@@ -28,8 +26,9 @@ def check_id(value: str, what: str) -> str:
 
 
 def check_alias(value: str) -> str:
-    """Returns the alias, or raises InvalidInput. An alias begins with a letter, so it is never
-    taken for a version.
+    """Returns the alias. Raises InvalidInput unless it is one.
+
+    An alias begins with a letter, so it cannot be a version.
     """
     if not _ALIAS.fullmatch(value):
         raise InvalidInput(
@@ -40,7 +39,7 @@ def check_alias(value: str) -> str:
 
 
 def check_version(value: str) -> int:
-    """Returns the version's number, or raises InvalidInput."""
+    """Returns the version's number. Raises InvalidInput unless it is a whole number from 1."""
     if not _VERSION.fullmatch(value):
         raise InvalidInput("a version is a whole number from 1", field="version")
     return int(value)
@@ -48,7 +47,7 @@ def check_version(value: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model and, optionally, which of its versions: a number, an alias, or neither."""
+    """A model, with a version's number, with an alias, or alone."""
 
     bucket: str
     model: str
@@ -57,7 +56,7 @@ class ModelName:
 
     @property
     def parent(self) -> str:
-        """The model alone, buckets/{bucket}/models/{model}."""
+        """The model's name, buckets/{bucket}/models/{model}."""
         return f"buckets/{self.bucket}/models/{self.model}"
 
     def __str__(self) -> str:
@@ -69,12 +68,12 @@ class ModelName:
 
 
 def bucket_name(bucket: str) -> str:
-    """buckets/{bucket}"""
+    """Returns buckets/{bucket}. Raises InvalidInput unless `bucket` is an id."""
     return f"buckets/{check_id(bucket, 'bucket')}"
 
 
 def parse_bucket(name: str) -> str:
-    """The bucket's id of buckets/{bucket}; InvalidInput if it is anything else."""
+    """Returns the id in buckets/{bucket}. Raises InvalidInput for any other name."""
     parts = name.split("/")
     if len(parts) != 2 or parts[0] != "buckets":
         raise InvalidInput("a bucket is named buckets/{bucket}", field="name")
@@ -82,7 +81,7 @@ def parse_bucket(name: str) -> str:
 
 
 def parse_model(name: str) -> ModelName:
-    """A model, version or alias by its resource name; InvalidInput if it is anything else."""
+    """Parses the name of a model, version or alias. Raises InvalidInput for any other name."""
     parts = name.split("/")
     if len(parts) not in (4, 6) or parts[0] != "buckets" or parts[2] != "models":
         raise InvalidInput("a model is named buckets/{bucket}/models/{model}", field="name")
@@ -97,7 +96,10 @@ def parse_model(name: str) -> ModelName:
 
 
 def parse_upload(name: str) -> tuple[ModelName, str]:
-    """The model and the upload's id of buckets/{bucket}/models/{model}/uploads/{upload}."""
+    """Returns the model and the upload's id in buckets/{bucket}/models/{model}/uploads/{upload}.
+
+    Raises InvalidInput for any other name.
+    """
     parts = name.split("/")
     if len(parts) != 6 or parts[4] != "uploads":
         raise InvalidInput(
@@ -107,8 +109,9 @@ def parse_upload(name: str) -> tuple[ModelName, str]:
 
 
 def parse_inference_name(name: str, version: str = "") -> ModelName:
-    """A model as the Open Inference Protocol names it: "iris" in the default bucket, "team:iris" in
-    bucket "team".
+    """Parses a model's name of the Open Inference Protocol, with a version or alias if given.
+
+    "iris" is in the default bucket, "team:iris" in bucket "team". Raises InvalidInput.
     """
     bucket, colon, model = name.rpartition(":")
     bucket = bucket if colon else DEFAULT_BUCKET
@@ -122,14 +125,15 @@ def parse_inference_name(name: str, version: str = "") -> ModelName:
 
 
 def inference_name(name: ModelName) -> str:
-    """The model as the Open Inference Protocol names it; the inverse of `parse_inference_name` but
-    for the version.
-    """
+    """Returns the model's name in the Open Inference Protocol, without a version."""
     return name.model if name.bucket == DEFAULT_BUCKET else f"{name.bucket}:{name.model}"
 
 
 def parse_single(name: str, collection: str, what: str) -> str:
-    """The id of {collection}/{id}, such as principals/{principal} or runtimes/{runtime}."""
+    """Returns the id in {collection}/{id}, such as principals/{principal}.
+
+    Raises InvalidInput for any other name; `what` is the resource's noun.
+    """
     parts = name.split("/")
     if len(parts) != 2 or parts[0] != collection:
         raise InvalidInput(f"{what} is named {collection}/{{{what}}}", field="name")
@@ -137,11 +141,10 @@ def parse_single(name: str, collection: str, what: str) -> str:
 
 
 def bucket_of(resource: str) -> str:
-    """The bucket that scopes a permission on this resource name, or "" for one outside of all
-    buckets.
+    """Returns the bucket that a permission on this resource needs, "" if it is in no bucket.
 
-    Never raises: a malformed name scopes to nothing, so that only platform-wide permissions reach
-    the handler, which then says what is wrong with it.
+    A malformed name is in no bucket, so only callers with platform-wide permissions reach the
+    handler, which tells them what is wrong with it. Never raises.
     """
     parts = resource.split("/")
     if len(parts) >= 2 and parts[0] == "buckets" and _ID.fullmatch(parts[1]):

@@ -1,14 +1,14 @@
-"""The Open Inference Protocol's request and answer, as gRPC carries them, to the platform's own
-work and back.
+"""Turns requests of the Open Inference Protocol into work, and outputs into its responses.
 
-Answers are always raw, because the commonest client reads nothing else. Numbers and rules are those
-of the protocol and of its parameters, classification and schedule policy extensions.
+Both are the protocol's gRPC messages. Responses hold tensors in raw form, because the commonest
+client reads no other. Bounds and rules are those of the protocol and of its extensions for
+parameters, classification and schedule policies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,30 +41,30 @@ CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-# Typed elements are read one by one; larger tensors can be given raw.
+# Elements of a typed tensor, which are read one by one; a larger tensor must be given raw.
 MAX_TYPED = 1 << 23
-_NONE: Mapping[str, int] = {}
 
 
 @dataclass(slots=True)
 class InferRequest:
-    """What a caller asks of a model: the work, and how its answer is to look."""
+    """A caller's request to a model: the work, and the form of its response."""
 
     model: str
     version: str
     id: str
     work: work_pb2.WorkItem
-    # Microseconds that the caller gives it at most; 0 for as long as the call lasts.
+    # Microseconds that the caller gives it; 0 for the time of the call.
     timeout_us: int = 0
-    # The outputs to be given as the k best classes, with their k.
-    classes: Mapping[str, int] = field(default_factory=lambda: _NONE)
-    # The end of an answer in several parts is to be told, though it holds nothing.
+    # Outputs that are wanted as their k best classes, with their k; None for none.
+    classes: Mapping[str, int] | None = None
+    # Whether a stream of responses must end with a final one even if that holds no outputs.
     empty_final: bool = False
 
 
 def read(message: inference.ModelInferRequest) -> InferRequest:
-    """Reads a ModelInferRequest. Raises InvalidInput unless each input is given exactly once, in
-    one form: raw or typed.
+    """Reads a ModelInferRequest.
+
+    Raises InvalidInput unless each input is given exactly once, either raw or typed.
     """
     request = InferRequest(
         message.model_name,
@@ -87,14 +87,16 @@ def read(message: inference.ModelInferRequest) -> InferRequest:
 
 
 def plain(parameter: inference.InferParameter) -> object:
-    """The parameter's value, None if it has none."""
+    """Returns the parameter's value, None if it has none."""
     chosen = parameter.WhichOneof("parameter_choice")
     return getattr(parameter, chosen) if chosen else None
 
 
 def take_parameters(request: InferRequest, given: Mapping[str, object]) -> None:
-    """Puts a request's parameters where they belong; ones that the protocol does not know mean
-    nothing here.
+    """Sets the fields of the request that its parameters name; ignores unknown parameters.
+
+    Raises InvalidInput for a value of the wrong type, and for an unknown name that begins with
+    "triton_".
     """
     for name, value in given.items():
         if name == "method":
@@ -123,10 +125,10 @@ def take_parameters(request: InferRequest, given: Mapping[str, object]) -> None:
 
 
 def take_output_parameters(request: InferRequest, output: str, given: Mapping[str, object]) -> None:
-    """Puts the parameters of a wanted output where they belong."""
+    """Sets the fields of the request that the parameters of a wanted output name."""
     if "classification" in given:
         count = _whole("classification", given["classification"], _MAX_UINT32)
-        request.classes = {**request.classes, output: count} if count else request.classes
+        request.classes = {**(request.classes or {}), output: count} if count else request.classes
 
 
 def _whole(name: str, value: object, highest: int) -> int:
@@ -139,7 +141,7 @@ def _whole(name: str, value: object, highest: int) -> int:
 
 
 def read_inputs(request: inference.ModelInferRequest, work: work_pb2.WorkItem) -> None:
-    """Adds the request's inputs to the work; see `read`."""
+    """Adds the request's inputs to the work. Raises InvalidInput as `read` does."""
     raw = request.raw_input_contents
     if not raw:
         for given in request.inputs:
@@ -211,8 +213,10 @@ def _pack(elements: Any, datatype: str, name: str) -> bytes:
 def write(
     request: InferRequest, version: str, outputs: Sequence[tensor_pb2.Tensor]
 ) -> inference.ModelInferResponse:
-    """The answer; `version` is the resource name of the version that gave it. Raises InvalidInput
-    for classes of what has none."""
+    """Returns the response; `version` is the resource name of the version that gave the outputs.
+
+    Raises InvalidInput if classes are wanted of an output that has none.
+    """
     response = inference.ModelInferResponse(
         model_name=request.model, model_version=version[version.rfind("/") + 1 :], id=request.id
     )

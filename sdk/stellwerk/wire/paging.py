@@ -1,6 +1,4 @@
-"""Page tokens (AIP-158): opaque to the caller, bound to the listing they came from, checked when
-they return.
-"""
+"""Page tokens (AIP-158): opaque to the caller, bound to their listing, checked when they return."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ MAX_PAGE_SIZE = 1000
 
 
 def page_size(requested: int) -> int:
-    """The page size to use: 50 for 0, at most 1000. Raises InvalidInput if negative."""
+    """Returns the page size: 50 for 0, at most 1000. Raises InvalidInput if it is negative."""
     if requested < 0:
         raise InvalidInput("page_size must not be negative", field="page_size")
     return min(requested, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
@@ -26,16 +24,18 @@ def _checksum(listing: str, position: str) -> str:
 
 
 def encode(listing: str, position: str) -> str:
-    """A token for the place after `position` in `listing` (method, parent and filter in one
-    string).
+    """Returns a token for the place after `position` in a listing.
+
+    `listing` is its method, parent and filter in one string.
     """
     data = json.dumps([position, _checksum(listing, position)]).encode()
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def decode(listing: str, token: str) -> str:
-    """The position that `encode` was given, "" for the first page. Raises InvalidInput for any
-    other token.
+    """Returns the position that `encode` was given, "" for the first page.
+
+    Raises InvalidInput for any other token.
     """
     if not token:
         return ""
@@ -43,7 +43,7 @@ def decode(listing: str, token: str) -> str:
         position, _ = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except (ValueError, TypeError) as exc:
         raise InvalidInput("page_token is not one of this listing's", field="page_token") from exc
-    # Compared whole: Base64 and JSON both have several spellings of one value.
+    # Base64 and JSON spell one value in several ways, so the whole token is compared.
     if not isinstance(position, str) or encode(listing, position) != token:
         raise InvalidInput("page_token is not one of this listing's", field="page_token")
     return position

@@ -1,8 +1,7 @@
-"""Who may do what, as data: the access rule of every RPC, read from the descriptors, and what each
-role permits.
+"""The access rules of all RPCs, read from the descriptors, and the permissions of all roles.
 
-An RPC without a rule does not start. `"anonymous"` and `"authenticated"` are the two rules that ask
-for no permission.
+A service with an RPC without a rule does not start. "anonymous" and "authenticated" are the two
+rules that ask for no permission.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ACCESS: Any = options_pb2.access
 ALL_BUCKETS = "*"
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
-# Methods of the libraries that every server carries; they are no RPCs of ours and have no options.
+# Methods of gRPC's own libraries in every server; their descriptors carry no access option.
 LIBRARY_RULES: dict[str, str] = {
     "/grpc.health.v1.Health/Check": ANONYMOUS,
     "/grpc.health.v1.Health/List": ANONYMOUS,
@@ -35,9 +34,7 @@ LIBRARY_RULES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A named set of permissions. Service roles are for the platform's own processes and can be
-    bound to nobody.
-    """
+    """A named set of permissions. Service roles are the platform's own and cannot be granted."""
 
     name: str
     description: str
@@ -112,7 +109,7 @@ class Grant:
 
 
 def permits(grants: Iterable[Grant], permission: str, bucket: str) -> bool:
-    """Whether the grants give the permission on the bucket; bucket "" asks for it platform-wide."""
+    """Returns whether the grants give the permission on the bucket, platform-wide for ""."""
     for grant in grants:
         role = ROLES.get(grant.role)
         in_scope = grant.bucket == ALL_BUCKETS or (bool(bucket) and grant.bucket == bucket)
@@ -122,8 +119,9 @@ def permits(grants: Iterable[Grant], permission: str, bucket: str) -> bool:
 
 
 def authorise(grants: Iterable[Grant], permission: str, bucket: str) -> None:
-    """Raises NotPermitted unless the grants give the permission on the bucket, or on the whole
-    platform for bucket "".
+    """Raises NotPermitted unless the grants give the permission on the bucket.
+
+    Bucket "" asks for the permission on the whole platform.
     """
     if permits(grants, permission, bucket):
         return
@@ -147,7 +145,7 @@ class Rule:
     streaming: bool = False
 
     def resource_of(self, request: Message | None) -> str:
-        """The resource name that the request is about, or ""."""
+        """Returns the name of the resource that the request is about, "" if it names none."""
         value: object = request
         for part in self.resource.split(".") if self.resource else []:
             value = getattr(value, part, "")
@@ -164,7 +162,7 @@ class UndeclaredRpc(Exception):
 
 
 def rule_of(method: MethodDescriptor) -> Rule:
-    """Reads the rule from the method's options; raises UndeclaredRpc if there is none."""
+    """Returns the rule in the method's options. Raises UndeclaredRpc if there is none."""
     full = f"/{method.containing_service.full_name}/{method.name}"
     options = method.GetOptions()
     if not options.HasExtension(_ACCESS):
@@ -188,9 +186,7 @@ def rule_of(method: MethodDescriptor) -> Rule:
 
 
 def rules_of(services: Iterable[ServiceDescriptor]) -> Mapping[str, Rule]:
-    """The authorisation map of these services, by full method; the libraries' own methods
-    included.
-    """
+    """Returns the rules of these services and of gRPC's own libraries, by full method."""
     rules = {
         method: Rule(method, permission, "", False, False)
         for method, permission in LIBRARY_RULES.items()

@@ -1,5 +1,4 @@
-"""Tensors as bytes: datatypes of the Open Inference Protocol, their numpy twins, and the checks at
-the edge.
+"""Tensors as bytes: the datatypes of the Open Inference Protocol, as numpy arrays and checked.
 
 Layout: row-major, little-endian, no padding; a BYTES element is a 4-byte little-endian length and
 its bytes.
@@ -20,9 +19,9 @@ from stellwerk.wire.errors import InvalidInput
 Array = npt.NDArray[np.generic]
 
 MAX_DIMENSIONS = 32
-# A product of dimensions beyond this is a lie, whatever the datatype.
+# Elements. No tensor in memory has more, so a shape with more is refused before its data is read.
 MAX_ELEMENTS = 1 << 40
-# Elements of BYTES are looked at one by one, each time by everybody who is concerned.
+# Elements of a BYTES tensor: each process walks them one by one, so their number is bounded.
 MAX_TEXTS = 1 << 20
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "BOOL": np.dtype(np.bool_),
@@ -46,8 +45,9 @@ ALL_DATATYPES = frozenset(ITEM_SIZES) | {"BYTES"}
 
 
 def element_count(shape: Sequence[int], name: str = "") -> int:
-    """The number of elements of a shape; InvalidInput for negative, too many or overflowing
-    dimensions.
+    """Returns the number of elements of a shape; `name` is the tensor's, for the error.
+
+    Raises InvalidInput for more than 32 dimensions, a negative one, or more than 2^40 elements.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidInput(
@@ -59,17 +59,14 @@ def element_count(shape: Sequence[int], name: str = "") -> int:
             f"tensor '{name}' has a negative dimension; say how many elements there are",
             tensor=name,
         )
-    # The product of the positive dimensions is checked too: [2**40, 2**40, 0] holds nothing but is
-    # a lie all the same.
+    # Dimensions of 0 count as 1 here, so [2**40, 2**40, 0] is refused though it has no elements.
     if math.prod(max(dimension, 1) for dimension in shape) > MAX_ELEMENTS:
         raise InvalidInput(f"tensor '{name}' has a shape with too many elements", tensor=name)
     return math.prod(shape)
 
 
 def check(tensor: tensor_pb2.Tensor) -> int:
-    """Checks that datatype, shape and data agree; returns the number of elements. Raises
-    InvalidInput.
-    """
+    """Returns the number of elements. Raises InvalidInput unless datatype, shape and data agree."""
     if tensor.datatype not in ALL_DATATYPES:
         raise InvalidInput(
             f"tensor '{tensor.name}' has the unknown datatype '{tensor.datatype[:32]}'; "
@@ -95,7 +92,7 @@ def check(tensor: tensor_pb2.Tensor) -> int:
 
 
 def check_text_count(count: int, name: str = "") -> None:
-    """Raises InvalidInput for more elements of BYTES than a request may have."""
+    """Raises InvalidInput if `count` elements are too many for a BYTES tensor."""
     if count > MAX_TEXTS:
         raise InvalidInput(
             f"tensor '{name}' of BYTES has {count} elements, at most {MAX_TEXTS} are taken; send"
@@ -106,8 +103,9 @@ def check_text_count(count: int, name: str = "") -> None:
 
 
 def split_bytes(data: bytes | memoryview, count: int, name: str = "") -> list[bytes]:
-    """The elements of a BYTES tensor; InvalidInput unless the data holds exactly `count` of
-    them.
+    """Returns the elements of a BYTES tensor.
+
+    Raises InvalidInput unless the data holds exactly `count` of them.
     """
     items: list[bytes] = []
     view, offset = memoryview(data), 0
@@ -124,9 +122,7 @@ def split_bytes(data: bytes | memoryview, count: int, name: str = "") -> list[by
 
 
 def _holds_texts(data: bytes, count: int) -> bool:
-    """Whether the data holds exactly so many elements, at a fifth of the price of taking them
-    out.
-    """
+    """Returns whether the data holds exactly `count` elements, without taking them out."""
     offset, end = 0, len(data)
     for _ in range(count):
         if offset + 4 > end:
@@ -143,15 +139,15 @@ def _no_texts(name: str, count: int) -> InvalidInput:
 
 
 def join_bytes(items: Sequence[bytes]) -> bytes:
-    """The data of a BYTES tensor with these elements."""
+    """Returns the data of a BYTES tensor with these elements."""
     return b"".join(part for item in items for part in (struct.pack("<I", len(item)), item))
 
 
 def to_numpy(tensor: tensor_pb2.Tensor) -> Array:
-    """The tensor as an array that shares its memory (read-only); BYTES gives an object array of
-    bytes.
+    """Returns the tensor as an array of its shape.
 
-    BF16 is widened to float32. Raises InvalidInput as `check` does.
+    The array is read-only and shares the tensor's memory. BF16 is widened to float32; BYTES gives
+    an object array of bytes; both are copies. Raises InvalidInput as `check` does.
     """
     count = check(tensor)
     shape = tuple(tensor.shape)
@@ -163,10 +159,9 @@ def to_numpy(tensor: tensor_pb2.Tensor) -> Array:
 
 
 def numbers(datatype: str, data: bytes, shape: Sequence[int]) -> Array:
-    """Data of any datatype but BYTES, known to fit the shape, as an array that shares its memory
-    (read-only).
+    """Returns data of any datatype but BYTES as an array; the data must fit the shape.
 
-    BF16 is widened to float32.
+    The array is read-only and shares the data's memory, except that BF16 is widened to float32.
     """
     if datatype == "BF16":
         words = np.frombuffer(data, dtype="<u2").astype("<u4") << 16
@@ -175,8 +170,9 @@ def numbers(datatype: str, data: bytes, shape: Sequence[int]) -> Array:
 
 
 def from_numpy(name: str, array: npt.ArrayLike) -> tensor_pb2.Tensor:
-    """The array as a tensor, shape kept. Text and bytes become BYTES; InvalidInput for types no
-    datatype stands for.
+    """Returns the array as a tensor of the same shape; text and bytes become BYTES.
+
+    Raises InvalidInput for a numpy type that has no datatype.
     """
     values = np.asarray(array)
     if values.dtype.kind in "OSU":
@@ -211,8 +207,9 @@ def _as_bytes(value: object, name: str) -> bytes:
 def check_against(
     tensors: Sequence[tensor_pb2.Tensor], specs: Sequence[tensor_pb2.TensorSpec]
 ) -> None:
-    """Checks inputs against a signature: names, datatypes, ranks and fixed dimensions. Raises
-    InvalidInput.
+    """Raises InvalidInput unless inputs fit a signature: names, datatypes, ranks, dimensions.
+
+    A dimension of -1 in the signature fits any size.
     """
     given = {tensor.name: tensor for tensor in tensors}
     wanted = {spec.name: spec for spec in specs}

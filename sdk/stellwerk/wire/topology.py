@@ -1,6 +1,4 @@
-"""Names and arguments of queues, exchanges and routing keys, as data. Nothing else spells one
-out.
-"""
+"""The names and arguments of queues, exchanges and routing keys; no other module spells them."""
 
 from __future__ import annotations
 
@@ -19,16 +17,19 @@ ALIAS_CHANGED = "repository.alias.changed"
 REPOSITORY_EVENTS = "repository.#"
 WORK_CANCELLED = "work.cancelled"
 
-# Per queue of one model version: enough for a burst, little enough that the last one in is answered
-# in time.
+# Messages in the queue of one version: holds a burst, whose last message is answered in time.
 INFERENCE_MAX_LENGTH = 10_000
-# A queue nobody used for half an hour goes away; the next request declares it anew.
+# Milliseconds after which an unused queue is deleted; the next request declares it again.
 INFERENCE_EXPIRES_MS = 30 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
-    """A queue's arguments. Both sides declare with the same spec, so that either may come first."""
+    """A queue's arguments. Both sides declare it with the same ones, so either may come first.
+
+    `max_length` is a number of messages and `expires_ms` the time after which an unused queue is
+    deleted; 0 sets no bound.
+    """
 
     name: str
     durable: bool = True
@@ -38,14 +39,13 @@ class QueueSpec:
 
 
 def requirements_digest(requires: requirements_pb2.Requirements) -> str:
-    """Eight hex digits for what a call requires, "any" when it requires nothing."""
+    """Returns eight hexadecimal digits for the requirements, "any" for none."""
     data = requires.SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest()[:8] if data else "any"
 
 
 def serving_key(model_version: str, requires: requirements_pb2.Requirements) -> str:
-    """Names what runtimes serve: one version under one set of requirements,
-    "{bucket}/{model}/{version}/{digest}".
+    """Returns the serving key of a version under requirements, {bucket}/{model}/{version}/{digest}.
 
     `model_version` is buckets/{bucket}/models/{model}/versions/{version}.
     """
@@ -54,12 +54,12 @@ def serving_key(model_version: str, requires: requirements_pb2.Requirements) -> 
 
 
 def inference_queue(key: str) -> QueueSpec:
-    """The queue of a serving key."""
+    """Returns the queue of a serving key."""
     return QueueSpec(
         f"stellwerk.infer.{key}", max_length=INFERENCE_MAX_LENGTH, expires_ms=INFERENCE_EXPIRES_MS
     )
 
 
 def reply_queue(instance: str) -> QueueSpec:
-    """A router process's own queue for answers."""
+    """Returns the queue for answers to a router's process, which belongs to it alone."""
     return QueueSpec(f"stellwerk.reply.{instance}", durable=False, exclusive=True)

@@ -1,1 +1,4 @@
-"""Verifies who calls, proves who this process is, and records what callers changed. Imports the modules of chassis."""
+"""Verifies callers, proves who this process is, and records what callers changed.
+
+Imports no room.
+"""

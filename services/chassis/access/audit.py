@@ -43,7 +43,7 @@ class RemoteAuditSink:
         self._stub: Any = stubs.AuditServiceStub(channel)
 
     async def append(self, records: Sequence[audit.AuditRecord]) -> None:
-        """See `AuditSink`."""
+        """Stores records; see `AuditSink`."""
         request = audit.AppendRecordsRequest(records=records)
         try:
             await self._stub.AppendRecords(request, timeout=_APPEND_SECONDS)

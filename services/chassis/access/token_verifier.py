@@ -67,7 +67,7 @@ class TokenVerifier:
 
     @property
     def ready(self) -> bool:
-        """Whether a key is trusted yet."""
+        """True once a key is trusted."""
         return bool(self._keys)
 
     def trust(self, bundle: identity.GetTrustResponse) -> None:

@@ -1,1 +1,4 @@
-"""Carries messages between processes: a port and its two adapters, RabbitMQ (`amqp`) and the router's own queues over gRPC (`pull`). Imports no room."""
+"""Carries messages between processes: a port, and adapters for RabbitMQ and the router's queues.
+
+Imports no room.
+"""

@@ -1,4 +1,4 @@
-"""Chooses the adapter by the broker's URL; nothing above this line knows which one it is."""
+"""Chooses the broker's adapter by its URL. No other module knows which adapter is used."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from services.chassis.broker.pull.broker import PullBroker
 from services.chassis.broker.pull.hub import Hub
 from services.chassis.broker.pull.hub_broker import HubBroker
 
+# The URL that stands for the router's own queues.
 PULL = "pull"
 
 
 def open_broker(url: str, *, channel: Any = None, hub: Hub | None = None, name: str = "") -> Broker:
-    """A broker that is not started yet.
+    """Returns a broker that is not started yet.
 
-    `url` is amqp://…, amqps://… or "pull"; for the latter either the hub that this process hosts or
-    a service channel to the router that does. `name` says on the broker's side whose connection it
-    is.
+    `url` is amqp://…, amqps://… or "pull". For "pull" give the `hub` if this process hosts it, or
+    else a service `channel` to the router that does. RabbitMQ shows `name` as the connection's.
     """
     if url != PULL:
         return AmqpBroker(url, name=name)

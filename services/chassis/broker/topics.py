@@ -1,12 +1,13 @@
-"""Topic patterns as AMQP defines them: words between dots, "*" for one word, "#" for any number of
-words.
+"""Matches routing keys to topic patterns as AMQP defines them.
+
+Words stand between dots; "*" stands for one word and "#" for any number of words.
 """
 
 from __future__ import annotations
 
 
 def matches(pattern: str, routing_key: str) -> bool:
-    """Whether the routing key matches the pattern."""
+    """Returns whether the routing key matches the pattern."""
     words = pattern.split(".")
     reached = _past_hashes({0}, words)
     for word in routing_key.split("."):
@@ -23,9 +24,7 @@ def matches(pattern: str, routing_key: str) -> bool:
 
 
 def _past_hashes(reached: set[int], words: list[str]) -> set[int]:
-    """The positions reached, and those beyond every "#" there, which may stand for no word at
-    all.
-    """
+    """Returns the positions reached, and those behind each "#" there: it may stand for no word."""
     result = set(reached)
     for at in reached:
         while at < len(words) and words[at] == "#":

@@ -1,1 +1,1 @@
-"""Starts, watches and stops one process. Imports all other rooms of chassis."""
+"""Runs a process from its start to its end. Imports broker, access and rpc."""

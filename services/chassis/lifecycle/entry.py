@@ -1,4 +1,4 @@
-"""The beginning and end of `python -m services.<name>`: settings, event loop, signals, exit code."""
+"""The entry of `python -m services.<name>`: settings, event loop, signals and exit code."""
 
 from __future__ import annotations
 

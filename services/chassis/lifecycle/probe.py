@@ -1,5 +1,6 @@
-"""Asks a gRPC server for its health: `python -m services.chassis.lifecycle.probe ADDRESS`; exit code 0 if it
-serves.
+"""Asks a gRPC server for its health; the exit code is 0 if it serves.
+
+Run as `python -m services.chassis.lifecycle.probe ADDRESS`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _channel(arguments: argparse.Namespace) -> grpc.Channel:
 
 
 def main(given: list[str]) -> int:
-    """Prints the status, or why there is none."""
+    """Prints the status, or why there is none; returns the exit code."""
     arguments = _arguments(given)
     with _channel(arguments) as channel:
         request = health_pb2.HealthCheckRequest(service=arguments.service)

@@ -1,7 +1,9 @@
 """One process: its parts, the order in which they start, and how they end.
 
-NOT_SERVING → server, resources, background work → SERVING → … → NOT_SERVING → drain the work under
-way while connections live → stop the server → close everything in reverse order of opening.
+Start: NOT_SERVING → server → resources → background work → SERVING.
+
+End: NOT_SERVING → drain the work under way, while connections live → stop the server → close
+everything in reverse order of opening.
 """
 
 from __future__ import annotations
@@ -81,11 +83,7 @@ class Process:
         self._server.add_library(
             health_pb2_grpc.add_HealthServicer_to_server, self.readiness.health
         )
-        self.serve(
-            status_service_pb2.DESCRIPTOR.services_by_name["StatusService"],
-            status_service_pb2_grpc.add_StatusServiceServicer_to_server,
-            StatusServicer(self.readiness),
-        )
+        self.serve(*_status_service(self.readiness))
         self._resources: list[tuple[str, Hook | None, Hook | None]] = []
         self._drains: list[Hook] = []
         self._work: list[tuple[str, Hook]] = []
@@ -281,3 +279,11 @@ class Process:
             await asyncio.wait_for(stop(), _STOP_SECONDS)
         except Exception as exc:
             self.log.warning("stop_failed", resource=name, error=type(exc).__name__)
+
+
+def _status_service(readiness: Readiness) -> tuple[ServiceDescriptor, Any, StatusServicer]:
+    return (
+        status_service_pb2.DESCRIPTOR.services_by_name["StatusService"],
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server,
+        StatusServicer(readiness),
+    )

@@ -1,8 +1,6 @@
-"""Whether this process can do its work, and why not: one list of dependencies behind gRPC health
-and StatusService.
+"""The readiness of a process: one list of dependencies behind gRPC health and StatusService.
 
-Liveness ("liveness" in the health service) stays true while the process runs; readiness ("")
-follows the dependencies.
+In the health service "liveness" is SERVING while the process runs; "" follows the dependencies.
 """
 
 from __future__ import annotations
@@ -18,13 +16,14 @@ from grpc_health.v1 import health, health_pb2
 from stellwerk.status.v1 import status_service_pb2 as status
 
 LIVENESS = "liveness"
+# Seconds between two looks at the dependencies.
 _INTERVAL = 0.25
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Readiness:
-    """The dependencies and what follows from them."""
+    """The dependencies of a process, and the health that follows from them."""
 
     def __init__(
         self, service: str, instance: str, version: str, log: structlog.typing.FilteringBoundLogger
@@ -39,20 +38,22 @@ class Readiness:
         self._identity = {"service": service, "instance": instance, "version": version}
 
     def depends_on(self, name: str, problem: Callable[[], str]) -> None:
-        """Adds a dependency; `problem` says in one sentence why it cannot be used, "" when it
-        can.
+        """Adds a dependency.
+
+        `problem` returns one sentence on why it cannot be used, "" if it can.
         """
         self._dependencies[name] = problem
 
     def reasons(self) -> list[str]:
-        """Why the process is not ready, one sentence each; empty when it is."""
+        """Returns the sentences on why the process is not ready, none if it is."""
         problems = {name: problem() for name, problem in self._dependencies.items()}
         reasons = [f"{name}: {problem}" for name, problem in problems.items() if problem]
         return [self._phase, *reasons] if self._phase else reasons
 
     async def enter(self, phase: str) -> None:
-        """Changes the phase: a sentence while starting or stopping, "" while running; health
-        follows at once.
+        """Changes the phase: a sentence while starting or stopping, "" while running.
+
+        Health follows at once.
         """
         self._phase = phase
         await self.health.set(LIVENESS, _SERVING)
@@ -66,12 +67,13 @@ class Readiness:
             await self.health.set("", _SERVING if self._shown else _NOT_SERVING)
 
     async def run(self) -> None:
+        """Has health follow the dependencies, for ever."""
         while True:
             await self._show()
             await asyncio.sleep(_INTERVAL)
 
     def describe(self) -> status.ServiceStatus:
-        """The status as the API shows it."""
+        """Returns the status as the API shows it."""
         reasons = self.reasons()
         return status.ServiceStatus(
             **self._identity,
@@ -86,10 +88,11 @@ class Readiness:
 
 
 class StatusServicer:
-    """StatusService of every process."""
+    """Serves StatusService in every process."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
 
     async def Describe(self, request: status.DescribeRequest, _: Any) -> status.DescribeResponse:
+        """Returns the status of this process."""
         return status.DescribeResponse(status=self._readiness.describe())

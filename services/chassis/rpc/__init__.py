@@ -1,1 +1,1 @@
-"""Serves and calls gRPC: connections, the guard around each RPC and its log line. Imports access and the modules of chassis."""
+"""Serves and calls gRPC: server, channels, the guard around each RPC. Imports access."""

@@ -1,4 +1,4 @@
-"""The gRPC server of a process: collects services with their access rules, then serves them guarded."""
+"""The gRPC server of a process: collects services and their access rules, then serves both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics that a scrape finds: of the process itself, and all that dashboard and alerts name."""
+"""The metrics that a scrape finds: the process's own, and those in dashboard and alerts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Keeps the broker port on RabbitMQ, over pika. Imports the modules of broker."""
+"""Implements the broker port on RabbitMQ, over pika. Imports no room."""

@@ -47,7 +47,7 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether the channel can be used."""
+        """True while the channel can be used."""
         return bool(self._raw.is_open)
 
     async def declare_queue(self, spec: QueueSpec) -> None:

@@ -14,8 +14,8 @@ from services.chassis.futures import settle
 from stellwerk.wire.errors import BrokerDown, Overloaded, ServiceError, TooLarge, Unroutable
 from stellwerk.wire.topology import EVENTS_EXCHANGE
 
-# Seconds. A broker that owes the oldest confirm for longer gets no further message until it confirms:
-# messages it does not read would fill the memory of this process.
+# Seconds. A broker that owes the oldest confirm for longer gets no further message until it
+# confirms: messages that it does not read would fill the memory of this process.
 _STALLED_SECONDS = 5.0
 # Seconds. Callers whose deadlines lie this close together are told by one timer.
 _ROUGHLY_SECONDS = 0.02
@@ -67,7 +67,7 @@ class Publisher:
 
     @property
     def stalled(self) -> bool:
-        """Whether the broker owes a confirm for longer than 5 seconds."""
+        """True if the broker owes a confirm for longer than 5 seconds."""
         return self._is_stalled(asyncio.get_running_loop().time())
 
     def post(

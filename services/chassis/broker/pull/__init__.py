@@ -1,1 +1,4 @@
-"""Keeps the broker port without a broker: the router's own queues, over gRPC. Imports the modules of broker."""
+"""Implements the broker port without a broker, on queues of the router over gRPC.
+
+Imports no room.
+"""

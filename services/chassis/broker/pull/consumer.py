@@ -72,7 +72,7 @@ class PullConsumer:
         await background.retry(begin, self._refused, expected=ServiceError)
 
     async def cancel(self) -> None:
-        """See `port.Consumer`."""
+        """Ends deliveries; see `port.Consumer`."""
         self._cancelled = True
         self._on_cancel(self)
         if self._session is not None and self._session.handlers.pop(self._number, None) is not None:

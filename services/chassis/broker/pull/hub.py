@@ -1,10 +1,11 @@
-"""The embedded broker's state machine: queues, consumers, deliveries and topics as values; no I/O,
-no clock, no tasks.
+"""The embedded broker: a state machine of queues, consumers, deliveries and topics.
 
-Rules: a message is in one place at a time (waiting in its queue or unsettled at one consumer) until
-it is acknowledged or expires; a consumer never holds more than its prefetch; what a lost connection
-held goes back to where it was in its queue, marked redelivered; an exclusive queue lives and dies
-with its connection.
+Pure: no I/O, no clock, no tasks. Its rules:
+
+- A message is in one place until it is acknowledged or expires: in its queue, or at one consumer.
+- A consumer holds at most its prefetch.
+- Messages of a lost connection return to their places in their queues, marked as redelivered.
+- An exclusive queue ends with its connection.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stellwerk.wire.topology import QueueSpec
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A message on its way to a consumer; tag 0 needs no settling."""
+    """A message for a consumer of a connection; tag 0 needs no settling."""
 
     consumer: int
     tag: int
@@ -33,10 +34,10 @@ class Dispatch:
 
 
 class Sink(Protocol):
-    """Where a connection's deliveries go. It must not call the hub back before it returns."""
+    """Takes the deliveries of one connection. Must not call the hub before it returns."""
 
     def deliver(self, dispatch: Dispatch) -> bool:
-        """Takes the delivery. False: no more from queues until the hub's `resume`."""
+        """Takes a delivery; returns False to get none from queues until the hub's `resume`."""
         ...
 
 
@@ -101,7 +102,7 @@ class _Connection:
 
 
 class Hub:
-    """All queues and connections. `now` is seconds on any clock that only goes forward."""
+    """All queues and connections. `now` is the seconds of any clock that only goes forward."""
 
     def __init__(self) -> None:
         self._queues: dict[str, _Queue] = {}
@@ -110,15 +111,16 @@ class Hub:
         self._next_order = 0
 
     def connect(self, sink: Sink) -> int:
-        """A new connection's number."""
+        """Adds a connection; returns its number."""
         number = self._next_connection
         self._next_connection += 1
         self._connections[number] = _Connection(sink)
         return number
 
     def disconnect(self, connection: int, now: float) -> None:
-        """Forgets the connection: its consumers, its exclusive queues; what it held unsettled goes
-        back.
+        """Removes a connection with its consumers and exclusive queues.
+
+        Its unsettled messages return to their queues.
         """
         gone = self._connections.pop(connection, None)
         if gone is None:
@@ -134,23 +136,25 @@ class Hub:
         self._dispatch_all((consumer.queue for consumer, _ in gone.unsettled.values()), now)
 
     def declare(self, connection: int, spec: QueueSpec, now: float) -> Result:
-        """Makes sure the queue exists. MISMATCH if it has other arguments or belongs to another
-        connection.
+        """Makes the queue unless it exists.
+
+        Returns MISMATCH if it has other arguments or belongs to another connection.
         """
         queue = self._queues.get(spec.name)
         asking = self._connections[connection]
         if queue is None:
             self._queues[spec.name] = _Queue(spec, asking if spec.exclusive else None, now)
             return Result.OK
-        # Nothing here outlives the hub, so whether a queue is durable makes no difference.
+        # No queue outlives the hub, so durable and transient queues are the same.
         if replace(queue.spec, durable=spec.durable) != spec or queue.owner not in (None, asking):
             return Result.MISMATCH
         queue.used_at = now
         return Result.OK
 
     def publish(self, name: str, message: Message, now: float, *, mandatory: bool) -> Result:
-        """Puts a message into a queue. UNROUTABLE if mandatory and there is none, FULL if it holds
-        its maximum.
+        """Puts a message into a queue.
+
+        Returns UNROUTABLE if `mandatory` and there is no such queue, FULL if it holds its maximum.
         """
         queue = self._queues.get(name)
         if queue is None:
@@ -166,7 +170,7 @@ class Hub:
         return Result.OK
 
     def publish_event(self, routing_key: str, message: Message) -> None:
-        """Gives the message to every subscription whose pattern matches."""
+        """Gives a message to every subscription whose pattern matches."""
         for connection in self._connections.values():
             for number, pattern in connection.patterns.items():
                 if matches(pattern, routing_key):
@@ -200,7 +204,7 @@ class Hub:
         self._connections[connection].patterns[number] = pattern
 
     def cancel(self, connection: int, number: int, now: float) -> None:
-        """Ends a consumer or subscription; what it holds can still be settled."""
+        """Ends a consumer or subscription; its unsettled messages can still be settled."""
         asking = self._connections[connection]
         asking.patterns.pop(number, None)
         consumer = asking.consumers.pop(number, None)
@@ -209,8 +213,9 @@ class Hub:
             consumer.queue.used_at = now
 
     def settle(self, connection: int, tag: int, now: float, *, ack: bool) -> None:
-        """Ends an unsettled delivery: done with, or back into its queue. An unknown tag does
-        nothing.
+        """Settles a delivery: removes its message, or returns it to its queue.
+
+        Ignores an unknown tag.
         """
         holder = self._connections.get(connection)
         consumer, entry = (
@@ -224,14 +229,14 @@ class Hub:
         self._dispatch(consumer.queue, now)
 
     def resume(self, connection: int, now: float) -> None:
-        """The connection's sink takes deliveries again."""
+        """Resumes deliveries to a connection whose sink had refused more."""
         waiting = self._connections.get(connection)
         if waiting is not None and waiting.paused:
             waiting.paused = False
             self._dispatch_all((consumer.queue for consumer in waiting.consumers.values()), now)
 
     def inspect(self, name: str, now: float) -> Depth:
-        """How full a queue is; nothing at all if there is none."""
+        """Returns how full a queue is, Depth(0, 0) if there is none."""
         queue = self._queues.get(name)
         if queue is None:
             return Depth(0, 0)
@@ -239,8 +244,9 @@ class Hub:
         return Depth(len(queue.waiting), len(queue.consumers))
 
     def expire(self, now: float) -> None:
-        """Drops messages past their time, and queues that nobody consumed or declared for as long
-        as they may idle.
+        """Drops expired messages, and queues that were unused for longer than they may be.
+
+        A queue is in use while it has consumers, and when it is declared.
         """
         for name, queue in list(self._queues.items()):
             queue.drop_expired(now)

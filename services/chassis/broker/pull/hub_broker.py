@@ -99,7 +99,7 @@ class HubBroker:
         """Ignores the callback: there is no connection that could be lost."""
 
     def deliver(self, dispatch: Dispatch) -> bool:
-        """See `hub.Sink`: takes a delivery for one of this process's consumers."""
+        """Takes a delivery for one of this process's consumers; see `hub.Sink`."""
         settle = self._settle if dispatch.tag else None
         delivery = Received(
             dispatch.message, dispatch.redelivered, dispatch.routing_key, dispatch.tag, settle

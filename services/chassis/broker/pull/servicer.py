@@ -67,7 +67,7 @@ class _Outgoing:
         self._ended = False
 
     def deliver(self, dispatch: Dispatch) -> bool:
-        """See `hub.Sink`."""
+        """Adds a delivery; see `hub.Sink`."""
         self._bytes += len(dispatch.message.body)
         self.add(pull_frames.delivery(dispatch))
         return self._bytes < _PAUSE_BYTES

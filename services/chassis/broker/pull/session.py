@@ -37,7 +37,7 @@ class Session:
 
     @property
     def stalled(self) -> bool:
-        """Whether the hub owes an outcome for longer than 5 seconds."""
+        """True if the hub owes an outcome for longer than 5 seconds."""
         if not self._asked:
             return False
         _, asked_at = next(iter(self._asked.values()))
