@@ -7,12 +7,12 @@ by `kid` and from nowhere a token could name (RFC 8725).
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jwt
 
+from services.chassis.bounded_cache import BoundedCache
 from services.chassis.context import Principal
 from stellwerk.controlplane.v1 import identity_service_pb2 as identity
 from stellwerk.wire.errors import Unauthenticated, Unavailable
@@ -62,7 +62,7 @@ class TokenVerifier:
         self._revoked_keys: frozenset[str] = frozenset()
         self._revoked_principals: frozenset[str] = frozenset()
         self._valid_from: dict[str, int] = {}
-        self._seen: OrderedDict[str, Principal] = OrderedDict()
+        self._seen: BoundedCache[str, Principal] = BoundedCache(_CACHE_SIZE)
         self._trusted = b""
 
     @property
@@ -95,9 +95,7 @@ class TokenVerifier:
         principal = self._seen.get(token)
         if principal is None:
             principal = self._decode(token)
-            self._seen[token] = principal
-            if len(self._seen) > _CACHE_SIZE:
-                self._seen.popitem(last=False)
+            self._seen.keep(token, principal)
         if principal.expires_at + LEEWAY_SECONDS <= self._clock():
             raise Unauthenticated(REFUSAL)
         return principal
