@@ -1,12 +1,14 @@
 """Traces one request through the platform's five processes and prints its life.
 
-`python tools/trace_request.py [infer|upload] [--json FILE] [--hints] [--check] [--page FILE]`
+`python tools/trace_request.py [infer|upload] [--json FILE] [--hints] [--check] [--page FILE]
+[--most-files N] [--most-returns N]`
 
 The script starts what `stellwerk up` starts, in a temporary folder and on free ports. It stores a
 small scikit-learn model, warms the request up, records it, and stops everything. It prints each
 product function that the request reaches, in order of time and with its process, and how many
 files a reader opens and turns back to. `request_trace.life` defines that measure and says how the
-platform's own work is left out. `--check` compares the trace with `docs/life-of-a-request.md`.
+platform's own work is left out. `--check` compares the trace with the page of that request:
+`docs/life-of-a-request.md` or `docs/life-of-an-upload.md`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "generated"), str(_ROOT / "sdk")]
 
 from tools.request_trace import calls, events, life, page, report, stack  # noqa: E402 - needs the path
 
-PAGE = _ROOT / "docs" / "life-of-a-request.md"
+PAGES = {
+    "infer": _ROOT / "docs" / "life-of-a-request.md",
+    "upload": _ROOT / "docs" / "life-of-an-upload.md",
+}
 
 
 def trace(kind: str) -> report.Traced:
@@ -56,6 +61,10 @@ def check(traced: report.Traced, path: Path) -> list[str]:
     return page.problems(page.parse(path.read_text(encoding="utf-8")), traced.visits)
 
 
+def _excess(what: str, count: int, most: int | None) -> list[str]:
+    return [f"{count} {what}, at most {most}"] if most is not None and count > most else []
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns 1 if the platform does not come up or the page contradicts it."""
     parser = argparse.ArgumentParser(description="Traces one request through the platform.")
@@ -65,10 +74,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--check", action="store_true", help="fail if the page contradicts the trace"
     )
-    parser.add_argument("--page", type=Path, metavar="FILE", default=PAGE, help="the page to check")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="another page to check")
+    parser.add_argument("--most-files", type=int, metavar="N", help="fail above N files")
+    parser.add_argument("--most-returns", type=int, metavar="N", help="fail above N returns")
     options = parser.parse_args(arguments)
-    if options.check and options.kind != "infer":
-        parser.error("the page tells the life of an infer; --check goes with no other request")
     # Ends as Ctrl-C does, so that the platform is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -82,7 +91,9 @@ def main(arguments: Sequence[str]) -> int:
     print(f"\n{report.summary(traced)}")
     if options.json:
         options.json.write_text(json.dumps(report.document(traced), indent=1) + "\n")
-    problems = check(traced, options.page) if options.check else []
+    problems = check(traced, options.page or PAGES[options.kind]) if options.check else []
+    problems += _excess("files", traced.count.files, options.most_files)
+    problems += _excess("returns", traced.count.returns, options.most_returns)
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0
 
