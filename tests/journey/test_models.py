@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stellwerk.client import Client, errors
-from tests.journey.stack import eventually
+from tests.journey.stack import Platform, eventually
 
 
 def test_a_pipeline_answers_as_it_does_at_home(
@@ -125,6 +125,21 @@ def test_an_artifact_comes_back_byte_for_byte(
 
     assert hashlib.sha256(path.read_bytes()).hexdigest() == stored.sha256
     assert np.array_equal(sw.models.get("roundtrip").predict(X), model.predict(X))
+
+
+def test_the_logs_are_searched_with_the_request_id_of_an_error(
+    sw: Client, platform: Platform
+) -> None:
+    with pytest.raises(errors.ModelNotFound) as caught:
+        sw.models.info("nosuch")
+
+    error = caught.value
+    assert error.__notes__ == [f"request id: {error.request_id}"]
+    eventually(
+        lambda: error.request_id in platform.log_path.read_text(),
+        10,
+        f"a log line of the request {error.request_id}",
+    )
 
 
 def test_a_requirement_nobody_meets_is_explained_at_once(sw: Client, iris_stored: str) -> None:
