@@ -190,6 +190,23 @@ def test_up_without_the_platform_says_in_one_sentence_what_to_install(
     )
 
 
+def test_a_model_whose_library_is_missing_says_which_extra_to_install(
+    sdk_environment: Path, foreign_project: Path
+) -> None:
+    (foreign_project / "model.onnx").write_bytes(b"")
+    stellwerk = sdk_environment / "bin" / "stellwerk"
+
+    done = _run(
+        [stellwerk, "--url", "http://127.0.0.1:9", "models", "put", "model.onnx", "m"],
+        foreign_project,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: this needs the package onnxruntime: pip install 'stellwerk[onnx]'\n"
+    )
+
+
 def test_every_service_is_imported_from_the_platforms_wheel(platform_folder: Path) -> None:
     done = _printed(
         [sys.executable, "-P", "-c", SERVICES], Path("/"), PYTHONPATH=str(platform_folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stellwerk.client.cli.context import Globals, pass_globals
+from stellwerk.client.cli.context import GlobalOptions, pass_options
 from stellwerk.client.cli.output import when
 
 principal_argument = click.argument("principal")
@@ -36,8 +36,8 @@ def principals_app() -> None:
 
 
 @token_app.command()
-@pass_globals
-def whoami(options: Globals) -> None:
+@pass_options
+def whoami(options: GlobalOptions) -> None:
     """Show who the platform takes you for."""
     found = options.client.access.caller()
     facts = [
@@ -55,8 +55,8 @@ def whoami(options: Globals) -> None:
     default=0,
     help="Seconds that the token is valid; 0 for the platform's default.",
 )
-@pass_globals
-def issue(options: Globals, lifetime: int) -> None:
+@pass_options
+def issue(options: GlobalOptions, lifetime: int) -> None:
     """Exchange the API key given as --token, or on standard input, for an access token."""
     api_key = options.token or sys.stdin.readline().strip()
     issued = options.client.access.issue_token(api_key, lifetime_seconds=lifetime)
@@ -69,8 +69,8 @@ def issue(options: Globals, lifetime: int) -> None:
 )
 @role_option
 @purpose_option
-@pass_globals
-def create_token(options: Globals, principal: str, roles: tuple[str, ...], name: str) -> None:
+@pass_options
+def create_token(options: GlobalOptions, principal: str, roles: tuple[str, ...], name: str) -> None:
     """Register a principal if need be, and make an API key for it. The key is shown this once."""
     from stellwerk.client.errors import AlreadyExists
 
@@ -85,13 +85,13 @@ def create_token(options: Globals, principal: str, roles: tuple[str, ...], name:
 @keys_app.command("create")
 @principal_argument
 @purpose_option
-@pass_globals
-def create_key(options: Globals, principal: str, name: str) -> None:
+@pass_options
+def create_key(options: GlobalOptions, principal: str, name: str) -> None:
     """Make an API key. It is shown this once."""
     _create_key(options, principal, name)
 
 
-def _create_key(options: Globals, principal: str, name: str) -> None:
+def _create_key(options: GlobalOptions, principal: str, name: str) -> None:
     made = options.client.access.create_key(principal, display_name=name)
     options.output.note(f"{made.api_key.name}; keep the key now, it is not shown again:")
     options.output.show(made, lambda: options.output.line(made.secret))
@@ -99,8 +99,8 @@ def _create_key(options: Globals, principal: str, name: str) -> None:
 
 @keys_app.command("list")
 @principal_argument
-@pass_globals
-def list_keys(options: Globals, principal: str) -> None:
+@pass_options
+def list_keys(options: GlobalOptions, principal: str) -> None:
     """List a principal's keys, newest first."""
     found = options.client.access.keys(principal)
     rows = [
@@ -119,16 +119,16 @@ def list_keys(options: Globals, principal: str) -> None:
 
 @keys_app.command()
 @click.argument("key", metavar="principals/{principal}/keys/{key}")
-@pass_globals
-def revoke(options: Globals, key: str) -> None:
+@pass_options
+def revoke(options: GlobalOptions, key: str) -> None:
     """Revoke a key and every token issued for it."""
     revoked = options.client.access.revoke_key(key)
     options.output.show(revoked, lambda: options.output.line(f"revoked {revoked.name}"))
 
 
 @principals_app.command("list")
-@pass_globals
-def list_principals(options: Globals) -> None:
+@pass_options
+def list_principals(options: GlobalOptions) -> None:
     """List the principals."""
     found = options.client.access.principals()
     rows = [
@@ -147,8 +147,10 @@ def list_principals(options: Globals) -> None:
 @principal_argument
 @role_option
 @click.option("--name", default="", help="The name that people know it by.")
-@pass_globals
-def create_principal(options: Globals, principal: str, roles: tuple[str, ...], name: str) -> None:
+@pass_options
+def create_principal(
+    options: GlobalOptions, principal: str, roles: tuple[str, ...], name: str
+) -> None:
     """Register a person or an application, such as anna or billing-app."""
     made = options.client.access.create_principal(principal, list(roles), display_name=name)
     options.output.show(made, lambda: options.output.line(f"created {made.name}"))
@@ -158,9 +160,9 @@ def create_principal(options: Globals, principal: str, roles: tuple[str, ...], n
 @principal_argument
 @role_option
 @click.option("--disable/--enable", "disabled", default=None, help="Close or open its access.")
-@pass_globals
+@pass_options
 def update_principal(
-    options: Globals, principal: str, roles: tuple[str, ...], disabled: bool | None
+    options: GlobalOptions, principal: str, roles: tuple[str, ...], disabled: bool | None
 ) -> None:
     """Replace a principal's roles, or close and open its access."""
     changed = options.client.access.update_principal(
@@ -173,8 +175,8 @@ def update_principal(
 
 @principals_app.command("drop")
 @principal_argument
-@pass_globals
-def drop_principal(options: Globals, principal: str) -> None:
+@pass_options
+def drop_principal(options: GlobalOptions, principal: str) -> None:
     """Delete a principal with its keys."""
     options.client.access.drop_principal(principal)
     options.output.show({"deleted": principal}, lambda: options.output.line(f"deleted {principal}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stellwerk.client.cli.context import Globals, pass_globals
+from stellwerk.client.cli.context import GlobalOptions, pass_options
 from stellwerk.client.cli.output import when
 
 
@@ -23,8 +23,8 @@ def app() -> None:
     show_default=True,
     help="The number of records, at most.",
 )
-@pass_globals
-def list_records(options: Globals, principal: str, resource: str, limit: int) -> None:
+@pass_options
+def list_records(options: GlobalOptions, principal: str, resource: str, limit: int) -> None:
     """List the newest records."""
     found = options.client.audit.list(principal=principal, resource=resource, limit=limit)
     rows = [
@@ -51,8 +51,8 @@ def list_records(options: Globals, principal: str, resource: str, limit: int) ->
     help="The number of a record, kept from an earlier check.",
 )
 @click.option("--hash", default="", help="The hash of that record.")
-@pass_globals
-def verify(options: Globals, sequence: int, hash: str) -> None:
+@pass_options
+def verify(options: GlobalOptions, sequence: int, hash: str) -> None:
     """Recompute the hash chain of the ledger. Exit code 1 if it is broken."""
     found = options.client.audit.verify(expected_sequence=sequence, expected_hash=hash)
     sentence = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stellwerk.client.cli.context import Globals, pass_globals
+from stellwerk.client.cli.context import GlobalOptions, pass_options
 from stellwerk.client.cli.output import when
 
 
@@ -14,8 +14,8 @@ def app() -> None:
 
 
 @app.command("list")
-@pass_globals
-def list_buckets(options: Globals) -> None:
+@pass_options
+def list_buckets(options: GlobalOptions) -> None:
     """List the buckets you may see."""
     found = options.client.buckets.list()
     rows = [
@@ -34,8 +34,8 @@ def list_buckets(options: Globals) -> None:
 @app.command()
 @click.argument("bucket")
 @click.option("--description", default="", help="A sentence for people.")
-@pass_globals
-def create(options: Globals, bucket: str, description: str) -> None:
+@pass_options
+def create(options: GlobalOptions, bucket: str, description: str) -> None:
     """Create a bucket."""
     created = options.client.buckets.create(bucket, description=description)
     options.output.show(created, lambda: options.output.line(f"created bucket {bucket}"))
@@ -43,8 +43,8 @@ def create(options: Globals, bucket: str, description: str) -> None:
 
 @app.command()
 @click.argument("bucket")
-@pass_globals
-def drop(options: Globals, bucket: str) -> None:
+@pass_options
+def drop(options: GlobalOptions, bucket: str) -> None:
     """Delete a bucket that holds no models."""
     options.client.buckets.drop(bucket)
     options.output.show(

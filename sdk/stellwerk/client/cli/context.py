@@ -20,7 +20,7 @@ _COMPLETION_SECONDS = 2.0
 
 
 @dataclass
-class Globals:
+class GlobalOptions:
     """Holds the values of the global options."""
 
     url: str | None
@@ -42,7 +42,7 @@ class Globals:
         return Output(self.as_json)
 
 
-pass_globals = click.make_pass_decorator(Globals)
+pass_options = click.make_pass_decorator(GlobalOptions)
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stellwerk.client.cli.context import (
-    Globals,
+    GlobalOptions,
     alias_option,
     model_argument,
-    pass_globals,
+    pass_options,
     version_option,
 )
 from stellwerk.client.cli.output import pairs, size, when
@@ -30,8 +30,8 @@ def app() -> None:
 
 @app.command("list")
 @click.option("--filter", default="", help='Such as: name = "ir*" AND labels.stage = "test"')
-@pass_globals
-def list_models(options: Globals, filter: str) -> None:
+@pass_options
+def list_models(options: GlobalOptions, filter: str) -> None:
     """List the models of the bucket."""
     from stellwerk.client.naming import short_name
 
@@ -55,8 +55,8 @@ def list_models(options: Globals, filter: str) -> None:
 @model_argument
 @version_option
 @alias_option
-@pass_globals
-def show(options: Globals, name: str, version: int | None, alias: str | None) -> None:
+@pass_options
+def show(options: GlobalOptions, name: str, version: int | None, alias: str | None) -> None:
     """Show a version: what it takes, gives and needs."""
     found = options.client.models.describe(name, version=version, alias=alias)
     options.output.facts(found, _facts(found))
@@ -64,8 +64,8 @@ def show(options: Globals, name: str, version: int | None, alias: str | None) ->
 
 @app.command()
 @model_argument
-@pass_globals
-def versions(options: Globals, name: str) -> None:
+@pass_options
+def versions(options: GlobalOptions, name: str) -> None:
     """List the versions of a model, newest first."""
     found = options.client.models.versions(name)
     rows = [
@@ -98,8 +98,8 @@ def versions(options: Globals, name: str) -> None:
 @click.option("--description", default="", help="A sentence for people.")
 @alias_option
 @click.option("--unsafe", is_flag=True, help="Allow a format that runs code when loaded.")
-@pass_globals
-def put(given: Globals, /, path: Path, name: str, **described: Any) -> None:
+@pass_options
+def put(given: GlobalOptions, /, path: Path, name: str, **described: Any) -> None:
     """Store PATH, a .skops, .onnx, .pt2 or .safetensors file, as the next version of a model."""
     from stellwerk.client.resources.requirements import parse_pairs
 
@@ -115,8 +115,10 @@ def put(given: Globals, /, path: Path, name: str, **described: Any) -> None:
 @click.argument("path", type=_FILE)
 @version_option
 @alias_option
-@pass_globals
-def get(options: Globals, name: str, path: Path, version: int | None, alias: str | None) -> None:
+@pass_options
+def get(
+    options: GlobalOptions, name: str, path: Path, version: int | None, alias: str | None
+) -> None:
     """Write a model's artifact to the file PATH."""
     with options.output.transfer(f"getting {name}") as progress:
         written = options.client.models.download(
@@ -129,8 +131,8 @@ def get(options: Globals, name: str, path: Path, version: int | None, alias: str
 @model_argument
 @version_option
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@pass_globals
-def drop(options: Globals, name: str, version: int | None, yes: bool) -> None:
+@pass_options
+def drop(options: GlobalOptions, name: str, version: int | None, yes: bool) -> None:
     """Delete a version, or a model with all its versions."""
     what = name if version is None else f"version {version} of {name}"
     if not yes:
@@ -143,8 +145,8 @@ def drop(options: Globals, name: str, version: int | None, yes: bool) -> None:
 @model_argument
 @click.argument("version", type=click.IntRange(min=1))
 @click.option("--alias", default="production", show_default=True, help="The alias to move.")
-@pass_globals
-def promote(options: Globals, name: str, version: int, alias: str) -> None:
+@pass_options
+def promote(options: GlobalOptions, name: str, version: int, alias: str) -> None:
     """Point an alias at a version."""
     moved = options.client.models.promote(name, version, alias)
     options.output.show(
@@ -154,8 +156,8 @@ def promote(options: Globals, name: str, version: int, alias: str) -> None:
 
 @app.command()
 @model_argument
-@pass_globals
-def aliases(options: Globals, name: str) -> None:
+@pass_options
+def aliases(options: GlobalOptions, name: str) -> None:
     """List the aliases of a model."""
     found = options.client.models.aliases(name)
     rows = [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stellwerk.client.cli.context import Globals, pass_globals
+from stellwerk.client.cli.context import GlobalOptions, pass_options
 from stellwerk.client.cli.output import Output, pairs, size
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@pass_globals
-def status(options: Globals) -> None:
+@pass_options
+def status(options: GlobalOptions) -> None:
     """Show whether the platform is ready and, if not, why. Exit code 1 if it is not."""
     found = options.client.status()
     options.output.show(found, lambda: _print_status(options.output, found))
@@ -24,8 +24,8 @@ def status(options: Globals) -> None:
 
 
 @click.command()
-@pass_globals
-def runtimes(options: Globals) -> None:
+@pass_options
+def runtimes(options: GlobalOptions) -> None:
     """List the runtimes: what they have and what they serve."""
     found = options.client.runtimes()
     columns = (

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from stellwerk.client.cli.context import (
-    Globals,
+    GlobalOptions,
     alias_option,
     model_argument,
-    pass_globals,
+    pass_options,
     version_option,
 )
 from stellwerk.client.cli.output import Output
@@ -38,9 +38,9 @@ from stellwerk.client.cli.output import Output
 )
 @version_option
 @alias_option
-@pass_globals
+@pass_options
 def predict(
-    options: Globals,
+    options: GlobalOptions,
     name: str,
     rows: str | None,
     source: str | None,

@@ -11,7 +11,7 @@ import click
 
 from stellwerk.client.cli import access, audit, buckets, models, platform, predict
 from stellwerk.client.cli.completion import completion_options
-from stellwerk.client.cli.context import Globals
+from stellwerk.client.cli.context import GlobalOptions
 from stellwerk.client.cli.platform_commands import local, up
 
 # Global options that people also write after the command, with the number of their values.
@@ -39,7 +39,7 @@ class RootGroup(click.Group):
 
             if not isinstance(error, ServiceError):
                 raise
-            options: Globals = ctx.obj
+            options: GlobalOptions = ctx.obj
             options.output.error(error)
             raise click.exceptions.Exit(1) from None
 
@@ -111,7 +111,7 @@ def app(
     timeout: float,
 ) -> None:
     """Stellwerk: store models, call them, and see what runs where."""
-    ctx.obj = Globals(url=url, token=token, bucket=bucket, as_json=as_json, timeout=timeout)
+    ctx.obj = GlobalOptions(url=url, token=token, bucket=bucket, as_json=as_json, timeout=timeout)
 
 
 @app.command(

@@ -32,6 +32,13 @@ _FORMAT_BY_ENDING = {
 }
 # Packagers that describe a file of a format; files of other formats are stored without a signature.
 _OF_FILES = {"skops": "estimator", "onnx": "onnx_model", "torch_export": "pt2"}
+# Packager → the extra of this package that installs its libraries.
+_EXTRAS = {
+    "estimator": "sklearn",
+    "onnx_model": "onnx",
+    "torch_export": "torch",
+    "pickled": "unsafe",
+}
 # Formats in which a hostile file makes the framework's own loader run code.
 _NEED_TRUST = ("torch_export",)
 
@@ -54,7 +61,8 @@ def package(
         return _package_file(Path(model), example, format, unsafe)
     packed: Package
     if format == "pickle":
-        packed = _module("pickled").package(model, folder, example=example, unsafe=unsafe)
+        _check_pickle_allowed(format, unsafe)
+        packed = _module("pickled").package(model, folder, example=example)
     else:
         packed = _module(_packager(model)).package(model, folder, example=example)
     return packed
@@ -84,6 +92,15 @@ def load(path: Path, format: str, unsafe: bool = False) -> Any:
     return _module(name).load(path)
 
 
+def _check_pickle_allowed(format: str | None, unsafe: bool) -> None:
+    """Raises UnsafeFormat unless both `format="pickle"` and `unsafe` were given."""
+    if format != "pickle" or not unsafe:
+        raise UnsafeFormat(
+            "a pickle runs code when it is loaded; store the model as skops or ONNX, "
+            'or say format="pickle", unsafe=True'
+        )
+
+
 def _package_file(path: Path, example: Any, format: str | None, unsafe: bool) -> Package:
     if not path.is_file():
         raise InvalidInput(f"there is no file {path}", path=str(path))
@@ -93,7 +110,7 @@ def _package_file(path: Path, example: Any, format: str | None, unsafe: bool) ->
             f"the ending of {path.name} tells no format; give format=", path=path.name
         )
     if kind == "pickle":
-        _module("pickled").check_allowed(format, unsafe)
+        _check_pickle_allowed(format, unsafe)
     if kind not in _OF_FILES:
         return Package(kind, path)
     packed: Package = _module(_OF_FILES[kind]).package_file(path, example=example)
@@ -117,5 +134,6 @@ def _module(name: str) -> Any:
         return importlib.import_module(f"stellwerk.client.packaging.{name}")
     except ModuleNotFoundError as exc:
         raise InvalidInput(
-            f"this needs the package {exc.name}; install it first", package=exc.name
+            f"this needs the package {exc.name}: pip install 'stellwerk[{_EXTRAS[name]}]'",
+            package=exc.name,
         ) from exc
