@@ -16,6 +16,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from services.api_gateway.routing import path_templates as templates
 from services.api_gateway.routing.path_templates import ANY, REST, Template
+from services.chassis.bounded_cache import BoundedCache
 from stellwerk.wire.errors import MethodNotAllowed, RouteNotFound
 from stellwerk.wire.permissions import Rule, rule_of
 
@@ -104,7 +105,7 @@ class RouteTable:
         """Raises AmbiguousRoutes if two of the routes claim one method and path."""
         self.routes = tuple(routes)
         self._root = _Node()
-        self._cached: dict[tuple[str, bytes], Match] = {}
+        self._cached: BoundedCache[tuple[str, bytes], Match] = BoundedCache(_MAX_CACHED)
         for route in self.routes:
             self._add(route)
 
@@ -141,12 +142,8 @@ class RouteTable:
         raise RouteNotFound("there is nothing at this path; GET /openapi.json lists what there is")
 
     def _cache(self, method: str, raw_path: bytes, match: Match) -> Match:
-        # A plain dict, emptied when full: each request looks a path up, and an LRU cache in
-        # Python would cost ten times as much. Callers ask for few paths, so it rarely is full.
-        if len(self._cached) >= _MAX_CACHED:
-            self._cached.clear()
         if len(raw_path) <= _MAX_CACHED_PATH:
-            self._cached[(method, raw_path)] = match
+            self._cached.keep((method, raw_path), match)
         return match
 
     def allowed(self, raw_path: bytes) -> list[str]:

@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cachetools import FIFOCache
-
+from services.chassis.bounded_cache import BoundedCache
 from services.chassis.single_flight import SingleFlight
 from stellwerk.controlplane.v1 import identity_service_pb2 as messages
 from stellwerk.controlplane.v1 import identity_service_pb2_grpc as stubs
@@ -67,7 +66,7 @@ class ApiKeyExchange:
         self._issue = issue
         self._clock = clock
         # By the key's digest; the key whose exchange is longest ago leaves first.
-        self._outcomes: FIFOCache[bytes, _Outcome] = FIFOCache(size)
+        self._outcomes: BoundedCache[bytes, _Outcome] = BoundedCache(size)
         self._running: SingleFlight[bytes, _Outcome] = SingleFlight()
 
     async def token(self, bearer: str) -> str:
@@ -98,5 +97,5 @@ class ApiKeyExchange:
             return _Outcome("", exc, 0.0)
         # Removed first, so that a renewed key counts as the newest.
         self._outcomes.pop(digest, None)
-        self._outcomes[digest] = outcome
+        self._outcomes.keep(digest, outcome)
         return outcome
