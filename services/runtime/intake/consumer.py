@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from services.runtime.models.cache import ModelCache, Resident
 from services.runtime.replies.responder import Responder
 from services.runtime.requests.batch_policy import batch_policy, prefetch_count
 from services.runtime.requests.layouts import RequestLayouts
-from services.runtime.requests.request import NEVER, Request, WorkInHand, WorkMessage
+from services.runtime.requests.request import NEVER, Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Cancelled, DeadlinePassed, ServiceError
@@ -226,6 +226,57 @@ class WorkConsumer:
         if requests:
             items = [request.item for request in requests]
             self._responder.refuse(work, items, exc, time.monotonic())
+
+
+class WorkInHand:
+    """The messages in hand that have deadlines, and the time at which to look at them again. Pure.
+
+    Knows the nearest deadline, not an order of all. Hardly any deadline is ever reached, so adding
+    one must cost nothing, while a scan over the messages in hand, which are bounded, may.
+    """
+
+    def __init__(self) -> None:
+        self._works: set[WorkMessage] = set()
+        # No deadline passes before this time.
+        self.next = NEVER
+
+    def add(self, work: WorkMessage) -> bool:
+        """Watches the message's requests. Returns whether `next` moved nearer."""
+        nearest = min([request.deadline for request in work.requests], default=NEVER)
+        if nearest == NEVER:
+            return False
+        self._works.add(work)
+        if nearest >= self.next:
+            return False
+        self.next = nearest
+        return True
+
+    def remove(self, work: WorkMessage) -> None:
+        """Forgets the message, whose requests are answered."""
+        self._works.discard(work)
+
+    def find(self, ids: Collection[str]) -> list[Request]:
+        """Returns the open requests with these ids."""
+        return [
+            request
+            for work in self._works
+            for request in work.requests
+            if request.open and request.id in ids
+        ]
+
+    def expired(self, now: float) -> list[Request]:
+        """Returns the open requests whose deadline has passed, and moves `next` to the next one."""
+        late: list[Request] = []
+        self.next = NEVER
+        for work in self._works:
+            for request in work.requests:
+                if not request.open:
+                    continue
+                if request.deadline <= now:
+                    late.append(request)
+                elif request.deadline < self.next:
+                    self.next = request.deadline
+        return late
 
 
 def _late(request: Request) -> DeadlinePassed:

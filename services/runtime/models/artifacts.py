@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from services.chassis.single_flight import SingleFlight
-from services.runtime.models.lru import LruBytes, NoRoom
+from services.runtime.models.cache import LruBytes, NoRoom
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.wire.errors import Corrupt, Overloaded
 

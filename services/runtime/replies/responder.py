@@ -43,6 +43,7 @@ class Responder:
         self._responses = responses
         self._metrics = metrics
         self._tracing = tracing
+        self._traces = tracing.exports
         self._log = log
 
     def answer(self, model_version: str, cache: bool, outcome: BatchOutcome) -> None:
@@ -146,7 +147,7 @@ class Responder:
                 )
 
     def _in_detail(self) -> bool:
-        return self._tracing.exports or bool(self._log.is_enabled_for(logging.DEBUG))
+        return self._traces or bool(self._log.is_enabled_for(logging.DEBUG))
 
     def _record_request(
         self,

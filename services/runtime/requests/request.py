@@ -4,7 +4,7 @@ its acknowledgement; each succeeds or fails by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from services.runtime.formats.port import Array, LoadedModel
@@ -89,54 +89,3 @@ class Request:
     cache_key: bytes = b""
     # The arrival number within the version's queue.
     order: int = 0
-
-
-class WorkInHand:
-    """The messages in hand that have deadlines, and the time at which to look at them again. Pure.
-
-    Knows the nearest deadline, not an order of all. Hardly any deadline is ever reached, so adding
-    one must cost nothing, while a scan over the messages in hand, which are bounded, may.
-    """
-
-    def __init__(self) -> None:
-        self._works: set[WorkMessage] = set()
-        # No deadline passes before this time.
-        self.next = NEVER
-
-    def add(self, work: WorkMessage) -> bool:
-        """Watches the message's requests. Returns whether `next` moved nearer."""
-        nearest = min([request.deadline for request in work.requests], default=NEVER)
-        if nearest == NEVER:
-            return False
-        self._works.add(work)
-        if nearest >= self.next:
-            return False
-        self.next = nearest
-        return True
-
-    def remove(self, work: WorkMessage) -> None:
-        """Forgets the message, whose requests are answered."""
-        self._works.discard(work)
-
-    def find(self, ids: Collection[str]) -> list[Request]:
-        """Returns the open requests with these ids."""
-        return [
-            request
-            for work in self._works
-            for request in work.requests
-            if request.open and request.id in ids
-        ]
-
-    def expired(self, now: float) -> list[Request]:
-        """Returns the open requests whose deadline has passed, and moves `next` to the next one."""
-        late: list[Request] = []
-        self.next = NEVER
-        for work in self._works:
-            for request in work.requests:
-                if not request.open:
-                    continue
-                if request.deadline <= now:
-                    late.append(request)
-                elif request.deadline < self.next:
-                    self.next = request.deadline
-        return late

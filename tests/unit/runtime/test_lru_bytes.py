@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from services.runtime.models.lru import LruBytes, NoRoom
+from services.runtime.models.cache import LruBytes, NoRoom
 
 CAPACITY = 100
 KEYS = st.integers(0, 7)
