@@ -40,7 +40,7 @@ HOUSES: dict[str, House] = {
             "batching": "requests execution",
             "models": "formats",
             "replies": "requests execution",
-            "intake": "formats requests execution batching models replies",
+            "intake": "formats requests batching models replies",
             "fleet": "formats models",
         },
         leaves="config metrics",

@@ -1,7 +1,13 @@
 """Consumes the queues of served versions: delivery → requests → batch → call → replies.
 
-A message is acknowledged once the broker has every reply to it. If a runtime dies before that, the
-broker gives its messages to another one.
+1. `_take` turns a delivery into requests, and answers those that are invalid or cached.
+2. `_submit` queues the others, at once or after `_load` brought the model into memory.
+3. The scheduler forms batches of queued requests and has worker threads call the model.
+4. The responder answers the requests of each call; its replies share messages to the routers.
+5. `_finish` acknowledges the delivery once the broker has every reply to it. If the runtime dies
+   before that, the broker gives the delivery to another one.
+
+`_expire` and `cancel` answer requests early, wherever they are on this way.
 """
 
 from __future__ import annotations
