@@ -65,7 +65,7 @@ def test_comments_of_the_protos_are_its_descriptions() -> None:
 
     assert predict["summary"] == "Calls a method of a stored model and waits for the answer."
     assert "compare" not in alias["description"]
-    assert alias["properties"]["etag"]["description"].startswith("Changes with each change.")
+    assert alias["properties"]["etag"]["description"].startswith("Differs after each change.")
     assert alias["properties"]["version"] == {
         "type": ["string", "integer"], "format": "int64", "description": "The version it points to."
     }  # fmt: skip

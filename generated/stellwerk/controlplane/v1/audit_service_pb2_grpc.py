@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """A hash-chained record of each change and each refusal.
+    """A hash chain of records: every change and every refusal.
     """
 
     def __init__(self, channel):
@@ -53,11 +53,11 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """A hash-chained record of each change and each refusal.
+    """A hash chain of records: every change and every refusal.
     """
 
     def AppendRecords(self, request, context):
-        """Appends records; for services only. All are in the ledger when this answers.
+        """Appends records; for services only. The records are durable when this returns.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """A hash-chained record of each change and each refusal.
+    """A hash chain of records: every change and every refusal.
     """
 
     @staticmethod

@@ -47,7 +47,7 @@ class ControlPlaneServiceServicer:
     """
 
     def GetStatus(self, request, context):
-        """Says of every service, the fleet and the queues whether they are ready and, if not, why.
+        """Reports whether the services, the fleet and the queues are ready and, if not, why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

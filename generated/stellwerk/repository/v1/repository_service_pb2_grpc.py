@@ -160,15 +160,15 @@ class RepositoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateUpload(self, request, context):
-        """Opens an upload for a new version. Nothing of it is visible before its artifact is whole.
+        """Opens an upload for a new version. The version becomes visible when its whole artifact is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UploadArtifact(self, request_iterator, context):
-        """Streams the artifact of an upload and, when size and digest are right, makes it the model's next version
-        in one step. An upload that breaks off leaves nothing behind. Repeating a finished upload answers its version.
+        """Streams the artifact of an upload. If size and digest match, the upload becomes the model's next version in one
+        step. An upload that breaks off leaves nothing behind. Repeating a finished upload returns its version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,7 +210,7 @@ class RepositoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveModelVersion(self, request, context):
-        """Finds the version that a name means: a version, an alias, or a model (its alias "default", else its newest version).
+        """Resolves a name to a version. The name of a model stands for its alias "default", else for its newest version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class StatusServiceServicer:
     """
 
     def Describe(self, request, context):
-        """Says whether this process can do its work and, if not, why.
+        """Reports whether this process can do its work and, if not, why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
