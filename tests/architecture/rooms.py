@@ -55,8 +55,8 @@ HOUSES: dict[str, House] = {
     "services.controlplane": House({"audit": "", "identity": "", "status": ""}, leaves="config"),
     "services.chassis": House(
         {"broker": "", "access": "", "rpc": "access", "lifecycle": "broker access rpc"},
-        leaves="allocator background bounded_cache config context futures logs mongo release rpc_status"
-        " single_flight telemetry",
+        leaves="allocator background bounded_cache config context futures logs mongo release"
+        " rpc_status single_flight telemetry",
     ),
     "services.chassis.broker": House({"amqp": "", "pull": ""}, leaves="port received topics"),
     "services.local": House(
