@@ -18,7 +18,6 @@ from services.api_gateway.upstream.stream_status import StreamStatus
 from services.chassis import context
 from services.chassis.rpc_status import from_rpc
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.deadlines import onward
 
 # Seconds for a health check: a service that is up answers within milliseconds.
 _HEALTH_TIMEOUT = 2.0
@@ -159,7 +158,7 @@ def _remaining() -> float | None:
     call = context.current()
     if call is None or call.deadline is None:
         return None
-    return onward(call.remaining())
+    return context.onward(call.remaining())
 
 
 def _metadata() -> list[tuple[str, str]]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.api_gateway.upstream.call_stream import CallStream, OpenStream
-from services.chassis.context import CallContext
+from services.chassis.context import CallContext, onward
 from services.chassis.futures import settle
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire.deadlines import onward
 from stellwerk.wire.errors import ServiceError, from_work_error
 from stellwerk.wire.open_inference import InferRequest
 

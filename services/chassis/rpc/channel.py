@@ -14,7 +14,6 @@ import grpc
 from services.chassis import context
 from services.chassis.rpc_status import from_rpc
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.deadlines import onward
 
 Metadata = Sequence[tuple[str, str]]
 TokenSource = Callable[[], Awaitable[str]]
@@ -41,7 +40,7 @@ def remaining(timeout: float | None) -> float:
     call = context.current()
     if call is None or call.deadline is None:
         return DEFAULT_TIMEOUT if timeout is None else timeout
-    left = onward(call.remaining())
+    left = context.onward(call.remaining())
     return left if timeout is None else min(left, timeout)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -94,13 +95,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             bounded = hasattr(inner, _BOUNDED) and not rule.changes
             return _UnaryMethod(rule, inner, handler.request_streaming, bounded, read, write)
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-
-        async def stream(request: Any, grpc_context: Any) -> AsyncGenerator[Any]:
-            responses = self._serve_stream(rule, inner, request, grpc_context)
-            async with aclosing(responses):
-                async for response in responses:
-                    yield response
-
+        stream = partial(self._serve_stream, rule, inner)
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, read, write)
         return grpc.unary_stream_rpc_method_handler(stream, read, write)

@@ -18,7 +18,7 @@ import grpc
 from services.chassis import context, logs, rpc_status
 from services.chassis.access.token_verifier import REFUSAL, TokenVerifier
 from services.chassis.bounded_cache import BoundedCache
-from services.chassis.context import CallContext, Principal
+from services.chassis.context import HOP_SECONDS, CallContext, Principal
 from services.router.calls.call_log import METHOD, CallLog
 from services.router.calls.invocations import Invocations
 from services.router.naming.target import ModelTarget
@@ -26,7 +26,6 @@ from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.deadlines import HOP_SECONDS
 from stellwerk.wire.errors import ServiceError, Unauthenticated, Unavailable, to_work_error
 from stellwerk.wire.frames import FrameBuffer, tag
 from stellwerk.wire.names import ModelName, parse_inference_name

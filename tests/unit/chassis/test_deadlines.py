@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stellwerk.wire.deadlines import HOP_SECONDS, onward
+from services.chassis.context import HOP_SECONDS, onward
 from stellwerk.wire.errors import DeadlinePassed
 
 
