@@ -27,7 +27,7 @@ TICK_SECONDS = 0.01
 _log = structlog.get_logger("pending")
 
 
-class Keyed(Protocol):
+class RequestQueue(Protocol):
     """The queue that a request waits in, or is counted as under way in."""
 
     @property
@@ -43,7 +43,7 @@ class PendingRequest:
     """One request until its last reply."""
 
     id: str
-    queue: Keyed
+    queue: RequestQueue
     # None for a caller that went away.
     on_reply: ReplyHandler | None
     deadline: float
