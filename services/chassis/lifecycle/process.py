@@ -72,7 +72,7 @@ class Process:
         self.verifier = TokenVerifier()
         self.readiness = Readiness(service, self.instance, platform_version(), self.log)
         self.metrics = telemetry.new_registry(
-            service, platform_version(), lambda: not self.readiness.reasons()
+            service, platform_version(), lambda: self.readiness.is_ready
         )
         self.metrics_port = 0
         # Set once everything is started and the server answers.

@@ -50,6 +50,14 @@ class Readiness:
         reasons = [f"{name}: {problem}" for name, problem in problems.items() if problem]
         return [self._phase, *reasons] if self._phase else reasons
 
+    @property
+    def is_ready(self) -> bool:
+        """True if the process was ready when the dependencies were last looked at.
+
+        Any thread may read it; `reasons` asks the dependencies, which live in the event loop.
+        """
+        return self._shown is True
+
     async def enter(self, phase: str) -> None:
         """Changes the phase: a sentence while starting or stopping, "" while running.
 
