@@ -74,7 +74,7 @@ class Uploads:
         caller, limits = context.caller(), self._settings
         spec = check_spec(given, limits.max_artifact_bytes)
         _check_permitted(caller, name.bucket, spec.format)
-        await self._buckets.get(name.bucket)
+        await self._buckets.require(name.bucket)
         session = UploadSession(secrets.token_hex(16), model_key(name), caller.name, OPEN, spec, 0)
         expires = await self._sessions.open(
             session, limits.upload_ttl_seconds, limits.max_open_uploads

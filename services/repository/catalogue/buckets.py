@@ -33,6 +33,10 @@ class Buckets:
 
     async def get(self, bucket: str) -> pb.Bucket:
         """Returns the bucket. Raises BucketNotFound."""
+        return documents.to_bucket(await self.require(bucket))
+
+    async def require(self, bucket: str) -> Document:
+        """Returns the bucket's document. Raises BucketNotFound."""
         async with errors():
             found = await self._db.buckets.find_one({"_id": {"$eq": bucket}})
             if found is None and bucket == DEFAULT_BUCKET:
@@ -41,7 +45,7 @@ class Buckets:
                 found = await self._db.buckets.find_one({"_id": DEFAULT_BUCKET})
         if found is None:
             raise BucketNotFound(f"there is no bucket '{bucket}'; create it first", bucket=bucket)
-        return documents.to_bucket(found)
+        return found
 
     async def list(self, among: Iterable[str] | None, after: str, limit: int) -> list[pb.Bucket]:
         """Returns up to `limit` buckets in order of their ids, from those with an id > `after`;
@@ -63,5 +67,5 @@ class Buckets:
         async with errors():
             result = await self._db.buckets.delete_one({"_id": {"$eq": bucket}, "models": 0})
         if not result.deleted_count:
-            await self.get(bucket)
+            await self.require(bucket)
             raise NotReady(f"bucket '{bucket}' holds models; delete them first", bucket=bucket)

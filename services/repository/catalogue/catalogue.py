@@ -100,7 +100,7 @@ class Catalogue:
         after = paging.decode(listing, page_token)
         if after:
             names.check_id(after, "page_token")
-        await self._buckets.get(bucket)
+        await self._buckets.require(bucket)
         return cut(
             listing, await self._models.models(bucket, terms, after, size + 1), size, _last_id
         )

@@ -140,15 +140,14 @@ class Models:
             version.size_bytes = new.artifact.size
             version.creator = new.creator
             version.create_time.FromDatetime(moment)
+            file = new.artifact.file
+            newest = documents.newest(version)
+            version_document = documents.version_document(version, key, file, new.upload_id)
+            file_document = documents.file_document(version, file)
             await close_upload(number, session)
-            await self._put_newest(name, version, moment, session)
-            await self._db.versions.insert_one(
-                documents.version_document(version, key, new.artifact.file, new.upload_id),
-                session=session,
-            )
-            await self._db.files.insert_one(
-                documents.file_document(version, new.artifact.file), session=session
-            )
+            await self._put_newest(name, newest, moment, session)
+            await self._db.versions.insert_one(version_document, session=session)
+            await self._db.files.insert_one(file_document, session=session)
             facts = {"version": number, "sha256": version.sha256, "format": version.format}
             await self._outbox.add(session, topology.VERSION_CREATED, version.name, **facts)
             return version
@@ -226,13 +225,15 @@ class Models:
         return int(counter["last"])
 
     async def _put_newest(
-        self, name: ModelName, version: pb.ModelVersion, moment: datetime, session: Session
+        self, name: ModelName, newest: Document, moment: datetime, session: Session
     ) -> None:
-        """Writes the model's document for its newest version; the first version creates it."""
+        """Writes the fields of the newest version into the model's document; the first version
+        creates it.
+        """
         before = await self._db.models.find_one_and_update(
             {"_id": {"$eq": model_key(name)}},
             {
-                "$set": {**documents.newest(version), "updated": moment},
+                "$set": {**newest, "updated": moment},
                 "$setOnInsert": {
                     "bucket": name.bucket,
                     "id": name.model,
