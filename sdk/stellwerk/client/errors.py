@@ -36,7 +36,7 @@ for _cls in (ServiceError, *BY_REASON.values()):
 
 _E = TypeVar("_E", bound=ServiceError)
 _STATUS_KEY = "grpc-status-details-bin"
-# HTTP status of an answer that is not the platform's, such as a proxy's page → its likely meaning.
+# Likely meaning of an HTTP status whose body is not the platform's, such as a proxy's page.
 _CODE_BY_HTTP = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,

@@ -1,4 +1,4 @@
-"""Connections of the asynchronous client: hundreds of calls at once share at most 64,
+"""Connections over HTTP: hundreds of calls at once share at most 64,
 which stay.
 """
 
@@ -7,10 +7,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from stellwerk.client import connect_async
+from stellwerk.client import connect, connect_async
+from stellwerk.client.settings import Endpoint
+from stellwerk.client.transport.http import HttpTransport
+from stellwerk.client.transport.rest import MAX_CONNECTIONS
+from stellwerk.repository.v1.repository_service_pb2 import DownloadArtifactRequest
+from tests.unit.sdk.fake_platform import TOKEN, FakePlatform
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -74,3 +80,21 @@ async def test_a_cancelled_call_gives_up_its_connection(unused_tcp_port: int) ->
             await asyncio.wait_for(client.runtimes(), 0.2)
         await asyncio.wait_for(hung_up.wait(), 10)
     server.close()
+
+
+async def test_a_download_that_is_given_up_frees_its_place_in_the_pool(
+    http_url: str, platform: FakePlatform, pipeline: Any
+) -> None:
+    with connect(http_url, TOKEN) as client:
+        stored = client.models.put(pipeline, "iris")
+    platform.artifacts[stored.name] = b"x" * (1 << 20)
+    transport = HttpTransport(Endpoint(http_url, TOKEN))
+    request = DownloadArtifactRequest(name=stored.name)
+
+    for _ in range(MAX_CONNECTIONS + 1):
+        pieces = transport.download(request, 5)
+        assert next(pieces)
+        pieces.close()
+
+    assert sum(map(len, transport.download(request, 5))) == 1 << 20
+    transport.close()

@@ -59,7 +59,7 @@ def _export(module: Any, example: Any) -> ExportedProgram:
     module.eval()
     try:
         return torch.export.export(module, inputs, dynamic_shapes=[{0: rows} for _ in inputs])
-    except Exception as exc:  # the module's own code and torch's compiler raise what they like
+    except Exception as exc:  # the module's own code and torch's compiler may raise anything
         raise InvalidInput(
             "torch.export cannot export this module for batches of any size; "
             "export it yourself and store the ExportedProgram"

@@ -14,22 +14,23 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def serving_policy(
-    wishes: ServingPolicy | Mapping[str, Any] | None,
+    given: ServingPolicy | Mapping[str, Any] | None,
     warmup: Any,
     signature: Sequence[MethodSignature],
 ) -> ServingPolicy | None:
     """Returns the policy as the platform takes it, None for one without any field.
 
-    `wishes` are values by field name. `warmup` is a batch of inputs of the method "predict". Raises
+    `given` is a policy, or its values by field name. `warmup` is a batch of inputs of the method "predict". Raises
     InvalidInput for a name that is no field and for a value of the wrong kind.
     """
     policy = ServingPolicy()
-    if isinstance(wishes, ServingPolicy):
-        policy.CopyFrom(wishes)
+    if isinstance(given, ServingPolicy):
+        policy.CopyFrom(given)
     else:
-        for name, value in (wishes or {}).items():
+        for name, value in (given or {}).items():
             _set(policy, name, value)
     if warmup is not None:
+        # Imported here, so that a policy without warm-up does not wait for numpy.
         from stellwerk.client import arrays
 
         known = next((one for one in signature if one.method == "predict"), None)

@@ -55,12 +55,13 @@ class HttpTransport:
             if response.status >= 300:
                 raise self._refusal(response, sent)
             yield from response.stream(_PIECE_BYTES, decode_content=True)
-            response.release_conn()
         except failures.HTTPError as exc:
             raise self._failure(exc, sent, timeout) from exc
         finally:
-            # Whoever stops reading early leaves the rest in the connection: it is not used again.
+            # A reader who stops early leaves the rest in the connection, so that this is closed; its
+            # place in the pool becomes free in any case.
             response.close()
+            response.release_conn()
 
     def close(self) -> None:
         """Closes the connections."""

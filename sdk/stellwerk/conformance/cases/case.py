@@ -21,7 +21,7 @@ class Basis(StrEnum):
     SPECIFIED = "specified"
     # The text leaves it open and the common clients rely on it.
     CONVENTION = "convention"
-    # The text is silent; this is our reading of what helps callers most.
+    # The text is silent; we expect the behaviour that helps callers most.
     SENSIBLE = "sensible"
 
 

@@ -17,7 +17,7 @@ from stellwerk.conformance.values import Tensor, echoed
 CASES = Cases(
     Area.COMPRESSION, Transport.REST, "tritonclient.http infer(request_compression_algorithm=…)"
 )
-# Large enough that packing pays: a server need not pack what is small.
+# Large enough that compression pays: a server need not compress a small body.
 _TENSOR = Tensor("INPUT0", "INT32", (1000, 10), list(range(10_000)))
 _BODY = json.dumps({"inputs": [_TENSOR.json()]}).encode()
 

@@ -59,7 +59,7 @@ def _live_body(s: Subject) -> None:
 
 @HEALTH.specified('Ready\'s body has "live" or "ready", true')
 def _ready_body(s: Subject) -> None:
-    # The text documents {"live": bool} here too, which reads like a slip of the pen.
+    # The text documents {"live": bool} for readiness too, probably by mistake.
     body = json_object(s.http.get("/v2/health/ready"))
     that(body.get("ready", body.get("live")) is True, '{"ready": true} or {"live": true}', body)
 
