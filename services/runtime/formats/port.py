@@ -8,7 +8,8 @@ Finding. A plug-in is any installed package with an entry point in the group
 
 A runtime constructs each class once, when it starts. Its `name` is the format that users give when
 they store a model: 1 to 32 lower-case letters, digits or "_", beginning with a letter. The runtime
-advertises it, and routers send it models of this format. A name that is taken is left out.
+advertises it, and routers send it models of this format. Of two plug-ins with one name, the one
+whose entry point sorts first counts; the other is left out with a warning.
 
 Weight. The module of the entry point is imported by every runtime, whether it loads such a model or
 not. Import heavy libraries in `prepare`, and in the modules that `load` imports.
@@ -16,8 +17,8 @@ not. Import heavy libraries in `prepare`, and in the modules that `load` imports
 Threads. The constructor, `frameworks` and `accelerators` run once, in a thread of their own.
 `prepare` and `load` run in one of two loading threads: `prepare` in one at a time, `load` in both.
 `call` and `stream` run in up to `slots` worker threads at a time, also on the same model. `close`
-runs in another thread, once, after the last call. None of them runs on the event loop, so each
-may block.
+runs once, after the last call, in a thread of its own or, after a failed warm-up, in the loading
+thread. None of them runs on the event loop, so each may block.
 
 Tensors. Inputs come by name, in the order of the request. They fit the version's signature if it
 declares any inputs: names, datatypes, ranks and fixed dimensions. Their dtypes by datatype of the

@@ -11,7 +11,7 @@ from services.runtime.formats.port import FormatSettings, LoadedModel, ModelForm
 from services.runtime.formats.registry import Formats, load_formats
 from services.runtime.models.warmup import warm_up
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
-from stellwerk.wire.errors import RequirementUnmet
+from stellwerk.wire.errors import RequirementUnmet, ServiceError
 
 
 class ModelLoader:
@@ -76,7 +76,14 @@ class ModelLoader:
         if self._formats is None:
             raise RequirementUnmet("the runtime is still looking for its model formats")
         item = self._formats.find(version.format)
-        model = item.load(path, version, device_for(version, self._device))
+        try:
+            model = item.load(path, version, device_for(version, self._device))
+        except ServiceError:
+            raise
+        except Exception as exc:
+            # The caller learns the exception's class; whoever wrote the format needs the traceback.
+            self._log.warning("model_not_loaded", model_version=version.name, exc_info=exc)
+            raise
         self._loaded()
         try:
             calls = warm_up(model, version, invent=not item.runs_code, log=self._log)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from services.runtime.formats import registry
+from services.runtime.formats.onnx.plugin import OnnxFormat
 from services.runtime.formats.pickled.plugin import PickleFormat
 from services.runtime.formats.port import FormatSettings
 from stellwerk.wire.errors import Corrupt, RequirementUnmet, UnsafeFormat
@@ -68,6 +69,28 @@ def test_a_format_that_cannot_be_imported_is_left_out_with_one_line(value: str, 
 
     assert loaded is None
     assert [line for line, _ in log.lines] == [event]
+
+
+def test_of_two_formats_with_one_name_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "second_onnx.py").write_text(
+        "class Format:\n    name = 'onnx'\n    runs_code = False\n"
+        "    def __init__(self, settings): ...\n"
+    )
+    installed = tmp_path / "second_onnx-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: second-onnx\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(
+        f"[{registry.GROUP}]\nonnx_too = second_onnx:Format\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    log = Lines()
+
+    formats = registry.load_formats(FormatSettings(), allow_unsafe=False, log=log)
+
+    assert type(formats.find("onnx")) is OnnxFormat
+    assert ("format_broken", {"format": "onnx_too", "error": "its name is taken"}) in log.lines
 
 
 def test_an_allowed_pickle_answers(tmp_path: Path) -> None:

@@ -159,9 +159,11 @@ def test_an_invented_call_may_fail_and_may_be_forbidden() -> None:
     assert len(failing.calls) == 1 and unasked.calls == []
 
 
-async def loader(loaded: Callable[[], None] = lambda: None) -> ModelLoader:
+async def loader(
+    loaded: Callable[[], None] = lambda: None, log: FakeLog | None = None
+) -> ModelLoader:
     made = ModelLoader(
-        FormatSettings(), device="cpu", allow_unsafe=True, log=FakeLog(), loaded=loaded
+        FormatSettings(), device="cpu", allow_unsafe=True, log=log or FakeLog(), loaded=loaded
     )
     await made.start()
     return made
@@ -179,3 +181,16 @@ async def test_a_real_model_is_warm_when_it_is_loaded_or_is_not_loaded(tmp_path:
     with pytest.raises(ModelFailed, match="warm-up call 1"):
         made.load(path, bad)
     assert limited == [True, True]
+
+
+async def test_an_exception_that_a_load_did_not_mean_to_raise_is_in_the_log(
+    tmp_path: Path,
+) -> None:
+    log = FakeLog()
+    made = await loader(log=log)
+
+    with pytest.raises(FileNotFoundError):
+        made.load(tmp_path / "nothing.skops", version(X))
+
+    (fields,) = [fields for event, fields in log.lines if event == "model_not_loaded"]
+    assert isinstance(fields["exc_info"], FileNotFoundError)
