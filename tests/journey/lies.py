@@ -167,9 +167,9 @@ def plain() -> dict[str, Any]:
     }
 
 
-def over_rest() -> dict[str, bytes]:
-    """Lies as JSON, by what is wrong."""
-    changes: dict[str, dict[str, Any]] = {
+def _changes() -> dict[str, dict[str, Any]]:
+    """What is changed in the first input of an honest request, by what is wrong then."""
+    return {
         **{f"shape: {name}": {"shape": shape} for name, shape in SHAPES.items()},
         **{f"name: {name}": {"name": given} for name, given in NAMES.items()},
         **{
@@ -201,8 +201,12 @@ def over_rest() -> dict[str, bytes]:
         },
         "data: both": {"parameters": {"binary_data_size": 8}},
     }
+
+
+def over_rest() -> dict[str, bytes]:
+    """Lies as JSON, by what is wrong."""
     lies = {}
-    for name, change in changes.items():
+    for name, change in _changes().items():
         request = plain()
         request["inputs"][0].update(change)
         lies[name] = json.dumps(request).encode()
