@@ -23,10 +23,18 @@ from services.local.ready_report import ReadyReport
 from services.local.secrets import Secrets
 from services.local.supervisor import Supervisor
 
+
+def _user_data_dir() -> str:
+    """Returns the default data directory, "" if this account has no home directory."""
+    try:
+        return platformdirs.user_data_dir("stellwerk")
+    except RuntimeError:
+        return ""
+
+
 app = typer.Typer(no_args_is_help=True, help="Runs the platform on this machine.")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LEVELS = ("debug", "info", "warning", "error")
-_DATA_DIR = platformdirs.user_data_dir("stellwerk")
 
 
 @app.command()
@@ -41,7 +49,7 @@ def up(
             envvar="STELLWERK_DATA_DIR",
             help="Directory of the database, secrets, artifacts and logs.",
         ),
-    ] = _DATA_DIR,
+    ] = _user_data_dir(),
     broker: Annotated[
         str,
         typer.Option(
@@ -150,9 +158,11 @@ def _absolute(data_dir: str) -> Path:
     try:
         directory = Path(data_dir).expanduser()
     except RuntimeError:
+        directory = Path()
+    if not directory.name:
         raise StartFailed(
-            f"this account has no home directory for {data_dir}; give a directory with --data-dir"
-        ) from None
+            "this account has no home directory to keep data in; give a directory with --data-dir"
+        )
     return directory.absolute()
 
 

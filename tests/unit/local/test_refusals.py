@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -25,7 +26,11 @@ async def refused(*arguments: str, wrapper: tuple[str, ...] = (), **variables: s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
     lines = err.decode().splitlines()
     assert (process.returncode, out, len(lines)) == (1, b"", 1), err.decode()
     assert lines[0].startswith("stellwerk: ")
@@ -71,6 +76,15 @@ async def test_an_account_whose_home_cannot_be_used_is_told_of_data_dir(tmp_path
     sentence = await refused(HOME=str(home), XDG_DATA_HOME=str(home))
 
     assert sentence.endswith(f"({home} is a file); give another with --data-dir")
+
+
+async def test_an_account_without_a_home_is_told_of_data_dir() -> None:
+    # No directory is what such an account has as the default.
+    sentence = await refused("--data-dir", "")
+
+    assert sentence == (
+        "this account has no home directory to keep data in; give a directory with --data-dir"
+    )
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
