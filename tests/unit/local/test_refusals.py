@@ -18,9 +18,10 @@ from tests.fakes.platform.up import ROOT, command, environment
 
 async def refused(*arguments: str, wrapper: tuple[str, ...] = (), **variables: str) -> str:
     """The one sentence of a start that is refused."""
+    http, grpc = map(str, ports.reserve(2))
     process = await asyncio.create_subprocess_exec(
         *wrapper,
-        *command(*arguments),
+        *command("--http-port", http, "--grpc-port", grpc, *arguments),
         env=environment(**variables),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
@@ -113,11 +114,9 @@ async def test_a_door_cannot_have_a_port_of_the_metrics(data: str) -> None:
 
 
 async def test_every_setting_that_does_not_parse_is_named(data: str) -> None:
-    http, grpc = ports.reserve(2)
 
     sentence = await refused(
-        *("--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc)),
-        *("--broker", "pull"),
+        *("--data-dir", data, "--broker", "pull"),
         STELLWERK_SLOTS="many",
         STELLWERK_MAX_BODY_BYTES="-1",
     )
@@ -127,11 +126,10 @@ async def test_every_setting_that_does_not_parse_is_named(data: str) -> None:
 
 
 async def test_certificates_that_cannot_be_used_are_named(data: str, tmp_path: Path) -> None:
-    http, grpc = ports.reserve(2)
     (tmp_path / "file").write_text("this is no certificate")
     names = ("STELLWERK_TLS_CA", "STELLWERK_TLS_KEY", "STELLWERK_TLS_CERTIFICATE")
     files = dict.fromkeys(names, str(tmp_path / "file"))
-    arguments = ("--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc))
+    arguments = ("--data-dir", data)
 
     sentence = await refused(*arguments, "--broker", "pull", **files)
 
@@ -160,11 +158,10 @@ async def test_a_server_that_is_not_there_is_named_with_its_option(
     address: tuple[str, str], data: str
 ) -> None:
     option, url = address
-    http, grpc = ports.reserve(2)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{nobody.getsockname()[1]}"
-        arguments = ["--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc)]
+        arguments = ["--data-dir", data]
         arguments += ["--broker", "pull", option, url.format(place)]
 
         with mongo() as database:
@@ -180,8 +177,7 @@ async def test_a_server_that_is_not_there_is_named_with_its_option(
 
 
 async def test_a_mongodb_that_is_no_replica_set_is_told_what_it_lacks(data: str) -> None:
-    http, grpc = ports.reserve(2)
-    arguments = ["--data-dir", data, "--http-port", str(http), "--grpc-port", str(grpc)]
+    arguments = ["--data-dir", data]
 
     with mongo(replica_set=False) as alone:
         sentence = await refused(*arguments, "--broker", "pull", "--mongo-url", alone)
