@@ -1,9 +1,7 @@
-"""The pure parts of `stellwerk up`: ports, environments, delays, log lines, secrets."""
+"""The parts of `stellwerk up`: ports, plans, delays, secrets, data directory."""
 
 from __future__ import annotations
 
-import io
-import json
 import socket
 import stat
 from pathlib import Path
@@ -15,11 +13,13 @@ from hypothesis import strategies as st
 
 from services.local import ports
 from services.local.backing import servers as backing
+from services.local.data_directory import DataDirectory
 from services.local.errors import StartFailed
 from services.local.plan import (
     InternalPorts,
     Options,
     SecretFiles,
+    address,
     environment,
     place,
     plan,
@@ -27,7 +27,6 @@ from services.local.plan import (
     reachable,
 )
 from services.local.preflight import choose_ports
-from services.local.processes.logs import Logs
 from services.local.processes.supervised import (
     FIRST_DELAY,
     LONGEST_DELAY,
@@ -249,44 +248,33 @@ async def test_a_backing_that_was_never_started_is_not_stopped(tmp_path: Path) -
     assert server.calls == ["prepare", "start", "stop"]
 
 
-def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
-    sink = io.StringIO()
-    record = {
-        "service": "router",
-        "event": "rpc",
-        "level": "error",
-        "timestamp": "2026-01-02T03:04:05.678Z",
-        "code": 5,
-    }
+def test_a_disk_with_too_little_room_is_named(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "data", least_free_bytes=2**62)
 
-    Logs(sink, terminal=True, verbose=True).line("router", json.dumps(record))
-
-    text = sink.getvalue()
-    assert text.count("\n") == 1
-    for part in ("router ", "03:04:05.678", "error", "rpc", "code=", "5"):
-        assert part in text
+    with pytest.raises(StartFailed, match=r"has \d+ MB left .* --data-dir"):
+        directory.open()
 
 
-@given(st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs"])))
-def test_off_a_terminal_any_line_comes_out_as_one_json_object(text: str) -> None:
-    sink = io.StringIO(newline="\n")
+def test_a_directory_that_is_released_can_be_held_by_another(tmp_path: Path) -> None:
+    first, second = DataDirectory(tmp_path), DataDirectory(tmp_path)
+    first.open()
 
-    Logs(sink, terminal=False, verbose=True).line("router", text)
+    with pytest.raises(StartFailed, match="already runs"):
+        second.open()
+    first.release()
+    second.open()
 
-    assert isinstance(json.loads(sink.getvalue()), dict)
-
-
-def test_a_reader_who_went_away_stops_nothing() -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str, /) -> int:
-            raise BrokenPipeError
-
-    Logs(Gone(), terminal=False, verbose=True).say("ready")
+    assert (first.locked, second.locked) == (False, True)
+    second.release()
 
 
-def test_a_line_that_does_not_say_who_wrote_it_is_told_whose_it_is() -> None:
-    sink = io.StringIO()
+def test_an_ipv6_address_stands_in_brackets_before_its_port() -> None:
+    assert [address("::1", 80), address("127.0.0.1", 80)] == ["[::1]:80", "127.0.0.1:80"]
 
-    Logs(sink, terminal=False, verbose=True).line("router", '{"event": "broker connected"}')
 
-    assert json.loads(sink.getvalue()) == {"service": "router", "event": "broker connected"}
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY", "no_grpc_proxy"])
+def test_exceptions_from_the_proxy_are_kept_and_ours_added(name: str) -> None:
+    told = environment({}, {name: "intern.example"}, "10.0.0.7")
+
+    assert told[name] == "intern.example,127.0.0.1,localhost,::1,10.0.0.7"
+    assert "127.0.0.1" in told["no_proxy"].split(",")

@@ -9,26 +9,17 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from services.local.plan import place
-from services.local.processes.supervised import CONFIGURATION_ERROR
-from tests.fakes.mongo import mongo
 from tests.fakes.platform.fake_service import answering
 from tests.fakes.platform.up import Start, starter, until
 
 SERVICES = {"api_gateway", "router", "runtime", "repository", "controlplane"}
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """The URL of a database that is there and that none of the stand-ins asks."""
-    with mongo() as url:
-        yield url
 
 
 @pytest.fixture
@@ -158,58 +149,6 @@ async def test_a_process_that_does_not_run_has_no_pid_in_the_ready_file(start: S
 
     gone = await until(lambda: (now := platform.report()["pids"]) != pids and now)
     assert gone == {name: pid for name, pid in pids.items() if name != "router"}
-
-
-async def test_a_service_that_refuses_its_settings_ends_the_start_with_its_sentence(
-    start: Start, tmp_path: Path
-) -> None:
-    crash = tmp_path / "data" / "run" / "router.crash"
-    crash.parent.mkdir(parents=True)
-    crash.write_text(f"{CONFIGURATION_ERROR} STELLWERK_LISTEN: cannot be bound")
-
-    code, out, err = await (await start()).ended()
-
-    assert (code, out) == (1, "")
-    assert err.splitlines()[-1] == (
-        "stellwerk: router cannot start: STELLWERK_LISTEN: cannot be bound"
-    )
-
-
-async def test_a_running_platform_outlives_a_service_that_refuses_its_settings(
-    start: Start,
-) -> None:
-    platform = await start()
-    pids = (await platform.ready())["pids"]
-    crash = platform.data_dir / "run" / "router.crash"
-    crash.write_text(f"{CONFIGURATION_ERROR} a secret cannot be read")
-
-    os.kill(pids["router"], signal.SIGKILL)
-    await platform.said("process_ended")
-    ended = await platform.said("process_ended")
-    crash.unlink()
-
-    assert ended["how"] == f"exit code {CONFIGURATION_ERROR}"
-    await until(lambda: "router" in platform.report()["pids"])
-
-
-async def test_proxies_do_not_stand_between_processes_of_this_machine(start: Start) -> None:
-    nowhere = "http://127.0.0.1:1"
-    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), nowhere)
-    platform = await start(**proxies, no_proxy="intern.example")
-
-    pids = (await platform.ready())["pids"]
-
-    told = psutil.Process(pids["router"]).environ()
-    assert told["http_proxy"] == nowhere
-    assert told["no_proxy"].split(",")[:2] == ["intern.example", "127.0.0.1"]
-
-
-async def test_a_bare_account_is_enough(start: Start) -> None:
-    platform = await start(
-        HOME="/nonexistent", TMPDIR="/nonexistent", PATH="/nonexistent", LC_ALL="C", LANG="C"
-    )
-
-    assert (await platform.ready())["ready"] is True
 
 
 async def test_sigterm_stops_the_gateway_first_and_leaves_nothing_behind(start: Start) -> None:

@@ -8,21 +8,13 @@ import os
 import pty
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from services.local import ports
-from tests.fakes.mongo import mongo
 from tests.fakes.platform.up import ROOT, Start, command, environment, starter, until
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """The URL of a database that is there and that none of the stand-ins asks."""
-    with mongo() as url:
-        yield url
 
 
 @pytest.fixture

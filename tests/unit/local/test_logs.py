@@ -1,0 +1,106 @@
+"""The logs of `stellwerk up`: what is shown, what files keep, and the last words of a process."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.local.processes.logs import LogFile, Logs, cause
+
+
+def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
+    sink = io.StringIO()
+    record = {
+        "service": "router",
+        "event": "rpc",
+        "level": "error",
+        "timestamp": "2026-01-02T03:04:05.678Z",
+        "code": 5,
+    }
+
+    Logs(sink, terminal=True, verbose=True).line("router", json.dumps(record))
+
+    text = sink.getvalue()
+    assert text.count("\n") == 1
+    for part in ("router ", "03:04:05.678", "error", "rpc", "code=", "5"):
+        assert part in text
+
+
+@given(st.text(alphabet=st.characters(blacklist_characters="\n\r", blacklist_categories=["Cs"])))
+def test_off_a_terminal_any_line_comes_out_as_one_json_object(text: str) -> None:
+    sink = io.StringIO(newline="\n")
+
+    Logs(sink, terminal=False, verbose=True).line("router", text)
+
+    assert isinstance(json.loads(sink.getvalue()), dict)
+
+
+def test_a_reader_who_went_away_stops_nothing() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise BrokenPipeError
+
+    Logs(Gone(), terminal=False, verbose=True).say("ready")
+
+
+def test_a_line_that_does_not_say_who_wrote_it_is_told_whose_it_is() -> None:
+    sink = io.StringIO()
+
+    Logs(sink, terminal=False, verbose=True).line("router", '{"event": "broker connected"}')
+
+    assert json.loads(sink.getvalue()) == {"service": "router", "event": "broker connected"}
+
+
+@given(st.lists(st.text(alphabet="ab", max_size=30), max_size=40))
+def test_a_log_file_and_its_older_ones_are_bounded_and_keep_the_newest_lines(
+    lines: list[str],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = LogFile(Path(folder) / "router.log", limit=64)
+        for line in lines:
+            file.write(line)
+
+        kept = [Path(folder) / name for name in ("router.log.2", "router.log.1", "router.log")]
+        texts = [path.read_text() for path in kept if path.exists()]
+        assert all(len(text) <= 64 for text in texts)
+        assert set(Path(folder).iterdir()) <= set(kept)
+        assert "".join(f"{line}\n" for line in lines).endswith("".join(texts))
+        assert not lines or texts[-1].endswith(f"{lines[-1]}\n")
+
+
+def test_a_log_file_goes_on_where_an_earlier_start_ended(tmp_path: Path) -> None:
+    LogFile(tmp_path / "router.log").write("first")
+    LogFile(tmp_path / "router.log").write("second")
+
+    assert (tmp_path / "router.log").read_text() == "first\nsecond\n"
+
+
+def test_a_log_file_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    LogFile(tmp_path / "gone" / "router.log").write("a line")
+
+
+def test_where_little_is_shown_errors_are(tmp_path: Path) -> None:
+    sink = io.StringIO()
+    logs = Logs(sink, terminal=False, verbose=False)
+    logs.keep_in(tmp_path)
+
+    for level in ("debug", "info", "warning", "error"):
+        logs.line("router", json.dumps({"event": f"said_{level}", "level": level}))
+    logs.line("router", "not JSON")
+
+    assert "said_error" in sink.getvalue() and sink.getvalue().count("\n") == 1
+    assert len((tmp_path / "router.log").read_text().splitlines()) == 5
+
+
+def test_the_last_words_of_a_process_are_its_errors_or_what_it_printed() -> None:
+    refusal = {"event": "setting_unusable", "level": "error", "variable": "X", "problem": "is 3"}
+    noise = json.dumps({"event": "started", "level": "info"})
+
+    assert cause([noise, "printed", json.dumps(refusal)]) == "X: is 3"
+    assert cause([noise, "a", " b "]) == "a; b"
+    assert cause([noise]) == ""
