@@ -133,15 +133,15 @@ def test_the_error_carries_class_and_first_line_and_nothing_deeper() -> None:
 
 
 @pytest.mark.parametrize("answer", [[1.0, 2.0, 3.0], 1.0, []])
-@pytest.mark.parametrize("company", [1, 3])
-def test_another_number_of_rows_is_the_models_failure(answer: Any, company: int) -> None:
-    given_answers = answers(execute(Model(lambda x: answer), ask(Inbox(), *[[1, 2]] * company)))
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_rows_is_the_models_failure(answer: Any, count: int) -> None:
+    given_answers = answers(execute(Model(lambda x: answer), ask(Inbox(), *[[1, 2]] * count)))
 
     assert all(
         isinstance(error, ModelFailed) and "rows" in error.message
         for error in given_answers.values()
     )
-    assert len(given_answers) == company
+    assert len(given_answers) == count
 
 
 def test_a_method_that_does_not_work_by_rows_may_answer_anything() -> None:
@@ -197,7 +197,7 @@ def graph() -> Inbox:
     return Inbox(models.version("onnx", ROWS))
 
 
-def test_company_is_tried_out_once_and_borne_from_then_on() -> None:
+def test_a_method_is_probed_once_and_batched_from_then_on() -> None:
     inbox, model = graph(), Model(lambda x: x * 2)
 
     first = answers(execute(model, ask(inbox, [1], [2], [3])))
@@ -223,7 +223,7 @@ INTERACTING = {
 @pytest.mark.parametrize(
     "rows", [[[1], [2], [3]], [[2], [2], [2]], [[0], [0]], [[1, 5], [2], [3, 4]]]
 )
-def test_rows_that_look_at_each_other_are_never_joined(
+def test_rows_that_depend_on_each_other_are_never_batched(
     function: Any, rows: list[list[int]]
 ) -> None:
     inbox, model = graph(), Model(function)
@@ -240,7 +240,7 @@ def test_rows_that_look_at_each_other_are_never_joined(
     assert outcome.batching_refused and not again.batching_refused
 
 
-def test_a_request_that_fails_alone_says_nothing_of_company() -> None:
+def test_a_request_that_fails_alone_settles_no_probe() -> None:
     inbox, model = graph(), Model(doubling)
 
     bad = answers(execute(model, ask(inbox, [13], [1])))

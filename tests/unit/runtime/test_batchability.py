@@ -1,4 +1,4 @@
-"""Whose calls may be joined is promised, declared or tried out, and never guessed."""
+"""Batchability is promised, declared or probed, and never guessed."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ async def test_a_model_whose_owner_joins_none_is_called_for_each(tmp_path: Path)
         assert model.calls == [1] * 5
 
 
-async def test_rows_that_do_not_bear_company_are_noticed_once_and_called_apart(
+async def test_rows_that_depend_on_the_batch_are_noticed_once_and_called_apart(
     tmp_path: Path,
 ) -> None:
     class Running(Squares):

@@ -1,4 +1,4 @@
-"""What waits is taken by priority and age, as much of one form as a call may have, and nothing is
+"""What waits is taken by priority and age, as much of one layout as a call may have, and nothing is
 lost or doubled.
 """
 
@@ -35,7 +35,7 @@ def of(inbox: Inbox, *counts: int, **fields: int) -> list[Request]:
     return [inbox.rows(*[0.0] * count, received=0.0, **fields) for count in counts]
 
 
-def test_all_of_one_form_make_one_call_whatever_stands_between_them() -> None:
+def test_all_of_one_layout_make_one_call_whatever_stands_between_them() -> None:
     inbox = Inbox()
     wide = inbox.request(np.zeros((1, 7)), received=0.0)
     first, second = of(inbox, 1, 2)
@@ -53,7 +53,7 @@ def test_rows_are_bounded_but_a_large_request_goes_alone() -> None:
     assert rows(queue(inbox, *of(inbox, 3, 9, 1, 1, 1)), limit=4) == [[3], [9], [1, 1, 1]]
 
 
-def test_what_cannot_be_joined_goes_one_by_one() -> None:
+def test_what_cannot_be_batched_goes_one_by_one() -> None:
     inbox = Inbox(policy=BatchPolicy(max_rows=1))
 
     assert rows(queue(inbox, *of(inbox, 1, 1, 1))) == [[1], [1], [1]]
@@ -92,7 +92,7 @@ def test_preferred_sizes_do_not_hold_back_what_is_larger() -> None:
     assert rows(queue(inbox, *of(inbox, 6, 3, 2))) == [[6], [3], [2]]
 
 
-def test_a_lone_request_waits_for_company_no_longer_than_it_may() -> None:
+def test_a_lone_request_waits_no_longer_than_its_delay() -> None:
     inbox = Inbox(policy=BatchPolicy(max_delay=0.010))
     waiting = queue(inbox, *of(inbox, 1))
 
@@ -100,7 +100,7 @@ def test_a_lone_request_waits_for_company_no_longer_than_it_may() -> None:
     assert len(waiting.take(0.010, 100)[0]) == 1
 
 
-def test_company_in_preferred_number_ends_the_wait() -> None:
+def test_a_preferred_batch_size_ends_the_wait() -> None:
     inbox = Inbox(policy=BatchPolicy(max_delay=0.010, preferred=(2, 4)))
 
     assert rows(queue(inbox, *of(inbox, 1, 1, 1))) == [
@@ -114,7 +114,7 @@ def test_a_full_call_does_not_wait() -> None:
     assert rows(queue(inbox, *of(inbox, 2, 2, 1)), limit=4) == [[2, 2]]
 
 
-def test_while_one_form_waits_for_company_another_may_go() -> None:
+def test_while_one_layout_waits_another_may_go() -> None:
     inbox = Inbox(policy=BatchPolicy(max_delay=0.010))
     young = inbox.rows(1, received=1.0)
     old = inbox.request(np.zeros((1, 2)), received=0.5)

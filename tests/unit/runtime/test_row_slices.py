@@ -36,31 +36,31 @@ def filled(datatype: str, shape: tuple[int, ...], seed: int) -> Any:
 
 
 @given(counts, trailings, st.sampled_from([*NUMBERS, "BYTES"]))
-def test_joined_and_cut_again_each_has_its_own(
+def test_stacked_and_sliced_again_each_has_its_own(
     rows: list[int], trailing: tuple[int, ...], datatype: str
 ) -> None:
     inbox = Inbox()
     arrays = [filled(datatype, (count, *trailing), seed) for seed, count in enumerate(rows)]
     requests = [inbox.request(array) for array in arrays]
 
-    joined = stack_inputs(requests[0].layout, requests)["x"]
-    made = sliceable_column("x", joined)
+    stacked = stack_inputs(requests[0].layout, requests)["x"]
+    made = sliceable_column("x", stacked)
 
-    np.testing.assert_array_equal(joined, np.concatenate(arrays))
+    np.testing.assert_array_equal(stacked, np.concatenate(arrays))
     assert made.datatype == requests[0].item.inputs[0].datatype
     ends = row_offsets(requests)
     for request, start, stop in zip(requests, ends, ends[1:], strict=False):
         assert made.slice_rows(start, stop) == request.item.inputs[0].data
 
 
-def test_all_inputs_of_a_form_are_joined_in_the_same_order() -> None:
+def test_all_inputs_of_a_layout_are_stacked_in_the_same_order() -> None:
     inbox = Inbox()
     requests = [inbox.request(np.full((2, 1), n), np.full((2,), -n)) for n in range(3)]
 
-    joined = stack_inputs(requests[0].layout, requests)
+    stacked = stack_inputs(requests[0].layout, requests)
 
-    assert joined["x0"].ravel().tolist() == [0, 0, 1, 1, 2, 2]
-    assert joined["x1"].tolist() == [0, 0, -1, -1, -2, -2]
+    assert stacked["x0"].ravel().tolist() == [0, 0, 1, 1, 2, 2]
+    assert stacked["x1"].tolist() == [0, 0, -1, -1, -2, -2]
 
 
 def test_bfloat16_is_widened() -> None:
@@ -70,9 +70,9 @@ def test_bfloat16_is_widened() -> None:
     item.inputs[0].datatype, item.inputs[0].data = "BF16", b"\xc0\x3f"  # 1.5
     again = [inbox.layouts.admit(item, inbox.message()) for _ in range(2)]
 
-    joined = stack_inputs(again[0].layout, again)["x"]
+    stacked = stack_inputs(again[0].layout, again)["x"]
 
-    assert joined.dtype == np.float32 and joined.tolist() == [[1.5], [1.5]]
+    assert stacked.dtype == np.float32 and stacked.tolist() == [[1.5], [1.5]]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ async def test_the_rest_of_a_cut_waits_unless_a_slot_is_free(slots: int) -> None
     assert sorted(model.notes) == [2, 4]
 
 
-async def test_a_lone_request_is_called_when_it_has_waited_for_company_long_enough() -> None:
+async def test_a_lone_request_is_called_when_its_delay_is_over() -> None:
     bench, model = Bench(2, max_delay=0.02), Gated()
     model.gate.set()
     (request,) = bench.submit(bench.inbox(model), 1)
@@ -152,7 +152,7 @@ async def test_a_lone_request_is_called_when_it_has_waited_for_company_long_enou
     assert bench.outcomes[0].started >= request.work.received + 0.02
 
 
-async def test_company_that_comes_in_time_is_joined() -> None:
+async def test_requests_that_come_before_the_delay_is_over_share_the_call() -> None:
     bench, model = Bench(2, max_delay=5.0, preferred=(3,)), Gated()
     model.gate.set()
     inbox = bench.inbox(model)
