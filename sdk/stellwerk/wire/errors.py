@@ -241,25 +241,10 @@ def _all_classes() -> list[type[ServiceError]]:
 BY_REASON: dict[str, type[ServiceError]] = {
     cls.reason: cls for cls in _all_classes() if cls is not ServiceError
 }
-# The most general class of each status code, for peers that send no reason.
+# The general class of each status code, for peers that send no reason: the first one above.
 BY_CODE: dict[grpc.StatusCode, type[ServiceError]] = {}
-for _cls in [
-    InvalidInput,
-    Unauthenticated,
-    NotPermitted,
-    NotFound,
-    AlreadyExists,
-    Conflict,
-    NotReady,
-    Overloaded,
-    Unavailable,
-    DeadlinePassed,
-    Cancelled,
-    Corrupt,
-    NotImplementedHere,
-    Internal,
-]:
-    BY_CODE[_cls.code] = _cls
+for _cls in ServiceError.__subclasses__():
+    BY_CODE.setdefault(_cls.code, _cls)
 BY_CODE[grpc.StatusCode.OUT_OF_RANGE] = InvalidInput
 CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
