@@ -45,6 +45,22 @@ def test_every_status_has_a_class_of_its_own_code(code: grpc.StatusCode) -> None
     assert type(error) is BY_CODE.get(code, Internal)
 
 
+@pytest.mark.parametrize(
+    ("code", "general"),
+    [
+        (grpc.StatusCode.FAILED_PRECONDITION, errors.NotReady),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.Overloaded),
+        (grpc.StatusCode.UNAVAILABLE, errors.Unavailable),
+        (grpc.StatusCode.UNIMPLEMENTED, errors.NotImplementedHere),
+        (grpc.StatusCode.OUT_OF_RANGE, errors.InvalidInput),
+    ],
+)
+def test_a_code_that_several_errors_share_stands_for_the_general_one(
+    code: grpc.StatusCode, general: type[ServiceError]
+) -> None:
+    assert type(errors.rebuild(code, "", "message")) is general
+
+
 def test_an_unknown_reason_becomes_the_codes_general_class() -> None:
     assert type(errors.rebuild(grpc.StatusCode.ABORTED, "FROM_THE_FUTURE", "m")) is Conflict
     assert type(errors.rebuild(grpc.StatusCode.ABORTED, Overloaded.reason, "m")) is Conflict
