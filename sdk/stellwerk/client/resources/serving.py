@@ -20,8 +20,8 @@ def serving_policy(
 ) -> ServingPolicy | None:
     """Returns the policy as the platform takes it, None for one without any field.
 
-    `given` is a policy, or its values by field name. `warmup` is a batch of inputs of the method "predict". Raises
-    InvalidInput for a name that is no field and for a value of the wrong kind.
+    `given` is a policy, or a mapping of its fields. `warmup` is a batch of inputs of the method
+    "predict". Raises InvalidInput for a name that is no field and for a value of the wrong kind.
     """
     policy = ServingPolicy()
     if isinstance(given, ServingPolicy):

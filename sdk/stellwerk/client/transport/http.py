@@ -58,8 +58,8 @@ class HttpTransport:
         except failures.HTTPError as exc:
             raise self._failure(exc, sent, timeout) from exc
         finally:
-            # A reader who stops early leaves the rest in the connection, so that this is closed; its
-            # place in the pool becomes free in any case.
+            # A reader who stops early leaves the rest in the connection, which is therefore closed;
+            # its place in the pool becomes free in any case.
             response.close()
             response.release_conn()
 
