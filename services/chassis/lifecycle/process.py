@@ -29,9 +29,9 @@ from services.chassis.config import ConfigError, ServiceSettings
 from services.chassis.lifecycle.readiness import Readiness, StatusServicer
 from services.chassis.release import platform_version
 from services.chassis.rpc import transport
-from services.chassis.rpc.call_log import CallLog
 from services.chassis.rpc.channel import ServiceChannel
 from services.chassis.rpc.guard import Guard
+from services.chassis.rpc.rpc_log import RpcLog
 from services.chassis.rpc.server import RpcServer
 from stellwerk.status.v1 import status_service_pb2, status_service_pb2_grpc
 from stellwerk.wire.errors import ServiceError
@@ -97,7 +97,7 @@ class Process:
             audit_sink or RemoteAuditSink(self.channel("controlplane", settings.controlplane)),
             self.log,
         )
-        self._calls = CallLog(telemetry.CallMetrics(self.metrics), self.log)
+        self._calls = RpcLog(telemetry.CallMetrics(self.metrics), self.log)
 
     def _token_source(self) -> FetchToken:
         if self.settings.service_key is None:

@@ -20,8 +20,8 @@ from services.chassis import rpc_status
 from services.chassis.access.audit import AuditTrail
 from services.chassis.access.token_verifier import Authenticator
 from services.chassis.context import CallContext
-from services.chassis.rpc.call_log import CallLog
 from services.chassis.rpc.reading import lenient, peek, read_call, readable
+from services.chassis.rpc.rpc_log import RpcLog
 from services.chassis.telemetry import Tracing
 from stellwerk.wire.errors import Cancelled, NotPermitted, ServiceError, Unauthenticated
 from stellwerk.wire.names import bucket_of
@@ -54,7 +54,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         *,
         authenticator: Authenticator,
         audit: AuditTrail,
-        calls: CallLog,
+        calls: RpcLog,
         tracing: Tracing,
         longest_seconds: float,
     ) -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from services.chassis import logs
 from services.chassis.context import CallContext, Principal
 from services.chassis.rpc import call_log
-from services.chassis.rpc.call_log import CallLog
+from services.chassis.rpc.rpc_log import RpcLog
 from services.chassis.telemetry import CallMetrics
 from stellwerk.wire.errors import ModelNotFound
 from tests.fakes.eventually import eventually
@@ -28,7 +28,7 @@ class Written:
         self._stderr, self.now = stderr, 1_700_000_000.5
         self.registry = CollectorRegistry()
         log = logs.configure("router", "router-1", levels=logs.LogLevels(level), style="json")
-        self.calls = CallLog(CallMetrics(self.registry), log, clock=lambda: self.now)
+        self.calls = RpcLog(CallMetrics(self.registry), log, clock=lambda: self.now)
 
     def lines(self) -> list[dict[str, Any]]:
         """What was written since the last time."""

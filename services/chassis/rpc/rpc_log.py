@@ -25,7 +25,7 @@ _GATHER_SECONDS = 0.02
 _MAX_GATHERED = 256
 
 
-class CallLog:
+class RpcLog:
     """Gathers ended calls and writes them to the log and the metrics."""
 
     def __init__(
