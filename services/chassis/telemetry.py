@@ -48,6 +48,8 @@ def new_registry(service: str, version: str, is_ready: Callable[[], bool]) -> Co
     They are the process's memory, CPU time, start and open files (`process_*`), the interpreter's
     (`python_*`), `stellwerk_build_info` and `stellwerk_ready`. Series `*_created` are left out for
     all registries of the process: nothing uses them, and they double the number of lines.
+
+    `is_ready` is called in the thread of a scrape.
     """
     disable_created_metrics()
     registry = CollectorRegistry()

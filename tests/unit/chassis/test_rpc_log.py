@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.chassis import logs
 from services.chassis.context import CallContext, Principal
-from services.chassis.rpc import call_log
+from services.chassis.rpc import rpc_log
 from services.chassis.rpc.rpc_log import RpcLog
 from services.chassis.telemetry import CallMetrics
 from stellwerk.wire.errors import ModelNotFound
@@ -96,11 +96,11 @@ async def test_what_gathers_is_bounded_and_keeps_its_order(
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     written = Written("info", capsysbinary)
-    for number in range(call_log._MAX_GATHERED):
+    for number in range(rpc_log._MAX_GATHERED):
         written.calls.note(call(), None, number / 1000, quiet=False)
 
     assert [line["ms"] for line in written.lines()] == [
-        float(number) for number in range(call_log._MAX_GATHERED)
+        float(number) for number in range(rpc_log._MAX_GATHERED)
     ]
 
 
