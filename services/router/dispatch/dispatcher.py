@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -34,6 +34,7 @@ from services.router.queueing.pending_requests import (
     PendingRequest,
     PendingRequests,
     ReplyHandler,
+    RequestReply,
 )
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
@@ -187,24 +188,30 @@ class Dispatcher:
             self._log.warning("reply_unreadable", bytes=len(delivery.message.body))
             delivery.nack(requeue=False)
             return
-        now = self._clock()
-        queues: set[OutboundQueue] = set()
-        for reply in envelope.replies:
-            request = self._pending.get(reply.id)
-            if request is None:
-                continue
-            if request.underway:
-                queue = self._queues[request.queue.key]
-                queue.landed(request, reply, now)
-                queues.add(queue)
+        replies = [
+            (request, reply)
+            for reply in envelope.replies
+            if (request := self._pending.get(reply.id)) is not None
+        ]
+        self._land(replies)
+        for request, reply in replies:
             if reply.more:
                 self._pending.tell(request, reply)
             else:
                 expired = reply.HasField("error") and reply.error.reason == DeadlinePassed.reason
                 self._end(request, reply, DEADLINE_PASSED if expired else "")
         delivery.ack()
-        for queue in queues:
-            if queue.adjust(now):
+
+    def _land(self, replies: Sequence[RequestReply]) -> None:
+        """Takes the requests with a first reply out of their windows, and sends on."""
+        by_queue: dict[OutboundQueue, list[RequestReply]] = {}
+        for request, reply in replies:
+            if request.underway:
+                queue = self._queues[request.queue.key]
+                by_queue.setdefault(queue, []).append((request, reply))
+        now = self._clock()
+        for queue, landed in by_queue.items():
+            if queue.land(landed, now):
                 self._sender.wake(queue)
 
     def _end(self, request: PendingRequest, outcome: Outcome, reason: str) -> None:

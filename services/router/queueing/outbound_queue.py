@@ -4,14 +4,13 @@ broker, and which go next. Pure; time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from services.router.queueing import admission
 from services.router.queueing.admission import AdmissionLimits, QueueLoad, QueuePolicy
 from services.router.queueing.fair_queue import Backlog, FairQueue
-from services.router.queueing.pending_requests import PendingRequest
+from services.router.queueing.pending_requests import PendingRequest, RequestReply
 from services.router.queueing.send_window import SendWindow
-from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import Overloaded
 
 # Requests and bytes of one envelope. A larger one does not amortise better, and the runtime is to
@@ -133,15 +132,18 @@ class OutboundQueue:
         # Beside an unconfirmed send only a full envelope goes.
         return not self.sends or min(waiting.count, room) >= MAX_ITEMS or waiting.bytes >= MAX_BYTES
 
-    def landed(self, request: PendingRequest, reply: work_pb2.WorkReply, now: float) -> None:
-        """Counts a request with its first reply as under way no more."""
-        request.underway = False
-        self.underway -= request.cost
-        self.window.record(request.cost, reply, now - request.sent_at, now)
-
-    def adjust(self, now: float) -> bool:
-        """Fits the window to the replies of one delivery; returns whether to send now."""
-        self.window.adjust(self._slots(self.key), now, saturated=self._saturated)
+    def land(self, replies: Iterable[RequestReply], now: float) -> bool:
+        """Takes in replies of one delivery to requests that are under way, and fits the window to
+        them; returns whether to send now.
+        """
+        landed = []
+        for request, reply in replies:
+            # A second reply to a request says nothing new.
+            if request.underway:
+                request.underway = False
+                self.underway -= request.cost
+                landed.append((request, reply))
+        self.window.adjust(landed, self._slots(self.key), now, saturated=self._saturated)
         self._saturated = self.underway + self.waiting.cost > self.window.size
         return self.due
 

@@ -61,6 +61,10 @@ class PendingRequest:
     lingers: bool = field(default=False, init=False)
 
 
+# A request and a reply to it.
+RequestReply = tuple[PendingRequest, work_pb2.WorkReply]
+
+
 class Dated(Protocol):
     """A thing with an id and a deadline."""
 

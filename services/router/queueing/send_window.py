@@ -9,7 +9,9 @@ an argument, in seconds of any monotonic clock.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+from services.router.queueing.pending_requests import PendingRequest, RequestReply
 from stellwerk.job.v1 import work_pb2
 
 # Seconds after which an observation weighs 1/e of a new one …
@@ -161,31 +163,35 @@ class SendWindow:
         self._sizes = CallSizes()
         # Whether the runtimes tell of their calls; None before the first reply.
         self._reports: bool | None = None
-        # Cost of the replies since the last `adjust`.
-        self._landed = 0
         self._fit(slots)
 
-    def record(self, cost: int, reply: work_pb2.WorkReply, seconds: float, now: float) -> None:
-        """Records the first reply to a request of this cost, `seconds` after it was sent."""
+    def adjust(
+        self, landed: Iterable[RequestReply], slots: int, now: float, *, saturated: bool
+    ) -> None:
+        """Fits the window to the first replies to requests and to the slots there are now.
+
+        `saturated` is as for `ServiceRate.answered`.
+        """
+        cost = 0
+        for request, reply in landed:
+            cost += self._record(request, reply, now)
+        if cost:
+            self._service.answered(now, cost, self.slots, saturated=saturated)
+            self._reports = bool(self._reports)
+        self._fit(slots)
+
+    def _record(self, request: PendingRequest, reply: work_pb2.WorkReply, now: float) -> int:
+        """Returns the cost that a runtime worked off for a reply, 0 if it did no work."""
         if reply.HasField("error") and reply.error.reason in _UNWORKED:
-            return
-        self._landed += cost
+            return 0
+        # Figures of a model call stand in the reply to the first of its requests.
         if reply.leads and reply.compute_ns:
             self._reports = True
             rows = reply.rows or 1
-            size = max(1.0, (reply.batch_rows or rows) / rows * cost)
+            size = max(1.0, (reply.batch_rows or rows) / rows * request.cost)
             self._sizes.observe(size, reply.compute_ns / 1e9)
-            self._service.took(now, seconds)
-
-    def adjust(self, slots: int, now: float, *, saturated: bool) -> None:
-        """Fits the window to the recorded replies and to the slots there are now. `saturated` as
-        for `ServiceRate.answered`.
-        """
-        if self._landed:
-            self._service.answered(now, self._landed, self.slots, saturated=saturated)
-            self._landed = 0
-            self._reports = bool(self._reports)
-        self._fit(slots)
+            self._service.took(now, now - request.sent_at)
+        return request.cost
 
     def _fit(self, slots: int) -> None:
         # Calls that the ready runtimes make at a time, at least one.

@@ -284,18 +284,31 @@ async def test_before_it_hears_answers_nothing_is_taken() -> None:
         held.submit()
 
 
+def gauge(held: Rig, name: str) -> float | None:
+    version = "buckets/default/models/iris/versions/1"
+    return held.registry.get_sample_value(
+        name, {"model_version": version, "requirements": KEY.rpartition("/")[2]}
+    )
+
+
+async def test_two_replies_in_one_delivery_take_a_request_out_of_the_window_once() -> None:
+    held = await rig(window_per_slot=1)
+    several, next_one = held.submit(), held.submit()
+    await turns()
+
+    await held.answer(several, several, more=True)
+
+    assert [item.id for item in held.broker.items] == [several, next_one]
+    assert gauge(held, "stellwerk_in_flight") == 1
+    assert len(held.heard[several]) == 2
+
+
 async def test_gauges_show_what_waits_and_what_is_under_way() -> None:
     held = await rig(window_per_slot=1)
     ids = [held.submit() for _ in range(3)]
     await turns()
 
-    def gauge(name: str) -> float | None:
-        version = "buckets/default/models/iris/versions/1"
-        return held.registry.get_sample_value(
-            name, {"model_version": version, "requirements": KEY.rpartition("/")[2]}
-        )
-
-    assert (gauge("stellwerk_queued"), gauge("stellwerk_in_flight")) == (2, 1)
+    assert (gauge(held, "stellwerk_queued"), gauge(held, "stellwerk_in_flight")) == (2, 1)
     assert held.dispatcher.used_keys() == [KEY]
     held.dispatcher.forget_if_idle(KEY)
     assert held.dispatcher.used_keys() == [KEY]
@@ -303,4 +316,4 @@ async def test_gauges_show_what_waits_and_what_is_under_way() -> None:
         await held.answer(held.broker.items[-1].id)
     held.dispatcher.forget_if_idle(KEY)
     assert held.dispatcher.used_keys() == []
-    assert gauge("stellwerk_queued") is None
+    assert gauge(held, "stellwerk_queued") is None
