@@ -46,7 +46,9 @@ def serve(name: str) -> None:
     with the code that the file holds, and prints the rest of the file.
     """
     told = {key: value for key, value in os.environ.items() if key.startswith("STELLWERK_")}
-    Path(f"{name}.env.json").write_text(json.dumps(told))
+    # In one step: a test may read it at any moment.
+    Path(f"{name}.env.part").write_text(json.dumps(told))
+    Path(f"{name}.env.part").replace(f"{name}.env.json")
     crash = Path(f"{name}.crash")
     if crash.exists():
         code, _, last_words = crash.read_text().partition(" ")

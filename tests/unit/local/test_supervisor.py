@@ -131,9 +131,11 @@ async def test_it_is_not_ready_while_another_program_answers_in_place_of_a_servi
     await until(lambda: (crash.parent / "router.env.json").exists())
     impostor = answering(platform.told("router")["STELLWERK_LISTEN"])
 
-    waiting = await platform.said("waiting")
+    alone = {"router": f"does not listen on {platform.told('router')['STELLWERK_LISTEN']}"}
+    # Under load the other four may be late too; the test's time limit bounds the wait.
+    while (await platform.said("waiting"))["missing"] != alone:
+        pass
 
-    assert [word.partition(" ")[0] for word in waiting["missing"]] == ["router"]
     impostor.stop(0).wait()
     crash.unlink()
     pids = (await platform.ready())["pids"]
