@@ -14,7 +14,7 @@ from services.api_gateway.http.exchange import Handler
 from services.api_gateway.http.server import HttpServer
 from services.api_gateway.http.status import status_body
 from services.api_gateway.open_inference.handlers import OpenInferenceHandlers
-from services.api_gateway.open_inference.infer_json import write_error
+from services.api_gateway.open_inference.infer_response import write_error
 from services.api_gateway.open_inference.management_handlers import ManagementHandlers
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
 from services.api_gateway.openapi.documents import documents_of
@@ -26,6 +26,7 @@ from services.api_gateway.upstream.api_keys import ApiKeyExchange, issuer
 from services.api_gateway.upstream.call_stream import open_exchange
 from services.api_gateway.upstream.channels import Upstreams, loopback
 from services.api_gateway.upstream.model_calls import ModelCalls
+from services.chassis.access.token_verifier import Authenticator
 from services.chassis.lifecycle.process import Process
 from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from stellwerk.wire.errors import ServiceError
@@ -64,10 +65,9 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
         table=table,
         handlers=_handlers(table.routes, upstreams, calls),
         documents=documents_of(table.routes),
-        exchange_key=keys.token,
-        verify=process.verifier.verify,
+        authenticate=Authenticator(process.verifier, keys.token).authenticate,
         write_error=_write_error,
-        begin_span=process.tracing.begin,
+        begin_span=process.tracing.begin if process.tracing.exports else None,
         access_log=access_log,
         settings=settings,
         log=process.log,

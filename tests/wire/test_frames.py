@@ -24,14 +24,14 @@ def test_a_varint_is_read_back(number: int) -> None:
 def test_everything_comes_out_once_in_its_order_and_within_the_bounds(
     bodies: list[bytes], most: int, most_bytes: int
 ) -> None:
-    buffer = FrameBuffer(ITEMS, most, most_bytes)
+    buffer = FrameBuffer(ITEMS, INPUTS, most, most_bytes)
     items = [
         work_pb2.WorkItem(id=str(number), inputs=[tensor_pb2.Tensor(data=body)])
         for number, body in enumerate(bodies)
     ]
     for item in items:
         head = work_pb2.WorkItem(id=item.id)
-        buffer.put(head.SerializeToString(), INPUTS, item.inputs[0].SerializeToString())
+        buffer.put((head.SerializeToString(), item.inputs[0].SerializeToString()))
 
     frames = []
     while parts := buffer.take():

@@ -6,6 +6,8 @@ of many messages costs one copy of their bytes and no second encoding.
 
 from __future__ import annotations
 
+from collections import deque
+
 from google.protobuf.message import Message
 
 VARINT, DELIMITED = 0, 2
@@ -32,49 +34,46 @@ def varint(number: int) -> bytes:
 
 
 class FrameBuffer:
-    """A queue of elements of one repeated field, gathered into frames of limited size."""
+    """A queue of elements of one repeated field, taken out in frames of limited size.
 
-    def __init__(self, tag: bytes, most: int, most_bytes: int) -> None:
-        """Begins empty; `tag` is the field's.
+    An element is given in two parts: its serialised fields but one, and the serialised value of
+    that one field, a message, which is not encoded a second time.
+    """
+
+    def __init__(self, tag: bytes, inner_tag: bytes, most: int, most_bytes: int) -> None:
+        """Begins empty; `tag` is that of the repeated field, `inner_tag` that of the elements' last
+        field.
 
         A frame holds at most `most` elements and `most_bytes` bytes; a larger element has a frame
         of its own.
         """
         self._tag = tag
+        self._inner_tag = inner_tag
         self._most = most
         self._most_bytes = most_bytes
-        self._full: list[list[bytes]] = []
-        self.clear()
-
-    def clear(self) -> None:
-        """Drops all elements."""
-        self._full.clear()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._parts: list[bytes] = []
-        self._count = self._bytes = 0
+        self._waiting: deque[tuple[bytes, bytes]] = deque()
+        # Adds an element, given as its two parts. The deque's own method: it is called for every
+        # call and every answer, and a method around it would double its cost.
+        self.put = self._waiting.append
 
     def __bool__(self) -> bool:
-        return bool(self._full or self._parts)
-
-    def put(self, head: bytes, inner_tag: bytes, inner: bytes) -> None:
-        """Adds an element: the serialised fields in `head`, then the field of `inner_tag`, whose
-        value is the serialised message `inner`, which is not copied.
-        """
-        inner_size = varint(len(inner))
-        size = len(head) + len(inner_tag) + len(inner_size) + len(inner)
-        if self._count >= self._most or (self._count and self._bytes + size > self._most_bytes):
-            self._full.append(self._parts)
-            self._begin()
-        self._parts += (self._tag, varint(size), head, inner_tag, inner_size, inner)
-        self._count += 1
-        self._bytes += size
+        return bool(self._waiting)
 
     def take(self) -> list[bytes]:
         """Removes the next frame; returns its parts, none if no element waits."""
-        if self._full:
-            return self._full.pop(0)
-        parts = self._parts
-        self._begin()
+        waiting = self._waiting
+        inner_tag = self._inner_tag
+        parts: list[bytes] = []
+        count = 0
+        total = 0
+        while waiting and count < self._most:
+            head, inner = waiting[0]
+            inner_size = varint(len(inner))
+            size = len(head) + len(inner_tag) + len(inner_size) + len(inner)
+            total += size
+            if count and total > self._most_bytes:
+                break
+            waiting.popleft()
+            parts += (self._tag, varint(size), head, inner_tag, inner_size, inner)
+            count += 1
         return parts

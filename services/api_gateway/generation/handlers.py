@@ -10,7 +10,7 @@ from services.api_gateway.generation.events import event_stream
 from services.api_gateway.http.exchange import Handler, HttpExchange
 from services.api_gateway.http.response import HttpResponse, StreamedResponse
 from services.api_gateway.open_inference.handlers import ModelCaller, model_of, read_request
-from services.api_gateway.open_inference.infer_json import write_part
+from services.api_gateway.open_inference.infer_response import write_part
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
 from services.api_gateway.upstream.model_calls import ModelReply
 from services.chassis.context import CallContext

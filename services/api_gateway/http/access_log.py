@@ -67,7 +67,8 @@ class AccessLog:
         """Records a request that took `seconds`; its line and metrics are written within 0.02 s."""
         if isinstance(exchange.error, Unauthenticated):
             self._refused(_refusal(exchange.call, exchange.error))
-        self._tracing.end(exchange.span, exchange.error.code.name if exchange.error else "OK")
+        if exchange.span is not None:
+            self._tracing.end(exchange.span, exchange.error.code.name if exchange.error else "OK")
         if not self._ended:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self.flush)
         self._ended.append((exchange, seconds, time.time()))

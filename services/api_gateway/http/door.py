@@ -40,9 +40,7 @@ from services.api_gateway.http.response import (
 from services.api_gateway.http.status import headers_of, status_of
 from services.api_gateway.routing.routes import Route, RouteTable
 from services.chassis import rpc_status
-from services.chassis.access.token_verifier import bearer
 from services.chassis.context import CallContext, Principal
-from stellwerk.wire.api_keys import API_KEY_PREFIX
 from stellwerk.wire.errors import (
     Cancelled,
     Internal,
@@ -69,25 +67,23 @@ class HttpDoor:
         table: RouteTable,
         handlers: Mapping[Route, Handler],
         documents: Mapping[bytes, Document],
-        exchange_key: Callable[[str], Awaitable[str]],
-        verify: Callable[[str], Principal],
+        authenticate: Callable[[str], Awaitable[tuple[str, Principal]]],
         write_error: Callable[[bytes, ServiceError], bytes],
-        begin_span: Callable[[str, CallContext], Any],
+        begin_span: Callable[[str, CallContext], Any] | None,
         access_log: AccessLog,
         settings: GatewaySettings,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         """Takes the routes and a handler for each, and the documents by path, open to everyone.
 
-        `exchange_key` turns an API key into a token, `verify` a token into its principal;
-        both raise Unauthenticated. `write_error` returns the body for an error at a raw path.
-        `begin_span` begins the request's span, which becomes the parent of the call behind.
+        `authenticate` returns the token and the principal of an Authorization value or raises
+        Unauthenticated. `write_error` returns the body for an error at a raw path. `begin_span`
+        begins the request's span, which becomes the parent of the call behind; None traces nothing.
         """
         self._table = table
         self._handlers = handlers
         self._documents = documents
-        self._exchange_key = exchange_key
-        self._verify = verify
+        self._authenticate = authenticate
         self._write_error = write_error
         self._begin_span = begin_span
         self._access_log = access_log
@@ -150,15 +146,12 @@ class HttpDoor:
         call.method = route.rpc_name
         exchange.route = route.template.text
         exchange.quiet = route.rule.permission == ANONYMOUS
-        exchange.span = self._begin_span(f"{request.method} {exchange.route}", call)
+        if self._begin_span is not None:
+            exchange.span = self._begin_span(f"{request.method} {exchange.route}", call)
         call.deadline = time.monotonic() + self._timeout(route, request.timeout)
         if route.rule.permission != ANONYMOUS:
-            token = bearer(request.headers.get(b"authorization", b"").decode("latin-1"))
-            # A token passes as it is: only an API key is worth the await.
-            if token.startswith(API_KEY_PREFIX):
-                token = await self._exchange_key(token)
-            call.token = token
-            call.principal = self._verify(token)
+            given = request.headers.get(b"authorization", b"").decode("latin-1")
+            call.token, call.principal = await self._authenticate(given)
         return await self._handlers[route](exchange)
 
     def _timeout(self, route: Route, asked: float | None) -> float:

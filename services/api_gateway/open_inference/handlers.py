@@ -13,8 +13,9 @@ import orjson
 
 from services.api_gateway.http.exchange import Handler, HttpExchange
 from services.api_gateway.http.response import HttpResponse
-from services.api_gateway.open_inference import infer_json, raw_request
-from services.api_gateway.open_inference.infer_json import AS_BINARY, OutputForm
+from services.api_gateway.open_inference import infer_request, raw_request
+from services.api_gateway.open_inference.infer_request import AS_BINARY, OutputForm
+from services.api_gateway.open_inference.infer_response import write_response
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
 from services.api_gateway.upstream.channels import Upstreams
 from services.api_gateway.upstream.model_calls import ModelReply
@@ -67,7 +68,7 @@ class OpenInferenceHandlers:
     async def _infer(self, exchange: HttpExchange) -> HttpResponse:
         request, form = await read_request(exchange, self._metadata)
         reply = await self._calls.call(request, exchange.call)
-        return infer_json.write_response(request, form, reply)
+        return write_response(request, form, reply)
 
     async def _live(self, _: HttpExchange) -> HttpResponse:
         return _LIVE
@@ -107,12 +108,12 @@ async def read_request(
     """Reads the inference request in an exchange's body, and the form for its outputs."""
     model, version = model_of(exchange)
     body = await exchange.body()
-    header = exchange.request.headers.get(infer_json.JSON_SIZE)
+    header = exchange.request.headers.get(infer_request.JSON_SIZE)
     if header is None:
-        return infer_json.read_request(body, model, version)
-    json_size = infer_json.json_size_of(header, body)
+        return infer_request.read_request(body, model, version)
+    json_size = infer_request.json_size_of(header, body)
     if json_size:
-        return infer_json.read_request(body, model, version, json_size)
+        return infer_request.read_request(body, model, version, json_size)
     # Without JSON, only the model's metadata say what the bytes are.
     described = await metadata.get(model, version, exchange.call)
     return raw_request.read(body, model, version, described), AS_BINARY

@@ -1,8 +1,7 @@
-"""Translates tensors between the JSON of the Open Inference Protocol and raw little-endian bytes.
+"""Reads tensors from the JSON of the Open Inference Protocol into raw little-endian bytes.
 
-Strict: an element must have the type that the datatype says. JSON has no NaN and no infinity: as
-input a floating datatype takes the strings "NaN", "Infinity" and "-Infinity"; as output they are
-null.
+Strict: an element must have the type that the datatype says. JSON has no NaN and no infinity: a
+floating datatype takes the strings "NaN", "Infinity" and "-Infinity".
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stellwerk.wire.errors import InvalidInput, NotReady
+from stellwerk.wire.errors import InvalidInput
 from stellwerk.wire.tensors import (
     ALL_DATATYPES,
     DTYPES,
@@ -25,7 +24,6 @@ from stellwerk.wire.tensors import (
     check_text_count,
     element_count,
     join_bytes,
-    split_bytes,
 )
 
 _FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
@@ -50,7 +48,6 @@ _ELEMENT_TYPES = {name: _NUMBERS if name in _FLOATS else _INT for name in ALL_DA
 _FEW = 64
 # Levels of nested data that are flattened at most: wire allows no more dimensions.
 _MAX_NESTING = MAX_DIMENSIONS
-JsonArray = npt.NDArray[Any] | list[str] | list[float | None] | tuple[Any, ...]
 
 
 def check_shape(shape: object, name: str) -> tuple[list[int], int]:
@@ -131,25 +128,6 @@ def _elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> by
         "true and false" if datatype == "BOOL" else "whole numbers",
     )
     raise AssertionError("every datatype is packed by now")
-
-
-def decode(name: str, datatype: str, shape: list[int], raw: bytes) -> JsonArray:
-    """Returns an output's elements, flat, for orjson with OPT_SERIALIZE_NUMPY. Raises NotReady for
-    BYTES that are not UTF-8.
-    """
-    if datatype == "BYTES":
-        try:
-            return [item.decode() for item in split_bytes(raw, element_count(shape, name), name)]
-        except UnicodeDecodeError:
-            raise NotReady(
-                f"output '{name}' holds bytes that are no UTF-8 text and so have no JSON form; "
-                "ask for it with the parameter binary_data, or call over gRPC",
-                tensor=name,
-            ) from None
-    if datatype == "BF16":
-        widened = np.frombuffer(raw, dtype="<u2").astype("<u4") << 16
-        return widened.view("<f4")
-    return np.frombuffer(raw, dtype=DTYPES[datatype])
 
 
 @lru_cache(maxsize=1024)

@@ -85,7 +85,7 @@ class CallStream:
 
     def _reset(self) -> None:
         """Forgets frames and credentials: a new stream begins without either."""
-        self._calls = FrameBuffer(_CALL, MAX_CALLS, MAX_BYTES)
+        self._calls = FrameBuffer(_CALL, _WORK, MAX_CALLS, MAX_BYTES)
         # Credentials and cancellations. They go at the head of the next frame, so that a credential
         # arrives before the calls that name it.
         self._control = messages.ExchangeRequest()
@@ -121,7 +121,7 @@ class CallStream:
         self._pending[id] = _PendingCall(listener, loop.time() + seconds + _OVERTIME_SECONDS)
         if self._look is None:
             self._look = loop.call_later(_LOOK_SECONDS, self._expire)
-        self._calls.put(call.SerializeToString(), _WORK, work.SerializeToString())
+        self._calls.put((call.SerializeToString(), work.SerializeToString()))
         self._wake.set()
         return id
 
@@ -157,25 +157,24 @@ class CallStream:
 
     async def _session(self, succeeded: Callable[[], None]) -> None:
         """Opens the stream and reads it until it ends. Raises the ServiceError it ends with."""
-        stream = await self._open()
-        self._reset()
         writing: asyncio.Task[None] | None = None
         try:
-            while (frame := await stream.read()) is not grpc.aio.EOF:
-                # The router's first frame is an empty greeting: from then on it takes calls.
-                if writing is None:
-                    self.is_open = True
-                    self.problem = ""
-                    succeeded()
-                    self._opened.set()
-                    writing = asyncio.create_task(self._write(stream))
-                self._answered.set()
-                for answer in frame.answers:
-                    self._deliver(answer)
+            with await self._open() as stream:
+                self._reset()
+                while (frame := await stream.read()) is not grpc.aio.EOF:
+                    # The router's first frame is an empty greeting: from then on it takes calls.
+                    if writing is None:
+                        self.is_open = True
+                        self.problem = ""
+                        succeeded()
+                        self._opened.set()
+                        writing = asyncio.create_task(self._write(stream))
+                    self._answered.set()
+                    for answer in frame.answers:
+                        self._deliver(answer)
         finally:
             self.is_open = False
             self._opened.clear()
-            stream.cancel()
             if writing is not None:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)

@@ -159,10 +159,7 @@ class Process:
         self._server.add_passing(handler, rules)
 
     def exchange_credentials(self, exchange: Exchange) -> None:
-        """Lets callers present other credentials, which `exchange` turns into tokens.
-
-        It returns tokens as they are.
-        """
+        """Lets callers present API keys, which `exchange` turns into tokens."""
         self._exchange = exchange
 
     def open_broker(self, *, hub: Any = None) -> Broker:

@@ -45,40 +45,31 @@ def remaining(timeout: float | None) -> float:
 
 
 class StreamCall:
-    """An open stream that raises ServiceErrors. Iterate it, or use `read` and `write`."""
+    """An open stream in both directions. Use it in a `with` block: errors of gRPC leave the block
+    as ServiceErrors, and the stream is cancelled at its end.
+
+    Iterate it, or use `read`, which returns the next message or grpc.aio.EOF, and `write`, which
+    sends one. All are gRPC's own, because a coroutine around each message would cost more than most
+    messages.
+    """
 
     def __init__(self, call: Any, peer: str) -> None:
         self._call = call
         self._peer = peer
+        self.read = call.read
+        self.write = call.write
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
-            async for message in self._call:
-                yield message
-        except grpc.aio.AioRpcError as exc:
+    def __aiter__(self) -> AsyncIterator[Any]:
+        messages: AsyncIterator[Any] = self._call.__aiter__()
+        return messages
+
+    def __enter__(self) -> StreamCall:
+        return self
+
+    def __exit__(self, _: Any, exc: BaseException | None, __: Any) -> None:
+        self._call.cancel()
+        if isinstance(exc, grpc.aio.AioRpcError):
             raise from_rpc(exc, self._peer) from None
-
-    async def read(self) -> Any:
-        """Returns the next message, or grpc.aio.EOF."""
-        try:
-            return await self._call.read()
-        except grpc.aio.AioRpcError as exc:
-            raise from_rpc(exc, self._peer) from None
-
-    async def write(self, message: Any) -> None:
-        """Sends a message."""
-        try:
-            await self._call.write(message)
-        except grpc.aio.AioRpcError as exc:
-            raise from_rpc(exc, self._peer) from None
-
-    async def done_writing(self) -> None:
-        """Tells the peer that no message follows."""
-        await self._call.done_writing()
-
-    def cancel(self) -> bool:
-        """Ends the stream; returns whether it was open."""
-        return bool(self._call.cancel())
 
 
 class ServiceChannel:
@@ -139,12 +130,12 @@ class ServiceChannel:
         async def call(
             request: Any, *, timeout: float | None = None, metadata: Metadata | None = None
         ) -> AsyncIterator[Any]:
-            stream = StreamCall(
-                inner(request, timeout=timeout, metadata=await self._metadata(metadata)), self._peer
-            )
+            stream = inner(request, timeout=timeout, metadata=await self._metadata(metadata))
             try:
                 async for message in stream:
                     yield message
+            except grpc.aio.AioRpcError as exc:
+                raise from_rpc(exc, self._peer) from None
             finally:
                 stream.cancel()
 

@@ -114,7 +114,7 @@ class GatewayStream:
         # Credentials and buckets that were found to go together.
         self._allowed: BoundedCache[tuple[int, str], None] = BoundedCache(_MAX_ALLOWED)
         self.calls: dict[int, _Call] = {}
-        self.outgoing = FrameBuffer(_ANSWER, _MAX_ANSWERS, _MAX_BYTES)
+        self.outgoing = FrameBuffer(_ANSWER, _REPLY, _MAX_ANSWERS, _MAX_BYTES)
         self.wake = asyncio.Event()
         self.draining = False
 
@@ -207,7 +207,7 @@ class GatewayStream:
         seconds = time.monotonic() - call.started
         self._call_log.record(message, call.principal, version, outcome, seconds)
         head = messages.Answer(id=message.id, model_version=version).SerializeToString()
-        self.outgoing.put(head, _REPLY, reply.SerializeToString())
+        self.outgoing.put((head, reply.SerializeToString()))
         self.wake.set()
 
     def _cancel(self, id: int) -> None:

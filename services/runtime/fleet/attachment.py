@@ -74,14 +74,11 @@ class Attachment:
     async def _session(self, succeeded: Callable[[], None]) -> None:
         """Attaches until the stream ends. Raises the ServiceError it ends with."""
         advertisement = await self._description.describe()
-        stream = await self._open(self._requests(advertisement))
-        try:
+        with await self._open(self._requests(advertisement)) as stream:
             async for response in stream:
                 if response.HasField("welcome"):
                     succeeded()
                 await self._follow(response)
-        finally:
-            stream.cancel()
         raise Unavailable("the router ended the stream")
 
     async def _requests(

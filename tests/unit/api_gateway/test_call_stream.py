@@ -31,7 +31,10 @@ class Silent:
     async def write(self, frame: bytes) -> None:
         self.cancelled += messages.ExchangeRequest.FromString(frame).cancelled
 
-    def cancel(self) -> None:
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Nothing is left to be told."""
 
 

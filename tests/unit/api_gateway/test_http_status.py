@@ -6,7 +6,7 @@ import grpc
 import orjson
 
 from services.api_gateway.http import status as http_status
-from services.api_gateway.open_inference.infer_json import write_error
+from services.api_gateway.open_inference.infer_response import write_error
 from stellwerk.wire import errors
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from services.api_gateway.open_inference import infer_json, tensors_json
-from services.api_gateway.open_inference.infer_json import AS_JSON
+from services.api_gateway.open_inference import infer_request, infer_response
+from services.api_gateway.open_inference.infer_request import AS_JSON
 from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
@@ -36,14 +36,14 @@ def body(data: Any = None, shape: Any = None, datatype: Any = "FP32", **more: An
 
 
 def raw(data: Any, shape: list[int], datatype: str) -> bytes:
-    request, _ = infer_json.read_request(body(data, shape, datatype), "m", "")
+    request, _ = infer_request.read_request(body(data, shape, datatype), "m", "")
     return request.work.inputs[0].data
 
 
 def printed(data: bytes, datatype: str, shape: list[int]) -> bytes:
     output = tensor_pb2.Tensor(name="y", datatype=datatype, shape=shape, data=data)
     request = InferRequest("m", "", "", work_pb2.WorkItem())
-    return infer_json.write_response(
+    return infer_response.write_response(
         request, AS_JSON, ModelReply("buckets/b/models/m/versions/1", [output], True)
     ).body
 
@@ -97,7 +97,7 @@ def test_text_survives(values: list[str]) -> None:
     data = raw(values, [len(values)], "BYTES")
 
     assert data == join_bytes([value.encode() for value in values])
-    assert tensors_json.decode("y", "BYTES", [len(values)], data) == values
+    assert infer_response.decode("y", "BYTES", [len(values)], data) == values
 
 
 def test_float32_is_printed_as_short_as_it_was_given() -> None:
@@ -203,11 +203,11 @@ def test_empty_tensors_have_no_data() -> None:
 )
 def test_bad_requests_are_invalid_input(request_body: bytes) -> None:
     with pytest.raises(InvalidInput):
-        infer_json.read_request(request_body, "m", "")
+        infer_request.read_request(request_body, "m", "")
 
 
 def test_parameters_outputs_and_id_are_passed_on() -> None:
-    request, form = infer_json.read_request(
+    request, form = infer_request.read_request(
         orjson.dumps(
             {
                 "id": "7",
@@ -251,7 +251,9 @@ def test_parameters_outputs_and_id_are_passed_on() -> None:
 def test_no_outputs_and_an_empty_list_of_them_are_all_of_them() -> None:
     one = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
 
-    request, form = infer_json.read_request(orjson.dumps({"inputs": [one], "outputs": []}), "m", "")
+    request, form = infer_request.read_request(
+        orjson.dumps({"inputs": [one], "outputs": []}), "m", ""
+    )
 
     assert not request.work.outputs
     assert form is AS_JSON
@@ -259,7 +261,7 @@ def test_no_outputs_and_an_empty_list_of_them_are_all_of_them() -> None:
 
 def test_bytes_that_are_no_text_have_no_json_form() -> None:
     with pytest.raises(NotReady):
-        tensors_json.decode("y", "BYTES", [1], join_bytes([b"\xff"]))
+        infer_response.decode("y", "BYTES", [1], join_bytes([b"\xff"]))
 
 
 @pytest.mark.parametrize("field", ["inputs", "outputs"])
@@ -268,7 +270,7 @@ def test_shared_memory_is_not_offered(field: str) -> None:
     shared = {**one, "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 4}}
 
     with pytest.raises(NotImplementedHere):
-        infer_json.read_request(orjson.dumps({"inputs": [one], field: [shared]}), "m", "")
+        infer_request.read_request(orjson.dumps({"inputs": [one], field: [shared]}), "m", "")
 
 
 TENSORS = st.lists(
@@ -310,7 +312,7 @@ def binary_body(tensors: list[tuple[Any, bool]]) -> tuple[bytes, int]:
 def test_binary_and_json_inputs_mix(tensors: list[tuple[Any, bool]]) -> None:
     data, json_size = binary_body(tensors)
 
-    request, _ = infer_json.read_request(data, "m", "", json_size)
+    request, _ = infer_request.read_request(data, "m", "", json_size)
 
     assert [list(tensor.shape) for tensor in request.work.inputs] == [
         list(array.shape) for array, _ in tensors
@@ -331,7 +333,7 @@ def test_too_few_and_too_many_bytes_are_refused(tensors: list[tuple[Any, bool]],
         return
 
     with pytest.raises(InvalidInput):
-        infer_json.read_request(data, "m", "", json_size)
+        infer_request.read_request(data, "m", "", json_size)
 
 
 BINARY = {"name": "x", "shape": [2], "datatype": "FP32"}
@@ -352,7 +354,7 @@ def test_sizes_that_lie_are_refused(given: dict[str, Any]) -> None:
     text = orjson.dumps({"inputs": [{**BINARY, "parameters": given}]})
 
     with pytest.raises(InvalidInput):
-        infer_json.read_request(text + b"01234567", "m", "", len(text))
+        infer_request.read_request(text + b"01234567", "m", "", len(text))
 
 
 def test_binary_data_of_an_unknown_datatype_is_refused() -> None:
@@ -361,17 +363,17 @@ def test_binary_data_of_an_unknown_datatype_is_refused() -> None:
     )
 
     with pytest.raises(InvalidInput):
-        infer_json.read_request(text + b"01234567", "m", "", len(text))
+        infer_request.read_request(text + b"01234567", "m", "", len(text))
 
 
 @pytest.mark.parametrize("header", [b"", b"-1", b"x", b"1.0", b"\xb2", b"11", b"9" * 5000])
 def test_a_header_that_is_no_length_of_the_body_is_refused(header: bytes) -> None:
     with pytest.raises(InvalidInput):
-        infer_json.json_size_of(header, b"0123456789")
+        infer_request.json_size_of(header, b"0123456789")
 
 
 def test_a_json_that_is_cut_off_by_its_length_is_refused() -> None:
     text = body([1])
 
     with pytest.raises(InvalidInput):
-        infer_json.read_request(text, "m", "", len(text) - 1)
+        infer_request.read_request(text, "m", "", len(text) - 1)

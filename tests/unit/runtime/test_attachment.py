@@ -33,9 +33,12 @@ class FakeStream:
     def end(self, error: Exception | None = None) -> None:
         self._answers.put_nowait(error)
 
-    def cancel(self) -> bool:
+    def __enter__(self) -> FakeStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.cancelled = True
-        return self._reader.cancel()
+        self._reader.cancel()
 
     async def __aiter__(self) -> AsyncIterator[fleet_pb2.AttachResponse]:
         while True:

@@ -72,16 +72,16 @@ class Session:
         """Reads and writes until the stream ends. Raises the error it ends with."""
         writing = asyncio.get_running_loop().create_task(self._write())
         try:
-            while (response := await self._call.read()) is not grpc.aio.EOF:
-                for frame in response.batch or (response,):
-                    if frame.WhichOneof("frame") == "delivery":
-                        self._on_delivery(self, frame.delivery)
-                    else:
-                        self._answer(frame)
+            with self._call:
+                while (response := await self._call.read()) is not grpc.aio.EOF:
+                    for frame in response.batch or (response,):
+                        if frame.WhichOneof("frame") == "delivery":
+                            self._on_delivery(self, frame.delivery)
+                        else:
+                            self._answer(frame)
         finally:
             self._over = True
             writing.cancel()
-            self._call.cancel()
             await asyncio.gather(writing, return_exceptions=True)
             self._fail_all()
 

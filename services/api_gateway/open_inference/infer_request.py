@@ -1,4 +1,4 @@
-"""Reads an inference request from JSON, or JSON with binary tensor data, and writes its response.
+"""Reads an inference request from JSON, or JSON with binary tensor data.
 
 Tensors go from the body to the work's raw bytes without a message between: this is the gateway's
 hottest path. Keys that the protocol does not know are ignored, as other servers do.
@@ -10,18 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from services.api_gateway.http.response import OCTETS, HttpResponse
 from services.api_gateway.open_inference import tensors_json
 from services.api_gateway.transcoding.json_body import parse
-from services.api_gateway.upstream.model_calls import ModelReply
 from stellwerk.job.v1 import work_pb2
-from stellwerk.wire import classification
-from stellwerk.wire.errors import InvalidInput, NotImplementedHere, ServiceError
+from stellwerk.wire.errors import InvalidInput, NotImplementedHere
 from stellwerk.wire.open_inference import (
     DEFAULT_METHOD,
-    FINAL,
     InferRequest,
     take_output_parameters,
     take_parameters,
@@ -35,7 +29,6 @@ JSON_SIZE = b"inference-header-content-length"
 _SHARED_MEMORY = "shared_memory_region"
 _NONE_CHOSEN: Mapping[str, bool] = {}
 _SCALARS = frozenset({str, int, float, bool})
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
 @dataclass(slots=True)
@@ -220,72 +213,3 @@ def _refuse_shared_memory(parameters: Mapping[str, Any]) -> None:
         raise NotImplementedHere(
             "shared memory is not offered here; send and take tensors in the body"
         )
-
-
-def write_response(request: InferRequest, form: OutputForm, reply: ModelReply) -> HttpResponse:
-    """Returns the reply in the wanted form. Raises NotReady for an output without a JSON form."""
-    described, binary = _described(request, form, reply)
-    head = orjson.dumps(described, option=_NUMPY)
-    if not binary:
-        return HttpResponse(200, head)
-    headers = [(JSON_SIZE, str(len(head)).encode())]
-    return HttpResponse(200, b"".join([head, *binary]), OCTETS, headers)
-
-
-def write_part(request: InferRequest, reply: ModelReply) -> bytes:
-    """Returns one of several replies as JSON, which says whether it is the final one."""
-    described, _ = _described(request, AS_JSON, reply)
-    described["parameters"] = {FINAL: reply.final}
-    return orjson.dumps(described, option=_NUMPY)
-
-
-def write_error(error: ServiceError) -> bytes:
-    """Returns the error as the Open Inference Protocol has it."""
-    return orjson.dumps({"error": error.message})
-
-
-def plain_outputs(request: InferRequest, reply: ModelReply) -> dict[str, Any]:
-    """Returns each output's elements by name: a scalar for one element, else a flat array.
-
-    orjson prints them with OPT_SERIALIZE_NUMPY.
-    """
-    plain: dict[str, Any] = {}
-    for tensor in _outputs(request, reply):
-        data = tensors_json.decode(tensor.name, tensor.datatype, list(tensor.shape), tensor.data)
-        plain[tensor.name] = data[0] if len(data) == 1 else data
-    return plain
-
-
-def version_of(reply: ModelReply) -> str:
-    """Returns the version that replied: the last part of its resource name."""
-    name = reply.model_version
-    return name[name.rfind("/") + 1 :]
-
-
-def _outputs(request: InferRequest, reply: ModelReply) -> Any:
-    if request.classes:
-        return classification.apply(reply.outputs, request.classes)
-    return reply.outputs
-
-
-def _described(
-    request: InferRequest, form: OutputForm, reply: ModelReply
-) -> tuple[dict[str, Any], list[bytes]]:
-    """Returns the response as plain data, and the data of its binary outputs in their order."""
-    outputs: list[dict[str, Any]] = []
-    binary: list[bytes] = []
-    for tensor in _outputs(request, reply):
-        name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
-        described: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
-        if form.outputs.get(name, form.binary):
-            binary.append(tensor.data)
-            described["parameters"] = {"binary_data_size": len(binary[-1])}
-        else:
-            described["data"] = tensors_json.decode(name, datatype, shape, tensor.data)
-        outputs.append(described)
-    answer: dict[str, Any] = {"model_name": request.model, "model_version": version_of(reply)}
-    # The protocol echoes an id only where the request gave one.
-    if request.id:
-        answer["id"] = request.id
-    answer["outputs"] = outputs
-    return answer, binary
