@@ -77,8 +77,14 @@ class RuntimeMetrics:
         """Counts requests with one outcome: "ok" or an error's reason."""
         self._outcomes(version, outcome).inc(requests)
 
-    def called(self, version: str, requests: int, wait: float, compute_ns: int) -> None:
-        """Records one call; `wait` is the longest wait among its requests, in seconds."""
+    def called(
+        self, version: str, outcome: str, answered: int, requests: int, wait: float, compute_ns: int
+    ) -> None:
+        """Records one call for `requests` requests, of which `answered` were still open.
+
+        `wait` is the longest wait among these, in seconds.
+        """
+        self.answered(version, outcome, answered)
         self._batches(version).observe(requests)
         self._waits(version).observe(wait)
         self._seconds(version).observe(compute_ns / 1e9)

@@ -39,26 +39,30 @@ class RequestQueue:
             queue.append(request)
 
     def take(self, now: float, limit: int) -> tuple[list[Request], float]:
-        """Returns the requests of the next call and inf, or an empty list and when to look again.
+        """Returns the requests of the next call, and when to look again: inf if nothing is left.
 
         The first request is the oldest of the highest priority. Requests of its layout follow up to
         `limit` rows, as many as the policy's preferred batch sizes allow. A request whose policy
-        lets it wait for a larger batch is skipped until its delay is over. The time is inf if
-        nothing waits.
+        lets it wait for a larger batch is skipped until its delay is over; with nothing but such
+        requests the list is empty.
         """
         later = float("inf")
         policy = self._policy
         for first in self._heads(now):
             if not _may_batch(first):
-                return self._pop_first(first), later
+                return self._pop_first(first), self._next_look(now)
             if not policy.preferred and not policy.max_delay:
-                return self._pop_batch(first.layout, limit, now), later
+                return self._pop_batch(first.layout, limit, now), self._next_look(now)
             rows = self._available(first.layout, limit, now)
             due = first.work.received + policy.max_delay
             if due <= now or rows >= policy.rows_to_start(limit):
-                return self._pop_batch(first.layout, policy.batch_rows(rows), now), later
+                rows = policy.batch_rows(rows)
+                return self._pop_batch(first.layout, rows, now), self._next_look(now)
             later = min(later, due)
         return [], later
+
+    def _next_look(self, now: float) -> float:
+        return now if self._levels else float("inf")
 
     def purge(self, now: float) -> None:
         """Drops requests that were answered while they waited or are past their deadline."""

@@ -5,6 +5,7 @@ free share a call if they may; a lone request waits for others only if the model
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -114,17 +115,17 @@ class Scheduler:
         """Starts calls, one queue after the other, until no slot is free or no queue is ready."""
         self._pumping = False
         now = self._clock()
-        later = float("inf")
+        later = math.inf
         passed = 0
         while self.running < self.slots and passed < len(self._queues):
             key, queue = self._queues.popitem(last=False)
             requests, due = queue.waiting.take(now, queue.limit)
-            if queue.waiting:
+            if due < math.inf:
                 self._queues[key] = queue
             if requests:
                 passed = 0
                 self._start(queue, requests, now)
-            elif queue.waiting:
+            elif due < math.inf:
                 passed += 1
                 later = min(later, due)
         self._look_again(later - now)
@@ -157,5 +158,5 @@ class Scheduler:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if seconds < float("inf"):
+        if seconds < math.inf:
             self._alarm = asyncio.get_running_loop().call_later(max(0.0, seconds), self._pump)

@@ -9,21 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from services.runtime.formats.port import Arrays, LoadedModel
+from services.runtime.formats.port import Array, Arrays, LoadedModel
 from services.runtime.requests.batchability import (
     Batchability,
     differing_row,
     rows_are_independent,
 )
-from services.runtime.requests.request import Request
-from services.runtime.requests.row_slices import (
-    OutputColumn,
-    output_columns,
-    stack_inputs,
-)
+from services.runtime.requests.output_columns import OutputColumn, output_columns
+from services.runtime.requests.request import InputField, Request, RequestLayout
+from stellwerk.wire import tensors
 from stellwerk.wire.errors import Internal, InvalidInput, ModelFailed, Overloaded, ServiceError
 
 # Characters of a model's own message that a caller gets to see.
@@ -121,6 +119,35 @@ def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResul
         result.input_ns = called - begun
         result.compute_ns = time.perf_counter_ns() - called
     results.append(result)
+
+
+def stack_inputs(layout: RequestLayout, requests: Sequence[Request]) -> dict[str, Array]:
+    """Returns the inputs of requests of one layout by name, their rows end to end in this order.
+
+    Takes several requests only if the layout is by rows.
+    """
+    if not layout.by_rows:
+        (request,) = requests
+        return {
+            field.name: np.asarray(part)
+            for field, part in zip(layout.fields, request.parts, strict=True)
+        }
+    rows = sum([request.rows for request in requests])
+    return {
+        field.name: _stack(field, [request.parts[index] for request in requests], rows)
+        for index, field in enumerate(layout.fields)
+    }
+
+
+def _stack(field: InputField, parts: Sequence[Any], rows: int) -> Array:
+    if not field.row_bytes:
+        arrays = [np.asarray(part) for part in parts]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    data = b"".join(parts) if len(parts) > 1 else parts[0]
+    shape = (rows, *field.trailing)
+    if field.dtype is None:
+        return tensors.numbers(field.datatype, data, shape)
+    return np.frombuffer(data, dtype=field.dtype).reshape(shape)
 
 
 def _columns(

@@ -11,9 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.runtime.execution.batch_call import BatchOutcome, BatchResult, model_error
+from services.runtime.execution.batch_call import (
+    BatchOutcome,
+    BatchResult,
+    model_error,
+    stack_inputs,
+)
+from services.runtime.requests.output_columns import OutputColumn, output_columns
 from services.runtime.requests.request import Request
-from services.runtime.requests.row_slices import OutputColumn, output_columns, stack_inputs
 
 # Answers of one request that may be on their way to the broker; at this number the model pauses,
 # so that a slow caller does not fill the runtime's memory.

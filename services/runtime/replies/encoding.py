@@ -7,8 +7,8 @@ from __future__ import annotations
 from services.runtime.execution.batch_call import BatchResult
 from services.runtime.execution.stream_call import StreamedAnswer
 from services.runtime.replies.response_cache import Outputs
+from services.runtime.requests.output_columns import row_offsets
 from services.runtime.requests.request import Request, WorkMessage
-from services.runtime.requests.row_slices import row_offsets
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import ServiceError, to_work_error

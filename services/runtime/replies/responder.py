@@ -121,10 +121,11 @@ class Responder:
         self, model_version: str, asked: Sequence[Request], result: BatchResult, started: float
     ) -> None:
         outcome = "ok" if result.error is None else result.error.reason
-        self._metrics.answered(model_version, outcome, len(asked))
         received = min([request.work.received for request in asked])
         wait = max(0.0, started - received)
-        self._metrics.called(model_version, len(result.requests), wait, result.compute_ns)
+        self._metrics.called(
+            model_version, outcome, len(asked), len(result.requests), wait, result.compute_ns
+        )
         if result.cause is not None and not isinstance(result.cause, ServiceError):
             for request in asked:
                 fields = _fields(request.item, model_version, outcome)

@@ -154,7 +154,8 @@ def _field(tensor: tensor_pb2.Tensor) -> InputField:
     size = tensors.element_count(trailing, tensor.name) * tensors.ITEM_SIZES.get(tensor.datatype, 0)
     if not size and tensor.datatype != "BYTES":
         return InputField(tensor.name)  # rows of zero bytes cannot be counted by their length
-    return InputField(tensor.name, tensor.datatype, trailing, size)
+    dtype = tensors.DTYPES.get(tensor.datatype)
+    return InputField(tensor.name, tensor.datatype, trailing, size, dtype)
 
 
 def _has_open_rows(signature: Signature) -> bool:

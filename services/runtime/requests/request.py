@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from services.runtime.formats.port import Array, LoadedModel
 from services.runtime.requests.batchability import Method
 from stellwerk.job.v1 import work_pb2
@@ -26,6 +28,8 @@ class InputField:
     # All dimensions but the first.
     trailing: tuple[int, ...] = ()
     row_bytes: int = 0
+    # The type in which numpy reads the rows; None for BF16, which it does not know.
+    dtype: np.dtype[np.generic] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from services.runtime.execution.batch_call import BatchResult
 from services.runtime.replies.encoding import ReplyEncoder
-from services.runtime.requests.row_slices import sliceable_column, whole_column
+from services.runtime.requests.output_columns import sliceable_column, whole_column
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput, from_work_error
 from stellwerk.wire.tensors import to_numpy

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.requests.row_slices import (
+from services.runtime.execution.batch_call import stack_inputs
+from services.runtime.requests.output_columns import (
     check_rows,
     row_offsets,
     select_outputs,
     sliceable_column,
-    stack_inputs,
     whole_column,
 )
 from stellwerk.wire import tensors

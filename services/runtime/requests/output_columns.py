@@ -1,6 +1,4 @@
-"""Stacks the rows of several requests into one call's arrays, and slices its outputs back into each
-request's bytes. Pure.
-"""
+"""Checks the outputs of a call and slices their rows back into each request's bytes. Pure."""
 
 from __future__ import annotations
 
@@ -12,35 +10,9 @@ from struct import unpack_from
 import numpy as np
 
 from services.runtime.formats.port import Array, Arrays
-from services.runtime.requests.request import InputField, Request, RequestLayout
+from services.runtime.requests.request import Request
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput, ModelFailed
-
-
-def stack_inputs(layout: RequestLayout, requests: Sequence[Request]) -> dict[str, Array]:
-    """Returns the inputs of requests of one layout by name, their rows end to end in this order.
-
-    Takes several requests only if the layout is by rows.
-    """
-    if not layout.by_rows:
-        (request,) = requests
-        return {
-            field.name: np.asarray(part)
-            for field, part in zip(layout.fields, request.parts, strict=True)
-        }
-    rows = sum([request.rows for request in requests])
-    return {
-        field.name: _stack(field, [request.parts[index] for request in requests], rows)
-        for index, field in enumerate(layout.fields)
-    }
-
-
-def _stack(field: InputField, parts: Sequence[bytes | Array], rows: int) -> Array:
-    if not field.row_bytes:
-        arrays = [np.asarray(part) for part in parts]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-    data = b"".join(parts) if len(parts) > 1 else parts[0]  # type: ignore[arg-type]
-    return tensors.numbers(field.datatype, data, (rows, *field.trailing))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
