@@ -131,8 +131,8 @@ class GatewayStream:
             self._begin(message)
         if frame.calls:
             # One line for all of them: a line for each would cost more than the calls themselves.
-            ids = logs.ids_of([(call.request_id, call.traceparent) for call in frame.calls])
-            self._log.info("calls", count=len(frame.calls), **ids)
+            calls = [(call.request_id, call.traceparent) for call in frame.calls]
+            logs.info_of(self._log, "calls", calls, count=len(calls))
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:

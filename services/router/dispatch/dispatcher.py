@@ -79,7 +79,7 @@ class Dispatcher:
         self._limits = limits or AdmissionLimits()
         self._backlog = Backlog()
         self._metrics = metrics or DispatchMetrics(CollectorRegistry())
-        self._sender = Sender(broker, self._reply_queue.name, self._end, clock, log)
+        self._sender = Sender(broker, self._reply_queue.name, self._end, self._wake, clock, log)
         self._cancellations = Cancellations(broker, log)
         self._queues: dict[str, OutboundQueue] = {}
         self._instance = instance
@@ -128,8 +128,8 @@ class Dispatcher:
         self._admit(queue, policy, request, now)
         request.body = item.SerializeToString()
         self._pending.add(request)
-        if queue.join(request):
-            self._sender.wake(queue)
+        queue.waiting.push(request)
+        self._wake(queue)
         if not self._ticking and self._loop is not None:
             self._ticking = True
             self._loop.call_later(TICK_SECONDS, self._tick)
@@ -159,6 +159,14 @@ class Dispatcher:
             except Overloaded as exc:
                 self._metrics.rejected(queue.key, exc.metadata["reason_detail"])
                 raise
+
+    def _wake(self, queue: OutboundQueue) -> None:
+        """Has the sender look at a queue in the next turn of the loop, so that the requests which
+        are submitted until then share an envelope.
+        """
+        if not queue.woken and self._loop is not None:
+            queue.woken = True
+            self._loop.call_soon(self._sender.send, queue)
 
     def cancel(self, id: str) -> None:
         """Ends a request whose caller went away: one that waits is not sent, and the reply to one
@@ -212,7 +220,7 @@ class Dispatcher:
         now = self._clock()
         for queue, landed in by_queue.items():
             if queue.land(landed, now):
-                self._sender.wake(queue)
+                self._wake(queue)
 
     def _end(self, request: PendingRequest, outcome: Outcome, reason: str) -> None:
         """Ends a request, and counts the reason unless it is "" or the caller went away."""
@@ -228,7 +236,7 @@ class Dispatcher:
             self._give_up(request)
             queue = self._queues.get(request.queue.key)
             if queue is not None and queue.due:
-                self._sender.wake(queue)
+                self._wake(queue)
         self._sender.retry()
 
     def _give_up(self, request: PendingRequest) -> None:

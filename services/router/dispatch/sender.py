@@ -17,7 +17,6 @@ from services.router.queueing.admission import UNREACHABLE, hopeless
 from services.router.queueing.outbound_queue import LEAST_SECONDS, OutboundQueue
 from services.router.queueing.pending_requests import Outcome, PendingRequest
 from stellwerk.job.v1 import work_pb2
-from stellwerk.wire import topology
 from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unroutable
 from stellwerk.wire.frames import VARINT, tag, varint
 
@@ -79,54 +78,31 @@ class Sender:
         broker: Broker,
         reply_to: str,
         end: End,
+        wake: Callable[[OutboundQueue], None],
         clock: Callable[[], float],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
+        """Calls `wake` to have `send` called for a queue in the next turn of the loop."""
         self._broker = broker
         self._reply_to = reply_to
         self._end = end
+        self._wake = wake
         self._clock = clock
         self._log = log
         self.health = BrokerHealth(broker)
-        # Kept, because asking for the running loop is a system call each time.
-        self._loop: asyncio.AbstractEventLoop | None = None
         # Queues whose work waits for the broker, not for replies.
         self._held: set[OutboundQueue] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def wake(self, queue: OutboundQueue) -> None:
-        """Has work of a queue that is due sent in the next turn of the loop, together with the
-        requests that join until then.
+    def send(self, queue: OutboundQueue) -> None:
+        """Sends the next envelope of a queue, if one is due; holds the queue back while the broker
+        cannot be used.
         """
-        if queue.woken:
-            return
+        queue.woken = False
         now = self._clock()
         if now < queue.rests_until or self.health.fails(now):
             self._held.add(queue)
             return
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        queue.woken = True
-        self._loop.call_soon(self._send, queue)
-
-    def retry(self) -> None:
-        """Wakes the queues that were held back."""
-        held = self._held
-        self._held = set()
-        for queue in held:
-            if queue.due:
-                self.wake(queue)
-
-    def lost(self, queue: OutboundQueue) -> None:
-        """Prepares a queue for a new connection: the broker's queue may be gone, and no reply will
-        have the waiting work sent.
-        """
-        queue.declared = False
-        self._held.add(queue)
-
-    def _send(self, queue: OutboundQueue) -> None:
-        queue.woken = False
-        now = self._clock()
         batch, late = queue.cut(now)
         for request in late:
             self._end_late(request, now)
@@ -140,7 +116,22 @@ class Sender:
             else:
                 self._declare(queue, batch, message)
         if queue.due:
-            self.wake(queue)
+            self._wake(queue)
+
+    def retry(self) -> None:
+        """Wakes the queues that were held back."""
+        held = self._held
+        self._held = set()
+        for queue in held:
+            if queue.due:
+                self._wake(queue)
+
+    def lost(self, queue: OutboundQueue) -> None:
+        """Prepares a queue for a new connection: the broker's queue may be gone, and no reply will
+        have the waiting work sent.
+        """
+        queue.declared = False
+        self._held.add(queue)
 
     def _message(self, key: str, batch: Sequence[PendingRequest], now: float) -> Message:
         items = [(request.body, max(1, int((request.deadline - now) * 1000))) for request in batch]
@@ -151,7 +142,7 @@ class Sender:
 
     def _post(self, queue: OutboundQueue, message: Message) -> asyncio.Future[None]:
         timeout = min(_CONFIRM_SECONDS, message.expiration_ms / 1000)
-        return self._broker.post(topology.inference_queue(queue.key).name, message, timeout=timeout)
+        return self._broker.post(queue.spec.name, message, timeout=timeout)
 
     def _declare(
         self, queue: OutboundQueue, batch: Sequence[PendingRequest], message: Message
@@ -162,7 +153,7 @@ class Sender:
         task.add_done_callback(partial(self._confirmed, queue, batch, None))
 
     async def _declare_and_post(self, queue: OutboundQueue, message: Message) -> None:
-        await self._broker.declare(topology.inference_queue(queue.key))
+        await self._broker.declare(queue.spec)
         queue.declared = True
         await self._post(queue, message)
 
@@ -188,7 +179,7 @@ class Sender:
             self._failed(queue, batch, BrokerDown("the work could not be sent; try again"))
         queue.sends -= 1
         if queue.due:
-            self.wake(queue)
+            self._wake(queue)
 
     def _end_late(self, request: PendingRequest, now: float) -> None:
         left = request.deadline - now

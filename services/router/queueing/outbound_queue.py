@@ -11,6 +11,7 @@ from services.router.queueing.admission import AdmissionLimits, QueueLoad, Queue
 from services.router.queueing.fair_queue import Backlog, FairQueue
 from services.router.queueing.pending_requests import PendingRequest, RequestReply
 from services.router.queueing.send_window import SendWindow
+from stellwerk.wire import topology
 from stellwerk.wire.errors import Overloaded
 
 # Requests and bytes of one envelope. A larger one does not amortise better, and the runtime is to
@@ -35,6 +36,8 @@ class OutboundQueue:
     ) -> None:
         """Asks `slots` for the number of calls that the runtimes ready for a key make at a time."""
         self.key = key
+        # The broker's queue.
+        self.spec = topology.inference_queue(key)
         self.waiting = FairQueue(backlog)
         # Cost of the requests that are sent and have no reply yet.
         self.underway = 0
@@ -43,7 +46,7 @@ class OutboundQueue:
         self.sends = 0
         # The queue of the broker is known to exist.
         self.declared = False
-        # A send is about to cut its envelope.
+        # The sender is about to look whether an envelope is due.
         self.woken = False
         # Nothing is sent before: the broker did not take the last envelope.
         self.rests_until = 0.0
@@ -69,11 +72,6 @@ class OutboundQueue:
         except Overloaded:
             self._saturated = True
             raise
-
-    def join(self, request: PendingRequest) -> bool:
-        """Has the request wait; returns whether to send now."""
-        self.waiting.push(request)
-        return self.due
 
     def leave(self, request: PendingRequest) -> None:
         """Takes out a request that is neither to be sent nor waited for any more."""

@@ -217,6 +217,7 @@ async def test_a_broker_that_is_away_for_long_is_said_at_once() -> None:
     held = await rig()
     held.broker.problem = "RabbitMQ does not answer"
     held.submit(seconds=60.0)
+    await turns()
     await held.pass_time(3.5)
 
     with pytest.raises(BrokerDown):

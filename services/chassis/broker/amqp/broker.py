@@ -43,6 +43,8 @@ class AmqpBroker:
         self._publishing = KeptConnection(url, where, f"{name} publish", self._lost)
         self._consuming = KeptConnection(url, where, f"{name} consume", self._lost)
         self._publisher = Publisher(self._publishing)
+        # See `port.Broker`. The publisher's own method: every message of a request is posted.
+        self.post = self._publisher.post
         self._declaring = KeptChannel(self._consuming, self._declare_again)
         self._inspecting = KeptChannel(self._consuming, _no_setup)
         self._asking = asyncio.Lock()
@@ -84,18 +86,13 @@ class AmqpBroker:
     async def publish(
         self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
     ) -> None:
-        await self._publisher.post("", queue, message, mandatory=mandatory, timeout=timeout)
-
-    def post(
-        self, queue: str, message: Message, *, mandatory: bool = True, timeout: float = 5.0
-    ) -> asyncio.Future[None]:
-        return self._publisher.post("", queue, message, mandatory=mandatory, timeout=timeout)
+        await self.post(queue, message, mandatory=mandatory, timeout=timeout)
 
     async def publish_event(
         self, routing_key: str, message: Message, *, timeout: float = 5.0
     ) -> None:
-        await self._publisher.post(
-            EVENTS_EXCHANGE, routing_key, message, mandatory=False, timeout=timeout
+        await self.post(
+            routing_key, message, mandatory=False, timeout=timeout, exchange=EVENTS_EXCHANGE
         )
 
     async def consume(

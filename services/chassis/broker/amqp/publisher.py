@@ -51,6 +51,11 @@ class Publisher:
         # One timer for all callers: at the earliest of their deadlines.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        # True while the broker owes a confirm for longer than 5 seconds; an attribute, because it
+        # is read before every message.
+        self.stalled = False
+        # Looks at the oldest message; runs while there is one without a confirm.
+        self._look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Opens the channel in the background."""
@@ -62,25 +67,30 @@ class Publisher:
         self._fail_all(
             BrokerDown("the broker connection was closed before it confirmed; try again")
         )
-        if self._timer is not None:
-            self._timer.cancel()
-
-    @property
-    def stalled(self) -> bool:
-        """True if the broker owes a confirm for longer than 5 seconds."""
-        return self._is_stalled(asyncio.get_running_loop().time())
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
 
     def post(
-        self, exchange: str, key: str, message: Message, *, mandatory: bool, timeout: float
+        self,
+        queue: str,
+        message: Message,
+        *,
+        mandatory: bool = True,
+        timeout: float = 5.0,
+        exchange: str = "",
     ) -> asyncio.Future[None]:
-        """Sends; the future ends with the confirm, or raises as `port.Broker.publish` does."""
+        """Sends to a queue, or to an exchange with the routing key `queue`.
+
+        The future ends with the confirm, or raises as `port.Broker.publish` does.
+        """
         channel = self._kept.current
         if channel is not None and not self._connection.blocked:
             try:
-                return self._send(channel, exchange, key, message, mandatory, timeout)
+                return self._send(channel, exchange, queue, message, mandatory, timeout)
             except ChannelGone:
                 pass  # closed a moment ago; it is about to be opened anew
-        waiting = self._post_later(exchange, key, message, mandatory, timeout)
+        waiting = self._post_later(exchange, queue, message, mandatory, timeout)
         posting = asyncio.get_running_loop().create_task(waiting)
         self._posting.add(posting)
         posting.add_done_callback(self._posting.discard)
@@ -110,7 +120,7 @@ class Publisher:
         answer: asyncio.Future[None] = loop.create_future()
         now, size = loop.time(), len(message.body)
         tag = self._last_tag + 1
-        refusal = self._refusal(size, now)
+        refusal = self._refusal(size)
         if refusal is not None:
             answer.set_exception(refusal)
             return answer
@@ -120,14 +130,24 @@ class Publisher:
         self._sent[tag] = _Sent(answer, now, now + timeout, size, key)
         if now + timeout < self._timer_at:
             self._wake_at(loop, now + timeout)
+        if self._look is None:
+            self._look = loop.call_later(_STALLED_SECONDS, self._look_at_oldest, loop)
         return answer
 
-    def _is_stalled(self, now: float) -> bool:
-        return bool(self._sent) and now - next(iter(self._sent.values())).at > _STALLED_SECONDS
+    def _look_at_oldest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Notes whether the broker is stalled; looks again when it may be."""
+        self._look = None
+        self.stalled = False
+        if self._sent:
+            due = next(iter(self._sent.values())).at + _STALLED_SECONDS
+            if due <= loop.time():
+                self.stalled = True
+            else:
+                self._look = loop.call_at(due, self._look_at_oldest, loop)
 
-    def _refusal(self, size: int, now: float) -> ServiceError | None:
+    def _refusal(self, size: int) -> ServiceError | None:
         """Returns the error for a message that is not to be sent, None for any other."""
-        if self._is_stalled(now):
+        if self.stalled:
             return BrokerDown("RabbitMQ does not confirm messages; try again shortly")
         if self._size_limit and size > self._size_limit:
             return _too_large(self._size_limit)
@@ -170,9 +190,11 @@ class Publisher:
             sent = self._sent.pop(tag, None)
             if sent is not None:
                 _confirm(sent, accepted)
-            return
-        while self._sent and next(iter(self._sent)) <= tag:
-            _confirm(self._sent.popitem(last=False)[1], accepted)
+        else:
+            while self._sent and next(iter(self._sent)) <= tag:
+                _confirm(self._sent.popitem(last=False)[1], accepted)
+        if self.stalled:
+            self._look_at_oldest(asyncio.get_running_loop())
 
     def _on_closed(self, gone: ChannelGone) -> None:
         limit = _SIZE_LIMIT.search(gone.text)
@@ -185,6 +207,7 @@ class Publisher:
             sent = self._sent.popitem(last=False)[1]
             too_large = self._size_limit and sent.size > self._size_limit
             settle(sent.answer, _too_large(self._size_limit) if too_large else error)
+        self.stalled = False
 
 
 def _confirm(sent: _Sent, accepted: bool) -> None:
