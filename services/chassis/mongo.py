@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import structlog
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
@@ -23,7 +22,6 @@ from services.chassis.config import ConfigError
 from stellwerk.wire.errors import Conflict, Overloaded, ServiceError, Unavailable
 
 T = TypeVar("T")
-_log = structlog.get_logger("mongo")
 Document = dict[str, Any]
 # Seconds between two pings, and for which the answer to one is awaited.
 _PING_SECONDS = 1.0
@@ -106,9 +104,11 @@ class MongoWatch:
     def __init__(
         self,
         client: AsyncMongoClient[Document],
+        log: Any,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._client = client
+        self._log = log
         self._prepare = prepare
         self._logged_at = -math.inf
         self.prepared = asyncio.Event()
@@ -127,7 +127,7 @@ class MongoWatch:
                 await self._prepare()
             self.prepared.set()
         if self.problem:
-            _log.info("mongodb_connected", mongodb=self._where())
+            self._log.info("mongodb_connected", mongodb=self._where())
         self.problem = ""
         succeeded()
         await asyncio.sleep(_PING_SECONDS)
@@ -149,7 +149,7 @@ class MongoWatch:
         now = time.monotonic()
         if not repeats or now - self._logged_at > _REMIND_SECONDS:
             self._logged_at = now
-            _log.error("mongodb_unusable", mongodb=where, problem=self.problem)
+            self._log.error("mongodb_unusable", mongodb=where, problem=self.problem)
 
     def _where(self) -> str:
         servers = self._client.topology_description.server_descriptions()

@@ -46,7 +46,6 @@ def compose(settings: ControlPlaneSettings) -> Process:
         await signing_keys.prepare()
         await entries.prepare()
 
-    watch = MongoWatch(client, prepare)
     ledger = AuditLedger(entries, time.time)
     tokens = TokenIssuer(
         store,
@@ -58,6 +57,7 @@ def compose(settings: ControlPlaneSettings) -> Process:
         lambda trust: process.verifier.trust(trust),
     )
     process = Process("controlplane", settings, audit_sink=ledger, token=tokens.own)
+    watch = MongoWatch(client, process.log, prepare)
     register = PrincipalRegister(store, time.time, tokens.refresh)
     bootstrap = Bootstrap(store, ledger, settings.admin_key_file, settings.new_admin_key, time.time)
     refresher = KeyRefresher(watch.prepared.wait, tokens, bootstrap, process.log)

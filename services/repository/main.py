@@ -35,7 +35,7 @@ def assemble(process: Process, settings: RepositorySettings, broker: EventBroker
 
     client = mongo.connect(settings.mongo_url.get_secret_value(), process.instance)
     database = Database(client, settings.mongo_database)
-    watch = mongo.MongoWatch(client, database.prepare)
+    watch = mongo.MongoWatch(client, process.log, database.prepare)
     process.resource("database", None, client.close)
     process.background("database", watch.run)
     process.depends_on("database", lambda: watch.problem)

@@ -10,11 +10,19 @@ class FakeLog:
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
+        # The events that were logged as errors.
+        self.errors: list[str] = []
 
     def info(self, event: str, **fields: Any) -> None:
         self.lines.append((event, fields))
 
-    debug = warning = error = exception = info
+    debug = warning = info
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.errors.append(event)
+        self.info(event, **fields)
+
+    exception = error
 
     def bind(self) -> FakeLog:
         """Nothing is bound."""

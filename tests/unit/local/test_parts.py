@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import stat
 from pathlib import Path
@@ -97,10 +98,26 @@ def test_an_address_that_is_not_ours_is_a_problem_with_a_reason() -> None:
         ports.require("192.0.2.1", 80, "--http-port")
 
 
-def test_metrics_ports_count_up_from_the_one_given() -> None:
-    base = ports.reserve(1)[0]
+def _options(**more: int) -> Options:
+    """Returns options whose HTTP and gRPC ports are free on this machine."""
+    http, grpc = ports.reserve(2)
+    return Options(data_dir=Path("/data"), http_port=http, grpc_port=grpc, **more)
 
-    chosen = choose_ports(Options(data_dir=Path("/data"), metrics_port=base, runtimes=2))
+
+def _free_range(count: int) -> int:
+    """Returns the first of `count` ports in a row that are free."""
+    while True:
+        base = ports.reserve(1)[0]
+        with contextlib.suppress(StartFailed):
+            for port in range(base, base + count):
+                ports.require("127.0.0.1", port, "--metrics-port")
+            return base
+
+
+def test_metrics_ports_count_up_from_the_one_given() -> None:
+    base = _free_range(6)
+
+    chosen = choose_ports(_options(metrics_port=base, runtimes=2))
 
     assert list(chosen.metrics.values()) == list(range(base, base + 6))
 
@@ -111,7 +128,7 @@ def test_a_metrics_port_in_use_names_its_option() -> None:
         other.listen()
 
         with pytest.raises(StartFailed, match="--metrics-port"):
-            choose_ports(Options(data_dir=Path("/data"), metrics_port=other.getsockname()[1]))
+            choose_ports(_options(metrics_port=other.getsockname()[1]))
 
 
 def test_every_service_finds_its_peers_where_they_listen() -> None:
