@@ -44,6 +44,16 @@ class CallContext:
         """Returns the seconds left, at least 0; an hour if there is no deadline."""
         return 3600.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
+    def onward(self) -> float:
+        """Returns the seconds that the next hop gets: those left here less HOP_SECONDS.
+
+        Raises DeadlinePassed if none are left.
+        """
+        left = self.remaining() - HOP_SECONDS
+        if left <= 0:
+            raise DeadlinePassed("the call did not finish before its deadline")
+        return left
+
 
 # Seconds that every process on the way of a call keeps of the time its caller gave it: the gateway,
 # the router, and any service that asks another one. The last hop, a runtime, keeps nothing, so the
@@ -51,8 +61,6 @@ class CallContext:
 # the 0.03 and 0.01 that the two kept until 2026-11, and an answer has two ticks of the router's
 # timing wheel to get back.
 HOP_SECONDS = 0.02
-# Said to a caller whose time is spent before the next hop is asked.
-NO_TIME_LEFT = "the call did not finish before its deadline"
 # Seconds that work outside of a call may take.
 _NO_CALL_SECONDS = 30.0
 _current: ContextVar[CallContext | None] = ContextVar("stellwerk_call", default=None)
@@ -72,17 +80,6 @@ def work_deadline() -> float:
     call = _current.get()
     seconds = _NO_CALL_SECONDS if call is None else call.remaining()
     return time.monotonic() + seconds - HOP_SECONDS
-
-
-def onward(seconds: float) -> float:
-    """Returns the seconds that the next hop gets of the `seconds` left here.
-
-    Raises DeadlinePassed if none are left.
-    """
-    left = seconds - HOP_SECONDS
-    if left <= 0:
-        raise DeadlinePassed(NO_TIME_LEFT)
-    return left
 
 
 def caller() -> Principal:

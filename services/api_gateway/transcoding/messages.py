@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from services.api_gateway.routing.routes import Route
 from services.api_gateway.transcoding import json_body, proto_json
-from services.api_gateway.transcoding.parameters import FIELD_MASK, read_query, set_path
+from services.api_gateway.transcoding.parameters import FIELD_MASK, read_parameters
 from stellwerk.wire.errors import InvalidInput
 
 _HTTP_BODY = "google.api.HttpBody"
@@ -38,10 +38,7 @@ def request_message(
     """
     message = message_factory.GetMessageClass(route.rpc.input_type)()
     _read_body(route, message, variables, body, content_type)
-    read_query(route, message, variables, query)
-    # The path wins over the body: the caller addressed that resource.
-    for path, text in variables.items():
-        set_path(message, path, text)
+    read_parameters(route, message, variables, query)
     return message
 
 

@@ -48,13 +48,24 @@ def query_pairs(raw: bytes) -> list[tuple[str, str]]:
         raise InvalidInput("the query is not UTF-8 after percent-decoding") from exc
 
 
-def read_query(
+def read_parameters(
     route: Route, message: Message, variables: Mapping[str, str], query: Iterable[tuple[str, str]]
 ) -> None:
-    """Sets the fields of query parameters; `variables` and the body's fields are not theirs.
+    """Sets the fields of query parameters, which are neither `variables` nor the body's, and then
+    those of the path's variables.
 
     Raises InvalidInput that names the parameter.
     """
+    _read_query(route, message, variables, query)
+    # The path wins over the body: the caller addressed that resource.
+    for path, text in variables.items():
+        fields, _ = _resolve(route.rpc.input_type, path)
+        _put(_parent(message, fields), fields[-1], None, text, path)
+
+
+def _read_query(
+    route: Route, message: Message, variables: Mapping[str, str], query: Iterable[tuple[str, str]]
+) -> None:
     seen: set[str] = set()
     for name, text in query:
         fields, key = _resolve(route.rpc.input_type, name)
@@ -88,13 +99,6 @@ def _refuse_second_member(message: Message, fields: list[F], name: str) -> None:
             f"the query parameter '{name[:200]}' excludes '{other}'; give one of them",
             field=name[:200],
         )
-
-
-def set_path(message: Message, path: str, text: str) -> None:
-    """Sets the field at a path variable's field path. Raises InvalidInput."""
-    descriptor: Any = message.DESCRIPTOR
-    fields, _ = _resolve(descriptor, path)
-    _put(_parent(message, fields), fields[-1], None, text, path)
 
 
 def _resolve(descriptor: Descriptor, name: str) -> tuple[list[F], str | None]:

@@ -158,7 +158,7 @@ def _remaining() -> float | None:
     call = context.current()
     if call is None or call.deadline is None:
         return None
-    return context.onward(call.remaining())
+    return call.onward()
 
 
 def _metadata() -> list[tuple[str, str]]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from services.api_gateway.upstream.call_stream import CallStream, OpenStream
-from services.chassis.context import HOP_SECONDS, NO_TIME_LEFT, CallContext
+from services.chassis.context import CallContext
 from services.chassis.futures import settle
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire.errors import DeadlinePassed, ServiceError, from_work_error
+from stellwerk.wire.errors import ServiceError, from_work_error
 from stellwerk.wire.open_inference import InferRequest
 
 # Bytes of tensors from which a request goes over a stream of its own: a small request must not
@@ -93,11 +92,7 @@ class ModelCalls:
         self, request: InferRequest, call: CallContext
     ) -> tuple[CallStream, messages.Call, float]:
         """Returns the stream for the request's size, the call message, and its seconds."""
-        # Both doors set a deadline for each call of a model.
-        assert call.deadline is not None
-        seconds = call.deadline - HOP_SECONDS - time.monotonic()
-        if seconds <= 0:
-            raise DeadlinePassed(NO_TIME_LEFT)
+        seconds = call.onward()
         if request.timeout_us:
             seconds = min(seconds, request.timeout_us / 1e6)
         message = messages.Call(

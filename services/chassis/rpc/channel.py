@@ -40,7 +40,7 @@ def remaining(timeout: float | None) -> float:
     call = context.current()
     if call is None or call.deadline is None:
         return DEFAULT_TIMEOUT if timeout is None else timeout
-    left = context.onward(call.remaining())
+    left = call.onward()
     return left if timeout is None else min(left, timeout)
 
 

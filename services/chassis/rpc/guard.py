@@ -70,6 +70,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.audit = audit
         self.calls = calls
         self.tracing = tracing
+        self.traces = tracing.exports
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         """Returns the guarded handler of a method, None if it has no handler or no rule."""
@@ -219,7 +220,7 @@ class _Observed:
         self._rule = rule
         self._call = call
         self._started = time.perf_counter()
-        self._span = guard.tracing.begin(rule.method, call)
+        self._span = guard.tracing.begin(rule.method, call) if guard.traces else None
         self.error: ServiceError | None = None
 
     def __enter__(self) -> _Observed:

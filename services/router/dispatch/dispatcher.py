@@ -120,7 +120,9 @@ class Dispatcher:
         """
         now = self._clock()
         queue = self._queues.get(key) or self._open(key)
-        item.priority = priority = policy.priority(item.priority)
+        # Without levels all requests are equal, whatever they ask for.
+        priority = policy.priority(item.priority) if policy.levels else policy.default_priority
+        item.priority = priority
         item.id = id = f"{self._instance}.{next(self._numbers)}"
         item.timeout_ms = 0
         deadline = min(deadline, now + _LONGEST_SECONDS)
