@@ -105,9 +105,13 @@ class ArtifactStore:
             self._transfers -= 1
             self._metrics.transfers.set(self._transfers)
 
-    def writer(self, file: str) -> ArtifactWriter:
-        """Returns a writer of a new file."""
-        return ArtifactWriter(self._database, file)
+    @contextmanager
+    def writer(self, file: str) -> Iterator[ArtifactWriter]:
+        """Yields a writer of a new file, which counts as a transfer. Raises Overloaded as
+        `transfer` does.
+        """
+        with self.transfer():
+            yield ArtifactWriter(self._database, file)
 
     async def read(self, file: str) -> AsyncGenerator[bytes, None]:
         """Yields the chunks of a file in order, fetching the next one meanwhile. Raises Corrupt

@@ -11,7 +11,9 @@ from typing import Any
 
 from services.repository.artifacts.artifact_store import ArtifactWriter
 from services.repository.catalogue.formats import HEAD_BYTES, check_beginning
+from services.repository.config import RepositorySettings
 from services.repository.metrics import RepositoryMetrics
+from services.repository.mongo import CHUNK_BYTES
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire.errors import Cancelled, DeadlinePassed, InvalidInput, TooLarge
 
@@ -51,16 +53,19 @@ async def _pieces(
 
 async def receive_artifact(
     pieces: AsyncIterator[bytes],
-    chunker: ArtifactChunker,
+    spec: pb.ModelVersion,
     writer: ArtifactWriter,
-    idle_seconds: float,
+    limits: RepositorySettings,
     metrics: RepositoryMetrics,
-) -> str:
-    """Checks the pieces, writes them durably and returns their SHA-256 in hex.
+) -> tuple[str, int]:
+    """Checks the pieces against what the version's spec declares and writes them durably; returns
+    their SHA-256 in hex and their number of bytes.
 
     Raises InvalidInput, TooLarge, DeadlinePassed for a client that sends nothing for
-    `idle_seconds`, and what `pieces` raises.
+    `upload_idle_seconds`, and what `pieces` raises.
     """
+    chunker = ArtifactChunker(spec, limits.max_artifact_bytes, CHUNK_BYTES)
+    idle_seconds = limits.upload_idle_seconds
     clock = asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(idle_seconds) as silence:
@@ -77,7 +82,7 @@ async def receive_artifact(
         await _write(chunk, chunker, writer)
     sha256 = chunker.finish()
     await writer.flush()
-    return sha256
+    return sha256, chunker.size
 
 
 async def _write(chunk: bytes, chunker: ArtifactChunker, writer: ArtifactWriter) -> None:

@@ -18,7 +18,7 @@ import structlog
 from services.chassis import context
 from services.chassis.context import Principal
 from services.repository.artifacts.artifact_store import ArtifactStore, ArtifactWriter
-from services.repository.artifacts.incoming import ArtifactChunker, discard_rest, receive_artifact
+from services.repository.artifacts.incoming import discard_rest, receive_artifact
 from services.repository.artifacts.upload_sessions import (
     COMMITTED,
     OPEN,
@@ -33,7 +33,6 @@ from services.repository.catalogue.models import Models, NewVersion, StoredArtif
 from services.repository.catalogue.specs import check_spec
 from services.repository.config import RepositorySettings
 from services.repository.metrics import RepositoryMetrics
-from services.repository.mongo import CHUNK_BYTES
 from stellwerk.repository.v1 import repository_service_pb2 as pb
 from stellwerk.wire.errors import NotPermitted, ServiceError
 from stellwerk.wire.names import ModelName, parse_upload
@@ -117,16 +116,14 @@ class Uploads:
     async def _stream(
         self, name: ModelName, session: UploadSession, pieces: AsyncIterator[bytes]
     ) -> pb.ModelVersion:
-        token, limits = secrets.token_hex(16), self._settings
-        with self._artifacts.transfer():
-            writer = self._artifacts.writer(token)
+        token = secrets.token_hex(16)
+        with self._artifacts.writer(token) as writer:
             try:
                 async with self._sessions.claimed(session.id, token):
-                    chunker = ArtifactChunker(session.spec, limits.max_artifact_bytes, CHUNK_BYTES)
-                    sha256 = await receive_artifact(
-                        pieces, chunker, writer, limits.upload_idle_seconds, self._metrics
+                    sha256, size = await receive_artifact(
+                        pieces, session.spec, writer, self._settings, self._metrics
                     )
-                    artifact = StoredArtifact(token, sha256, chunker.size)
+                    artifact = StoredArtifact(token, sha256, size)
                     new = NewVersion(session.spec, session.creator, artifact, session.id)
                     close = partial(self._sessions.close, session.id, token)
                     version = await self._finish(self._models.create_version(name, new, close))

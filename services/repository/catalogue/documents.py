@@ -9,6 +9,7 @@ character after "/").
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -145,10 +146,28 @@ def newest(version: pb.ModelVersion) -> Document:
     }
 
 
-def version_document(version: pb.ModelVersion, model: str, file: str, upload: str) -> Document:
-    """Returns the document of a new version: the whole message in bytes, and the fields that
-    queries select by.
+@dataclass(frozen=True, slots=True)
+class NewDocuments:
+    """The documents that a new version adds or changes."""
+
+    # The fields of its model's document.
+    newest: Document
+    version: Document
+    # GridFS's record of the file with its bytes.
+    file: Document
+
+
+def of_new_version(version: pb.ModelVersion, model: str, file: str, upload: str) -> NewDocuments:
+    """Returns the documents of a new version of the `model` with this key; `file` and `upload` are
+    ids.
     """
+    return NewDocuments(
+        newest(version), _version_document(version, model, file, upload), _file(version, file)
+    )
+
+
+def _version_document(version: pb.ModelVersion, model: str, file: str, upload: str) -> Document:
+    """Returns the whole message in bytes, and the fields that queries select by."""
     return {
         "_id": version_key(model, version.version),
         "model": model,
@@ -163,8 +182,7 @@ def version_document(version: pb.ModelVersion, model: str, file: str, upload: st
     }
 
 
-def file_document(version: pb.ModelVersion, file: str) -> Document:
-    """Returns GridFS's record of the file with the version's bytes."""
+def _file(version: pb.ModelVersion, file: str) -> Document:
     return {
         "_id": file,
         "filename": version.name,

@@ -140,14 +140,11 @@ class Models:
             version.size_bytes = new.artifact.size
             version.creator = new.creator
             version.create_time.FromDatetime(moment)
-            file = new.artifact.file
-            newest = documents.newest(version)
-            version_document = documents.version_document(version, key, file, new.upload_id)
-            file_document = documents.file_document(version, file)
+            made = documents.of_new_version(version, key, new.artifact.file, new.upload_id)
             await close_upload(number, session)
-            await self._put_newest(name, newest, moment, session)
-            await self._db.versions.insert_one(version_document, session=session)
-            await self._db.files.insert_one(file_document, session=session)
+            await self._put_newest(name, made.newest, moment, session)
+            await self._db.versions.insert_one(made.version, session=session)
+            await self._db.files.insert_one(made.file, session=session)
             facts = {"version": number, "sha256": version.sha256, "format": version.format}
             await self._outbox.add(session, topology.VERSION_CREATED, version.name, **facts)
             return version
