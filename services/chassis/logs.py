@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -100,14 +100,11 @@ def ids_of(calls: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return fields
 
 
-def info_of(
-    log: structlog.typing.FilteringBoundLogger,
-    event: str,
-    calls: Sequence[tuple[str, str]],
-    **fields: object,
+def write_for(
+    calls: Sequence[tuple[str, str]], write: Callable[..., Any], event: str, **fields: object
 ) -> None:
-    """Writes one line for several calls, given as for `ids_of`, on level info."""
-    log.info(event, **fields, **ids_of(calls))
+    """Writes one line for several calls, given as for `ids_of`, with a logger's method."""
+    write(event, **fields, **ids_of(calls))
 
 
 def _iso(at: float) -> str:

@@ -132,7 +132,7 @@ class GatewayStream:
         if frame.calls:
             # One line for all of them: a line for each would cost more than the calls themselves.
             calls = [(call.request_id, call.traceparent) for call in frame.calls]
-            logs.info_of(self._log, "calls", calls, count=len(calls))
+            logs.write_for(calls, self._log.info, "calls", count=len(calls))
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:
