@@ -32,7 +32,11 @@ def _user_data_dir() -> str:
         return ""
 
 
-app = typer.Typer(no_args_is_help=True, help="Runs the platform on this machine.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Runs the platform on this machine.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LEVELS = ("debug", "info", "warning", "error")
 

@@ -26,6 +26,7 @@ from stellwerk.wire.errors import (
     DeadlinePassed,
     ServiceError,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     rebuild,
 )
@@ -70,6 +71,15 @@ def unreachable(address: str) -> Unavailable:
     )
 
 
+def _no_grpc(address: str) -> Unavailable:
+    """Returns the error for an address that answers in another protocol than gRPC."""
+    return Unavailable(
+        f"{address} does not speak gRPC; if it is the port of the REST API, give http://{address}",
+        retry_after_ms=0,
+        address=address,
+    )
+
+
 def late(address: str, seconds: float) -> DeadlinePassed:
     """Returns the error for an answer that did not come within `seconds`."""
     return DeadlinePassed(
@@ -77,6 +87,28 @@ def late(address: str, seconds: float) -> DeadlinePassed:
         address=address,
         seconds=seconds,
     )
+
+
+def unauthenticated(error: Unauthenticated, source: str, local: bool) -> Unauthenticated:
+    """Returns the platform's refusal of a caller as the user of a client can act on it.
+
+    `source` is where the client found the token it sent, "" if it sent none; `local` tells whether
+    the platform runs on this machine.
+    """
+    if source:
+        # What the platform says after the colon is how to send a token, which the client did.
+        reason = error.message.partition(": send it as ")[0]
+        told = f"the platform refuses the token from {source}: {reason}"
+    else:
+        told = "no token was given; give token=, STELLWERK_TOKEN or STELLWERK_TOKEN_FILE"
+        if local:
+            told += (
+                "; connect() without an address, like the command without --url, finds the local"
+                " platform and its token"
+            )
+    named = Unauthenticated(told, retry_after_ms=error.retry_after)
+    named.metadata = error.metadata
+    return named
 
 
 def _too_large(address: str) -> TooLarge:
@@ -98,6 +130,8 @@ def from_grpc(
         reason, metadata, retry_after_ms = _details(status)
         return rebuild(code, reason, status.message, metadata, retry_after_ms)
     if code is grpc.StatusCode.UNAVAILABLE:
+        if "Failed parsing HTTP/2" in (error.details() or ""):  # type: ignore[union-attr]
+            return _no_grpc(address)
         return unreachable(address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return late(address, seconds)

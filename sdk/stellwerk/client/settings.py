@@ -33,6 +33,8 @@ class Endpoint:
     url: str
     # An access token, or an API key, which the platform exchanges itself.
     token: str | None
+    # Where the token was found, for sentences: an argument, a variable or a file.
+    token_source: str = ""
     # A file with the certificates of the authority to trust, in PEM; None for the machine's own.
     ca: Path | None = None
 
@@ -73,12 +75,13 @@ def resolve(
         url = url or environ.get(URL)
     elif url is not None:
         raise InvalidInput("give url or data_dir, not both", field="data_dir")
-    token = token or environ.get(TOKEN) or _read_token(environ.get(TOKEN_FILE))
+    token, source = _find_token(token, environ)
     ca = ca or environ.get(CA)
     if url is None:
         folder = data_dir or environ.get(DATA_DIR) or platformdirs.user_data_dir("stellwerk")
-        url, local_token = _local_platform(Path(folder).expanduser())
-        token = token or local_token
+        url, token_file = _local_platform(Path(folder).expanduser())
+        if token is None and token_file:
+            token, source = _read_token(token_file), f"the file {token_file}"
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.hostname:
         raise InvalidInput(
@@ -88,9 +91,22 @@ def resolve(
         )
     if token is not None and (not token.isascii() or any(mark.isspace() for mark in token)):
         raise Unauthenticated(
-            "the token holds characters that no token has; is the right file or variable used?"
+            f"the token from {source} holds characters that no token has; is it the right one?"
         )
-    return Endpoint(url.rstrip("/"), token or None, _check_ca(Path(ca)) if ca else None)
+    authority = _check_ca(Path(ca)) if ca else None
+    return Endpoint(url.rstrip("/"), token or None, source if token else "", authority)
+
+
+def _find_token(given: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """Returns the token of the argument or of the environment, and where it was found."""
+    if given:
+        return given, "the argument token="
+    if environ.get(TOKEN):
+        return environ[TOKEN], f"the variable {TOKEN}"
+    path = environ.get(TOKEN_FILE)
+    if path:
+        return _read_token(path), f"the file {path} ({TOKEN_FILE})"
+    return None, ""
 
 
 def _check_ca(path: Path) -> Path:
@@ -101,13 +117,14 @@ def _check_ca(path: Path) -> Path:
     return path
 
 
-def _local_platform(data_dir: Path) -> tuple[str, str | None]:
-    """Returns address and token of the platform that keeps its data in `data_dir`, from the file
-    that is there while the platform runs. Raises Unavailable if there is none.
+def _local_platform(data_dir: Path) -> tuple[str, str]:
+    """Returns address and token file of the platform that keeps its data in `data_dir`.
+
+    Reads the file that is there while the platform runs. Raises Unavailable if there is none.
     """
     try:
         ready = json.loads((data_dir / "ready.json").read_text())
-        return str(ready["http"]), _read_token(ready.get("token_file"))
+        return str(ready["http"]), str(ready.get("token_file") or "")
     except (OSError, ValueError, KeyError, TypeError):
         raise Unavailable(
             f"no platform runs from {data_dir}; start one with `stellwerk up`, or give its url and"
@@ -118,9 +135,7 @@ def _local_platform(data_dir: Path) -> tuple[str, str | None]:
         ) from None
 
 
-def _read_token(path: str | None) -> str | None:
-    if not path:
-        return None
+def _read_token(path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except OSError as exc:

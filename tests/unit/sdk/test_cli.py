@@ -175,8 +175,62 @@ def test_an_api_key_is_exchanged_on_demand(cli: Cli) -> None:
     assert cli("token", "issue", token=API_KEY).stdout == f"{TOKEN}\n"
 
 
-def test_a_wrong_token_is_an_error(cli: Cli) -> None:
-    assert "token" in cli("models", "list", code=1, token="wrong").stderr
+def test_a_wrong_token_is_an_error_that_names_its_variable(cli: Cli) -> None:
+    assert cli("models", "list", code=1, token="wrong").stderr == (
+        "error: the platform refuses the token from the variable STELLWERK_TOKEN: a valid bearer"
+        " token is needed\n"
+    )
+    assert "from the argument --token: " in cli("models", "list", "--token", "x", code=1).stderr
+
+
+def test_a_missing_token_is_an_error_that_says_how_to_give_one(cli: Cli) -> None:
+    assert cli("models", "list", code=1, token="").stderr == (
+        "error: no token was given; give --token, STELLWERK_TOKEN or STELLWERK_TOKEN_FILE;"
+        " connect() without an address, like the command without --url, finds the local platform"
+        " and its token\n"
+    )
+
+
+def test_what_the_sdk_calls_an_argument_the_command_calls_an_option(
+    cli: Cli, tmp_path: Path
+) -> None:
+    for name in ("README.md", "model.pkl"):
+        (tmp_path / name).write_text("x")
+
+    unknown = cli("models", "put", str(tmp_path / "README.md"), "x", code=1).stderr
+    unsafe = cli("models", "put", str(tmp_path / "model.pkl"), "x", "--format", "pickle", code=1)
+
+    assert unknown == "error: the ending of README.md tells no format; give --format\n"
+    assert unsafe.stderr.endswith("or say --format pickle, --unsafe\n")
+
+
+@pytest.mark.parametrize("package", ["services", "services/local"])
+def test_a_package_that_hides_the_platforms_is_named(package: str, tmp_path: Path) -> None:
+    for folder in ("services", package):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "__init__.py").touch()
+    path = ":".join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-P", "-c", "from stellwerk.client.cli import root; root.main()"]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environ = _environ() | {"PYTHONPATH": path}
+        return subprocess.run([*command, *words], capture_output=True, text=True, env=environ)
+
+    up, shown = run("up"), run("--help")
+
+    assert up.returncode == 1
+    assert up.stderr == (
+        f"Error: the package `services` at {tmp_path}/services hides the platform's; take"
+        f" {tmp_path} off PYTHONPATH, or start elsewhere\n"
+    )
+    assert shown.returncode == 0 and "Run the whole platform on this machine." in shown.stdout
+
+
+@pytest.mark.parametrize("command", [(), ("up",), ("local",), ("models", "put"), ("conformance",)])
+def test_every_command_takes_h_for_help(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "-h"])
+
+    assert result.exit_code == 0 and "--help" in result.output
 
 
 def test_the_token_is_never_printed(cli: Cli, stored: None) -> None:

@@ -157,12 +157,18 @@ async def test_no_answer_in_time_is_a_sentence(kind: str) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", b"nonsense\r\n\r\n"]
-)
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"])
 async def test_a_connection_that_breaks_off_is_a_sentence(kind: str, answer: bytes) -> None:
     with server(answer) as broken, pytest.raises(errors.Unavailable, match="broke off"):
         await ask(kind, broken.url, 3)
+
+
+@KINDS
+async def test_an_answer_that_is_no_http_is_a_sentence(kind: str) -> None:
+    with server(b"nonsense\r\n\r\n") as other, pytest.raises(errors.Unavailable) as caught:
+        await ask(kind, other.url, 3)
+
+    assert caught.value.message.startswith(f"{other.url} does not speak HTTP/1.1; ")
 
 
 @KINDS

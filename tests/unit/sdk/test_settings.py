@@ -45,6 +45,30 @@ def test_the_platform_that_runs_here_is_found(tmp_path: Path) -> None:
     assert resolve(None, "own", None, {}, tmp_path).token == "own"
 
 
+def test_a_token_is_known_by_the_place_it_was_found_in(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("abc")
+    ready = {"http": "http://127.0.0.1:8080", "token_file": str(token)}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    file = {"STELLWERK_TOKEN_FILE": str(token)}
+
+    found = [
+        resolve("http://x", "arg", None, file | {"STELLWERK_TOKEN": "env"}),
+        resolve("http://x", None, None, file | {"STELLWERK_TOKEN": "env"}),
+        resolve("http://x", None, None, file),
+        resolve(None, None, None, {}, tmp_path),
+        resolve("http://x", None, None, {}),
+    ]
+
+    assert [endpoint.token_source for endpoint in found] == [
+        "the argument token=",
+        "the variable STELLWERK_TOKEN",
+        f"the file {token} (STELLWERK_TOKEN_FILE)",
+        f"the file {token}",
+        "",
+    ]
+
+
 def test_the_local_token_is_never_sent_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("local-token")
     ready = {"http": "http://127.0.0.1:8080", "token_file": str(tmp_path / "token")}

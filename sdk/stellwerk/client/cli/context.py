@@ -25,6 +25,8 @@ class GlobalOptions:
 
     url: str | None
     token: str | None
+    # Whether the token stands in the command line; if not, it comes from STELLWERK_TOKEN.
+    token_typed: bool
     bucket: str
     as_json: bool
     timeout: float
@@ -34,7 +36,8 @@ class GlobalOptions:
         """Returns the client of the platform that the options name; it connects when first used."""
         from stellwerk.client import connect
 
-        return connect(self.url, self.token, bucket=self.bucket, timeout=self.timeout)
+        token = self.token if self.token_typed else None
+        return connect(self.url, token, bucket=self.bucket, timeout=self.timeout)
 
     @cached_property
     def output(self) -> Output:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from stellwerk.client.errors import ServiceError
 
+# An argument of the SDK in one of its sentences, which the command has as an option.
+_ARGUMENT = re.compile(r"""\b(format|token|unsafe)=(?:True\b|"(\w+)")?""")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -95,16 +98,19 @@ class Output:
 
     def error(self, error: ServiceError) -> None:
         """Prints an error to stderr: its sentence, or all of it with `--json`."""
+        message = _ARGUMENT.sub(
+            lambda found: f"--{found[1]} {found[2] or ''}".strip(), error.message
+        )
         if self.json_wanted:
             described = {
                 "reason": error.reason,
-                "message": error.message,
+                "message": message,
                 "metadata": error.metadata,
                 "request_id": error.request_id,
             }
             click.echo(json.dumps({"error": described}, ensure_ascii=False), err=True)
         else:
-            click.echo(f"error: {error.message}", err=True)
+            click.echo(f"error: {message}", err=True)
 
     @contextlib.contextmanager
     def transfer(self, title: str) -> Iterator[Callable[[int, int], None] | None]:

@@ -6,7 +6,8 @@ words after the command. Without the platform each command says how to install i
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib import metadata, util
+from pathlib import Path
 
 import click
 
@@ -44,7 +45,33 @@ def _run(name: str, words: list[str]) -> None:
         raise click.ClickException(
             f"`stellwerk {name}` runs the platform, which is not installed here: {_INSTALL}"
         )
-    entry.load()(words)
+    try:
+        command = entry.load()
+    except ImportError:
+        hidden_by = _namesake(entry)
+        if hidden_by is None:
+            raise
+        raise click.ClickException(
+            f"the package `{hidden_by.name}` at {hidden_by} hides the platform's; take"
+            f" {hidden_by.parent} off PYTHONPATH, or start elsewhere"
+        ) from None
+    command(words)
+
+
+def _namesake(entry: metadata.EntryPoint) -> Path | None:
+    """Returns the folder of another package of the name of the platform's, None if there is none.
+
+    A package of the same name that stands earlier on the path is imported in its place.
+    """
+    package, *inner = entry.module.split(".")
+    found = util.find_spec(package)
+    if found is None:
+        return None
+    if not found.submodule_search_locations:
+        return Path(found.origin).with_suffix("") if found.origin else None
+    folders = [Path(location) for location in found.submodule_search_locations]
+    ours = any(folder.joinpath(*inner).with_suffix(".py").exists() for folder in folders)
+    return None if ours else folders[0]
 
 
 up = PlatformCommand("up", "Run the whole platform on this machine.")

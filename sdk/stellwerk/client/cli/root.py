@@ -111,7 +111,9 @@ def app(
     timeout: float,
 ) -> None:
     """Stellwerk: store models, call them, and see what runs where."""
-    ctx.obj = GlobalOptions(url=url, token=token, bucket=bucket, as_json=as_json, timeout=timeout)
+    # The SDK reads the variable itself, and can then say that the token came from it.
+    typed = ctx.get_parameter_source("token") is click.core.ParameterSource.COMMANDLINE
+    ctx.obj = GlobalOptions(url, token, typed, bucket, as_json, timeout)
 
 
 @app.command(

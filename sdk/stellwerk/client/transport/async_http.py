@@ -12,12 +12,14 @@ from yarl import URL
 
 from stellwerk.client.errors import ServiceError, from_http, identified, late, unreachable
 from stellwerk.client.settings import Endpoint
+from stellwerk.client.transport.port import refusal
 from stellwerk.client.transport.rest import (
     GRACE_SECONDS,
     MAX_CONNECTIONS,
     RestCall,
     RestForm,
     broken_off,
+    no_http,
     read_response,
     untrusted,
 )
@@ -52,7 +54,7 @@ class AsyncHttpTransport:
         try:
             async with self._request(sent, sent.body, timeout) as response:
                 if response.status >= 300:
-                    raise self._refusal(response, await response.read(), sent)
+                    raise self._refusal(request, response, await response.read(), sent)
                 async for piece in response.content.iter_any():
                     yield piece
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
@@ -72,7 +74,7 @@ class AsyncHttpTransport:
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise self._failure(exc, sent, timeout) from exc
         if response.status >= 300:
-            raise self._refusal(response, data, sent)
+            raise self._refusal(request, response, data, sent)
         return read_response(request, data, sent.request_id)
 
     def _request(self, sent: RestCall, body: Any, timeout: float) -> Any:
@@ -88,9 +90,10 @@ class AsyncHttpTransport:
         )
 
     def _refusal(
-        self, response: aiohttp.ClientResponse, data: bytes, sent: RestCall
+        self, request: Message, response: aiohttp.ClientResponse, data: bytes, sent: RestCall
     ) -> ServiceError:
         error = from_http(response.status, response.headers, data, self._form.address)
+        error = refusal(error, request, self._endpoint)
         return identified(error, response.headers.get("x-request-id", sent.request_id))
 
     def _failure(self, exc: Exception, sent: RestCall, timeout: float) -> ServiceError:
@@ -100,6 +103,8 @@ class AsyncHttpTransport:
                 error: ServiceError = untrusted(address)
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
                 error = unreachable(address)
+            case aiohttp.ClientResponseError() if "Bad status line" in exc.message:
+                error = no_http(address)
             case TimeoutError():
                 error = late(address, timeout)
             case _:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from stellwerk.client.errors import ServiceError, from_grpc, identified
 from stellwerk.client.settings import Endpoint
-from stellwerk.client.transport.port import new_request_id, user_agent
+from stellwerk.client.transport.port import new_request_id, refusal, user_agent
 from stellwerk.client.transport.rpc import Rpc, rpc_of
 from stellwerk.wire.metadata import AUTHORIZATION, REQUEST_ID
 
@@ -48,6 +48,7 @@ class _Sender:
     """Gives each attempt its metadata, and each error the id of its request."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._address = _address(endpoint)
         token = endpoint.token
         self._metadata = ((AUTHORIZATION, f"Bearer {token}"),) if token else ()
@@ -59,9 +60,14 @@ class _Sender:
         return request_id, {"timeout": timeout, "metadata": metadata}
 
     def _failure(
-        self, exc: grpc.RpcError | grpc.aio.AioRpcError, request_id: str, timeout: float
+        self,
+        exc: grpc.RpcError | grpc.aio.AioRpcError,
+        request: Message,
+        request_id: str,
+        timeout: float,
     ) -> ServiceError:
-        return identified(from_grpc(exc, self._address, timeout), request_id)
+        error = refusal(from_grpc(exc, self._address, timeout), request, self._endpoint)
+        return identified(error, request_id)
 
 
 def _codec(rpc: Rpc) -> dict[str, Any]:
@@ -106,7 +112,7 @@ class GrpcTransport(_Sender):
             answer: Message = self._channel.unary_unary(rpc.path, **_codec(rpc))(request, **options)
             return answer
         except grpc.RpcError as exc:
-            raise self._failure(exc, request_id, timeout) from None
+            raise self._failure(exc, request, request_id, timeout) from None
 
     def upload(
         self, request: Message, pieces: Iterator[bytes], size: int, timeout: float
@@ -121,7 +127,7 @@ class GrpcTransport(_Sender):
             answer: Message = method(messages, **options)
             return answer
         except grpc.RpcError as exc:
-            raise self._failure(exc, request_id, timeout) from None
+            raise self._failure(exc, request, request_id, timeout) from None
 
     def download(self, request: Message, timeout: float) -> Iterator[bytes]:
         """Sends a request; yields the raw body of its response piece by piece."""
@@ -132,7 +138,7 @@ class GrpcTransport(_Sender):
             for answer in method(request, **options):
                 yield _raw(rpc, answer)
         except grpc.RpcError as exc:
-            raise self._failure(exc, request_id, timeout) from None
+            raise self._failure(exc, request, request_id, timeout) from None
 
     def close(self) -> None:
         """Closes the channel."""
@@ -146,7 +152,6 @@ class AsyncGrpcTransport(_Sender):
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
-        self._endpoint = endpoint
         self._opened: grpc.aio.Channel | None = None
 
     @property
@@ -169,7 +174,7 @@ class AsyncGrpcTransport(_Sender):
             answer: Message = await method(request, **options)
             return answer
         except grpc.aio.AioRpcError as exc:
-            raise self._failure(exc, request_id, timeout) from None
+            raise self._failure(exc, request, request_id, timeout) from None
 
     async def upload(
         self, request: Message, pieces: AsyncIterator[bytes], size: int, timeout: float
@@ -190,7 +195,7 @@ class AsyncGrpcTransport(_Sender):
             answer: Message = await method(messages(), **options)
             return answer
         except grpc.aio.AioRpcError as exc:
-            raise self._failure(exc, request_id, timeout) from None
+            raise self._failure(exc, request, request_id, timeout) from None
 
     async def download(self, request: Message, timeout: float) -> AsyncIterator[bytes]:
         """Sends a request; yields the raw body of its response piece by piece."""
@@ -201,7 +206,7 @@ class AsyncGrpcTransport(_Sender):
             async for answer in method(request, **options):
                 yield _raw(rpc, answer)
         except grpc.aio.AioRpcError as exc:
-            raise self._failure(exc, request_id, timeout) from None
+            raise self._failure(exc, request, request_id, timeout) from None
 
     async def close(self) -> None:
         """Closes the channel."""

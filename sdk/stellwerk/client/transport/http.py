@@ -14,12 +14,14 @@ from urllib3 import exceptions as failures
 
 from stellwerk.client.errors import ServiceError, from_http, identified, late, unreachable
 from stellwerk.client.settings import Endpoint
+from stellwerk.client.transport.port import refusal
 from stellwerk.client.transport.rest import (
     GRACE_SECONDS,
     MAX_CONNECTIONS,
     RestCall,
     RestForm,
     broken_off,
+    no_http,
     read_response,
     untrusted,
 )
@@ -32,6 +34,7 @@ class HttpTransport:
     """Sends requests over REST with a pool of at most 64 connections."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._form = RestForm(endpoint)
         self._pool = _pool(endpoint)
 
@@ -53,7 +56,7 @@ class HttpTransport:
         response = self._send(sent, timeout, preload_content=False)
         try:
             if response.status >= 300:
-                raise self._refusal(response, sent)
+                raise self._refusal(request, response, sent)
             yield from response.stream(_PIECE_BYTES, decode_content=True)
         except failures.HTTPError as exc:
             raise self._failure(exc, sent, timeout) from exc
@@ -87,11 +90,14 @@ class HttpTransport:
         self, request: Message, response: urllib3.BaseHTTPResponse, sent: RestCall
     ) -> Message:
         if response.status >= 300:
-            raise self._refusal(response, sent)
+            raise self._refusal(request, response, sent)
         return read_response(request, response.data, sent.request_id)
 
-    def _refusal(self, response: urllib3.BaseHTTPResponse, sent: RestCall) -> ServiceError:
+    def _refusal(
+        self, request: Message, response: urllib3.BaseHTTPResponse, sent: RestCall
+    ) -> ServiceError:
         error = from_http(response.status, response.headers, response.data, self._form.address)
+        error = refusal(error, request, self._endpoint)
         return identified(error, response.headers.get("x-request-id", sent.request_id))
 
     def _failure(self, exc: Exception, sent: RestCall, timeout: float) -> ServiceError:
@@ -106,6 +112,8 @@ class HttpTransport:
                 error = untrusted(address)
             case failures.SSLError():
                 error = unreachable(address)
+            case failures.ProtocolError() if "BadStatusLine" in str(cause):
+                error = no_http(address)
             case _:
                 error = broken_off(address)
         return identified(error, sent.request_id)

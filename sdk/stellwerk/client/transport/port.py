@@ -14,6 +14,10 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from stellwerk.client.errors import ServiceError, Unauthenticated, unauthenticated
+from stellwerk.client.settings import Endpoint
+from stellwerk.client.transport.rpc import rpc_of
+
 
 def user_agent() -> str:
     """Returns the name and version of the SDK."""
@@ -26,6 +30,17 @@ def user_agent() -> str:
 def new_request_id() -> str:
     """Returns a fresh request id, 32 hex digits."""
     return os.urandom(16).hex()
+
+
+def refusal(error: ServiceError, request: Message, endpoint: Endpoint) -> ServiceError:
+    """Returns the error that a caller gets for the platform's answer to `request`.
+
+    The refusal of a token says where the client found the token, or how to give one.
+    """
+    # A public RPC needs no token: what it refuses is the key in its request.
+    if isinstance(error, Unauthenticated) and not rpc_of(request).public:
+        return unauthenticated(error, endpoint.token_source, endpoint.loopback)
+    return error
 
 
 class SyncTransport(Protocol):

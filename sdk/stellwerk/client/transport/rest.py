@@ -135,6 +135,16 @@ def untrusted(address: str) -> Unavailable:
     )
 
 
+def no_http(address: str) -> Unavailable:
+    """Returns the error for an address that answers in another protocol than HTTP/1.1."""
+    return Unavailable(
+        f"{address} does not speak HTTP/1.1; if it is the port of the gRPC API, give"
+        f" {address.replace('http', 'grpc', 1)}",
+        retry_after_ms=0,
+        address=address,
+    )
+
+
 def broken_off(address: str) -> Unavailable:
     """Returns the error for a connection that ended during a call."""
     return Unavailable(

@@ -42,6 +42,8 @@ class Rpc:
     response_body: str
     # The RPC reads or computes and changes nothing, so that calling twice does no harm.
     repeatable: bool
+    # The RPC asks its caller for no token.
+    public: bool
 
 
 def rpc_of(request: Message) -> Rpc:
@@ -73,6 +75,7 @@ def _describe(method: MethodDescriptor, request: type[Message]) -> Rpc:
         ),
         response_body=rule.response_body,
         repeatable=not access.changes and not access.internal,
+        public=access.permission == permissions.ANONYMOUS,
     )
 
 
