@@ -83,6 +83,12 @@ def test_ports_promised_to_others_are_not_reserved_for_us() -> None:
     assert set(ports.reserve(20, excluding=everything - free)) <= free
 
 
+def test_no_connection_of_others_can_take_a_port_before_its_server_starts() -> None:
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    assert all(ports.free_port() < ephemeral for _ in range(20))
+
+
 def test_no_process_gets_a_port_that_the_user_chose() -> None:
     http, grpc = ports.reserve(2)
 
