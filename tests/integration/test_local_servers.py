@@ -4,6 +4,7 @@ nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -50,22 +51,28 @@ def _start_elsewhere(module: str, cls: str, directory: Path) -> tuple[subprocess
 
 def _gone_within(pids: list[int], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    ):
+    while any(map(_alive, pids)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _epmds_under(directory: Path) -> list[int]:
-    return [
-        p.pid
-        for p in psutil.process_iter(["name"])
-        if p.info["name"] == "epmd" and p.cwd() == str(directory)
-    ]
+    found = []
+    for process in psutil.process_iter(["name"]):
+        # Processes of others end while we look.
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.info["name"] == "epmd" and process.cwd() == str(directory):
+                found.append(process.pid)
+    return found
 
 
 @needs_mongod
