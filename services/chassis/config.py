@@ -54,6 +54,19 @@ def _broker_url(value: pydantic.SecretStr) -> pydantic.SecretStr:
     return value
 
 
+def check_otel_endpoint(value: str) -> str:
+    """Returns the address of an OTLP/gRPC collector, "" for none. Raises ValueError for others."""
+    try:
+        parts = urlsplit(value if "://" in value else f"https://{value}")
+        usable = bool(parts.hostname and parts.port) and parts.path in ("", "/")
+        usable = usable and parts.scheme in ("http", "https") and not parts.query
+    except ValueError:
+        usable = False
+    if value and not usable:
+        raise ValueError("must be host:port or http(s)://host:port, such as http://127.0.0.1:4317")
+    return value
+
+
 # An address to bind, host:port.
 ListenAddress = Annotated[str, pydantic.AfterValidator(_listen_address)]
 
@@ -83,7 +96,7 @@ class ServiceSettings(pydantic.BaseModel):
     )
 
     # OTLP/gRPC collector for traces, such as http://127.0.0.1:4317; empty for no tracing.
-    otel_endpoint: str = ""
+    otel_endpoint: Annotated[str, pydantic.AfterValidator(check_otel_endpoint)] = ""
     max_message_bytes: int = pydantic.Field(default=64 * 1024 * 1024, ge=64 * 1024)
     # A unary call lives this long at most, whatever its caller says.
     max_deadline_seconds: float = pydantic.Field(default=300.0, gt=0)

@@ -15,8 +15,11 @@ from typing import Annotated
 import platformdirs
 import typer
 
+from services.chassis.config import check_otel_endpoint
+from services.local import ports
+from services.local.data_directory import absolute_path
 from services.local.errors import StartFailed
-from services.local.plan import Options
+from services.local.plan import Options, address
 from services.local.preflight import check_variables
 from services.local.processes.logs import Logs
 from services.local.ready_report import ReadyReport
@@ -27,9 +30,10 @@ from services.local.supervisor import Supervisor
 def _user_data_dir() -> str:
     """Returns the default data directory, "" if this account has no home directory."""
     try:
-        return platformdirs.user_data_dir("stellwerk")
+        found = platformdirs.user_data_dir("stellwerk")
     except RuntimeError:
         return ""
+    return "" if found.startswith("~") else found
 
 
 app = typer.Typer(
@@ -37,7 +41,6 @@ app = typer.Typer(
     help="Runs the platform on this machine.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -97,6 +100,10 @@ def up(
     When it is ready, a terminal gets addresses and first commands; a program that reads standard
     output gets one line of JSON. Logs are kept in the data directory, one file for each process.
     """
+    try:
+        check_otel_endpoint(otel_endpoint)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--otel-endpoint") from None
     if broker not in ("auto", "pull") and not broker.startswith(("amqp://", "amqps://")):
         raise typer.BadParameter("is auto, pull or an amqp:// URL", param_hint="--broker")
     if log_level not in _LEVELS:
@@ -107,7 +114,7 @@ def up(
     logs = Logs(sys.stderr, terminal=sys.stderr.isatty(), verbose=verbose)
     try:
         options = Options(
-            data_dir=_absolute(data_dir),
+            data_dir=absolute_path(data_dir, _user_data_dir()),
             host=host,
             http_port=http_port,
             grpc_port=grpc_port,
@@ -158,18 +165,6 @@ def local_command(words: list[str]) -> None:
     app(args=words, prog_name="stellwerk local")
 
 
-def _absolute(data_dir: str) -> Path:
-    try:
-        directory = Path(data_dir).expanduser()
-    except RuntimeError:
-        directory = Path()
-    if not directory.name:
-        raise StartFailed(
-            "this account has no home directory to keep data in; give a directory with --data-dir"
-        )
-    return directory.absolute()
-
-
 def _advise(logs: Logs) -> None:
     """Tells the user of variables that have no effect. Raises StartFailed for a misspelt one."""
     for variable in check_variables(os.environ):
@@ -198,6 +193,7 @@ async def _run(options: Options, logs: Logs, *, as_json: bool) -> int:
         start.cancel()
         with contextlib.suppress(asyncio.CancelledError, StartFailed, OSError):
             await start
+        logs.progress("")
         wait.cancel()
         await supervisor.stop()
     return 0
@@ -211,8 +207,8 @@ def _on_signals(asked: asyncio.Event, supervisor: Supervisor, logs: Logs) -> Non
             supervisor.kill()
             os._exit(130)
         logs.progress("")
-        if sys.stderr.isatty():
-            logs.say("signal", "stopping; Ctrl-C again ends everything at once")
+        again = "; Ctrl-C again ends everything at once" if sys.stderr.isatty() else ""
+        logs.say("signal", f"stopping …{again}")
         asked.set()
 
     loop = asyncio.get_running_loop()
@@ -225,19 +221,17 @@ def _announce(
 ) -> None:
     """Prints the report: JSON for a program that reads standard output, a card for a person."""
     logs.progress("")
-    if options.host not in _LOOPBACK:
-        logs.say(
-            "public_address",
-            f"traffic to {options.host} is not encrypted; put a TLS proxy in front",
-            level="warning",
-            host=options.host,
-        )
+    network = "" if ports.is_loopback(options.host) else _network(options)
+    for_program = as_json or not sys.stdout.isatty()
+    if network:
+        # A person reads it in the card.
+        sentence = f"the platform is {network}" if for_program else ""
+        logs.say("public_address", sentence, level="warning", host=options.host)
     directory = options.data_dir / "logs"
     # `make up` runs the command by its path, and then the user must type the path too.
     program = sys.argv[0] if Path(sys.argv[0]).name == "stellwerk" else "stellwerk"
     command = "stellwerk" if shutil.which("stellwerk") else program
-    card = report.as_card(command, directory, seconds)
-    for_program = as_json or not sys.stdout.isatty()
+    card = report.as_card(command, directory, seconds, network)
     print(report.as_json() if for_program else card, flush=True)
     if not for_program or as_json:
         return
@@ -250,3 +244,14 @@ def _announce(
             seconds=round(seconds, 1),
             http=report.http,
         )
+
+
+def _network(options: Options) -> str:
+    """Returns how other machines reach the platform, and what does not protect it."""
+    host = ports.outside_address(options.host)
+    rest = f"http://{address(host, options.http_port)}"
+    grpc = address(host, options.grpc_port)
+    # Services that have certificates serve gRPC with TLS; REST is left to a proxy.
+    if any(name.startswith("STELLWERK_TLS_CERTIFICATE") for name in os.environ):
+        return f"open to the network: {rest} without TLS (put a proxy in front), {grpc} with TLS"
+    return f"open to the network without TLS (put a proxy in front): {rest}, {grpc}"

@@ -18,6 +18,28 @@ from services.local.secrets import Secrets
 LEAST_FREE_BYTES = 300_000_000
 
 
+def absolute_path(given: str, default: str) -> Path:
+    """Returns the path of the data directory that the user gives.
+
+    `default` is "" if the account has no home directory. Raises StartFailed for a text that names
+    no directory.
+    """
+    if not given.strip():
+        told = "--data-dir is empty"
+        if not default:
+            told = "this account has no home directory to keep data in"
+        raise StartFailed(f"{told}; give a directory with --data-dir")
+    try:
+        path = Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise StartFailed(
+            f"the home directory in --data-dir {given} is not known; write the path out"
+        ) from None
+    if path == path.parent:
+        raise StartFailed(f"--data-dir {given} is the root of all files; give one of its own")
+    return path
+
+
 class DataDirectory:
     """Names the files of one platform; `open` makes the directory and locks it.
 

@@ -7,6 +7,7 @@ connections, so that no connection gets one of them while its service restarts.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import random
 import socket
 from collections.abc import Collection
@@ -43,6 +44,33 @@ def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
 def free_port() -> int:
     """Returns a TCP port of 127.0.0.1 that nobody listens on; see `reserve`."""
     return reserve(1)[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def outside_address(host: str) -> str:
+    """Returns the address at which other machines reach what listens on `host`.
+
+    For a wildcard it is the address that this machine sends from, or its name if it has no route.
+    """
+    if host not in ("0.0.0.0", "::", ""):
+        return host
+    family, documentation = (
+        (socket.AF_INET6, "2001:db8::1") if host == "::" else (socket.AF_INET, "192.0.2.1")
+    )
+    try:
+        # Connecting a UDP socket chooses a route and sends nothing.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((documentation, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
 
 
 def require_host(host: str) -> None:

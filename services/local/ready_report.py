@@ -38,16 +38,18 @@ class ReadyReport:
             }
         )
 
-    def as_card(self, command: str, logs: Path, seconds: float) -> str:
+    def as_card(self, command: str, logs: Path, seconds: float, network: str = "") -> str:
         """Returns the report for a person: where it answers, how to sign in, first commands.
 
         `command` is how the user runs `stellwerk`, `logs` the directory of the log files and
-        `seconds` the time that the start took.
+        `seconds` the time that the start took. `network` says how other machines reach the
+        platform, "" if they cannot.
         """
         bearer = f'"Authorization: Bearer $(cat {self.token_file})"'
         rows = (
             ("REST", f"{self.http}, documentation at {self.http}/docs"),
             ("gRPC", self.grpc),
+            *((("Network", network),) if network else ()),
             ("Runs on", f"{self.broker}, {self.mongo}"),
             ("Logs", f"{logs}, a file for each process"),
             ("Token", f"{self.token_file} holds an administrator's, renewed every hour"),

@@ -1,8 +1,8 @@
 """Brings the platform up, keeps it up, and takes it down in order.
 
 Up: everything starts at the same time and finds its peers by itself. Down: the gateway first, so
-that no new call comes in, then runtimes, router, repository and control plane, at last the broker
-and the database.
+that no new call comes in, then the runtimes, then router and repository, then the control plane and
+the broker, at last the database. Before it was ready no call came in, and all end at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ from services.local.startup import StartupChecks
 # that hangs leaves some to the others.
 STOP_SECONDS = 30.0
 _STOP_EACH = 10.0
-_STOP_ORDER = ("api_gateway", "runtime", "router", "repository")
+# The services of one stage need only those of later stages while they stop.
+_STOP_STAGES = (("api_gateway",), ("runtime",), ("router", "repository"))
+# 1 s: a service that has begun to start, and waits for its peers, needs longer to give up.
+_STOP_UNREADY = 1.0
 # Kept for the broker and the database, which stop last.
 _STOP_BACKINGS = 3.0
 # 180 s: a cold start of all parts on one slow core takes about a minute.
@@ -54,6 +57,7 @@ class Supervisor:
         self._logs = logs
         self._directory = DataDirectory(options.data_dir)
         self._report: ReadyReport | None = None
+        self._stopping = False
         self._mongo = Backing("mongod", "MongoDB", "not chosen yet")
         self._broker = pull("not chosen yet")
         self._opening: dict[str, asyncio.Task[None]] = {}
@@ -68,8 +72,9 @@ class Supervisor:
         Raises StartFailed; call `stop` in any case.
         """
         began = time.monotonic()
-        internal = choose_ports(self._options)
+        # First: a platform that runs here already also holds the ports.
         self._directory.open()
+        internal = choose_ports(self._options)
         self._logs.keep_in(self._directory.logs)
         self._mongo = choose_mongo(self._options.mongo_url, self._options.data_dir, internal.mongod)
         self._broker = choose_broker(
@@ -99,29 +104,38 @@ class Supervisor:
         if not self._directory.locked:
             return
         deadline = time.monotonic() + STOP_SECONDS
+        self._stopping = True
         self._directory.ready.unlink(missing_ok=True)
+        was_ready = self._report is not None
         self._report = None
         if self._processes:
             self._logs.say("stopping", processes=len(self._processes))
         for task in self._tasks:
             task.cancel()
-        for service in _STOP_ORDER:
-            await self._stop_service(service, deadline)
-        # A server that is still starting is stopped when it has started.
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        # No one needs the broker any more; the control plane still writes its ledger.
-        last = self._stop_service("controlplane", deadline)
-        await asyncio.gather(last, self._broker.stop())
+        for backing in self._backings:
+            backing.abandon()
+        if was_ready:
+            for services in _STOP_STAGES:
+                await self._stop_services(services, deadline)
+        else:
+            ending = (process.stop(_STOP_UNREADY, quiet=True) for process in self._processes)
+            await asyncio.gather(*ending, *self._opening.values(), return_exceptions=True)
+        # No service needs the broker any more; the control plane still writes its ledger.
+        await asyncio.gather(self._stop_ledger(deadline), self._broker.stop())
         await asyncio.gather(*self._keepers, *self._tasks, return_exceptions=True)
-        await self._mongo.stop()
         if self._processes:
             self._logs.say("stopped")
         self._directory.release()
 
-    async def _stop_service(self, service: str, deadline: float) -> None:
+    async def _stop_ledger(self, deadline: float) -> None:
+        """Stops the control plane, then the database that holds its ledger."""
+        await self._stop_services(("controlplane",), deadline)
+        await self._mongo.stop()
+
+    async def _stop_services(self, services: tuple[str, ...], deadline: float) -> None:
         left = deadline - time.monotonic() - _STOP_BACKINGS
         grace = max(min(_STOP_EACH, left), 0.2)
-        stage = [process for process in self._processes if process.planned.service == service]
+        stage = [process for process in self._processes if process.planned.service in services]
         await asyncio.gather(*(process.stop(grace) for process in stage))
 
     def kill(self) -> None:
@@ -147,6 +161,8 @@ class Supervisor:
         try:
             await self._broker.start()
         except StartFailed as exc:
+            if self._stopping:
+                return
             self._logs.say(
                 "rabbitmq_failed",
                 f"{exc}; the built-in dispatch takes its place",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -99,7 +100,28 @@ async def test_the_first_start_shows_no_error(start: Start) -> None:
     code, _, err = await platform.ended()
 
     assert code == 0
-    assert [line for line in err.splitlines() if " ready after " not in line] == []
+    assert [line for line in err.splitlines() if " ready after " not in line] == ["stopping …"]
+
+
+@needs_mongod
+@needs_rabbitmq
+@pytest.mark.parametrize("part", ["mongod/mongod", "rabbitmq/rabbitmq"])
+async def test_a_start_that_is_cut_short_ends_soon_and_the_next_one_succeeds(
+    start: Start, part: str
+) -> None:
+    platform = await start()
+    await until((platform.data_dir / f"{part}.pid.json").exists)
+
+    began = time.monotonic()
+    platform.process.send_signal(signal.SIGINT)
+    code, _, err = await platform.ended()
+    seconds = time.monotonic() - began
+
+    assert (code, err.splitlines()[-1]) == (0, "stopping …")
+    # Twice what it takes, for a machine that is busy; the servers alone would need ten.
+    assert seconds < 6
+    ready = await (await start()).ready()
+    assert ready["broker"].endswith("(a private node)") and ready["mongo"].endswith("(our own)")
 
 
 @needs_mongod

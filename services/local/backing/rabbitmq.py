@@ -124,6 +124,8 @@ class RabbitMQ:
         self._dist_port = 0
         self._password = ""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # There from the first start until the node has booted once.
+        self._first_start = directory / "first-start"
         self._node = Child("rabbitmq", directory)
         self._epmd = Child("epmd", directory)
 
@@ -145,6 +147,7 @@ class RabbitMQ:
                 "RabbitMQ is not installed here; apt-get install rabbitmq-server brings it"
             )
         self.prepare()
+        self._clear_half_made()
         try:
             # epmd runs in the foreground under our own warden; one that the node started itself
             # would outlive it.
@@ -155,8 +158,18 @@ class RabbitMQ:
             self._node.start([bin_directory / "rabbitmq-server"], self._environment())
             self._node.wait_until(self._greets, _START_SECONDS)
         except StartFailed:
-            self.stop()
+            # A node that boots takes SIGTERM only when it has booted.
+            if self._node.abandoned:
+                self.kill()
+            else:
+                self.stop()
             raise
+        self._first_start.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Lets a start that runs in another thread end soon, with StartFailed."""
+        self._epmd.abandoned = True
+        self._node.abandoned = True
 
     def stop(self) -> None:
         """Ends the node and its epmd."""
@@ -213,6 +226,15 @@ class RabbitMQ:
             )
         )
         (self.directory / "enabled_plugins").write_text("[].\n")
+
+    def _clear_half_made(self) -> None:
+        """Removes the database of a node whose first boot was cut short, which may not boot."""
+        database = self.directory / "mnesia"
+        if self._first_start.exists():
+            shutil.rmtree(database)
+            database.mkdir()
+        elif not any(database.iterdir()):
+            self._first_start.touch()
 
     def _environment(self) -> dict[str, str]:
         base = self.directory

@@ -32,6 +32,7 @@ class Server(Protocol):
     def prepare(self) -> None: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def abandon(self) -> None: ...
     def kill(self) -> None: ...
 
 
@@ -123,6 +124,11 @@ class Backing:
             with contextlib.suppress(StartFailed):
                 await asyncio.to_thread(self._server.start)
             changed()
+
+    def abandon(self) -> None:
+        """Lets a start of our server that is under way end soon, with StartFailed."""
+        if self._server is not None:
+            self._server.abandon()
 
     async def stop(self) -> None:
         """Stops our server, if it was started."""

@@ -44,6 +44,8 @@ class Child:
         self._pid_file = directory / f"{name}.pid.json"
         self._process: subprocess.Popen[bytes] | None = None
         self._warden: subprocess.Popen[bytes] | None = None
+        # Whether nobody waits for the start any more.
+        self.abandoned = False
 
     @property
     def pid(self) -> int | None:
@@ -80,9 +82,15 @@ class Child:
         )
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Polls until ready. Raises StartFailed if the process ends or `timeout` seconds pass."""
+        """Polls until ready.
+
+        Raises StartFailed if the process ends, if `timeout` seconds pass, or if the start is
+        abandoned meanwhile.
+        """
         deadline = time.monotonic() + timeout
         while not ready():
+            if self.abandoned:
+                raise StartFailed(f"{self.name} was told to stop while it was starting")
             if self.pid is None:
                 raise StartFailed(f"{self.name} ended while starting; its log is {self.log}")
             if time.monotonic() > deadline:

@@ -134,16 +134,20 @@ class Supervised:
             restart_in_seconds=delay,
         )
 
-    async def stop(self, grace: float) -> None:
-        """Asks the process to end and waits; after `grace` seconds it is killed."""
+    async def stop(self, grace: float, *, quiet: bool = False) -> None:
+        """Asks the process to end and waits; after `grace` seconds it is killed.
+
+        `quiet` leaves it to the log that it had to be killed.
+        """
         self._stopping.set()
         self._signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._ended.wait(), grace)
         except TimeoutError:
+            sentence = f"{self.name} did not stop within {grace:.0f} s and is killed"
             self._logs.say(
                 "process_killed",
-                f"{self.name} did not stop within {grace:.0f} s and is killed",
+                "" if quiet else sentence,
                 level="warning",
                 process=self.name,
                 after_seconds=round(grace, 1),

@@ -20,6 +20,8 @@ from tools.settings_docs import SERVICES, settings_class
         ("BROKER", "rabbitmq", 'must be "pull" or amqp://'),
         ("BROKER", "amqp://", 'must be "pull" or amqp://'),
         ("BROKER", "amqp://canary@host:port", 'must be "pull" or amqp://'),
+        ("OTEL_ENDPOINT", "nonsense", "must be host:port or http(s)://host:port"),
+        ("OTEL_ENDPOINT", "http://host:4317/v1/traces", "must be host:port or http(s)://"),
         ("LOG_LEVEL", "chatty", "Input should be 'debug', 'info', 'warning' or 'error'"),
         ("DRAIN_SECONDS", "soon", "Input should be a valid number"),
         ("TLS_KEY", "/nowhere/tls.key", "Path does not point to a file"),
@@ -47,6 +49,13 @@ def test_all_wrong_settings_are_reported_together() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "0.0.0.0:50051", "[::1]:50051", "router:1"])
 def test_addresses_of_every_kind_are_taken(address: str) -> None:
     assert load(ServiceSettings, {"STELLWERK_LISTEN": address}).listen == address
+
+
+@pytest.mark.parametrize("endpoint", ["", "host:4317", "http://[::1]:4317", "https://h:1/"])
+def test_collectors_of_every_kind_are_taken(endpoint: str) -> None:
+    settings = load(ServiceSettings, {"STELLWERK_OTEL_ENDPOINT": endpoint})
+
+    assert settings.otel_endpoint == endpoint
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from services.local import ports
+from services.local.data_directory import absolute_path
+from services.local.errors import StartFailed
 from services.local.preflight import check_variables
 from tests.fakes.mongo import mongo
 from tests.fakes.platform.up import ROOT, command, environment
@@ -79,13 +81,43 @@ async def test_an_account_whose_home_cannot_be_used_is_told_of_data_dir(tmp_path
     assert sentence.endswith(f"({home} is a file); give another with --data-dir")
 
 
-async def test_an_account_without_a_home_is_told_of_data_dir() -> None:
-    # No directory is what such an account has as the default.
-    sentence = await refused("--data-dir", "")
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("", "--data-dir is empty; give a directory with --data-dir"),
+        ("/", "--data-dir / is the root of all files; give one of its own"),
+        (
+            "~nobody-here/data",
+            "the home directory in --data-dir ~nobody-here/data is not known; write the path out",
+        ),
+    ],
+)
+async def test_a_data_directory_that_is_none_is_named(given: str, sentence: str) -> None:
+    assert await refused("--data-dir", given) == sentence
 
-    assert sentence == (
-        "this account has no home directory to keep data in; give a directory with --data-dir"
+
+def test_an_account_without_a_home_is_told_of_data_dir() -> None:
+    # Such an account has no default.
+    with pytest.raises(StartFailed, match=r"^this account has no home .* with --data-dir$"):
+        absolute_path("", default="")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense", "http://", "ftp://host:4317", "host:0x1", "http://host:4317/v1/traces"]
+)
+async def test_a_collector_that_is_no_address_is_refused(endpoint: str, data: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *command("--data-dir", data, "--otel-endpoint", endpoint),
+        env=environment(COLUMNS="200"),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
     )
+
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 2
+    assert "--otel-endpoint" in err.decode()
+    assert "must be host:port or http(s)://host:port" in err.decode()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])

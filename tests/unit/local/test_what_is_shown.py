@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.local import ports
+from services.local.ready_report import ReadyReport
 from tests.fakes.platform.up import ROOT, Start, command, environment, starter, until
 
 
@@ -30,10 +31,11 @@ async def test_a_program_gets_json_and_standard_error_a_line_for_each_part(start
     platform.process.send_signal(signal.SIGTERM)
     _, out, err = await platform.ended()
 
-    lines = err.splitlines()
+    *lines, last = err.splitlines()
     parts = [line.partition(" is ready after ")[0] for line in lines[:-1]]
     assert out == ""
     assert set(parts) <= set(ready["pids"])
+    assert last == "stopping …"
     assert lines[-1].startswith("the platform is ready after ")
     assert ready["http"] in lines[-1] and str(platform.data_dir / "logs") in lines[-1]
 
@@ -93,6 +95,35 @@ async def test_a_person_at_a_terminal_gets_a_card(database: str, tmp_path: Path)
         assert told in card
     assert f"STELLWERK_TOKEN_FILE={tmp_path}/token" in card
     assert len(re.findall(r"stellwerk status|stellwerk models put|curl -H", card)) == 3
+
+
+async def test_a_host_that_others_reach_is_told_with_its_address_and_without_tls(
+    start: Start,
+) -> None:
+    platform = await start("--host", "0.0.0.0")
+    ready = await platform.ready()
+
+    platform.process.send_signal(signal.SIGTERM)
+    told = (await platform.ended())[2].splitlines()[-3:]
+
+    _, http_port = ready["http"].rsplit(":", 1)
+    _, grpc_port = ready["grpc"].rsplit(":", 1)
+    host = ports.outside_address("0.0.0.0")
+    network = (
+        f"open to the network without TLS (put a proxy in front): http://{host}:{http_port},"
+        f" {host}:{grpc_port}"
+    )
+    assert f"the platform is {network}" in told
+    assert ready["http"] == f"http://127.0.0.1:{http_port}"
+
+
+@pytest.mark.parametrize("network", ["", "open to the network without TLS: http://192.0.2.7:8080"])
+def test_the_card_has_a_line_for_the_network_if_others_reach_the_platform(network: str) -> None:
+    report = ReadyReport("http://127.0.0.1:8080", "127.0.0.1:8081", Path("/d/token"), "b", "m")
+
+    card = report.as_card("stellwerk", Path("/d/logs"), 1.0, network)
+
+    assert ("  Network  " in card, network in card) == (bool(network), True)
 
 
 async def test_the_help_shows_where_data_lies_by_default() -> None:
