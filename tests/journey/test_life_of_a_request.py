@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Files that a reader opens and returns to them, at most: 76 and 90 for a prediction, 57 and 72 for an
-# upload before there were rooms.
+# Files that a reader opens and returns to them, at most. Before there were rooms a prediction took
+# 76 and 90, an upload 57 and 72.
 MOST = {"infer": ("55", "30"), "upload": ("55", "55")}
 
 
