@@ -121,9 +121,24 @@ BACKLOG, PROBES, WORK = 2000, 30, 0.02
 
 @pytest.mark.parametrize("kind", ["rest", "grpc"])
 async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, kind: str) -> None:
+    """Each try measures alone and beside a backlog anew: the machine's load may change between."""
     probe = Probe(lab, tmp_path, f"shared-{kind}", options=ALONE)
-    greedy, modest = lab.token_for("caller"), lab.token_for("caller")
     crowd, own = GrpcDoor(lab), RestDoor(lab) if kind == "rest" else GrpcDoor(lab)
+    try:
+        tries = [await alone_and_beside(lab, probe, crowd, own)]
+        while tries[-1][1] > 2 * tries[-1][0] + WORK:
+            assert len(tries) < TRIES, f"seconds alone and beside a backlog: {tries}"
+            tries.append(await alone_and_beside(lab, probe, crowd, own))
+    finally:
+        await crowd.close()
+        await own.close()
+
+
+async def alone_and_beside(
+    lab: Platform, probe: Probe, crowd: GrpcDoor, own: Door
+) -> tuple[float, float]:
+    """Returns the seconds that 95 % of a tenant's calls take alone, and beside a backlog."""
+    greedy, modest = lab.token_for("caller"), lab.token_for("caller")
 
     async def one_by_one() -> float:
         asked = [
@@ -143,10 +158,7 @@ async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, 
         ]
         await soon(lambda: waiting(lab, probe) >= BACKLOG, 20, "the backlog waits")
     try:
-        beside: list[float] = []
-        while not beside or beside[-1] > 2 * alone + WORK:
-            assert len(beside) < TRIES, f"{beside} beside a backlog, {alone} alone"
-            beside.append(await one_by_one())
+        beside = await one_by_one()
         assert lab.metric("stellwerk_queued", probe.version) > BACKLOG / 4, (
             "the backlog was there all the time"
         )
@@ -154,6 +166,5 @@ async def test_a_tenants_backlog_is_not_anothers(lab: Platform, tmp_path: Path, 
         for task in asked:
             task.cancel()
         await asyncio.wait(asked)
-        await crowd.close()
-        await own.close()
     await soon(lambda: waiting(lab, probe) == 0, 10, "what nobody waits for is dropped")
+    return alone, beside
