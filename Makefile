@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload soak docs secrets compose-check wheels clean
+.PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload steady soak docs secrets compose-check wheels clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-overload: install ## Measure what overload and short timeouts do, here and
 
 conformance: install ## Check Stellwerk, Triton and MLServer against the protocol, and compare; writes docs/conformance/
 	@$(BIN)/python -m tests.differential
+
+steady: install vendors ## Run the suite ten times in a row under CPU load, to the first failure (TIMES=, BURNERS=; hours)
+	@tools/steady.sh
 
 soak: install ## Long runs that show that nothing grows, leaks or wears out; writes soak/results/ (about eight minutes)
 	@$(BIN)/python -m soak
