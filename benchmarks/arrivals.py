@@ -11,7 +11,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A rate, in requests a second, for so many seconds."""
+    """A rate, in requests a second, and the seconds for which it holds."""
 
     rate: float
     seconds: float

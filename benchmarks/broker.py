@@ -126,7 +126,7 @@ class Asking:
         await self._party.listen(ANSWERS, self._on_answer)
 
     async def load(self, in_flight: int, seconds: float) -> Result:
-        """Asks for so long with so many in flight; each answer brings the next question."""
+        """Keeps `in_flight` questions open for `seconds`; each answer brings the next one."""
         self._latencies, began = [], time.perf_counter()
         before = [_cpu(process) for process in self._processes]
         self._until = began + seconds

@@ -91,7 +91,7 @@ def _generate(call: RestCall, deadline: float, orders: dict[str, Any]) -> Load:
 
 
 def outcome(status: int, body: bytes, seconds: float, deadline: float) -> Outcome:
-    """What an answer after so many seconds is worth."""
+    """Returns what an answer after `seconds` counts as: in time, late or failed."""
     if status == 200:
         return "good" if seconds <= deadline else "late"
     # Triton says 503 both for a full queue and for a request whose time in the queue is up.

@@ -17,7 +17,7 @@ from benchmarks.ratios import SAMPLES_FOR_P99, percentile
 # system …
 GOOD_SHARE = 0.95
 MEDIAN_FACTOR = 10
-# … and things are normal from the first of so many normal seconds in a row.
+# Load is normal again from the first of this number of normal seconds in a row.
 NORMAL_SECONDS = 3
 # What ends at its deadline is heard of a moment later.
 TELLING_MS = 50

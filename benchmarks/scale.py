@@ -48,7 +48,7 @@ class Named:
 
 
 def register(platform: Stellwerk, count: int) -> None:
-    """Stores so many small models under names of their own; none of them is ever loaded."""
+    """Stores `count` small models, each under its own name; none is ever loaded."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
         path = Path(folder) / "mirror.onnx"
         onnx.save(mirror_model(), str(path))

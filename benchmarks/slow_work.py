@@ -61,8 +61,9 @@ dynamic_batching {
 
 
 def _sleeper() -> Any:
-    """The model as an object whose class travels with it: it sleeps so many seconds as its input
-    says, and says so.
+    """Returns a model that sleeps for the seconds in each input row and answers them.
+
+    Its class is defined here, so that a pickle carries it.
     """
 
     class Sleeper(BaseEstimator):  # type: ignore[misc]

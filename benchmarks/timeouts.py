@@ -35,7 +35,7 @@ LONG_CALLS = 3 * AT_ONCE
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a client heard after so many milliseconds."""
+    """One answer: what a client heard, and the milliseconds until then."""
 
     status: int
     milliseconds: float

@@ -65,7 +65,7 @@ class Inbox:
         return [delivery.message.body for delivery in self.deliveries]
 
     async def holds(self, count: int, *, within: float = 10.0) -> list[Delivery]:
-        """Waits until so many have arrived, and returns them."""
+        """Waits until `count` deliveries have arrived, and returns them."""
         async with asyncio.timeout(within):
             while len(self.deliveries) < count:
                 self._arrived.clear()

@@ -154,7 +154,7 @@ class RestDoor:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def connect(self, count: int) -> None:
-        """Opens so many connections, for requests to come."""
+        """Opens `count` connections for later requests."""
         opened = [
             asyncio.open_connection(self._host, self._port, limit=1 << 24) for _ in range(count)
         ]

@@ -90,7 +90,7 @@ class Probe:
 
     @asynccontextmanager
     async def busy(self, door: Door, slots: int = SLOTS) -> AsyncIterator[None]:
-        """Keeps so many slots occupied, each by one call; whoever comes waits until the end of the
+        """Keeps `slots` slots occupied, each by one call; whoever comes waits until the end of the
         block.
         """
         gate, holders = self.new_gate(), []

@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 CREATE_BUCKET = "/stellwerk.repository.v1.RepositoryService/CreateBucket"
 ROUTES = ("/v2/models/iris/infer", "/v1/buckets/default/models/iris:predict", "/v1/buckets")
-# A stall of the machine is not the platform's: what is promised must be seen once in so many tries.
+# Tries in which a promise must be seen once: a stall of the machine is not the platform's fault.
 TRIES = 3
 
 
@@ -76,9 +76,7 @@ async def called(
 async def refused(
     send: Callable[[], Awaitable[Ending]], statuses: set[int], seconds: float
 ) -> None:
-    """Fails unless every try is refused with one of these statuses, and one of them in so many
-    seconds.
-    """
+    """Fails unless each try is refused with one of `statuses`, and one within `seconds`."""
     took: list[float] = []
     while not took or took[-1] > seconds:
         assert len(took) < TRIES, f"never refused in {seconds} s: {took}"

@@ -16,9 +16,9 @@ from tests.journey.doors import Door
 from tests.journey.probe import Probe, row
 from tests.journey.stack import Platform, soon
 
-# A stall of the machine is not the platform's: what is promised must be seen once in so many tries.
+# Tries in which a promise must be seen once: a stall of the machine is not the platform's fault.
 TRIES = 3
-# How a caller says that it waits for so many seconds: the call's deadline, or the protocol's
+# How a caller says for how many seconds it waits: the call's deadline, or the protocol's
 # parameter in microseconds.
 WAYS: dict[str, Callable[[float], dict[str, Any]]] = {
     "deadline": lambda seconds: {"deadline": seconds},

@@ -20,7 +20,7 @@ from tests.journey.stack import Platform, soon
 PER_SECOND, CALLS = 200, 300
 BUSY_SECONDS = 4.0
 MODEL = "burner"
-# A stall of the machine is not the platform's: what is promised must be seen once in so many tries.
+# Tries in which a promise must be seen once: a stall of the machine is not the platform's fault.
 TRIES = 3
 
 
@@ -61,7 +61,7 @@ def burning(lab: Platform) -> str:
 
 
 async def slow_ones(rest: RestDoor) -> float:
-    """Asks so many times a second, answered or not; the seconds within which 99 of 100 were
+    """Asks PER_SECOND times a second, answered or not; returns the seconds for 99 of 100 to be
     answered.
     """
 

@@ -55,7 +55,7 @@ class Callers:
             self.heard.append(Heard(sent, time.monotonic(), answer))
 
     async def answered_by(self, version: str, times: int = 50) -> None:
-        """Waits until so many answers came from this version."""
+        """Waits until `times` answers came from this version."""
         async with asyncio.timeout(20):
             while sum(one.answer.version == version for one in self.heard) < times:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

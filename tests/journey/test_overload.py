@@ -17,7 +17,7 @@ from tests.journey.stack import Platform, soon
 BOUND = 50
 ALONE = {"batching": "off"}
 REASONS = ("queue_full", "tenant_share")
-# A stall of the machine is not the platform's: what is promised must be seen once in so many tries.
+# Tries in which a promise must be seen once: a stall of the machine is not the platform's fault.
 TRIES = 3
 
 

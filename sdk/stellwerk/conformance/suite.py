@@ -101,17 +101,18 @@ def run(
     After a failure the server is asked whether it still serves. If it does not and `revive` does
     not help, the cases that are left are skipped.
     """
-    culprit = ""
+    # The case after which the server stopped serving, "" while it serves.
+    crashed_by = ""
     for case in cases:
-        if culprit:
+        if crashed_by:
             yield Result(
-                case, Verdict.SKIP, 0.0, reason=f"the server has served nobody since {culprit}"
+                case, Verdict.SKIP, 0.0, reason=f"the server has served nobody since {crashed_by}"
             )
             continue
         result = _try(subject, case, clock)
         if result.verdict is Verdict.FAIL and not subject.serves():
             result = replace(result, got=f"{result.got}; afterwards the server served nobody")
-            culprit = "" if revive(subject) else case.name
+            crashed_by = "" if revive(subject) else case.name
         yield result
 
 

@@ -86,7 +86,7 @@ def _rate(sampling: Sampling, values: Sequence[str]) -> Sampling:
     rate = _whole("trace_rate", values)
     if not rate:
         raise InvalidInput(
-            "trace_rate is a whole number from 1: one call in so many is traced",
+            "trace_rate is a whole number N from 1: one of N calls is traced",
             setting="trace_rate",
         )
     return replace(sampling, every=rate)

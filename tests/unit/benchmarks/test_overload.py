@@ -23,8 +23,9 @@ def _stretch(
 
 
 def _run(good_at_four: float, slow_seconds: int = 0) -> list[Sample]:
-    """Perfect admission, but for the step of 4 C; then so many seconds until the last step is
-    served well.
+    """Returns a run of perfect admission but for the step of 4 C.
+
+    In the last step the first `slow_seconds` are still served badly.
     """
     samples: list[Sample] = []
     for index, factor in enumerate(FACTORS):
