@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -101,10 +101,14 @@ def ids_of(calls: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def write_for(
-    calls: Sequence[tuple[str, str]], write: Callable[..., Any], event: str, **fields: object
+    log: Any, level: int, event: str, calls: Iterable[tuple[str, str]], **fields: object
 ) -> None:
-    """Writes one line for several calls, given as for `ids_of`, with a logger's method."""
-    write(event, **fields, **ids_of(calls))
+    """Writes one line for several calls, given as for `ids_of`, if the level is written.
+
+    Otherwise `calls` are not looked at: the ids of a frame of calls cost more than the question.
+    """
+    if log.is_enabled_for(level):
+        log.log(level, event, **fields, **ids_of([*calls]))
 
 
 def _iso(at: float) -> str:

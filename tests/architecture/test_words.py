@@ -31,6 +31,7 @@ def test_the_repository_keeps_to_its_rules_for_sentences(check) -> None:
         (words.assignments, "def f(self, a, b):\n    self.a, self._b = a, b", "several attributes"),
         (words.events, 'def f(self):\n    self._log.info("The model is loaded")', "log event"),
         (words.events, 'def f(log, n):\n    log.warning(f"lost_{n}")', "log event"),
+        (words.events, 'def f(log, c):\n    logs.write_for(log, 20, "All calls", c)', "log event"),
     ],
 )
 def test_a_planted_sentence_is_found(tmp_path: Path, check, text: str, finding: str) -> None:

@@ -24,6 +24,10 @@ class FakeLog:
 
     exception = error
 
+    def log(self, level: int, event: str, **fields: Any) -> None:
+        """Keeps the line whatever its level."""
+        self.info(event, **fields)
+
     def bind(self) -> FakeLog:
         """Nothing is bound."""
         return self

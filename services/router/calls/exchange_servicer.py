@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -131,8 +132,8 @@ class GatewayStream:
             self._begin(message)
         if frame.calls:
             # One line for all of them: a line for each would cost more than the calls themselves.
-            calls = [(call.request_id, call.traceparent) for call in frame.calls]
-            logs.write_for(calls, self._log.info, "calls", count=len(calls))
+            calls = ((call.request_id, call.traceparent) for call in frame.calls)
+            logs.write_for(self._log, logging.INFO, "calls", calls, count=len(frame.calls))
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:

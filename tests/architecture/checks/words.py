@@ -61,6 +61,8 @@ PHRASES = {
     "of ours": "name the noun",
 }
 LOG_LEVELS = frozenset(("debug", "info", "warning", "error", "exception", "critical"))
+# The function of services.chassis.logs that takes a logger, a level and then the event.
+WRITE_FOR = "write_for"
 EVENT = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 PROPERTIES = frozenset(("property", "cached_property", "functools.cached_property"))
 
@@ -162,11 +164,14 @@ def _sets_several(node: ast.Assign) -> bool:
 
 def _logs(node: ast.Call) -> bool:
     owner, _, method = called(node).rpartition(".")
-    return method in LOG_LEVELS and owner.rpartition(".")[2] in ("log", "_log", "logger")
+    return method == WRITE_FOR or (
+        method in LOG_LEVELS and owner.rpartition(".")[2] in ("log", "_log", "logger")
+    )
 
 
 def _is_event(node: ast.Call) -> bool:
-    first = node.args[0] if node.args else None
+    place = 2 if called(node).endswith(WRITE_FOR) else 0
+    first = node.args[place] if len(node.args) > place else None
     if isinstance(first, ast.Name):
         return first.id.isupper()
     return (
