@@ -9,7 +9,7 @@ export VENV PYTHON
 .PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload steady soak docs secrets compose-check wheels clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Install what is missing: .venv from the lock files, RabbitMQ and a few system packages
 	@tools/install.sh

@@ -94,6 +94,8 @@ def main(arguments: Sequence[str]) -> int:
     problems = check(traced, options.page or PAGES[options.kind]) if options.check else []
     problems += _excess("files", traced.count.files, options.most_files)
     problems += _excess("returns", traced.count.returns, options.most_returns)
+    if options.check and not problems:
+        print("The page and the recording agree.")
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0
 
