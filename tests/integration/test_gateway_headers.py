@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from tests.fakes.upstreams import API_KEY
 from tests.integration.gateway import Gateway
 
 LIVE = "/v2/health/live"
@@ -143,6 +144,45 @@ async def test_two_lengths_of_a_body_are_refused(
     writer.write(f"POST /v1/buckets HTTP/1.1\r\nHost: a\r\n{fields}\r\n{{}}".encode())
 
     answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert not gateway.upstreams.calls
+
+
+ISSUE = "POST /v1/tokens:issue HTTP/1.1"
+
+
+async def test_a_client_that_offers_http_2_is_served_over_http_1(gateway: Gateway) -> None:
+    body = json.dumps({"apiKey": API_KEY}).encode()
+    offer = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"]
+
+    status, _, answer = await ask(
+        gateway, ISSUE, "Host: a", *offer, f"Content-Length: {len(body)}", body=body
+    )
+
+    assert (status, answer["tokenType"]) == (200, "Bearer")
+
+
+async def test_a_token_in_a_trailer_signs_nobody_in(gateway: Gateway) -> None:
+    lines = ("POST /v1/buckets HTTP/1.1", "Host: a", "Transfer-Encoding: chunked")
+    body = f"2\r\n{{}}\r\n0\r\n{authorization(gateway)}\r\n\r\n".encode()
+
+    status, _, _ = await ask(gateway, *lines, body=body)
+
+    assert status == 401
+    assert not gateway.upstreams.calls
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip", "identity, chunked"])
+async def test_a_transfer_coding_that_is_not_taken_is_refused(
+    gateway: Gateway, coding: str
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.http_port)
+    fields = f"Host: a\r\n{authorization(gateway)}\r\nTransfer-Encoding: {coding}"
+    writer.write(f"POST /v1/buckets HTTP/1.1\r\n{fields}\r\n\r\n0\r\n\r\n".encode())
+
+    answer = await asyncio.wait_for(reader.readline(), 5)
     writer.close()
 
     assert answer.startswith(b"HTTP/1.1 400")

@@ -30,8 +30,7 @@ CONNECTION = "stellwerk.connection"
 _INFLATE_IN_THREAD = 16 * 1024
 # Seconds for which an unwanted body is read and dropped, so that its sender reads the response.
 _LINGER_SECONDS = 15.0
-# Headers that announce a body, and the one of a client that waits for leave to send it (RFC 9110,
-# 10.1.1).
+# Headers that announce a body, and the one that waits for leave to send it (RFC 9110, 10.1.1).
 _ANNOUNCES_BODY = frozenset({b"content-length", b"transfer-encoding"})
 _EXPECT = b"expect"
 # Header fields with one value: sent twice, the request is malformed (RFC 9110, 5.3). The HTTP
@@ -96,6 +95,10 @@ class HttpRequest:
         host = self.headers.get(b"host")
         if not (_is_host(host) if host is not None else scope.get("http_version") == "1.0"):
             self.malformed = "an HTTP/1.1 request needs one Host header, such as 127.0.0.1:8080"
+        if scope["http_version"] not in ("1.1", "1.0"):
+            self.malformed = "the request must be of HTTP/1.1 or HTTP/1.0"
+        if self.headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            self.malformed = "Transfer-Encoding must be chunked; say gzip as Content-Encoding"
         self.gone = False
         self.bytes_read = 0
         self.complete = False

@@ -45,19 +45,18 @@ class FleetServicer:
             "runtime_attached", runtime=first.advertisement.name, instance_attached=instance
         )
         reader = asyncio.create_task(self._read(instance, requests))
+        reader.add_done_callback(lambda _: outgoing.put_nowait(None))
         try:
             yield messages.AttachResponse(welcome=messages.Welcome(router_instance=self._instance))
             while True:
-                waiter = asyncio.create_task(outgoing.get())
-                await asyncio.wait({reader, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                if not waiter.done():
-                    waiter.cancel()
+                order = await outgoing.get()
+                if order is not None:
+                    yield order
+                elif reader.done():
                     await reader  # raises what ended it
                     return
-                order = waiter.result()
-                if order is None:
+                else:
                     raise Unavailable("the router let this runtime go; attach again")
-                yield order
         finally:
             reader.cancel()
             self._reconciler.detach(instance, outgoing)

@@ -126,7 +126,7 @@ def check(
     most = min(policy.max_queued or limits.max_queued_per_model, limits.max_queued_per_model)
     waiting = min(load.waiting.count, beyond - request.cost)
     _check_room(load, limits, waiting, most)
-    _check_share(load, limits, request, most - waiting)
+    _check_share(load, limits, request, waiting, most)
     _check_deadline(load, request, seconds)
 
 
@@ -141,11 +141,12 @@ def _check_room(load: QueueLoad, limits: AdmissionLimits, waiting: int, most: in
 
 
 def _check_share(
-    load: QueueLoad, limits: AdmissionLimits, request: PendingRequest, free: int
+    load: QueueLoad, limits: AdmissionLimits, request: PendingRequest, waiting: int, most: int
 ) -> None:
     of_tenant = load.backlog.tenants[request.tenant]
-    here = load.waiting.of_tenant(request.tenant)
-    if of_tenant >= limits.max_queued_per_tenant or here > _TENANT_TO_FREE * free:
+    # What the window has room for goes out in this turn and takes nobody's place.
+    here = min(load.waiting.of_tenant(request.tenant), waiting)
+    if of_tenant >= limits.max_queued_per_tenant or here > _TENANT_TO_FREE * (most - waiting):
         text = f"{of_tenant} of your requests wait already, your share"
         raise _refusal(TENANT_SHARE, text, load.seconds(load.ahead(request)))
 

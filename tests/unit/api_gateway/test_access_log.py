@@ -31,6 +31,7 @@ class Kept:
     def served(self, status: int = 200, **changes: Any) -> None:
         scope = {
             "method": "POST",
+            "http_version": "1.1",
             "raw_path": b"/secret",
             "query_string": b"",
             "headers": [],

@@ -21,7 +21,11 @@ PARTS = [
     ("pika", asyncio_connection.AsyncioConnection, ["custom_ioloop"]),
     ("pika", Connection, ["bytes_received", "_on_data_available", "server_properties"]),
     ("uvicorn", httptools_impl, ["STATUS_LINE", "HttpToolsProtocol"]),
-    ("uvicorn", httptools_impl.HttpToolsProtocol, ["on_message_begin", "on_headers_complete"]),
+    (
+        "uvicorn",
+        httptools_impl.HttpToolsProtocol,
+        ["_unset_keepalive_if_required", "on_message_begin", "on_headers_complete"],
+    ),
     (
         "uvicorn",
         httptools_impl.RequestResponseCycle,

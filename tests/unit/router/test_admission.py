@@ -27,6 +27,7 @@ class Scene:
         self.queue = FairQueue(self.backlog)
         self.rate = rate
         self.underway = 10
+        self.window = 10
         self._numbers = itertools.count()
 
     def fill(self, count: int, tenant: str = "a", priority: int = 1) -> Scene:
@@ -49,7 +50,7 @@ class Scene:
     ) -> Overloaded | None:
         """The refusal, if it is one."""
         load = QueueLoad(
-            self.queue, self.backlog, self.underway, window=10, rate=self.rate, fastest=0.0
+            self.queue, self.backlog, self.underway, self.window, rate=self.rate, fastest=0.0
         )
         request = self._request(tenant, priority, cost, b"")
         try:
@@ -152,6 +153,20 @@ def test_one_tenant_alone_can_fill_a_small_queue() -> None:
     scene = Scene(max_queued_per_model=8)
 
     assert scene.fill(7, "a").ask(60.0, tenant="a") is None
+
+
+def test_what_the_window_has_room_for_is_nobodys_share() -> None:
+    scene = Scene()
+    scene.window = 100
+    scene.fill(91)
+    policy = QueuePolicy(max_queued=4)
+
+    for _ in range(3):
+        assert scene.ask(tenant="a", policy=policy) is None
+        scene.fill(1)
+    scene.fill(1)
+
+    assert detail(scene.ask(tenant="a", policy=policy)) == admission.QUEUE_FULL
 
 
 def test_what_waits_is_bounded_in_bytes() -> None:

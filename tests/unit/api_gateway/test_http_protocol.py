@@ -9,11 +9,12 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
 from services.api_gateway.http.exchange import HttpRequest
-from services.api_gateway.http.server import _JOINED_BYTES, bounded_head_protocol
+from services.api_gateway.http.protocol import _JOINED_BYTES, bounded_head_protocol
 
 REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -208,3 +209,112 @@ async def test_a_served_request_leaves_nothing_to_the_garbage_collector() -> Non
         gc.enable()
 
     assert found < 50
+
+
+UPGRADE = (
+    b"POST /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+)
+# A body that is a request itself, which must never be taken for one.
+INNER = b"GET /inner HTTP/1.1\r\nHost: x\r\n\r\n"
+FRAMED = [
+    b"Content-Length: %d\r\n\r\n%b" % (len(INNER), INNER),
+    b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(INNER), INNER),
+]
+
+
+def bodies_of(writes: list[bytes]) -> list[bytes]:
+    """Returns the bodies of responses with a Content-Length."""
+    left, found = b"".join(writes), []
+    while left:
+        head, _, left = left.partition(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        found.append(left[:length])
+        left = left[length:]
+    return found
+
+
+@pytest.mark.parametrize("framed", FRAMED, ids=["length", "chunked"])
+@pytest.mark.parametrize("pieces", [1, 2, 7, 1000])
+async def test_an_offer_to_upgrade_is_ignored_and_its_body_is_read(
+    framed: bytes, pieces: int
+) -> None:
+    connection = Connection(echo)
+    sent = UPGRADE + framed + REQUEST
+    step = max(1, len(sent) // pieces)
+
+    for at in range(0, len(sent), step):
+        await connection.send(sent[at : at + step])
+
+    assert bodies_of(connection.wire.writes) == [INNER, b"hi"]
+
+
+async def test_offers_to_upgrade_may_follow_each_other() -> None:
+    connection = Connection(echo)
+
+    await connection.send((UPGRADE + FRAMED[0]) * 2 + UPGRADE + b"\r\n" + REQUEST)
+
+    assert bodies_of(connection.wire.writes) == [INNER, INNER, b"", b"hi"]
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+async def test_trailers_are_no_headers(cut: int) -> None:
+    seen: list[dict[bytes, bytes]] = []
+
+    async def note(request: HttpRequest) -> None:
+        seen.append(request.headers)
+        await echo(request)
+
+    connection = Connection(note)
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    rest = b"2\r\nhi\r\n0\r\nAuthorization: Bearer y\r\nHost: z\r\n\r\n"
+    await connection.send(head + rest[:cut])
+    await connection.send(rest[cut:])
+
+    assert seen == [{b"host": b"x", b"transfer-encoding": b"chunked"}]
+    assert bodies_of(connection.wire.writes) == [b"hi"]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_a_head_beyond_its_bound_is_refused_however_it_arrives(pieces: int) -> None:
+    connection = Connection(echo)
+    sent = b"GET /a HTTP/1.1\r\nHost: x\r\nA: %b\r\n\r\n" % (b"a" * 65536)
+    step = len(sent) // pieces + 1
+
+    for at in range(0, len(sent), step):
+        if not connection.wire.closed:
+            await connection.send(sent[at : at + step])
+
+    (answer,) = connection.wire.writes
+    assert answer.startswith(b"HTTP/1.1 400") and b"headers are too large" in answer
+    assert connection.wire.closed
+
+
+async def test_a_read_of_many_small_heads_is_no_large_one() -> None:
+    connection = Connection(echo)
+
+    await connection.send(REQUEST * 2000)
+    while len(connection.wire.writes) < 2000:
+        await turns()
+
+    assert bodies_of(connection.wire.writes) == [b"hi"] * 2000
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "problem"),
+    [
+        (b"POST / HTTP/2.0", b"Host: x", "must be of HTTP/1.1"),
+        (b"POST / HTTP/1.1", b"Host: x\r\nTransfer-Encoding: gzip, chunked", "must be chunked"),
+    ],
+)
+async def test_a_version_or_coding_that_is_not_spoken_is_malformed(
+    line: bytes, field: bytes, problem: str
+) -> None:
+    seen: list[str] = []
+
+    async def note(request: HttpRequest) -> None:
+        seen.append(request.malformed)
+
+    await Connection(note).send(line + b"\r\n" + field + b"\r\n\r\n")
+
+    assert len(seen) == 1 and problem in seen[0]
