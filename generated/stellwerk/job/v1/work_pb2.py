@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from stellwerk.type.v1 import tensor_pb2 as stellwerk_dot_type_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstellwerk/job/v1/work.proto\x12\x10stellwerk.job.v1\x1a\x1estellwerk/type/v1/tensor.proto\"\x82\x02\n\x08WorkItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12)\n\x06inputs\x18\x03 \x03(\x0b\x32\x19.stellwerk.type.v1.Tensor\x12\x0f\n\x07outputs\x18\x04 \x03(\t\x12\x12\n\ntimeout_ms\x18\x05 \x01(\r\x12\x38\n\x07\x63ontext\x18\x06 \x03(\x0b\x32\'.stellwerk.job.v1.WorkItem.ContextEntry\x12\x10\n\x08priority\x18\x07 \x01(\r\x12\x0e\n\x06stream\x18\x08 \x01(\x08\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x0cWorkEnvelope\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.stellwerk.job.v1.WorkItem\"\xc0\x01\n\tWorkError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12;\n\x08metadata\x18\x04 \x03(\x0b\x32).stellwerk.job.v1.WorkError.MetadataEntry\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x02\n\tWorkReply\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07outputs\x18\x02 \x03(\x0b\x32\x19.stellwerk.type.v1.Tensor\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1b.stellwerk.job.v1.WorkError\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x10\n\x08queue_ns\x18\x05 \x01(\x04\x12\x12\n\ncompute_ns\x18\x06 \x01(\x04\x12\x0c\n\x04more\x18\x07 \x01(\x08\x12\x10\n\x08input_ns\x18\x08 \x01(\x04\x12\x11\n\toutput_ns\x18\t \x01(\x04\x12\x0c\n\x04rows\x18\n \x01(\r\x12\x12\n\nbatch_rows\x18\x0b \x01(\r\x12\r\n\x05leads\x18\x0c \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\r \x01(\x08\"\x1b\n\x0c\x43\x61ncellation\x12\x0b\n\x03ids\x18\x01 \x03(\t\"A\n\x11WorkReplyEnvelope\x12,\n\x07replies\x18\x01 \x03(\x0b\x32\x1b.stellwerk.job.v1.WorkReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstellwerk/job/v1/work.proto\x12\x10stellwerk.job.v1\x1a\x1estellwerk/type/v1/tensor.proto\"\x82\x02\n\x08WorkItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12)\n\x06inputs\x18\x03 \x03(\x0b\x32\x19.stellwerk.type.v1.Tensor\x12\x0f\n\x07outputs\x18\x04 \x03(\t\x12\x12\n\ntimeout_ms\x18\x05 \x01(\r\x12\x38\n\x07\x63ontext\x18\x06 \x03(\x0b\x32\'.stellwerk.job.v1.WorkItem.ContextEntry\x12\x10\n\x08priority\x18\x07 \x01(\r\x12\x0e\n\x06stream\x18\x08 \x01(\x08\x1a.\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x81\x01\n\tWorkGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x04\x66orm\x18\x02 \x01(\x0b\x32\x1a.stellwerk.job.v1.WorkItem\x12\x13\n\x0btimeouts_ms\x18\x03 \x03(\r\x12\x13\n\x0brequest_ids\x18\x04 \x03(\t\x12\x14\n\x0ctraceparents\x18\x05 \x03(\t\"s\n\x0cWorkEnvelope\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.stellwerk.job.v1.WorkItem\x12+\n\x06groups\x18\x03 \x03(\x0b\x32\x1b.stellwerk.job.v1.WorkGroup\"\xc0\x01\n\tWorkError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12;\n\x08metadata\x18\x04 \x03(\x0b\x32).stellwerk.job.v1.WorkError.MetadataEntry\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x02\n\tWorkReply\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07outputs\x18\x02 \x03(\x0b\x32\x19.stellwerk.type.v1.Tensor\x12*\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1b.stellwerk.job.v1.WorkError\x12\x0f\n\x07runtime\x18\x04 \x01(\t\x12\x10\n\x08queue_ns\x18\x05 \x01(\x04\x12\x12\n\ncompute_ns\x18\x06 \x01(\x04\x12\x0c\n\x04more\x18\x07 \x01(\x08\x12\x10\n\x08input_ns\x18\x08 \x01(\x04\x12\x11\n\toutput_ns\x18\t \x01(\x04\x12\x0c\n\x04rows\x18\n \x01(\r\x12\x12\n\nbatch_rows\x18\x0b \x01(\r\x12\r\n\x05leads\x18\x0c \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\r \x01(\x08\"+\n\x0cGroupMembers\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\r\"K\n\x0c\x43\x61ncellation\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12.\n\x06groups\x18\x02 \x03(\x0b\x32\x1e.stellwerk.job.v1.GroupMembers\"Y\n\x0eWorkReplyGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\r\x12*\n\x05reply\x18\x03 \x01(\x0b\x32\x1b.stellwerk.job.v1.WorkReply\"s\n\x11WorkReplyEnvelope\x12,\n\x07replies\x18\x01 \x03(\x0b\x32\x1b.stellwerk.job.v1.WorkReply\x12\x30\n\x06groups\x18\x02 \x03(\x0b\x32 .stellwerk.job.v1.WorkReplyGroupb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,16 +40,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKITEM']._serialized_end=340
   _globals['_WORKITEM_CONTEXTENTRY']._serialized_start=294
   _globals['_WORKITEM_CONTEXTENTRY']._serialized_end=340
-  _globals['_WORKENVELOPE']._serialized_start=342
-  _globals['_WORKENVELOPE']._serialized_end=412
-  _globals['_WORKERROR']._serialized_start=415
-  _globals['_WORKERROR']._serialized_end=607
-  _globals['_WORKERROR_METADATAENTRY']._serialized_start=560
-  _globals['_WORKERROR_METADATAENTRY']._serialized_end=607
-  _globals['_WORKREPLY']._serialized_start=610
-  _globals['_WORKREPLY']._serialized_end=892
-  _globals['_CANCELLATION']._serialized_start=894
-  _globals['_CANCELLATION']._serialized_end=921
-  _globals['_WORKREPLYENVELOPE']._serialized_start=923
-  _globals['_WORKREPLYENVELOPE']._serialized_end=988
+  _globals['_WORKGROUP']._serialized_start=343
+  _globals['_WORKGROUP']._serialized_end=472
+  _globals['_WORKENVELOPE']._serialized_start=474
+  _globals['_WORKENVELOPE']._serialized_end=589
+  _globals['_WORKERROR']._serialized_start=592
+  _globals['_WORKERROR']._serialized_end=784
+  _globals['_WORKERROR_METADATAENTRY']._serialized_start=737
+  _globals['_WORKERROR_METADATAENTRY']._serialized_end=784
+  _globals['_WORKREPLY']._serialized_start=787
+  _globals['_WORKREPLY']._serialized_end=1069
+  _globals['_GROUPMEMBERS']._serialized_start=1071
+  _globals['_GROUPMEMBERS']._serialized_end=1114
+  _globals['_CANCELLATION']._serialized_start=1116
+  _globals['_CANCELLATION']._serialized_end=1191
+  _globals['_WORKREPLYGROUP']._serialized_start=1193
+  _globals['_WORKREPLYGROUP']._serialized_end=1282
+  _globals['_WORKREPLYENVELOPE']._serialized_start=1284
+  _globals['_WORKREPLYENVELOPE']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

@@ -34,13 +34,29 @@ class WorkItem(_message.Message):
     stream: bool
     def __init__(self, id: _Optional[str] = ..., method: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., timeout_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, str]] = ..., priority: _Optional[int] = ..., stream: _Optional[bool] = ...) -> None: ...
 
+class WorkGroup(_message.Message):
+    __slots__ = ("id", "form", "timeouts_ms", "request_ids", "traceparents")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FORM_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUTS_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENTS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    form: WorkItem
+    timeouts_ms: _containers.RepeatedScalarFieldContainer[int]
+    request_ids: _containers.RepeatedScalarFieldContainer[str]
+    traceparents: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., form: _Optional[_Union[WorkItem, _Mapping]] = ..., timeouts_ms: _Optional[_Iterable[int]] = ..., request_ids: _Optional[_Iterable[str]] = ..., traceparents: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class WorkEnvelope(_message.Message):
-    __slots__ = ("key", "items")
+    __slots__ = ("key", "items", "groups")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     key: str
     items: _containers.RepeatedCompositeFieldContainer[WorkItem]
-    def __init__(self, key: _Optional[str] = ..., items: _Optional[_Iterable[_Union[WorkItem, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[WorkGroup]
+    def __init__(self, key: _Optional[str] = ..., items: _Optional[_Iterable[_Union[WorkItem, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[WorkGroup, _Mapping]]] = ...) -> None: ...
 
 class WorkError(_message.Message):
     __slots__ = ("code", "reason", "message", "metadata", "retry_after_ms")
@@ -93,14 +109,36 @@ class WorkReply(_message.Message):
     cached: bool
     def __init__(self, id: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., error: _Optional[_Union[WorkError, _Mapping]] = ..., runtime: _Optional[str] = ..., queue_ns: _Optional[int] = ..., compute_ns: _Optional[int] = ..., more: _Optional[bool] = ..., input_ns: _Optional[int] = ..., output_ns: _Optional[int] = ..., rows: _Optional[int] = ..., batch_rows: _Optional[int] = ..., leads: _Optional[bool] = ..., cached: _Optional[bool] = ...) -> None: ...
 
+class GroupMembers(_message.Message):
+    __slots__ = ("id", "members")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    members: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[str] = ..., members: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Cancellation(_message.Message):
-    __slots__ = ("ids",)
+    __slots__ = ("ids", "groups")
     IDS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[GroupMembers]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., groups: _Optional[_Iterable[_Union[GroupMembers, _Mapping]]] = ...) -> None: ...
+
+class WorkReplyGroup(_message.Message):
+    __slots__ = ("id", "members", "reply")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    members: _containers.RepeatedScalarFieldContainer[int]
+    reply: WorkReply
+    def __init__(self, id: _Optional[str] = ..., members: _Optional[_Iterable[int]] = ..., reply: _Optional[_Union[WorkReply, _Mapping]] = ...) -> None: ...
 
 class WorkReplyEnvelope(_message.Message):
-    __slots__ = ("replies",)
+    __slots__ = ("replies", "groups")
     REPLIES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     replies: _containers.RepeatedCompositeFieldContainer[WorkReply]
-    def __init__(self, replies: _Optional[_Iterable[_Union[WorkReply, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[WorkReplyGroup]
+    def __init__(self, replies: _Optional[_Iterable[_Union[WorkReply, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[WorkReplyGroup, _Mapping]]] = ...) -> None: ...

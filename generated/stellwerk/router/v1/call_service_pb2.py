@@ -26,7 +26,7 @@ from stellwerk.job.v1 import work_pb2 as stellwerk_dot_job_dot_v1_dot_work__pb2
 from stellwerk.options.v1 import options_pb2 as stellwerk_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&stellwerk/router/v1/call_service.proto\x12\x13stellwerk.router.v1\x1a\x1bstellwerk/job/v1/work.proto\x1a\"stellwerk/options/v1/options.proto\"\xa1\x01\n\x0f\x45xchangeRequest\x12\x34\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1f.stellwerk.router.v1.Credential\x12(\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x19.stellwerk.router.v1.Call\x12\x11\n\tcancelled\x18\x03 \x03(\x04\x12\x1b\n\x13\x64ropped_credentials\x18\x04 \x03(\r\"\'\n\nCredential\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\"\xbb\x01\n\x04\x43\x61ll\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ncredential\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12(\n\x04work\x18\x05 \x01(\x0b\x32\x1a.stellwerk.job.v1.WorkItem\x12\x12\n\ntimeout_ms\x18\x06 \x01(\r\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0c\n\x04peer\x18\t \x01(\t\"@\n\x10\x45xchangeResponse\x12,\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1b.stellwerk.router.v1.Answer\"W\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x05reply\x18\x03 \x01(\x0b\x32\x1b.stellwerk.job.v1.WorkReply2\x81\x01\n\x0b\x43\x61llService\x12r\n\x08\x45xchange\x12$.stellwerk.router.v1.ExchangeRequest\x1a%.stellwerk.router.v1.ExchangeResponse\"\x15\xaa\xd5\x18\x11\n\rcalls.forward\x18\x03(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&stellwerk/router/v1/call_service.proto\x12\x13stellwerk.router.v1\x1a\x1bstellwerk/job/v1/work.proto\x1a\"stellwerk/options/v1/options.proto\"\xd1\x01\n\x0f\x45xchangeRequest\x12\x34\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x1f.stellwerk.router.v1.Credential\x12(\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x19.stellwerk.router.v1.Call\x12\x11\n\tcancelled\x18\x03 \x03(\x04\x12\x1b\n\x13\x64ropped_credentials\x18\x04 \x03(\r\x12.\n\x06groups\x18\x05 \x03(\x0b\x32\x1e.stellwerk.router.v1.CallGroup\"\'\n\nCredential\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\"\xbb\x01\n\x04\x43\x61ll\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ncredential\x18\x02 \x01(\r\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12(\n\x04work\x18\x05 \x01(\x0b\x32\x1a.stellwerk.job.v1.WorkItem\x12\x12\n\ntimeout_ms\x18\x06 \x01(\r\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x0c\n\x04peer\x18\t \x01(\t\"\xc5\x01\n\tCallGroup\x12\x12\n\ncredential\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12(\n\x04work\x18\x04 \x01(\x0b\x32\x1a.stellwerk.job.v1.WorkItem\x12\x0b\n\x03ids\x18\x05 \x03(\x04\x12\x13\n\x0btimeouts_ms\x18\x06 \x03(\r\x12\x13\n\x0brequest_ids\x18\x07 \x03(\t\x12\x14\n\x0ctraceparents\x18\x08 \x03(\t\x12\r\n\x05peers\x18\t \x03(\t\"r\n\x10\x45xchangeResponse\x12,\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1b.stellwerk.router.v1.Answer\x12\x30\n\x06groups\x18\x02 \x03(\x0b\x32 .stellwerk.router.v1.AnswerGroup\"W\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x05reply\x18\x03 \x01(\x0b\x32\x1b.stellwerk.job.v1.WorkReply\"]\n\x0b\x41nswerGroup\x12\x0b\n\x03ids\x18\x01 \x03(\x04\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x05reply\x18\x03 \x01(\x0b\x32\x1b.stellwerk.job.v1.WorkReply2\x81\x01\n\x0b\x43\x61llService\x12r\n\x08\x45xchange\x12$.stellwerk.router.v1.ExchangeRequest\x1a%.stellwerk.router.v1.ExchangeResponse\"\x15\xaa\xd5\x18\x11\n\rcalls.forward\x18\x03(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLSERVICE'].methods_by_name['Exchange']._loaded_options = None
   _globals['_CALLSERVICE'].methods_by_name['Exchange']._serialized_options = b'\252\325\030\021\n\rcalls.forward\030\003'
   _globals['_EXCHANGEREQUEST']._serialized_start=129
-  _globals['_EXCHANGEREQUEST']._serialized_end=290
-  _globals['_CREDENTIAL']._serialized_start=292
-  _globals['_CREDENTIAL']._serialized_end=331
-  _globals['_CALL']._serialized_start=334
-  _globals['_CALL']._serialized_end=521
-  _globals['_EXCHANGERESPONSE']._serialized_start=523
-  _globals['_EXCHANGERESPONSE']._serialized_end=587
-  _globals['_ANSWER']._serialized_start=589
-  _globals['_ANSWER']._serialized_end=676
-  _globals['_CALLSERVICE']._serialized_start=679
-  _globals['_CALLSERVICE']._serialized_end=808
+  _globals['_EXCHANGEREQUEST']._serialized_end=338
+  _globals['_CREDENTIAL']._serialized_start=340
+  _globals['_CREDENTIAL']._serialized_end=379
+  _globals['_CALL']._serialized_start=382
+  _globals['_CALL']._serialized_end=569
+  _globals['_CALLGROUP']._serialized_start=572
+  _globals['_CALLGROUP']._serialized_end=769
+  _globals['_EXCHANGERESPONSE']._serialized_start=771
+  _globals['_EXCHANGERESPONSE']._serialized_end=885
+  _globals['_ANSWER']._serialized_start=887
+  _globals['_ANSWER']._serialized_end=974
+  _globals['_ANSWERGROUP']._serialized_start=976
+  _globals['_ANSWERGROUP']._serialized_end=1069
+  _globals['_CALLSERVICE']._serialized_start=1072
+  _globals['_CALLSERVICE']._serialized_end=1201
 # @@protoc_insertion_point(module_scope)
