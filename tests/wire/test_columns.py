@@ -72,6 +72,13 @@ def test_texts_are_shared_out_by_their_own_lengths(rows: list[list[bytes]]) -> N
         assert output.data == tensors.join_bytes(row)
 
 
+def test_a_reply_that_leads_reports_one_call_whoever_takes_it_apart() -> None:
+    reply = work_pb2.WorkReply(leads=True, batch_rows=3)
+
+    assert [columns.member_reply(reply, index, 3).leads for index in range(3)] == [1, 0, 0]
+    assert not columns.pick_reply(reply, (1, 2), 3).leads
+
+
 def test_an_error_is_every_members() -> None:
     reply = work_pb2.WorkReply(runtime="r", error=work_pb2.WorkError(reason="OVERLOADED"))
 

@@ -97,9 +97,12 @@ def pick(form: work_pb2.WorkItem, members: Sequence[int], count: int) -> work_pb
 def pick_reply(reply: work_pb2.WorkReply, members: Sequence[int], count: int) -> work_pb2.WorkReply:
     """Returns the reply to these members alone, of a reply to `count`. Raises InvalidInput unless
     the outputs can be taken apart.
+
+    A reply that leads reports one call of the model, so only the first of its members leads.
     """
     picked = work_pb2.WorkReply()
     picked.CopyFrom(reply)
+    picked.leads = reply.leads and 0 in members
     del picked.outputs[:]
     _pick(reply.outputs, picked.outputs, members, count)
     return picked

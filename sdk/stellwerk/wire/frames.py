@@ -34,26 +34,37 @@ def varint(number: int) -> bytes:
 
 
 class FrameBuffer:
-    """A queue of elements of one repeated field, taken out in frames of limited size.
+    """A queue of elements of one repeated field, and of groups of them, which a second field holds.
+    Both are taken out in frames of limited size.
 
-    An element is given in two parts: its serialised fields but one, and the serialised value of
-    that one field, a message, which is not encoded a second time.
+    An element or group is given in two parts: its serialised fields but one, and the serialised
+    value of that one field, a message, which is not encoded a second time.
     """
 
-    def __init__(self, tag: bytes, inner_tag: bytes, most: int, most_bytes: int) -> None:
+    def __init__(
+        self,
+        tag: bytes,
+        inner_tag: bytes,
+        most: int,
+        most_bytes: int,
+        *,
+        group_tag: bytes = b"",
+        group_inner_tag: bytes = b"",
+    ) -> None:
         """Begins empty; `tag` is that of the repeated field, `inner_tag` that of the elements' last
-        field.
+        field. `group_tag` and `group_inner_tag` are the same for groups.
 
-        A frame holds at most `most` elements and `most_bytes` bytes; a larger element has a frame
-        of its own.
+        A frame holds at most `most` elements, those of groups included, and `most_bytes` bytes; a
+        larger element or group has a frame of its own.
         """
-        self._tag = tag
-        self._inner_tag = inner_tag
+        self._tags = (tag, inner_tag)
+        self._group_tags = (group_tag, group_inner_tag)
         self._most = most
         self._most_bytes = most_bytes
-        self._waiting: deque[tuple[bytes, bytes]] = deque()
-        # Adds an element, given as its two parts. The deque's own method: it is called for every
-        # call and every answer, and a method around it would double its cost.
+        self._waiting: deque[tuple[bytes, bytes] | tuple[bytes, bytes, int]] = deque()
+        # Adds an element, given as its two parts, or a group, given as its two parts and its number
+        # of members. The deque's own method: it is called for every call and every answer, and a
+        # method around it would double its cost.
         self.put = self._waiting.append
 
     def __bool__(self) -> bool:
@@ -62,18 +73,24 @@ class FrameBuffer:
     def take(self) -> list[bytes]:
         """Removes the next frame; returns its parts, none if no element waits."""
         waiting = self._waiting
-        inner_tag = self._inner_tag
         parts: list[bytes] = []
         count = 0
         total = 0
         while waiting and count < self._most:
-            head, inner = waiting[0]
+            element = waiting[0]
+            if len(element) == 2:
+                tag, inner_tag = self._tags
+                head, inner = element
+                count += 1
+            else:
+                tag, inner_tag = self._group_tags
+                head, inner, members = element
+                count += members
             inner_size = varint(len(inner))
             size = len(head) + len(inner_tag) + len(inner_size) + len(inner)
             total += size
-            if count and total > self._most_bytes:
+            if parts and (count > self._most or total > self._most_bytes):
                 break
             waiting.popleft()
-            parts += (self._tag, varint(size), head, inner_tag, inner_size, inner)
-            count += 1
+            parts += (tag, varint(size), head, inner_tag, inner_size, inner)
         return parts
