@@ -87,6 +87,12 @@ class HeldBroker:
             posted.set_result(None)
         self._unconfirmed.clear()
 
+    def refuse(self, error: Exception) -> None:
+        """Ends with an error what it has taken and not confirmed."""
+        for posted in self._unconfirmed:
+            posted.set_exception(error)
+        self._unconfirmed.clear()
+
     @property
     def items(self) -> list[work_pb2.WorkItem]:
         """Everything published, in order."""

@@ -83,7 +83,8 @@ async def test_whose_time_was_over_in_the_queue_is_never_worked_on(
         answers = await asyncio.gather(*late)
     after = await door.infer(probe.name, [row(1.0)])
 
-    assert {answer.status for answer in answers} <= {504, 429}
+    told = [answer.message for answer in answers if answer.status not in (504, 429)]
+    assert not told
     assert after.values == [2.0]
     assert not set(values) & set(probe.seen())
 

@@ -22,6 +22,9 @@ from stellwerk.wire.frames import VARINT, tag, varint
 
 # Seconds after which an unconfirmed envelope counts as lost.
 _CONFIRM_SECONDS = 3.0
+# Seconds by which a confirm's timeout may come before the deadline that it was set to: its timer
+# counts whole milliseconds.
+_TIMER_SECONDS = 0.002
 # Seconds that a queue rests after a send that failed, since the next one would fail as well.
 _REST_SECONDS = 0.1
 # Seconds that a broker may be away while new requests still wait for it; later they are refused at
@@ -194,13 +197,21 @@ class Sender:
     def _failed(
         self, queue: OutboundQueue, batch: Sequence[PendingRequest], error: ServiceError
     ) -> None:
+        now = self._clock()
         queue.declared = False
-        queue.rests_until = self._clock() + _REST_SECONDS
+        queue.rests_until = now + _REST_SECONDS
         reason = BROKER_DOWN
         if isinstance(error, Overloaded):
             reason = error.metadata["reason_detail"] = BROKER_FULL
+        late = DeadlinePassed(
+            "the broker did not confirm the request before its deadline; give the call more time"
+        )
         for request in batch:
-            self._end(request, error, reason)
+            # No send outlasts its requests: a slow broker is no broken one to whose time is over.
+            if request.deadline - now < _TIMER_SECONDS:
+                self._end(request, late, DEADLINE_PASSED)
+            else:
+                self._end(request, error, reason)
 
 
 def encode(key: str, items: Iterable[tuple[bytes, int]]) -> bytes:

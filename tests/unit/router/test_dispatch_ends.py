@@ -230,6 +230,22 @@ async def test_a_broker_that_is_away_for_long_is_said_at_once() -> None:
     assert held.rejections("broker_down") == 1
 
 
+async def test_whose_time_ends_before_the_confirm_is_late_and_the_broker_is_not_blamed() -> None:
+    held = await rig()
+    held.broker.confirms = False
+    late = held.submit(seconds=0.15)
+    longer = held.submit(seconds=5.0)
+    await turns()
+
+    held.clock.now += 0.1495
+    held.broker.refuse(BrokerDown("it did not confirm in time"))
+    await turns()
+
+    assert held.errors(late) == ["DEADLINE_PASSED"]
+    assert held.errors(longer) == ["BROKER_DOWN"]
+    assert (held.rejections("deadline_passed"), held.rejections("broker_down")) == (1, 1)
+
+
 async def test_a_queue_that_went_away_is_declared_again() -> None:
     held = await rig()
     first = held.submit()
