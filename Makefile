@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export VENV PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install vendors lock protos protos-check lint format test demo up bench conformance bench-overload steady soak docs secrets compose-check wheels clean
+.PHONY: help install vendors lock protos protos-check lint format test demo up bench bench-profile conformance bench-overload steady soak docs secrets compose-check wheels clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1mmake %-16s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ protos: install ## Write generated/ from protos/
 protos-check: install ## Fail if generated/ is stale, the contract breaks its style, or a change breaks callers
 	$(BIN)/python tools/protos_check.py
 
-bench: install ## Measure side by side with other servers; writes benchmarks/results/
+bench: install ## Measure side by side with other servers; writes benchmarks/results/ and the README's comparison
 	@$(BIN)/python -m benchmarks
+
+bench-profile: install ## Measure where the CPU time of a request goes; writes docs/benchmarks/where-the-time-goes.md
+	@$(BIN)/python -m benchmarks profile
 
 bench-overload: install ## Measure what overload and short timeouts do, here and to Triton; draws docs/benchmarks/overload.png
 	@$(BIN)/python -m benchmarks overload timeouts

@@ -1,5 +1,4 @@
-"""Load over gRPC with h2load: a closed loop of ModelInfer calls on one connection, the same client
-for every system.
+"""Load over gRPC with h2load: a closed loop of ModelInfer calls, the same client for every system.
 
 h2load is written in C and takes a tenth of the CPU time that a client in Python takes, which shares
 the cores with what it measures. It knows nothing of gRPC and takes a failed call, HTTP status 200
@@ -12,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 import struct
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from pathlib import Path
 import grpc
 
 from benchmarks.measurement import GrpcCall, Measurement, System, WrongAnswer
-from benchmarks.processes import CpuClock
+from benchmarks.processes import CpuClock, run_generator
 from benchmarks.ratios import SAMPLES_FOR_P99, percentile
 from stellwerk.inference.v2 import grpc_service_pb2 as pb
 
@@ -67,9 +65,12 @@ def check(name: str, call: GrpcCall) -> int:
     return len(_frame(answer))
 
 
-def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> Measurement:
-    """Keeps this many calls in flight; raises WrongAnswer if the answers are not all like a checked
-    one.
+def measure(
+    system: System, call: GrpcCall, in_flight: int, seconds: float, connections: int = 1
+) -> Measurement:
+    """Keeps `in_flight` calls under way, spread evenly over the connections.
+
+    Raises WrongAnswer if the answers are not all like a checked one.
     """
     if shutil.which("h2load") is None:
         raise RuntimeError("h2load is not installed: apt-get install nghttp2-client")
@@ -77,29 +78,22 @@ def measure(system: System, call: GrpcCall, in_flight: int, seconds: float) -> M
     with tempfile.TemporaryDirectory() as directory:
         body, log = Path(directory) / "body", Path(directory) / "log"
         body.write_bytes(_frame(call.request))
-        command = _command(call, body, log, in_flight, seconds)
+        load = [f"-c{connections}", f"-m{in_flight // connections}"]
+        command = _command(call, body, log, [*load, f"-D{max(1, round(seconds))}"])
         clock = CpuClock(system.parts)
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        output, own = run_generator(command)
         spent = clock.spent()
         latencies = [int(line.split("\t")[2]) / 1000 for line in log.read_text().splitlines()]
-    return measurement(system.name, parse(done.stdout), answer_bytes, latencies, spent)
+    return measurement(system.name, parse(output), answer_bytes, latencies, spent, own)
 
 
-def _command(call: GrpcCall, body: Path, log: Path, in_flight: int, seconds: float) -> list[str]:
+def _command(call: GrpcCall, body: Path, log: Path, load: Sequence[str]) -> list[str]:
     headers = {
         "content-type": "application/grpc",
         "te": "trailers",
         "grpc-timeout": f"{DEADLINE_SECONDS}S",
     }
-    command = [
-        "h2load",
-        "-t1",
-        "-c1",
-        f"-m{in_flight}",
-        f"-D{max(1, round(seconds))}",
-        "-d",
-        str(body),
-    ]
+    command = ["h2load", "-t1", *load, "-d", str(body)]
     command += [f"-w{_WINDOW_BITS}", f"-W{_WINDOW_BITS}", f"--log-file={log}"]
     for name, value in {**headers, **call.metadata}.items():
         command += ["-H", f"{name}: {value}"]
@@ -121,14 +115,19 @@ def parse(output: str) -> Sent:
 
 
 def measurement(
-    name: str, sent: Sent, answer_bytes: int, latencies: Sequence[float], cpu: Mapping[str, float]
+    name: str,
+    sent: Sent,
+    answer_bytes: int,
+    latencies: Sequence[float],
+    cpu: Mapping[str, float],
+    own: float = 0.0,
 ) -> Measurement:
     """A measurement from h2load's words. A call without a message was refused with a status and
     counts as an error.
 
-    `latencies` are milliseconds of all calls. Raises WrongAnswer where none was answered well, or
-    where the answers are longer than the checked one, so that good ones cannot be told from failed
-    ones.
+    `latencies` are milliseconds of all calls, `own` is h2load's CPU time in seconds. Raises
+    WrongAnswer where none was answered well, or where the answers are longer than the checked one,
+    so that good ones cannot be told from failed ones.
     """
     answered = min(sent.succeeded, sent.data_bytes // answer_bytes)
     if sent.data_bytes > sent.succeeded * answer_bytes:
@@ -148,4 +147,5 @@ def measurement(
         p99=percentile(latencies, 0.99, needed=SAMPLES_FOR_P99),
         cpu=1000 * sum(cpu.values()) / answered,
         cpu_parts={part: 1000 * spent / answered for part, spent in cpu.items()},
+        generator=own / sent.seconds,
     )

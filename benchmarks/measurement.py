@@ -36,7 +36,8 @@ class Measurement:
     """One load on one system. Latencies in milliseconds, `cpu` in CPU-seconds of the system per
     1,000 requests.
 
-    `cpu_parts` splits the same by the system's processes.
+    `cpu_parts` splits the same by the system's processes. `generator` is the load generator's own
+    CPU time as a share of one core.
     """
 
     system: str
@@ -48,6 +49,7 @@ class Measurement:
     p99: float | None
     cpu: float
     cpu_parts: Mapping[str, float] = field(default_factory=dict)
+    generator: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Its values, rounded to what they are worth."""

@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +31,48 @@ class Input:
     datatype: str
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Where a platform is installed: its command, working directory and environment."""
+
+    command: Sequence[str]
+    folder: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+# The platform that this program belongs to.
+HERE = Installation([str(Path(sys.executable).parent / "stellwerk")])
+
+
 class Stellwerk:
     """The whole platform with one runtime: five processes, a mongod and a broker of its own."""
 
     name = "Stellwerk"
 
-    def __init__(self, broker: str = "auto", env: Mapping[str, str] | None = None) -> None:
-        """`env` is added to the environment of its services."""
+    def __init__(
+        self,
+        broker: str = "auto",
+        log_level: str = "warning",
+        env: Mapping[str, str] | None = None,
+        installation: Installation = HERE,
+    ) -> None:
+        """Starts the platform of an installation and waits until it is ready.
+
+        `env` is added to the environment of its services.
+        """
         self._directory = tempfile.TemporaryDirectory(prefix="stellwerk-bench-")
         folder = Path(self._directory.name)
         self.http_port, self.grpc_port = free_port(), free_port()
-        command = [
-            str(Path(sys.executable).parent / "stellwerk"),
-            "up",
-            "--broker",
-            broker,
-            "--runtimes",
-            "1",
-        ]
-        command += ["--data-dir", str(folder / "data"), "--log-level", "warning"]
+        command = [*installation.command, "up", "--broker", broker, "--runtimes", "1"]
+        command += ["--data-dir", str(folder / "data"), "--log-level", log_level]
         command += ["--http-port", str(self.http_port), "--grpc-port", str(self.grpc_port)]
-        self._child = Child(command, folder / "log", speaks=True, env=env)
+        self._child = Child(
+            command,
+            folder / "log",
+            cwd=installation.folder,
+            speaks=True,
+            env={**installation.env, **(env or {})},
+        )
         try:
             self.ready: dict[str, Any] = json.loads(self._child.first_line())
         except BaseException:
@@ -127,6 +148,24 @@ class Stellwerk:
         self.client.close()
         self._child.stop()
         self._directory.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A platform under a name that tells it from the others of a run."""
+
+    name: str
+    platform: Stellwerk
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return self.platform.versions
+
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        return self.platform.parts()
+
+    def stop(self) -> None:
+        self.platform.stop()
 
 
 def _metrics_url(address: str) -> str:

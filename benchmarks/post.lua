@@ -1,5 +1,7 @@
 -- Repeats one POST whose body and headers come from files, and ends with one line of JSON.
 -- Arguments after "--": the file that holds the body, then the file that holds "Name: value" lines.
+dofile(debug.getinfo(1, "S").source:match("^@(.*/)") .. "result.lua")
+
 function init(args)
   local body = io.open(args[1], "rb")
   wrk.method = "POST"
@@ -9,12 +11,4 @@ function init(args)
     local name, value = line:match("^([^:]+): (.*)$")
     wrk.headers[name] = value
   end
-end
-
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format(
-    '\nRESULT {"requests": %d, "microseconds": %d, "p50": %d, "p99": %d, "status": %d, "socket": %d}\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout))
 end

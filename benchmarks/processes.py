@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -98,11 +99,28 @@ def descendants(pid: int) -> list[int]:
         return []
 
 
-class CpuClock:
-    """The CPU time, user and system, that the parts of a system spend from now on."""
+def run_generator(command: Sequence[str]) -> tuple[str, float]:
+    """Runs a load generator; returns its standard output and the CPU-seconds that it took itself.
 
-    def __init__(self, parts: Callable[[], Mapping[str, Sequence[int]]]) -> None:
+    Raises CalledProcessError if it fails. No other child may be waited for meanwhile.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+class CpuClock:
+    """The CPU time, user and system, that the parts of a system spend from now on.
+
+    With `kernel`, only the system's half of it.
+    """
+
+    def __init__(
+        self, parts: Callable[[], Mapping[str, Sequence[int]]], kernel: bool = False
+    ) -> None:
         self._parts = parts
+        self._kernel = kernel
         self._before = self._read()
 
     def spent(self) -> dict[str, float]:
@@ -110,18 +128,23 @@ class CpuClock:
         return spent_between(self._before, self._read())
 
     def _read(self) -> dict[str, dict[int, float]]:
-        return {part: _cpu_seconds(pids) for part, pids in self._parts().items()}
+        return {part: _cpu_seconds(pids, self._kernel) for part, pids in self._parts().items()}
 
 
-def _cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
+def _cpu_seconds(pids: Sequence[int], kernel: bool) -> dict[int, float]:
     times = {}
     for pid in pids:
         try:
             spent = psutil.Process(pid).cpu_times()
         except psutil.NoSuchProcess:
             continue
-        times[pid] = spent.user + spent.system
+        times[pid] = spent.system if kernel else spent.user + spent.system
     return times
+
+
+def thread_user_seconds(pid: int) -> dict[int, float]:
+    """Returns the user CPU time of each thread of a process, by the thread's id."""
+    return {thread.id: thread.user_time for thread in psutil.Process(pid).threads()}
 
 
 def spent_between(

@@ -19,6 +19,7 @@ COLUMNS = (
     "p50 ms",
     "p99 ms",
     "CPU-s per 1,000",
+    "generator",
     "errors",
 )
 RESULTS = Path(__file__).parent / "results"
@@ -67,6 +68,8 @@ def table(report: dict[str, Any]) -> str:
         (
             "A ratio is the median over interleaved pairs, ours ÷ theirs; the range shows all"
             " pairs. The other columns are medians of single measurements, ours / theirs."
+            " `generator` is the load generator's own CPU time as a share of one core. A run in"
+            " which a request failed is invalid and reaches no target."
         ),
         "",
         f"| {' | '.join(COLUMNS)} |",
@@ -109,13 +112,19 @@ def _parts(figure: dict[str, Any], side: str) -> str:
     medians = {name: statistics.median(part.get(name, 0.0) for part in parts) for name in parts[0]}
     whole = sum(medians.values()) or 1.0
     ordered = sorted(medians.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {value:.2f} ({value / whole:.0%})" for name, value in ordered)
+    return ", ".join(f"{name} {value:.3f} ({value / whole:.0%})" for name, value in ordered)
 
 
 def _row(figure: dict[str, Any]) -> list[str]:
-    reached = "yes" if figure["reached"] else "no"
+    reached = "yes" if figure["reached"] else "no" if figure.get("valid", True) else "invalid"
     if "failed" in figure:
         return _padded([figure["id"], f"not measured: {figure['failed']}"])
+    if "value" in figure:
+        value, lowest, highest = (
+            f"{figure[key]:.3f} {figure['unit']}" for key in ("value", "lowest", "highest")
+        )
+        cells = [figure["id"], figure["title"], f"**{value}**", f"{lowest} to {highest}"]
+        return _padded([*cells, _target(figure), reached])
     if "pairs" not in figure:
         return _padded(
             [
@@ -127,21 +136,28 @@ def _row(figure: dict[str, Any]) -> list[str]:
                 reached,
             ]
         )
-    sign = "≥" if figure["better"] == "higher" else "≤"
     errors = [sum(pair[side]["errors"] for pair in figure["pairs"]) for side in ("ours", "theirs")]
     return [
         figure["id"],
         figure["title"],
         f"**{figure['ratio']:.2f}**",
         f"{figure['lowest']:.2f} to {figure['highest']:.2f}",
-        f"{sign} {figure['target']:g}",
+        _target(figure),
         reached,
         _both(figure, "per_second", ",.0f"),
         _both(figure, "p50", ",.2f"),
         _both(figure, "p99", ",.2f"),
-        _both(figure, "cpu", ",.2f"),
+        _both(figure, "cpu", ",.3f"),
+        _both(figure, "generator", ".0%"),
         f"{errors[0]:,} / {errors[1]:,}",
     ]
+
+
+def _target(figure: dict[str, Any]) -> str:
+    """Returns the number that a figure must reach, and the one that it should."""
+    sign = "≥" if figure["better"] == "higher" else "≤"
+    aim = f" (aim {figure['aim']:g})" if figure.get("aim") is not None else ""
+    return f"{sign} {figure['target']:g}{aim}"
 
 
 def _padded(cells: list[str]) -> list[str]:
@@ -150,7 +166,8 @@ def _padded(cells: list[str]) -> list[str]:
 
 def _both(figure: dict[str, Any], key: str, spec: str) -> str:
     return " / ".join(
-        _median([pair[side][key] for pair in figure["pairs"]], spec) for side in ("ours", "theirs")
+        _median([pair[side].get(key) for pair in figure["pairs"]], spec)
+        for side in ("ours", "theirs")
     )
 
 

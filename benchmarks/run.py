@@ -11,18 +11,19 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from benchmarks import facts, figures, grpc_load, model_loads, rest_load, scale
+from benchmarks import earlier, facts, figures, grpc_load, model_loads, rest_load, scale
 from benchmarks.echo import EchoServer
 from benchmarks.figures import Figure, Plan, Progress, Result
 from benchmarks.measurement import GrpcCall, RestCall, System, WrongAnswer
 from benchmarks.memory import start_of
-from benchmarks.ours import Stellwerk, flower_calls
+from benchmarks.mixed import load as mixed
+from benchmarks.ours import HERE, Installation, Named, Stellwerk, flower_calls
 from benchmarks.peers import MLServer
 from benchmarks.processes import NotReady
 from benchmarks.triton import Triton
 from benchmarks.work import iris_model, is_mirrored, mirror_message, mirror_model
 
-# B1 and B3 load with 64 at a time, B2 with 256, B4 and B5 with one.
+# B1 and B3 load with 64 at a time; B2, B17 and B18 with 256; B4 and B5 with one.
 MOST, MANY, ONE = 256, 64, 1
 MODEL, MIRROR = "iris", "mirror"
 
@@ -32,8 +33,10 @@ S = TypeVar("S", bound=System)
 class Systems:
     """The systems under test, each started when first needed and stopped at the end."""
 
-    def __init__(self, broker: str, stack: ExitStack, progress: Progress) -> None:
+    def __init__(self, broker: str, baseline: str, stack: ExitStack, progress: Progress) -> None:
+        """`baseline` is the commit whose platform B18 divides by."""
         self._broker = broker
+        self.baseline = baseline
         self._stack = stack
         self._progress = progress
         self._running: dict[str, System] = {}
@@ -56,9 +59,9 @@ class Systems:
         assert isinstance(found, kind)
         return found
 
-    def another(self) -> Stellwerk:
-        """One more platform, for the caller to stop."""
-        return Stellwerk(self._broker)
+    def another(self, log_level: str = "warning", installation: Installation = HERE) -> Stellwerk:
+        """Starts one more platform, for the caller to stop."""
+        return Stellwerk(self._broker, log_level, installation=installation)
 
 
 def _rest(
@@ -94,35 +97,75 @@ def _against_mlserver(
 
 def _against_triton(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
     peer = systems.peer(Triton)
-    return [_rest(figures.B2, MOST, systems, peer, peer.rest(), plan, progress).as_json()]
+    result = _rest(figures.B2, MOST, systems, peer, peer.rest(), plan, progress)
+    return [result.as_json(), figures.gateway_cpu(result.ours).as_json()]
 
 
 def _against_echo(
-    figure: Figure, in_flight: int, mine: GrpcCall, systems: Systems, plan: Plan, progress: Progress
-) -> list[dict[str, Any]]:
+    figure: Figure,
+    in_flight: int,
+    connections: int,
+    mine: GrpcCall,
+    systems: Systems,
+    plan: Plan,
+    progress: Progress,
+) -> dict[str, Any]:
     ours, peer = systems.ours, systems.peer(EchoServer)
     other = peer.call(mine.request)
-    return [
-        figures.measure(
-            figure,
-            plan,
-            lambda seconds: grpc_load.measure(ours, mine, in_flight, seconds),
-            lambda seconds: grpc_load.measure(peer, other, in_flight, seconds),
-            progress,
-        ).as_json()
-    ]
+    return figures.measure(
+        figure,
+        plan,
+        lambda seconds: grpc_load.measure(ours, mine, in_flight, seconds, connections),
+        lambda seconds: grpc_load.measure(peer, other, in_flight, seconds, connections),
+        progress,
+    ).as_json()
 
 
 def _small_messages(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
-    return _against_echo(
-        figures.B3, MANY, systems.ours.grpc(systems.message), systems, plan, progress
-    )
+    call = systems.ours.grpc(systems.message)
+    return [
+        _against_echo(figures.B3A, MANY, 1, call, systems, plan, progress),
+        _against_echo(figures.B3B, MANY, MANY, call, systems, plan, progress),
+    ]
 
 
 def _large_messages(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
     tensor = systems.ours.store(mirror_model(), MIRROR)
     call = replace(systems.ours.grpc(mirror_message(MIRROR, tensor.name)), right=is_mirrored)
-    return _against_echo(figures.B5, ONE, call, systems, plan, progress)
+    return [_against_echo(figures.B5, ONE, 1, call, systems, plan, progress)]
+
+
+def _log_levels(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    """Measures a second platform, which writes a line for each request, beside the first."""
+    progress("starting Stellwerk at log level info")
+    talkative = systems.another("info")
+    try:
+        talkative.store(iris_model(), MODEL)
+
+        def load(platform: Stellwerk, level: str) -> figures.Load:
+            system, call = Named(f"log level {level}", platform), platform.rest(MODEL, systems.body)
+            rest_load.check(system.name, call)
+            return lambda seconds: rest_load.measure(system, call, MOST, seconds)
+
+        loads = load(talkative, "info"), load(systems.ours, "warning")
+        return [figures.measure(figures.B17, plan, *loads, progress).as_json()]
+    finally:
+        talkative.stop()
+
+
+def _mixed(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
+    """Measures the platform beside itself as it was at an earlier commit."""
+    place = earlier.installation(systems.baseline, progress)
+    progress(f"starting Stellwerk at {systems.baseline}")
+    before = systems.another(installation=place)
+    try:
+        today = Named("Stellwerk", systems.ours)
+        former = Named(f"Stellwerk at {systems.baseline}", before)
+        loads = mixed.prepare(today, MOST), mixed.prepare(former, MOST)
+        figure = replace(figures.B18, title=figures.B18.title.format(former.name))
+        return [figures.measure(figure, plan, *loads, progress).as_json()]
+    finally:
+        before.stop()
 
 
 def _scale(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
@@ -147,18 +190,23 @@ FIGURES: dict[str, Measured] = {
         model_loads.count(systems.ours, plan.predictions).as_json()
     ],
     "B9": _scale,
+    "B17": _log_levels,
+    "B18": _mixed,
 }
 
 
-def run(chosen: Sequence[str], plan: Plan, broker: str, progress: Progress) -> dict[str, Any]:
-    """The report of a run. A figure that cannot be measured says why and does not keep the others
-    from it.
+def run(
+    chosen: Sequence[str], plan: Plan, broker: str, baseline: str, progress: Progress
+) -> dict[str, Any]:
+    """Returns the report of a run.
+
+    A figure that cannot be measured says why and does not keep the others from it.
     """
     commit, dirty = facts.commit()
     environment = facts.environment()
     measured: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        systems = Systems(broker, stack, progress)
+        systems = Systems(broker, baseline, stack, progress)
         for name in chosen:
             progress(f"{name}: measuring")
             try:

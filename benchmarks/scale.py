@@ -10,9 +10,9 @@ between the two halves of a pair, on one platform.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -20,31 +20,13 @@ import onnx
 from benchmarks import figures, rest_load
 from benchmarks.figures import Plan, Progress, Result
 from benchmarks.measurement import Measurement, RestCall
-from benchmarks.ours import Stellwerk, flower_calls
+from benchmarks.ours import Named, Stellwerk, flower_calls
 from benchmarks.simulated_fleet import SimulatedFleet
 from benchmarks.work import iris_model, mirror_model
 
 CONNECTIONS = 64
 AT_ONCE = 8
 MODEL = "iris"
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A platform under a name that says what is special about it."""
-
-    name: str
-    platform: Stellwerk
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        return self.platform.versions
-
-    def parts(self) -> Mapping[str, Sequence[int]]:
-        return self.platform.parts()
-
-    def stop(self) -> None:
-        self.platform.stop()
 
 
 def register(platform: Stellwerk, count: int) -> None:

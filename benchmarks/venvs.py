@@ -1,5 +1,5 @@
 """Virtual environments under `.venv-peers`: for other servers, whose dependencies conflict with
-ours, and for charts.
+ours, for charts and for profiles.
 
 `python -m benchmarks.venvs` makes all of them; a run makes what it needs.
 """
@@ -108,7 +108,10 @@ TRITON = Venv("triton", (*_same("scikit-learn"), "numpy==1.26.4"), ("nvidia-pytr
 # Draws the charts; nothing else needs it.
 CHARTS = Venv("charts", ("matplotlib==3.11.2",))
 
+# Samples the stacks of services, native frames included.
+PROFILER = Venv("profiler", ("py-spy==0.4.3",))
+
 
 if __name__ == "__main__":
-    for venv in (MLSERVER, TRITON, CHARTS):
+    for venv in (MLSERVER, TRITON, CHARTS, PROFILER):
         venv.ensure()

@@ -39,13 +39,10 @@ def large_model() -> Any:
     )
 
 
-def mirror_model() -> onnx.ModelProto:
-    """A model that gives back the FP32 matrix that it gets."""
+def mirror_model(element: int = onnx.TensorProto.FLOAT) -> onnx.ModelProto:
+    """Returns a model that gives back the matrix that it gets; `element` is ONNX's element type."""
     shape = ["rows", "columns"]
-    given, back = (
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name in ("x", "y")
-    )
+    given, back = (onnx.helper.make_tensor_value_info(name, element, shape) for name in ("x", "y"))
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])], "mirror", [given], [back]
     )

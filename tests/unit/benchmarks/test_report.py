@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,18 @@ def _report() -> dict[str, Any]:
             result.as_json(),
             {"id": "B8", "title": "loads", "target": 1, "loads": 1.0, "reached": True},
             {"id": "B3", "reached": False, "failed": "nobody answered"},
+            figures.gateway_cpu(
+                [
+                    replace(_measurement("Stellwerk", 1.0), cpu_parts={"api_gateway": spent})
+                    for spent in (0.02, 0.03, 0.05)
+                ]
+            ).as_json(),
         ],
     }
+
+
+def _report_of(result: figures.Result) -> dict[str, Any]:
+    return _report() | {"figures": [result.as_json()]}
 
 
 def test_answers_that_are_not_2xx_are_errors_and_no_requests() -> None:
@@ -143,19 +154,58 @@ def test_the_report_is_written_as_json_and_as_a_table(tmp_path: Path) -> None:
     rows = [
         line for line in (tmp_path / "latest.md").read_text().splitlines() if line.startswith("| B")
     ]
-    assert "**8.00** | 6.00 to 9.00 | ≥ 6 | yes | 800 / 100 | 1.50 / 1.50 | – / –" in rows[0]
+    assert (
+        "**8.00** | 6.00 to 9.00 | ≥ 8 (aim 12) | yes | 800 / 100 | 1.50 / 1.50 | – / –" in rows[0]
+    )
     assert "| **1** |" in rows[1]
     assert "not measured: nobody answered" in rows[2]
+    assert "| **0.030 ms** | 0.020 ms to 0.050 ms | ≤ 0.03 | yes |" in rows[3]
     assert "- Stellwerk: broker amqp (RabbitMQ 4.0)\n" in (tmp_path / "latest.md").read_text()
     assert (
         "- Stellwerk: 6.0 s, 500 MB (router 100, mongod 400)\n"
         in (tmp_path / "latest.md").read_text()
     )
     assert (
-        "- B1: runtime 0.30 (75%), router 0.10 (25%)\n  - runtime 0.30"
+        "- B1: runtime 0.300 (75%), router 0.100 (25%)\n  - runtime 0.300"
         in (tmp_path / "latest.md").read_text()
     )
     assert {row.count(" | ") for row in rows} == {len(report.COLUMNS) - 1}
+
+
+def test_a_run_with_errors_is_invalid_and_reaches_no_target() -> None:
+    broken = iter([0, 0, 1])
+
+    def ours(seconds: float) -> Measurement:
+        return replace(_measurement("Stellwerk", 9000.0), errors=next(broken))
+
+    result = figures.measure(
+        figures.B1,
+        figures.Plan(2, 1, 0),
+        ours,
+        lambda seconds: _measurement("MLServer", 100.0),
+        lambda text: None,
+    )
+
+    assert result.comparison.ratio > figures.B1.target
+    assert not result.valid and not result.reached
+    row = next(line for line in report.table(_report_of(result)).splitlines() if "| B1 |" in line)
+    assert "| invalid |" in row and row.endswith("| 1 / 0 |")
+
+
+def test_the_load_generators_own_time_is_a_share_of_a_core() -> None:
+    over_rest = rest_load.parse("peer", WRK, cpu={"all": 1.0}, own=0.5)
+    over_grpc = grpc_load.measurement(
+        "peer", grpc_load.parse(H2LOAD), 60, [1.0], {"all": 1.0}, own=0.5
+    )
+
+    assert (over_rest.generator, over_grpc.generator) == (0.25, 0.25)
+
+
+def test_throughput_per_cpu_second_is_compared_where_that_is_the_figure() -> None:
+    cheap, dear = (replace(_measurement("a", 1.0), cpu=cpu) for cpu in (0.1, 0.4))
+
+    assert figures.B18.value(cheap) == 10_000
+    assert figures.B18.value(cheap) / figures.B18.value(dear) == pytest.approx(4)
 
 
 def test_samples_of_one_model_are_summed() -> None:
