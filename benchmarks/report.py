@@ -76,16 +76,7 @@ def table(report: dict[str, Any]) -> str:
         "|---" * len(COLUMNS) + "|",
     ]
     lines += [f"| {' | '.join(_row(figure))} |" for figure in report["figures"]]
-    lines += [
-        "",
-        "B10, before anybody asks for anything: seconds until ready, and memory in MB:",
-        "",
-    ]
-    for name, start in report["starts"].items():
-        parts = ", ".join(
-            f"{part} {size:.0f}" for part, size in start["memory_parts"].items() if size
-        )
-        lines.append(f"- {name}: {start['seconds']:.1f} s, {start['memory']:.0f} MB ({parts})")
+    lines += _starts(report["starts"])
     lines += [
         "",
         (
@@ -101,6 +92,21 @@ def table(report: dict[str, Any]) -> str:
                 f"  - {_parts(figure, 'theirs')}",
             ]
     return "\n".join(lines) + "\n"
+
+
+def _starts(starts: dict[str, Any]) -> list[str]:
+    """Returns B10: how long each system took to start, and its memory at rest."""
+    lines = [
+        "",
+        "B10, before anybody asks for anything: seconds until ready, and memory in MB:",
+        "",
+    ]
+    for name, start in starts.items():
+        parts = ", ".join(
+            f"{part} {size:.0f}" for part, size in start["memory_parts"].items() if size
+        )
+        lines.append(f"- {name}: {start['seconds']:.1f} s, {start['memory']:.0f} MB ({parts})")
+    return lines
 
 
 def _versions(versions: dict[str, str]) -> str:

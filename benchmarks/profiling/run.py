@@ -36,15 +36,20 @@ _PIECE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Rounds of undisturbed measurements, their seconds, and the seconds of samples per service."""
+    """Rounds of undisturbed measurements, their seconds, and the seconds of samples per service.
+
+    A service with less than `enough` samples is sampled again, four times in all.
+    """
 
     rounds: int
     seconds: float
     sampled: float
+    enough: int
 
 
-FULL = Effort(rounds=5, seconds=5, sampled=12)
-QUICK = Effort(rounds=1, seconds=2, sampled=3)
+FULL = Effort(rounds=5, seconds=5, sampled=12, enough=500)
+QUICK = Effort(rounds=1, seconds=2, sampled=4, enough=50)
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +158,13 @@ def _level(
     parts, samples = {}, {}
     for name, folder in SERVICES.items():
         progress(f"{connections} connections: sampling {name}")
-        stacks = _sample(platform, name, _load(platform, body, connections), effort.sampled)
-        counts = samples_by_thread(stacks, folder)
-        samples[name] = sum(count.total() for count in counts.values())
+        load, counts, stacks = _load(platform, body, connections), {}, ""
+        for _ in range(_ATTEMPTS):
+            stacks += _sample(platform, name, load, effort.sampled)
+            counts = samples_by_thread(stacks, folder)
+            samples[name] = sum(count.total() for count in counts.values())
+            if samples[name] >= effort.enough:
+                break
         user = max(0.0, whole[name] - kernel[name])
         parts[name] = split(user, _medians([one.threads[name] for one in spent]), counts)
     measured = [one.measured for one in spent]

@@ -35,6 +35,12 @@ def _measurement(name: str, per_second: float) -> Measurement:
     )
 
 
+def _gateway_reading() -> dict[str, Any]:
+    spent = [{"api_gateway": spent} for spent in (0.02, 0.03, 0.05)]
+    measured = [replace(_measurement("Stellwerk", 1.0), cpu_parts=parts) for parts in spent]
+    return figures.gateway_cpu(measured).as_json()
+
+
 def _report() -> dict[str, Any]:
     loads = {"pairs": 3, "seconds": 1, "warm_up": 0}
     rates = iter([600.0, 100.0, 900.0, 100.0, 800.0, 100.0])
@@ -71,12 +77,7 @@ def _report() -> dict[str, Any]:
             result.as_json(),
             {"id": "B8", "title": "loads", "target": 1, "loads": 1.0, "reached": True},
             {"id": "B3", "reached": False, "failed": "nobody answered"},
-            figures.gateway_cpu(
-                [
-                    replace(_measurement("Stellwerk", 1.0), cpu_parts={"api_gateway": spent})
-                    for spent in (0.02, 0.03, 0.05)
-                ]
-            ).as_json(),
+            _gateway_reading(),
         ],
     }
 
