@@ -5,7 +5,7 @@ it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,18 @@ from services.runtime.replies.response_cache import ResponseCache
 from services.runtime.replies.sender import ReplySender
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire import columns
 from stellwerk.wire.topology import inference_queue, reply_queue, serving_key
 from tests.fakes.log import FakeLog
 from tests.fakes.repository_source import FakeRepository
 
 GIB = 1 << 30
 REPLIES = reply_queue("router-1")
+
+
+def member_id(group_id: str, member: int) -> str:
+    """Returns the name under which the answer to a member of a group is kept."""
+    return f"{group_id}/{member}"
 
 
 class SkopsLoader:
@@ -115,8 +121,11 @@ class Rig:
             self.broker, self.cache, self.scheduler, responder, log=self.log
         )
         self.answers: dict[str, asyncio.Future[work_pb2.WorkReply]] = {}
-        # Every reply, in the order of arrival.
+        # Every reply, in the order of arrival; one to members of a group as a reply to each.
         self.replies: list[work_pb2.WorkReply] = []
+        # Replies to members as they were sent, and the members of each group that was sent.
+        self.group_replies: list[work_pb2.WorkReplyGroup] = []
+        self.members: dict[str, int] = {}
         self.heard: Callable[[work_pb2.WorkReply], None] = lambda reply: None
 
     async def start(self) -> None:
@@ -126,12 +135,26 @@ class Rig:
         await self.router.consume(REPLIES, self._on_reply, prefetch=0)
 
     def _on_reply(self, delivery: Delivery) -> None:
-        for reply in work_pb2.WorkReplyEnvelope.FromString(delivery.message.body).replies:
+        envelope = work_pb2.WorkReplyEnvelope.FromString(delivery.message.body)
+        self.group_replies += envelope.groups
+        for reply in [*envelope.replies, *self._taken_apart(envelope.groups)]:
             self.replies.append(reply)
             if not reply.more:
                 self.answers[reply.id].set_result(reply)
             self.heard(reply)
         delivery.ack()
+
+    def _taken_apart(
+        self, groups: Iterable[work_pb2.WorkReplyGroup]
+    ) -> Iterator[work_pb2.WorkReply]:
+        """Yields the reply to each member, by the id that `member_id` gives it; the first leads."""
+        for group in groups:
+            members = group.members or range(self.members[group.id])
+            for place, member in enumerate(members):
+                reply = columns.member_reply(group.reply, place, len(members))
+                reply.id = member_id(group.id, member)
+                reply.leads = group.reply.leads and not place
+                yield reply
 
     def add(self, version: repository_pb2.ModelVersion) -> repository_pb2.ModelVersion:
         """Stores a version whose artifact does not matter."""
@@ -141,12 +164,25 @@ class Rig:
         self, version: repository_pb2.ModelVersion, *items: work_pb2.WorkItem
     ) -> list[work_pb2.WorkReply]:
         """Sends the items as one message; the last reply to each."""
-        for item in items:
-            self.answers[item.id] = asyncio.get_running_loop().create_future()
-        await self.send(version, work_pb2.WorkEnvelope(items=items).SerializeToString())
-        return await asyncio.wait_for(
-            asyncio.gather(*(self.answers[item.id] for item in items)), 20
-        )
+        return await self.ask_all(version, work_pb2.WorkEnvelope(items=items))
+
+    async def ask_all(
+        self, version: repository_pb2.ModelVersion, envelope: work_pb2.WorkEnvelope
+    ) -> list[work_pb2.WorkReply]:
+        """Sends the envelope; the last reply to each item and each member of its groups."""
+        asked = self.expect(envelope)
+        await self.send(version, envelope.SerializeToString())
+        return await asyncio.wait_for(asyncio.gather(*asked), 20)
+
+    def expect(self, envelope: work_pb2.WorkEnvelope) -> list[asyncio.Future[work_pb2.WorkReply]]:
+        """Returns the answers that are to come to what the envelope holds."""
+        ids = [item.id for item in envelope.items]
+        for group in envelope.groups:
+            self.members[group.id] = len(group.timeouts_ms)
+            ids += [member_id(group.id, member) for member in range(len(group.timeouts_ms))]
+        for name in ids:
+            self.answers[name] = asyncio.get_running_loop().create_future()
+        return [self.answers[name] for name in ids]
 
     async def send(self, version: repository_pb2.ModelVersion, body: bytes) -> None:
         queue = inference_queue(serving_key(version.name, version.requires)).name

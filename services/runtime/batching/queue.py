@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from services.runtime.requests.batch_policy import BatchPolicy
 from services.runtime.requests.batchability import Batchability
+from services.runtime.requests.members import cut, fitting, still_open
 from services.runtime.requests.request import Request, RequestLayout
 
 # The requests of one priority by layout; under None those that share no call.
@@ -14,7 +15,11 @@ _Level = dict[RequestLayout | None, deque[Request]]
 
 
 class RequestQueue:
-    """Requests that wait for a slot. Requests that were answered meanwhile are skipped."""
+    """Requests that wait for a slot. Requests that were answered meanwhile are skipped.
+
+    A request of several members is cut where a call ends, so that calls have the rows that they
+    would have if the members waited one by one.
+    """
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
@@ -65,10 +70,12 @@ class RequestQueue:
         return now if self._levels else float("inf")
 
     def purge(self, now: float) -> None:
-        """Drops requests that were answered while they waited or are past their deadline."""
+        """Drops requests and members that were answered while they waited, and requests past
+        their deadline.
+        """
         for priority, level in list(self._levels.items()):
             for layout, queue in list(level.items()):
-                kept = deque(request for request in queue if _waits(request, now))
+                kept = deque([request for request in still_open(queue) if request.deadline > now])
                 if kept:
                     level[layout] = kept
                 else:
@@ -107,8 +114,9 @@ class RequestQueue:
         for queue in self._queues_of(layout):
             for request in queue:
                 if _waits(request, now):
-                    if rows and rows + request.rows > limit:
-                        return rows
+                    if rows + request.rows > limit:
+                        each = request.rows // (len(request.members) or 1)
+                        return rows + fitting(request, limit - rows) * each or each
                     rows += request.rows
         return rows
 
@@ -121,10 +129,16 @@ class RequestQueue:
                 request = queue[0]
                 if _waits(request, now):
                     # A model that was evicted and loaded again is another object.
-                    if taken and (
-                        rows + request.rows > limit or request.work.model is not taken[0].work.model
-                    ):
+                    if taken and request.work.model is not taken[0].work.model:
                         return taken
+                    if rows + request.rows > limit:
+                        # The first item or member goes even if its rows alone exceed the limit.
+                        number = fitting(request, limit - rows) or not taken
+                        if not number:
+                            return taken
+                        if number < len(request.members):
+                            head, queue[0] = cut(request, number)
+                            return [*taken, head]
                     rows += request.rows
                     taken.append(request)
                 queue.popleft()

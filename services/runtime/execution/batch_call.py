@@ -1,7 +1,7 @@
 """Calls a model once for a batch of requests: stacks inputs, calls, checks and serialises outputs.
 
-A batch that fails is halved until the failing request is alone, so that no request fails because of
-another. A method with unproven batchability is probed before its first batch.
+A batch that fails is halved until the failing item, or member of a group, is alone, so that none
+fails because of another. A method with unproven batchability is probed before its first batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from services.runtime.requests.batchability import (
     differing_row,
     rows_are_independent,
 )
+from services.runtime.requests.members import apart, count, halves, still_open
 from services.runtime.requests.output_columns import OutputColumn, output_columns
 from services.runtime.requests.request import InputField, Request, RequestLayout
 from stellwerk.wire import tensors
@@ -74,11 +75,13 @@ def run_batch(requests: Sequence[Request], started: float) -> BatchOutcome:
 def execute(model: LoadedModel, outcome: BatchOutcome) -> None:
     """Calls the model for the outcome's requests, once if possible, and adds the results.
 
-    The results hold every request that is still open. One request never fails another: a failing
-    batch is retried in halves.
+    The results hold every request that is still open. One request or member never fails another:
+    a failing batch is retried in halves.
     """
     requests = outcome.requests
     method = requests[0].layout.method
+    if method.batchability is not Batchability.ALWAYS:
+        requests = apart(requests)
     if len(requests) > 1 and method.batchability is Batchability.PROBE:
         outcome.batching_refused = not _probe(model, requests)
     if len(requests) > 1 and method.batchability is not Batchability.ALWAYS:
@@ -90,7 +93,7 @@ def execute(model: LoadedModel, outcome: BatchOutcome) -> None:
 
 
 def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResult]) -> None:
-    requests = [request for request in asked if request.open]
+    requests = still_open(asked)
     if not requests:
         return
     layout = requests[0].layout
@@ -108,10 +111,9 @@ def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResul
         result.output_ns = time.perf_counter_ns() - done
     except BaseException as exc:
         # SystemExit and panics of native libraries too: a model must not end its worker thread.
-        if len(requests) > 1:
-            middle = len(requests) // 2
-            _call(model, requests[:middle], results)
-            _call(model, requests[middle:], results)
+        if count(requests) > 1:
+            for half in halves(requests):
+                _call(model, half, results)
             return
         result.rows = requests[0].rows
         result.error = model_error(exc)
@@ -154,7 +156,7 @@ def _columns(
     requests: Sequence[Request], answer: Arrays, rows: int
 ) -> tuple[Sequence[OutputColumn], ServiceError | None]:
     layout = requests[0].layout
-    alone = len(requests) == 1
+    alone = count(requests) == 1
     checked = rows if not alone or layout.method.rows_promised else 0
     try:
         return output_columns(answer, layout.outputs, checked, sliceable=not alone), None

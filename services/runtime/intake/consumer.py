@@ -1,6 +1,7 @@
 """Consumes the queues of served versions: delivery → requests → batch → call → replies.
 
-1. `_take` turns a delivery into requests, and answers those that are invalid or cached.
+1. `_take` turns a delivery into requests, and answers those that are invalid or cached. A group is
+   one request of all its members, or one for each where they may not share a call.
 2. `_submit` queues the others, at once or after `_load` brought the model into memory.
 3. The scheduler forms batches of queued requests and has worker threads call the model.
 4. The responder answers the requests of each call; its replies share messages to the routers.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,10 +25,12 @@ from google.protobuf.message import DecodeError
 from services.chassis.broker.port import Broker, Consumer, Delivery
 from services.runtime.batching.scheduler import ModelQueue, Scheduler
 from services.runtime.formats.port import streaming_only
+from services.runtime.intake.in_hand import WorkInHand
 from services.runtime.models.cache import ModelCache, Resident
 from services.runtime.replies.responder import Responder
 from services.runtime.requests.batch_policy import batch_policy, prefetch_count
 from services.runtime.requests.layouts import RequestLayouts
+from services.runtime.requests.members import close, count, open_group, still_open
 from services.runtime.requests.request import NEVER, Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -70,11 +73,11 @@ class WorkConsumer:
 
     @property
     def in_flight(self) -> int:
-        """Number of items that are not answered yet."""
+        """Number of items and members of groups that are not answered yet."""
         return self._items
 
     async def idle(self) -> None:
-        """Waits until every item is answered and acknowledged."""
+        """Waits until every item and member is answered and acknowledged."""
         await self._idle.wait()
 
     async def listen(self) -> None:
@@ -117,21 +120,15 @@ class WorkConsumer:
             delivery.nack(requeue=False)
             return
         items = envelope.items
-        if not items:
+        groups = envelope.groups
+        total = len(items)
+        if groups:
+            total += sum([len(group.timeouts_ms) for group in groups])
+        if not total:
             delivery.ack()
             return
-        work = self._open_message(delivery, served, len(items))
-        for item in items:
-            try:
-                work.requests.append(served.layouts.admit(item, work))
-            except Exception as exc:
-                self._responder.refuse(work, [item], exc, time.monotonic())
-        if served.queue.caches_responses:
-            work.requests = [
-                request
-                for request in work.requests
-                if not self._responder.answer_from_cache(request)
-            ]
+        work = self._open_message(delivery, served, total)
+        self._admit(work, items, groups, served)
         if not work.requests:
             return
         if self._in_hand.add(work):
@@ -144,14 +141,45 @@ class WorkConsumer:
             self._loads.add(task)
             task.add_done_callback(self._loads.discard)
 
-    def _open_message(self, delivery: Delivery, served: _ServedVersion, items: int) -> WorkMessage:
-        def finished(work: WorkMessage) -> None:
-            self._finish(work, delivery, items)
+    def _admit(
+        self,
+        work: WorkMessage,
+        items: Iterable[work_pb2.WorkItem],
+        groups: Iterable[work_pb2.WorkGroup],
+        served: _ServedVersion,
+    ) -> None:
+        """Adds the requests to the message; answers those that are invalid or cached."""
+        caches = served.queue.caches_responses
+        for item in items:
+            try:
+                work.requests.append(served.layouts.admit(item, work))
+            except Exception as exc:
+                self._responder.refuse(work, [item], exc, time.monotonic())
+        for given in groups:
+            group = open_group(given, work.received)
+            if not group.timeouts_ms:
+                continue
+            try:
+                # Each member's response is looked up by itself.
+                work.requests += served.layouts.admit_group(group, work, whole=not caches)
+            except Exception as exc:
+                members = range(len(group.timeouts_ms))
+                self._responder.refuse_members(work, group, members, exc, time.monotonic())
+        if caches:
+            work.requests = [
+                request
+                for request in work.requests
+                if not self._responder.answer_from_cache(request)
+            ]
 
-        self._items += items
+    def _open_message(self, delivery: Delivery, served: _ServedVersion, total: int) -> WorkMessage:
+        def finished(work: WorkMessage) -> None:
+            self._finish(work, delivery, total)
+
+        self._items += total
         self._idle.clear()
         return WorkMessage(
-            served.queue.name, delivery.message.reply_to, time.monotonic(), items, finished
+            served.queue.name, delivery.message.reply_to, time.monotonic(), total, finished
         )
 
     async def _load(self, work: WorkMessage, served: _ServedVersion) -> None:
@@ -161,12 +189,13 @@ class WorkConsumer:
         """
         try:
             async with self._cache.lease(served.version):
-                if any(request.open for request in work.requests):
+                work.requests = still_open(work.requests)
+                if work.requests:
                     resident = self._cache.try_lease(served.version.name)
                     assert resident is not None
                     self._submit(work, resident, served)
         except Exception as exc:
-            self._fail(work, [request for request in work.requests if request.open], exc)
+            self._fail(work, still_open(work.requests), exc)
 
     def _submit(self, work: WorkMessage, resident: Resident, served: _ServedVersion) -> None:
         """Hands the message's requests to the scheduler; the message takes over the lease."""
@@ -174,7 +203,7 @@ class WorkConsumer:
         requests = work.requests
         if resident.model.streams:
             requests = self._mark_streams(work, resident.model.streams)
-        resident.calls += len(requests)
+        resident.calls += count(requests)
         self._scheduler.submit(served.queue, requests)
 
     def _mark_streams(self, work: WorkMessage, streams: frozenset[str]) -> list[Request]:
@@ -189,23 +218,27 @@ class WorkConsumer:
                 accepted.append(request)
         return accepted
 
-    def _finish(self, work: WorkMessage, delivery: Delivery, items: int) -> None:
+    def _finish(self, work: WorkMessage, delivery: Delivery, total: int) -> None:
         """Acknowledges a message, all of whose replies are with the broker."""
         delivery.ack()
         self._in_hand.remove(work)
         if work.model is not None:
             self._cache.release(work.model_version)
-        self._items -= items
+        self._items -= total
         if not self._items:
             self._idle.set()
 
     def cancel(self, delivery: Delivery) -> None:
         """Drops the requests that a router's cancellation names, and stops their streams."""
         try:
-            ids = set(work_pb2.Cancellation.FromString(delivery.message.body).ids)
+            cancelled = work_pb2.Cancellation.FromString(delivery.message.body)
         except DecodeError:
             return
-        self._drop(self._in_hand.find(ids), lambda _: Cancelled("the caller went away"))
+        members: dict[str, set[int]] = {}
+        for group in cancelled.groups:
+            members.setdefault(group.id, set()).update(group.members)
+        found = self._in_hand.find(set(cancelled.ids), members)
+        self._drop(found, lambda _: Cancelled("the caller went away"))
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
@@ -227,62 +260,14 @@ class WorkConsumer:
             self._scheduler.purge()
 
     def _fail(self, work: WorkMessage, requests: Sequence[Request], exc: Exception) -> None:
+        now = time.monotonic()
         for request in requests:
-            request.open = False
-        if requests:
-            items = [request.item for request in requests]
-            self._responder.refuse(work, items, exc, time.monotonic())
-
-
-class WorkInHand:
-    """The messages in hand that have deadlines, and the time at which to look at them again. Pure.
-
-    Knows the nearest deadline, not an order of all. Hardly any deadline is ever reached, so adding
-    one must cost nothing, while a scan over the messages in hand, which are bounded, may.
-    """
-
-    def __init__(self) -> None:
-        self._works: set[WorkMessage] = set()
-        # No deadline passes before this time.
-        self.next = NEVER
-
-    def add(self, work: WorkMessage) -> bool:
-        """Watches the message's requests. Returns whether `next` moved nearer."""
-        nearest = min([request.deadline for request in work.requests], default=NEVER)
-        if nearest == NEVER:
-            return False
-        self._works.add(work)
-        if nearest >= self.next:
-            return False
-        self.next = nearest
-        return True
-
-    def remove(self, work: WorkMessage) -> None:
-        """Forgets the message, whose requests are answered."""
-        self._works.discard(work)
-
-    def find(self, ids: Collection[str]) -> list[Request]:
-        """Returns the open requests with these ids."""
-        return [
-            request
-            for work in self._works
-            for request in work.requests
-            if request.open and request.id in ids
-        ]
-
-    def expired(self, now: float) -> list[Request]:
-        """Returns the open requests whose deadline has passed, and moves `next` to the next one."""
-        late: list[Request] = []
-        self.next = NEVER
-        for work in self._works:
-            for request in work.requests:
-                if not request.open:
-                    continue
-                if request.deadline <= now:
-                    late.append(request)
-                elif request.deadline < self.next:
-                    self.next = request.deadline
-        return late
+            close(request)
+            if request.group is not None:
+                self._responder.refuse_members(work, request.group, request.members, exc, now)
+        items = [request.item for request in requests if request.group is None]
+        if items:
+            self._responder.refuse(work, items, exc, now)
 
 
 def _late(request: Request) -> DeadlinePassed:

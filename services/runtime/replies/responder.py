@@ -1,13 +1,13 @@
 """Answers requests: encodes their replies, hands them to the sender, counts and logs them.
 
-Every model call has one log line and its counts. Each request has a line and a span of its own only
-where debug lines or traces are asked for. Payloads never appear.
+Every model call has one log line and its counts. Each item and each member of a group has a line
+and a span of its own only where debug lines or traces are asked for. Payloads never appear.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.chassis import logs
@@ -15,10 +15,18 @@ from services.chassis.telemetry import Tracing
 from services.runtime.execution.batch_call import BatchOutcome, BatchResult
 from services.runtime.execution.stream_call import Sent, StreamedAnswer
 from services.runtime.metrics import RuntimeMetrics
-from services.runtime.replies.encoding import ReplyEncoder
+from services.runtime.replies.encoding import EncodedReplies, ReplyEncoder
 from services.runtime.replies.response_cache import ResponseCache
 from services.runtime.replies.sender import ReplySender
-from services.runtime.requests.request import Request, WorkMessage
+from services.runtime.requests.members import (
+    call_ids,
+    count,
+    described,
+    item_ids,
+    items_of,
+    still_open,
+)
+from services.runtime.requests.request import Group, Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import metadata
 from stellwerk.wire.errors import Internal, ServiceError
@@ -38,7 +46,7 @@ class Responder:
         log: Any,
     ) -> None:
         """Takes the runtime's resource name, which every reply carries, as `name`."""
-        self._encoder = ReplyEncoder(name)
+        self._encoder = ReplyEncoder(name, replies.frame_bytes)
         self._replies = replies
         self._responses = responses
         self._metrics = metrics
@@ -54,14 +62,14 @@ class Responder:
         if outcome.batching_refused:
             self._record_refused_batching(model_version, outcome.requests[0].layout.method.name)
         for result in outcome.results:
-            asked = [request for request in result.requests if request.open]
+            asked = still_open(result.requests)
             if not asked:
                 continue
             replies = self._encoder.replies(result, outcome.started)
             if cache and result.columns:
-                self._responses.keep(asked, [frame for _, frames in replies for frame in frames])
-            for work, frames in replies:
-                self._send(work, frames)
+                self._responses.keep(asked, [frame for part in replies for frame in part.frames])
+            for part in replies:
+                self._send(part)
             self._record_call(model_version, asked, result, outcome.started)
 
     def answer_part(self, request: Request, answer: StreamedAnswer, sent: Sent) -> None:
@@ -77,7 +85,7 @@ class Responder:
         found = self._responses.find(request)
         if found is None:
             return False
-        self._send(request.work, [self._encoder.cached(request, *found)])
+        self._send(EncodedReplies(request.work, [self._encoder.cached(request, *found)]))
         model_version = request.work.model_version
         self._metrics.recalled(model_version)
         if self._in_detail():
@@ -95,22 +103,54 @@ class Responder:
 
         An exception other than a ServiceError reaches the caller as an internal error.
         """
-        error = exc if isinstance(exc, ServiceError) else Internal("internal error in the runtime")
+        error = _service_error(exc)
         waited = max(0.0, now - work.received)
-        self._send(work, [self._encoder.error(item.id, error, waited) for item in items])
-        for item in items:
-            self._metrics.answered(work.model_version, error.reason)
-            if exc is not error:
-                fields = _fields(item, work.model_version, error.reason)
+        frames = [self._encoder.error(item.id, error, waited) for item in items]
+        self._send(EncodedReplies(work, frames))
+        self._record_refusal(work, len(items), lambda: items, exc, waited)
+
+    def refuse_members(
+        self, work: WorkMessage, group: Group, members: Sequence[int], exc: Exception, now: float
+    ) -> None:
+        """Answers members of a group with one error, as `refuse` answers items."""
+        waited = max(0.0, now - work.received)
+        frame = self._encoder.error_to_members(group, members, _service_error(exc), waited)
+        self._send(EncodedReplies(work, [frame], len(members)))
+        self._record_refusal(
+            work,
+            len(members),
+            lambda: [described(group, member) for member in members],
+            exc,
+            waited,
+        )
+
+    def _send(self, replies: EncodedReplies) -> None:
+        work = replies.work
+        if work.reply_to:
+            self._replies.send(work.reply_to, replies.frames, work.sent, replies.each)
+        else:
+            work.sent(len(replies.frames) * replies.each)
+
+    def _record_refusal(
+        self,
+        work: WorkMessage,
+        refused: int,
+        items: Callable[[], Sequence[work_pb2.WorkItem]],
+        exc: Exception,
+        waited: float,
+    ) -> None:
+        """Counts `refused` items; calls `items` for them where each has a line of its own."""
+        reason = _service_error(exc).reason
+        self._metrics.answered(work.model_version, reason, refused)
+        internal = not isinstance(exc, ServiceError)
+        if not internal and not self._in_detail():
+            return
+        for item in items():
+            if internal:
+                fields = _fields(item, work.model_version, reason)
                 self._log.error("item_failed", **fields, exc_info=exc)
             if self._in_detail():
-                self._record_request(item, work.model_version, error.reason, int(waited * 1e9), 0)
-
-    def _send(self, work: WorkMessage, frames: Sequence[bytes]) -> None:
-        if work.reply_to:
-            self._replies.send(work.reply_to, frames, work.sent)
-        else:
-            work.sent(len(frames))
+                self._record_request(item, work.model_version, reason, int(waited * 1e9), 0)
 
     def _record_refused_batching(self, model_version: str, method: str) -> None:
         """Records that a probe settled a method to be called for one request at a time."""
@@ -124,11 +164,11 @@ class Responder:
         received = min([request.work.received for request in asked])
         wait = max(0.0, started - received)
         self._metrics.called(
-            model_version, outcome, len(asked), len(result.requests), wait, result.compute_ns
+            model_version, outcome, count(asked), count(result.requests), wait, result.compute_ns
         )
         if result.cause is not None and not isinstance(result.cause, ServiceError):
-            for request in asked:
-                fields = _fields(request.item, model_version, outcome)
+            for item in [item for request in asked for item in items_of(request)]:
+                fields = _fields(item, model_version, outcome)
                 self._log.warning("model_raised", **fields, exc_info=result.cause)
         if self._log.is_enabled_for(logging.INFO):
             # One line for the call; its ids join the lines of every request that shared it.
@@ -138,14 +178,13 @@ class Responder:
                 method=asked[0].item.method,
                 outcome=outcome,
                 compute_ms=result.compute_ns / 1e6,
-                **logs.ids_of([_ids(request.item) for request in asked]),
+                **logs.ids_of([ids for request in asked for ids in call_ids(request)]),
             )
         if self._in_detail():
             for request in asked:
                 queue_ns = max(0, int((started - request.work.received) * 1e9))
-                self._record_request(
-                    request.item, model_version, outcome, queue_ns, result.compute_ns
-                )
+                for item in items_of(request):
+                    self._record_request(item, model_version, outcome, queue_ns, result.compute_ns)
 
     def _in_detail(self) -> bool:
         return self._traces or bool(self._log.is_enabled_for(logging.DEBUG))
@@ -171,15 +210,14 @@ class Responder:
         )
 
 
-def _ids(item: work_pb2.WorkItem) -> tuple[str, str]:
-    """Returns the request id and the traceparent, "" where the item has none."""
-    context = item.context
-    return context.get(metadata.REQUEST_ID, ""), context.get(metadata.TRACEPARENT, "")
+def _service_error(exc: Exception) -> ServiceError:
+    """Returns what the caller gets to see of an exception."""
+    return exc if isinstance(exc, ServiceError) else Internal("internal error in the runtime")
 
 
 def _fields(item: work_pb2.WorkItem, model_version: str, outcome: str) -> dict[str, Any]:
     return {
-        **logs.ids_of([_ids(item)]),
+        **logs.ids_of([item_ids(item)]),
         "principal": item.context.get(metadata.PRINCIPAL),
         "model_version": model_version,
         "method": item.method,

@@ -86,7 +86,8 @@ class ResponseCache:
         """Caches the outputs in the encoded replies of requests that were looked up before."""
         for request, frame in zip(requests, frames, strict=True):
             if request.cache_key:
-                (reply,) = work_pb2.WorkReplyEnvelope.FromString(frame).replies
+                envelope = work_pb2.WorkReplyEnvelope.FromString(frame)
+                (reply,) = envelope.replies or [group.reply for group in envelope.groups]
                 self.put(request.cache_key, tuple(reply.outputs), len(frame))
 
     def get(self, key: bytes) -> Outputs | None:

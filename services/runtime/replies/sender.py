@@ -39,6 +39,8 @@ class _Outgoing:
     frames: Sequence[bytes]
     size: int
     sent: Sent
+    # Items and members that the frames answer.
+    replies: int
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +60,7 @@ class _Sending:
 
     @property
     def replies(self) -> int:
-        return sum([len(part.frames) for part in self.parts])
+        return sum([part.replies for part in self.parts])
 
 
 class ReplySender:
@@ -72,8 +74,14 @@ class ReplySender:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def send(self, queue: str, frames: Sequence[bytes], sent: Sent) -> None:
-        """Queues replies, each serialised as an envelope of one.
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes up to which a reply to several members of a group is sent as one."""
+        return min(_MAX_BYTES, self._max_bytes)
+
+    def send(self, queue: str, frames: Sequence[bytes], sent: Sent, each: int = 1) -> None:
+        """Queues replies, each serialised as an envelope of one; a reply to `each` members of a
+        group counts as `each` replies.
 
         Calls `sent` one or more times, with numbers of replies that add up to all of them.
         """
@@ -87,12 +95,12 @@ class ReplySender:
         size = 0
         for given in frames:
             frame = given if len(given) <= self._max_bytes else _too_large(given, self._max_bytes)
-            if part and (size + len(frame) > _MAX_BYTES or len(part) >= _MAX_REPLIES):
-                box.waiting.append(_Outgoing(part, size, sent))
+            if part and (size + len(frame) > _MAX_BYTES or len(part) * each >= _MAX_REPLIES):
+                box.waiting.append(_Outgoing(part, size, sent, len(part) * each))
                 part, size = [], 0
             part.append(frame)
             size += len(frame)
-        box.waiting.append(_Outgoing(part, size, sent))
+        box.waiting.append(_Outgoing(part, size, sent, len(part) * each))
 
     async def close(self) -> None:
         """Waits until every outbox is empty."""
@@ -125,7 +133,7 @@ class ReplySender:
         if error is not None:
             self._log_refusal(sending, error)
         for part in sending.parts:
-            part.sent(len(part.frames), error is None)
+            part.sent(part.replies, error is None)
         if box.waiting:
             self._next(box)
         else:
@@ -151,14 +159,14 @@ def _fitting(waiting: deque[_Outgoing]) -> list[_Outgoing]:
     """Removes and returns the first parts, at least one, that fit into one message."""
     parts = [waiting.popleft()]
     size = parts[0].size
-    count = len(parts[0].frames)
+    count = parts[0].replies
     while (
         waiting
         and size + waiting[0].size <= _MAX_BYTES
-        and count + len(waiting[0].frames) <= _MAX_REPLIES
+        and count + waiting[0].replies <= _MAX_REPLIES
     ):
         size += waiting[0].size
-        count += len(waiting[0].frames)
+        count += waiting[0].replies
         parts.append(waiting.popleft())
     return parts
 
@@ -171,6 +179,8 @@ def _too_large(frame: bytes, limit: int) -> bytes:
         size_bytes=len(frame),
         limit_bytes=limit,
     )
-    (reply,) = work_pb2.WorkReplyEnvelope.FromString(frame).replies
-    short = work_pb2.WorkReply(id=reply.id, error=to_work_error(error), runtime=reply.runtime)
-    return work_pb2.WorkReplyEnvelope(replies=[short]).SerializeToString()
+    envelope = work_pb2.WorkReplyEnvelope.FromString(frame)
+    for reply in (*envelope.replies, *[group.reply for group in envelope.groups]):
+        short = work_pb2.WorkReply(id=reply.id, error=to_work_error(error), runtime=reply.runtime)
+        reply.CopyFrom(short)
+    return envelope.SerializeToString()

@@ -1,5 +1,5 @@
-"""Turns items into requests. Each layout is checked once, then remembered: of later items with the
-same layout only the length of the data is left to check.
+"""Turns items and groups into requests. Each layout is checked once, then remembered: of later ones
+with the same layout only the length of the data is left to check.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from services.runtime.requests.batchability import (
     Method,
     declared_batchability,
 )
+from services.runtime.requests.members import items_apart
 from services.runtime.requests.request import (
     NEVER,
+    Group,
     InputField,
     Request,
     RequestLayout,
@@ -24,7 +26,7 @@ from services.runtime.requests.request import (
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
 from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire import tensors
+from stellwerk.wire import columns, tensors
 from stellwerk.wire.errors import InvalidInput
 
 # Layouts, and methods, to remember for a version. Callers of one model use a handful; at this
@@ -72,6 +74,7 @@ class RequestLayouts:
             tensor = given[0]
             shape = tensor.shape[:]
             data = tensor.data
+            # As `_key` returns it: a call costs what all the rest of this does.
             key: Hashable = (
                 item.method,
                 tensor.name,
@@ -101,6 +104,52 @@ class RequestLayouts:
             work.received + timeout / 1000 if timeout else NEVER,
             priority if 1 <= priority <= self._levels else self._default_level,
         )
+
+    def admit_group(self, group: Group, work: WorkMessage, *, whole: bool) -> list[Request]:
+        """Returns the group as one request of all its members, or as one for each member if they
+        may not share a call or `whole` forbids it. Raises InvalidInput, which is every member's.
+
+        The layout of a group is that of its members, so it is looked up and learnt as theirs.
+        """
+        form = group.form
+        total = len(group.timeouts_ms)
+        columns.check(form, total, group.request_ids, group.traceparents)
+        given = form.inputs
+        key = _key(form)
+        layout = self._layouts.get(key) or self._learn(columns.member(form, 0, total), key)
+        rows = {tensor.shape[0] if tensor.shape else 0 for tensor in given}
+        if (
+            not whole
+            or form.stream
+            or not layout.by_rows
+            or layout.method.batchability is not Batchability.ALWAYS
+            or len(rows) > 1
+        ):
+            return self._admit_members(group, work)
+        timeouts = group.timeouts_ms
+        priority = form.priority
+        return [
+            Request(
+                group.id,
+                layout,
+                rows.pop() * total,
+                [tensor.data for tensor in given],
+                work,
+                form,
+                work.received + max(timeouts) / 1000 if all(timeouts) else NEVER,
+                priority if 1 <= priority <= self._levels else self._default_level,
+                group=group,
+                members=range(total),
+            )
+        ]
+
+    def _admit_members(self, group: Group, work: WorkMessage) -> list[Request]:
+        requests = [self.admit(item, work) for item in items_apart(group)]
+        for member, request in enumerate(requests):
+            request.id = group.id
+            request.group = group
+            request.members = (member,)
+        return requests
 
     def _method(self, name: str) -> Method:
         known = self._methods.get(name)
@@ -165,6 +214,17 @@ def _has_open_rows(signature: Signature) -> bool:
 
 def _key(item: work_pb2.WorkItem) -> Hashable:
     """Returns what tells layouts apart: everything but the first dimensions and the data."""
+    if len(item.inputs) == 1:
+        tensor = item.inputs[0]
+        shape = tensor.shape[:]
+        return (
+            item.method,
+            tensor.name,
+            tensor.datatype,
+            len(shape),
+            *shape[1:],
+            *item.outputs[:],
+        )
     fields = [
         (tensor.name, tensor.datatype, len(tensor.shape), *tensor.shape[1:])
         for tensor in item.inputs

@@ -1,5 +1,5 @@
 """Holds requests from their delivery to their reply. Requests of a message share its delivery and
-its acknowledgement; each succeeds or fails by itself.
+its acknowledgement; each succeeds or fails by itself, and so does each member of a group.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class WorkMessage:
     # The queue that replies go to; "" if the sender wants none.
     reply_to: str
     received: float
-    # Replies that the broker has not taken yet.
+    # Items and members whose replies the broker has not taken yet.
     unsent: int
     # Called once, after the broker took the last reply.
     finished: Callable[[WorkMessage], None]
@@ -64,28 +64,64 @@ class WorkMessage:
     model: LoadedModel | None = None
 
     def sent(self, replies: int, taken: bool = True) -> None:
-        """Records that the broker took `replies` more replies, or that no one waits for them."""
+        """Records that the broker took `replies` more replies, or that no one waits for them.
+
+        A reply to several members of a group counts as one for each.
+        """
         self.unsent -= replies
         if not self.unsent:
             self.finished(self)
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """A valid item of a message, until it is answered."""
+class Group:
+    """A group of a message: what each member has of its own, and which members wait for a reply.
+
+    A column has one element for each member, or none. Only the event loop changes `open`; worker
+    threads read it.
+    """
 
     id: str
+    # What all members share; its inputs hold the data of all members.
+    form: work_pb2.WorkItem
+    # When the message arrived, as time.monotonic().
+    received: float
+    timeouts_ms: Sequence[int]
+    request_ids: Sequence[str]
+    traceparents: Sequence[str]
+    # 1 for each member whose reply is still to come, else 0.
+    open: bytearray
+
+    def deadline(self, member: int) -> float:
+        """Returns the deadline of one member, NEVER if it has none."""
+        timeout = self.timeouts_ms[member]
+        return self.received + timeout / 1000 if timeout else NEVER
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A valid item of a message, or members of a group, until it is answered.
+
+    `members` has functions for requests of several members, which can be cut between any two.
+    """
+
+    # The item's id, or the group's.
+    id: str
     layout: RequestLayout
-    # The common first dimension of the inputs; 0 if they have none in common.
+    # The common first dimension of the inputs; 0 if they have none in common. Each member of a
+    # group has the same share of them.
     rows: int
     # The value of each field of the layout: the bytes of the rows, or an array.
-    parts: Sequence[bytes | Array]
+    parts: Sequence[bytes | memoryview | Array]
     work: WorkMessage
+    # The item; of several members, the group's form.
     item: work_pb2.WorkItem
+    # Of several members, the last of their deadlines.
     deadline: float = NEVER
     # Level 1 goes first.
     priority: int = 1
-    # Whether the reply is still to come; a result for a closed request is dropped.
+    # Whether the reply is still to come; a result for a closed request is dropped. Which members
+    # of an open request wait for a reply is told by its group.
     open: bool = True
     # Whether the method streams any number of answers.
     streams: bool = False
@@ -93,3 +129,6 @@ class Request:
     cache_key: bytes = b""
     # The arrival number within the version's queue.
     order: int = 0
+    # The group of the members, and their indexes in rising order; None and empty for an item.
+    group: Group | None = None
+    members: Sequence[int] = ()

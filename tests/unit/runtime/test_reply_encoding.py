@@ -14,11 +14,11 @@ from stellwerk.wire.errors import InvalidInput, from_work_error
 from stellwerk.wire.tensors import to_numpy
 from tests.fakes.work import Inbox
 
-WRITER = ReplyEncoder("runtimes/r1")
+WRITER = ReplyEncoder("runtimes/r1", 1 << 20)
 
 
 def replies(result: BatchResult, started: float = 10.0) -> list[work_pb2.WorkReply]:
-    body = b"".join(frame for _, frames in WRITER.replies(result, started) for frame in frames)
+    body = b"".join(frame for part in WRITER.replies(result, started) for frame in part.frames)
     return list(work_pb2.WorkReplyEnvelope.FromString(body).replies)
 
 
@@ -100,7 +100,7 @@ def test_replies_are_sorted_by_message() -> None:
 
     found = WRITER.replies(made, 10.0)
 
-    assert [(work is shared, len(frames)) for work, frames in found] == [
+    assert [(part.work is shared, len(part.frames)) for part in found] == [
         (True, 2),
         (False, 1),
         (False, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.intake.consumer import WorkInHand
+from services.runtime.intake.in_hand import WorkInHand
 from services.runtime.requests.request import NEVER, WorkMessage
 from tests.fakes.work import Inbox
 
