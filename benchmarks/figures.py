@@ -110,7 +110,10 @@ B18 = Figure(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A figure that is no ratio: one number of each measurement, of which the median counts."""
+    """A figure that is no ratio: one number of each measurement, of which the median counts.
+
+    `valid` is false if a request failed.
+    """
 
     id: str
     title: str
@@ -118,6 +121,7 @@ class Reading:
     better: Better
     unit: str
     values: Sequence[float]
+    valid: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Returns the median, the range and whether the target was met."""
@@ -131,14 +135,9 @@ class Reading:
             "value": round(middle, 4),
             "lowest": round(min(self.values), 4),
             "highest": round(max(self.values), 4),
-            "reached": met(middle, self.target, self.better),
+            "valid": self.valid,
+            "reached": self.valid and met(middle, self.target, self.better),
         }
-
-
-def gateway_cpu(measured: Sequence[Measurement]) -> Reading:
-    """Returns B16: CPU milliseconds of the gateway for a request under B2's load."""
-    values = [one.cpu_parts["api_gateway"] for one in measured]
-    return Reading("B16", "CPU of the gateway for a request of B2", 0.03, "lower", "ms", values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +179,14 @@ class Result:
                 for ours, theirs in zip(self.ours, self.theirs, strict=True)
             ],
         }
+
+
+def gateway_cpu(result: Result) -> Reading:
+    """Returns B16: CPU milliseconds of the gateway for a request under B2's load."""
+    values = [one.cpu_parts["api_gateway"] for one in result.ours]
+    return Reading(
+        "B16", "CPU of the gateway for a request of B2", 0.03, "lower", "ms", values, result.valid
+    )
 
 
 Load = Callable[[float], Measurement]

@@ -98,7 +98,7 @@ def _against_mlserver(
 def _against_triton(systems: Systems, plan: Plan, progress: Progress) -> list[dict[str, Any]]:
     peer = systems.peer(Triton)
     result = _rest(figures.B2, MOST, systems, peer, peer.rest(), plan, progress)
-    return [result.as_json(), figures.gateway_cpu(result.ours).as_json()]
+    return [result.as_json(), figures.gateway_cpu(result).as_json()]
 
 
 def _against_echo(

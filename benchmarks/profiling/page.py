@@ -157,7 +157,10 @@ def chart_data(profile: Mapping[str, Any]) -> dict[str, Any]:
         "levels": [
             {
                 "title": _connections(level["connections"]),
-                "bars": {_title(name): level["processes"][name] for name in named},
+                "bars": {
+                    **{_title(name): level["processes"][name] for name in named},
+                    OTHERS: _sum_without(level["processes"], named),
+                },
             }
             for level in levels
         ],

@@ -45,11 +45,11 @@ def record(pid: int, seconds: float) -> str:
                 "py-spy could not trace a process; it needs root or kernel.yama.ptrace_scope=0:"
                 f" {said}"
             )
-        return _with_system_calls(output.read_text(), pid)
+        return name_system_calls(output.read_text(), pid)
 
 
-def _with_system_calls(text: str, pid: int) -> str:
-    """Names the addresses of libc at which a thread is inside of a system call.
+def name_system_calls(text: str, pid: int) -> str:
+    """Returns stacks in which the addresses of libc that are inside of a system call are named.
 
     libc's own symbols are stripped, so many a wait for a lock is only an address. Where the
     instruction before it is `syscall`, the thread was in the kernel.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httptools
 import numpy as np
 import orjson
 import pytest
 
+from benchmarks.mixed.load import SCRIPT
 from benchmarks.mixed.models import mixed_models
 from benchmarks.mixed.requests import MixedRequest, combinations, packed
+from benchmarks.rest_load import run_wrk
 
 TOKENS = {f"tenant-{number}": f"token-{number}" for number in range(1, 5)}
 
@@ -92,3 +98,60 @@ def test_two_runs_send_the_same_requests(requests: list[MixedRequest]) -> None:
     again = list(combinations("127.0.0.1:1", mixed_models(), TOKENS))
 
     assert packed(again) == packed(requests)
+
+
+class _Here:
+    """A system whose work is done in this process, which is not measured."""
+
+    name = "here"
+    versions: Mapping[str, str] = {}
+
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        return {}
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
+class _Server(ThreadingHTTPServer):
+    """Keeps the path, the token and the body of each request."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, bytes]] = []
+        super().__init__(("127.0.0.1", 0), _Answers)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.path, self.headers["Authorization"], body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk here: apt-get install wrk")
+def test_each_request_that_leaves_has_an_id_of_its_own(
+    requests: list[MixedRequest], tmp_path: Path
+) -> None:
+    (tmp_path / "requests").write_bytes(packed(requests))
+    with _Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        measured = run_wrk(_Here(), url, SCRIPT, [tmp_path / "requests"], connections=2, seconds=1)
+        server.shutdown()
+        thread.join()
+
+    ids = [orjson.loads(body)["id"] for _, _, body in server.seen]
+    models = {path.split("/")[3] for path, _, _ in server.seen}
+    assert measured.errors == 0
+    assert len(set(ids)) == len(ids) >= measured.requests > 0
+    assert models <= {one.model for one in requests} and len(models) > 1
+    assert {token for _, token, _ in server.seen} <= {f"Bearer {one}" for one in TOKENS.values()}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from benchmarks.profiling.page import OTHERS, chart_data, page, service_rows
+from benchmarks.profiling.sampling import name_system_calls
 from benchmarks.profiling.stacks import (
     COLLECTOR,
     EVENT_LOOP,
@@ -93,6 +97,20 @@ def test_samples_are_added_up_by_thread_and_part() -> None:
     assert samples_by_thread(recorded, "api_gateway") == {7: {"http": 7}, 8: {"grpc": 2}, 9: {}}
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64's instruction")
+def test_an_address_behind_the_instruction_syscall_is_a_system_call() -> None:
+    function = ctypes.cast(ctypes.CDLL(None).getppid, ctypes.c_void_p).value
+    assert function is not None
+    inside = function + ctypes.string_at(function, 64).index(b"\x0f\x05") + 2
+    stack = f"thread (7): x;respond ({DOOR}:10);0x{function:x} ({LIBC});0x{inside:x} ({LIBC}) 3"
+
+    named = name_system_calls(stack, os.getpid())
+
+    assert named.endswith(f"0x{function:x} ({LIBC});syscall ({LIBC}) 3")
+    assert samples_by_thread(named, "api_gateway") == {7: {}}
+    assert name_system_calls(f"0x10 ({LIBC})", os.getpid()) == f"0x10 ({LIBC})"
+
+
 def test_a_thread_weighs_what_it_took_however_often_it_was_sampled() -> None:
     samples = {1: Counter(http=3, wire=1), 2: Counter({MODEL: 96}), 3: Counter[str]()}
 
@@ -157,5 +175,5 @@ def test_the_chart_has_a_panel_for_each_load_and_each_service() -> None:
     data = chart_data(_profile())
 
     assert [panel["title"] for panel in data["levels"]] == ["1 connection", "256 connections"]
-    assert data["levels"][1]["bars"] == {"Gateway": 50.0, "RabbitMQ": 10.0}
+    assert data["levels"][1]["bars"] == {"Gateway": 50.0, "RabbitMQ": 10.0, "others": 1.0}
     assert sum(data["services"][0]["bars"].values()) == pytest.approx(50)
