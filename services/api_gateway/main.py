@@ -78,7 +78,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
 def _serve_http(
     process: Process, settings: GatewaySettings, door: HttpDoor, upstreams: Upstreams
 ) -> HttpServer:
-    http = HttpServer(door, settings)
+    http = HttpServer(door, settings, process.metrics)
 
     async def start() -> None:
         # The gateway's own RPCs are called over gRPC like all others, so that its guard decides.

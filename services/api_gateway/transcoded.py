@@ -37,9 +37,9 @@ class TranscodedHandler:
         route = exchange.match.route
         if route.rpc.client_streaming:
             return await self._upload(exchange)
-        query = query_pairs(exchange.request.query)
+        query = query_pairs(exchange.request.head.query)
         body = await exchange.body()
-        kind = exchange.request.header(b"content-type")
+        kind = exchange.request.head.header(b"content-type")
         request = transcoding.request_message(
             route, exchange.match.variables, query, body, kind
         ).SerializeToString()
@@ -50,8 +50,8 @@ class TranscodedHandler:
     async def _upload(self, exchange: HttpExchange) -> HttpResponse:
         """Passes the body on, piece by piece; path and query fill the first message."""
         route, request = exchange.match.route, exchange.request
-        query = query_pairs(request.query)
-        kind = request.header(b"content-type") or _OCTETS
+        query = query_pairs(request.head.query)
+        kind = request.head.header(b"content-type") or _OCTETS
         first = transcoding.request_message(route, exchange.match.variables, query, b"", kind)
         message_class: Any = message_factory.GetMessageClass(route.rpc.input_type)
 

@@ -1,226 +1,318 @@
-"""HTTP/1.1 of one connection, on uvicorn's protocol and httptools.
+"""HTTP/1.1 of one connection on httptools: requests in, one after the other, and responses out.
 
-It differs from uvicorn's: a request head is bounded in bytes and seconds, a whole response goes out
-in one write, an offer to upgrade is ignored, and trailers are dropped.
+Requests of one connection are served one after the other. What waits for its turn is bounded in
+bytes, and reading is paused meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, ClassVar
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
+from services.api_gateway.http.connections import (
+    KEEP_ALIVE_SECONDS,
+    LINGER_SECONDS,
+    NEVER,
+    Connections,
+    Limits,
+    WriteFlow,
 )
+from services.api_gateway.http.exchange import FastWay
+from services.api_gateway.http.heads import ParsedHead
+from services.api_gateway.http.parsing import KnownHead, KnownHeads, Malformed, Place, RequestParser
+from services.api_gateway.http.request import HttpRequest
+from services.api_gateway.http.response import refusal
 
-from services.api_gateway.http.exchange import CONNECTION
-from services.api_gateway.http.response import Headers
-
-# Bytes of a body up to which it is copied, to go out with its head in one system call.
-_JOINED_BYTES = 64 * 1024
-# Fields that say how long a body is.
-_FRAMING = (b"content-length", b"transfer-encoding")
-_INVALID = "Invalid HTTP request received."
-_TOO_LARGE = "The request's headers are too large."
-
-
-class _Connection:
-    """The connection of one request; see `exchange.ClientConnection`."""
-
-    __slots__ = ("body_arrived", "cycle", "gone", "on_gone")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self.cycle = cycle
-        self.on_gone: Callable[[], None] | None = None
-        self.gone = False
-        self.body_arrived = not cycle.more_body
-
-    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Sends a whole response at once; ASGI's two messages would be two system calls."""
-        cycle = self.cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        if cycle.disconnected:
-            return
-        lines = [STATUS_LINE[status]]
-        for name, value in cycle.default_headers + headers:
-            lines += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        cycle.response_started, cycle.waiting_for_100_continue = True, False
-        if len(body) <= _JOINED_BYTES:
-            cycle.transport.write(b"".join([*lines, body]))
-        else:
-            cycle.transport.write(b"".join(lines))
-            cycle.transport.write(body)
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
-
-    def close(self) -> None:
-        """Closes the connection; bytes that the client still sends are dropped."""
-        self.cycle.transport.close()
-
-    def lose(self) -> None:
-        """Tells the request, unless it has its response, that its client is gone."""
-        if not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.gone = True
-            if self.on_gone is not None:
-                self.on_gone()
+# Bytes given to the parser at once. What waits behind a request that is being served is parsed by
+# at most as much, and else kept as bytes: parsed, small requests take 30 times their bytes.
+_SLICE = 16 * 1024
+# Bytes of a body that may wait to be taken before reading is paused.
+_HIGH_WATER = 64 * 1024
 
 
-class _BoundedHeadProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with a limit on a request's head, in bytes and seconds; httptools has neither.
+class HttpConnection(WriteFlow):
+    """One connection: parses requests, has them served in order, and writes their responses."""
 
-    A request being served hears at once that its client is gone, without a task that waits for it.
-    An offer to upgrade is ignored, as RFC 9110, 7.8 allows, and trailer fields are dropped: they
-    are no headers (RFC 9110, 6.5.1).
-    """
+    def __init__(
+        self,
+        connections: Connections,
+        heads: KnownHeads,
+        limits: Limits,
+        serve: Callable[[HttpRequest], Awaitable[None]],
+        fast: FastWay | None,
+    ) -> None:
+        """Has each request served by `fast`, or else by `serve` in a task of its own."""
+        super().__init__()
+        self.connections = connections
+        self._heads = heads
+        self._limits = limits
+        self._serve = serve
+        self._fast = fast
+        self._parser = RequestParser(self, heads, limits.head_bytes)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self.write: Callable[[bytes], None] = None  # type: ignore[assignment]
+        self._last_known: KnownHead | None = None
+        self.peer = ""
+        self.expiry = NEVER
+        # The request being served, those that wait for it, and the one whose body arrives.
+        self._current: HttpRequest | None = None
+        self._queue: deque[HttpRequest] = deque()
+        self._incoming: HttpRequest | None = None
+        # Bytes behind the queue, not parsed yet; or a known head and a part of its body.
+        self._unparsed = b""
+        self._holds = False
+        # Whether no further bytes are taken, and the response to those that were no request.
+        self._closed = False
+        self._refusal = b""
+        # Whether the head being awaited or parsed has its expiry.
+        self._head_is_timed = True
+        # Bytes of an unwanted body that are still read.
+        self._linger_left = 0
+        self._reading_paused = False
 
-    max_head_bytes: ClassVar[int]
-    head_seconds: ClassVar[float]
+    # The transport's side.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_head = False
-        # Bytes of the unfinished head in earlier reads, and bytes of the present read.
-        self._head_bytes = 0
-        self._read_bytes = 0
-        self._overdue: asyncio.TimerHandle | None = None
-        self._connection: _Connection | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._overdue = self.loop.call_later(self.head_seconds, transport.close)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins to wait for the first head."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.write = transport.write
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
+        self.expiry = time.monotonic() + self._limits.head_seconds
+        self.connections.open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_head_timer()
-        super().connection_lost(exc)
-        if self._connection is not None:
-            self._connection.lose()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # Requests of one connection are served one after the other.
-        self._connection = _Connection(cycle)
-        extensions: Any = {CONNECTION: self._connection}
-        cycle.scope["extensions"] = extensions
-        super()._start_asgi_task(cycle, app)
+        """Tells the request being served that its client is gone."""
+        self.connections.leave(self)
+        self._closed = True
+        self._queue.clear()
+        self._unparsed = b""
+        self.resume_writing()
+        for request in (self._current, self._incoming):
+            if request is not None:
+                request.lose()
+        # The parser and this object refer to each other.
+        del self._parser
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        self._read_bytes = len(data)
-        try:
-            self._feed(data)
-        except httptools.HttpParserError as exc:
-            too_large = isinstance(exc.__context__, _HeadTooLarge)
-            self.send_400_response(_TOO_LARGE if too_large else _INVALID)
+        """Serves what was read: at once if it is a known head and its body, else as parsed."""
+        may_hold = not self._holds
+        if self._holds:
+            data = self._release() + data
+        elif self._current is not None or self._closed or not self._parser.is_between:
+            self._take(data)
             return
-        if not self._in_head:
-            self._stop_head_timer()
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > self.max_head_bytes:
-            self.send_400_response(_TOO_LARGE)
-        elif self._overdue is None:
-            self._overdue = self.loop.call_later(self.head_seconds, self.transport.close)
-
-    def _feed(self, data: bytes) -> None:
-        """Parses what was read. Raises httptools.HttpParserError.
-
-        The parser ends with a head that offers an upgrade and takes its body for another protocol.
-        A new one goes on there, with a head that says the same of the body's length and no more.
-        """
-        while True:
-            try:
-                self.parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as exc:
-                data = data[exc.args[0] :]
-            framing = [field for field in self.scope["headers"] if field[0] in _FRAMING]
-            lines = [b"%b: %b\r\n" % field for field in framing]
-            self.parser = httptools.HttpRequestParser(_AfterUpgrade(self))
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
-
-    def _stop_head_timer(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
-
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return  # `_feed` reads the body
-        super().on_message_complete()
-        # A pipelined request completes before its own connection object exists, which reads the
-        # cycle when it is made.
-        if self._connection is not None and self._connection.cycle is self.cycle:
-            self._connection.body_arrived = True
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        # A read may hold much of a body, or many heads: only then is this one measured.
-        if self._head_bytes + self._read_bytes > self.max_head_bytes:
-            fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if len(self.url) + fields > self.max_head_bytes:
-                raise _HeadTooLarge
-        super().on_headers_complete()
-        # The parser reports trailers as it does headers; nobody reads them from this list.
-        self.headers = []
-
-
-class _HeadTooLarge(Exception):
-    """A request's head is larger than it may be."""
-
-
-class _AfterUpgrade:
-    """The callbacks of a parser that goes on behind a head which offered an upgrade.
-
-    Its first head is the one that `_feed` writes and is passed over; all else is the protocol's.
-    """
-
-    def __init__(self, protocol: _BoundedHeadProtocol) -> None:
-        self._protocol = protocol
-        self._own_head = True
-        self.on_body = protocol.on_body
-        self.on_message_complete = protocol.on_message_complete
-
-    def on_message_begin(self) -> None:
-        """Passes on the beginning of a request."""
-        if not self._own_head:
-            self._protocol.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Passes on a piece of a request's target."""
-        if not self._own_head:
-            self._protocol.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Passes on a header or trailer field."""
-        if not self._own_head:
-            self._protocol.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        """Passes on the end of a head."""
-        if self._own_head:
-            self._own_head = False
+        known = self._last_known
+        place = known.place(data) if known is not None else None
+        if known is not None and place is not None:
+            self._heads.hits += 1
         else:
-            self._protocol.on_headers_complete()
+            found = self._heads.find(data)
+            if found is None:
+                self._take(data)
+                return
+            known, place = found
+            self._last_known = known
+        self._take_known(known.head, place, data, may_hold)
 
+    def _take_known(self, head: ParsedHead, place: Place, data: bytes, may_hold: bool) -> None:
+        """Serves a known head if exactly its body follows; else has all of it parsed."""
+        size, request_id, traceparent = place
+        missing = size + head.content_length - len(data)
+        if missing:
+            if 0 < missing < _HIGH_WATER and head.is_plain and may_hold:
+                self._hold(data)
+            else:
+                self._take(data)
+            return
+        body = data[size:]
+        request = HttpRequest(self, head, request_id, traceparent)
+        request.receive_whole(body)
+        self._begin(request, body if head.is_plain and not self.write_paused else b"")
 
-def bounded_head_protocol(max_head_bytes: int, head_seconds: float) -> type[asyncio.Protocol]:
-    """Returns a protocol class with these limits; uvicorn makes its objects without arguments."""
-    limits = {"max_head_bytes": max_head_bytes, "head_seconds": head_seconds}
-    return type("BoundedHeadProtocol", (_BoundedHeadProtocol,), limits)
+    def _hold(self, data: bytes) -> None:
+        """Keeps a known head until its body arrives, which many clients send in a second write.
+
+        What is not there at the next look at all connections goes on without its body.
+        """
+        self._unparsed = data
+        self._holds = True
+        self.expiry = self.connections.now
+
+    def _release(self) -> bytes:
+        data = self._unparsed
+        self._unparsed = b""
+        self._holds = False
+        return data
+
+    # The parser's side.
+
+    def on_head(self, head: ParsedHead, request_id: bytes, traceparent: bytes) -> None:
+        """Begins a request, or lets it wait for those in front."""
+        request = self._incoming = HttpRequest(self, head, request_id, traceparent)
+        if self._current is None:
+            self._begin(request)
+        else:
+            self._queue.append(request)
+
+    def on_part(self, data: bytes) -> None:
+        """Gives the request a part of its body; drops that of a request which has its response."""
+        request = self._incoming
+        assert request is not None
+        if request.ended:
+            self._linger_left -= len(data)
+        else:
+            request.receive(data)
+
+    def on_end(self) -> None:
+        """Ends the body of a request."""
+        assert self._incoming is not None
+        self._incoming.receive_end()
+        self._incoming = None
+
+    def _take(self, data: bytes) -> None:
+        """Parses what was read, until a request waits for its turn; the rest waits as bytes."""
+        if self._closed:
+            return
+        data = self._unparsed + data if self._unparsed else data
+        at = 0
+        try:
+            while at < len(data) and not self._queue:
+                piece = data if len(data) <= _SLICE else data[at : at + _SLICE]
+                at += len(piece)
+                self._parser.feed(piece)
+        except Malformed as exc:
+            self._refuse(exc.text)
+            return
+        self._unparsed = data[at:]
+        self._after_parsing()
+
+    def _after_parsing(self) -> None:
+        current = self._current
+        if current is None:
+            if self._parser.in_head and not self._head_is_timed:
+                self.expiry = time.monotonic() + self._limits.head_seconds
+                self._head_is_timed = True
+        elif current.ended:
+            # Its body was unwanted, and is read and dropped.
+            if current.arrived:
+                self._next()
+            elif self._linger_left < 0:
+                self._close()
+        self._regulate()
+
+    def _refuse(self, text: bytes) -> None:
+        """Answers bytes that are no request, behind the requests before them."""
+        self._closed = True
+        self._refusal = refusal(text, self.connections.date_line)
+        broken, current = self._incoming, self._current
+        if broken is not None and broken is current:
+            # It never gets the rest of its body.
+            if not current.begun:
+                self.write(self._refusal)
+            current.lose()
+            self._close()
+        elif current is None:
+            self.write(self._refusal)
+            self._close()
+        elif broken is not None:
+            self._queue.remove(broken)
+
+    def _regulate(self) -> None:
+        """Pauses reading while a request waits for its turn, or much of a body to be taken."""
+        incoming = self._incoming
+        pause = bool(self._queue) or (incoming is not None and incoming.unread > _HIGH_WATER)
+        if pause != self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    # The request's side.
+
+    def _begin(self, request: HttpRequest, body: bytes = b"") -> None:
+        """Begins to serve a request, by the fast way if its whole body is given."""
+        self._current = request
+        self.expiry = NEVER
+        self._head_is_timed = False
+        if not body or self._fast is None or not self._fast(request, body):
+            self.connections.tasks.add(self._loop.create_task(self._run(request)))
+
+    async def _run(self, request: HttpRequest) -> None:
+        try:
+            await self._serve(request)
+        finally:
+            self.connections.end(asyncio.current_task())
+            if not request.ended:
+                # Its response was left without its end, which the client sees as broken off.
+                self._close()
+
+    def read_on(self) -> None:
+        """Reads what the client sends, after the parts of a body were taken."""
+        if self._reading_paused:
+            self._regulate()
+
+    def must_close(self, request: HttpRequest) -> bool:
+        """Returns whether the server stops and this is the last request here."""
+        return self.connections.stopping and not self._queue
+
+    def go_on(self, request: HttpRequest) -> None:
+        """Goes on behind a response: to the rest of an unwanted body, or to the next request."""
+        if not request.arrived and not request.waits_for_leave:
+            # A client that is still sending reads no response; closing at once would reset it.
+            self._linger_left = self._limits.linger_bytes
+            self.expiry = time.monotonic() + LINGER_SECONDS
+            request.drop()
+            self.read_on()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        closes = self._current is not None and self._current.closes
+        self._current = None
+        if closes:
+            self._close()
+        elif self._queue:
+            self._begin(self._queue.popleft())
+            if not self._queue and self._unparsed:
+                self._take(b"")
+            self._regulate()
+        elif self._refusal:
+            self.write(self._refusal)
+            self._close()
+        elif self.connections.stopping:
+            self._close()
+        else:
+            self.expiry = self.connections.now + KEEP_ALIVE_SECONDS
+            self._after_parsing()
+
+    # The server's side.
+
+    def expire(self) -> None:
+        """Closes an idle connection, and one whose head or unwanted body takes too long."""
+        if self._holds:
+            self._take(self._release())
+        else:
+            self._close()
+
+    def stop(self) -> None:
+        """Closes the connection as soon as no request on it is being served."""
+        if self._holds:
+            self._take(self._release())
+        if self._current is None or self._current.ended:
+            self._close()
+
+    def abort(self) -> None:
+        """Closes the connection at once; what is not written yet is lost."""
+        self._closed = True
+        self._transport.abort()
+
+    def _close(self) -> None:
+        self._closed = True
+        self.expiry = NEVER
+        self._transport.close()

@@ -1,4 +1,4 @@
-"""Responses: whole ones, compressed where the caller takes it, streams of chunks, and documents.
+"""Responses: whole ones, compressed where the caller takes it, streams, documents; their bytes.
 
 Also says which browsers' pages may call (CORS): none, unless the settings name their origins.
 """
@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from email.utils import formatdate
+from http import HTTPStatus
 
 from services.api_gateway.http.content_encoding import compress
 from stellwerk.wire.errors import Internal
 
 Headers = list[tuple[bytes, bytes]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Pause = Callable[[], Awaitable[None]]
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 HTML = b"text/html; charset=utf-8"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
+    for status in range(200, 600)
+}
+_CLOSE = b"connection: close\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n"
 # Bytes from which a body is compressed in a thread: level 1 takes 0.7 ms for 64 KiB.
 _COMPRESS_IN_THREAD = 64 * 1024
 _COMPRESSIBLE = (JSON, OCTETS, b"text/", b"application/x-ndjson")
@@ -93,23 +99,30 @@ def prefers_html(accept: bytes) -> bool:
 async def encode(
     response: HttpResponse, extra: Headers, encoding: bytes | None
 ) -> tuple[Headers, bytes]:
+    """Returns what `encode_now` does; compresses a large body in a thread."""
+    if encoding is not None and len(response.body) >= _COMPRESS_IN_THREAD:
+        return await asyncio.to_thread(encode_now, response, extra, encoding)
+    return encode_now(response, extra, encoding)
+
+
+def encode_now(
+    response: HttpResponse, extra: Headers, encoding: bytes | None
+) -> tuple[Headers, bytes]:
     """Returns the headers and body of a whole response, with the `extra` headers.
 
     The body is compressed if an encoding is given and the content type is worth it.
     """
-    headers, body = _headers(response, extra), response.body
+    headers, body = headers_of(response, extra), response.body
     if encoding is not None and response.content_type.startswith(_COMPRESSIBLE):
         headers.append((b"content-encoding", encoding))
-        if len(body) < _COMPRESS_IN_THREAD:
-            body = compress(body, encoding)
-        else:
-            body = await asyncio.to_thread(compress, body, encoding)
+        body = compress(body, encoding)
     if response.status != 204:
         headers.append((b"content-length", b"%d" % len(body)))
     return headers, body
 
 
-def _headers(response: HttpResponse, extra: Headers) -> Headers:
+def headers_of(response: HttpResponse | StreamedResponse, extra: Headers) -> Headers:
+    """Returns the headers of a response but for those of its length, with the `extra` headers."""
     if response.content_type is JSON:
         headers = _JSON_HEADERS + extra
     else:
@@ -123,27 +136,33 @@ def _headers(response: HttpResponse, extra: Headers) -> Headers:
     return headers
 
 
-async def send_with_pause(
-    send: Send, status: int, headers: Headers, body: bytes, before_end: Pause
-) -> None:
-    """Sends a whole response; awaits `before_end` before its end, which may close."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    await before_end()
-    await send({"type": "http.response.body", "body": b""})
+def date_line(at: float) -> bytes:
+    """Returns the Date header field of a Unix time as a line."""
+    return b"date: %b\r\n" % formatdate(at, usegmt=True).encode()
 
 
-async def send_stream(send: Send, response: StreamedResponse, extra: Headers) -> AsyncIterator[int]:
-    """Sends a stream; yields the size of each chunk sent.
+def head_bytes(
+    status: int, headers: Headers, date: bytes, *, close: bool = False, chunked: bool = False
+) -> bytes:
+    """Returns a response's head; `date` is a line of `date_line`."""
+    lines = [_STATUS_LINES[status], date]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    if chunked:
+        lines.append(_CHUNKED)
+    if close:
+        lines.append(_CLOSE)
+    lines.append(b"\r\n")
+    return b"".join(lines)
 
-    If it raises, the response is left without its end, which the caller sees as broken off.
-    """
-    headers = _headers(HttpResponse(200, b"", response.content_type, response.headers), extra)
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    async for chunk in response.chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        yield len(chunk)
-    await send({"type": "http.response.body", "body": b""})
+
+def refusal(text: bytes, date: bytes) -> bytes:
+    """Returns the response to bytes that are no request, behind which the connection is closed."""
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(text)),
+    ]
+    return head_bytes(400, headers, date, close=True) + text
 
 
 def cors_headers(request: Mapping[bytes, bytes], origins: frozenset[str]) -> Headers:

@@ -50,7 +50,7 @@ def status_of(error: ServiceError) -> int:
     return HTTP_STATUS_OF_REASON.get(error.reason) or HTTP_STATUS[error.code]
 
 
-def headers_of(error: ServiceError) -> Headers:
+def error_headers(error: ServiceError) -> Headers:
     """Returns the headers that HTTP asks for beside an error's status, such as Retry-After."""
     status = status_of(error)
     headers: Headers = []

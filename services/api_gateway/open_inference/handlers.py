@@ -108,7 +108,7 @@ async def read_request(
     """Reads the inference request in an exchange's body, and the form for its outputs."""
     model, version = model_of(exchange)
     body = await exchange.body()
-    header = exchange.request.headers.get(infer_request.JSON_SIZE)
+    header = exchange.request.head.headers.get(infer_request.JSON_SIZE)
     if header is None:
         return infer_request.read_request(body, model, version)
     json_size = infer_request.json_size_of(header, body)

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
-from services.api_gateway.http.exchange import HttpRequest
-from services.api_gateway.http.protocol import _JOINED_BYTES, bounded_head_protocol
+from services.api_gateway.http.connections import Connections, Limits
+from services.api_gateway.http.exchange import FastWay
+from services.api_gateway.http.parsing import KnownHeads
+from services.api_gateway.http.protocol import HttpConnection
+from services.api_gateway.http.request import JOINED_BYTES, HttpRequest
 
 REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -52,17 +53,12 @@ async def turns() -> None:
 class Connection:
     """One connection to a server whose application is `serve`."""
 
-    def __init__(self, serve: Callable[[HttpRequest], Any]) -> None:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await serve(HttpRequest(scope, receive))
-
-        config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
-        config.load()
-        make: Any = bounded_head_protocol(65536, 20.0)
-        self.wire, self.protocol = (
-            Wire(),
-            make(config, ServerState(), {}, asyncio.get_running_loop()),
-        )
+    def __init__(self, serve: Callable[[HttpRequest], Any], fast: FastWay | None = None) -> None:
+        self.connections = Connections()
+        self.heads = KnownHeads()
+        self.wire = Wire()
+        limits = Limits(65536, 20.0, 1 << 20)
+        self.protocol = HttpConnection(self.connections, self.heads, limits, serve, fast)
         self.protocol.connection_made(self.wire)
 
     async def send(self, data: bytes) -> None:
@@ -76,7 +72,7 @@ class Connection:
 
 async def echo(request: HttpRequest) -> None:
     body = await request.body(100, 1e12)
-    await request.connection.respond(200, [(b"content-length", b"%d" % len(body))], body)
+    await request.respond(200, [(b"content-length", b"%d" % len(body))], body)
 
 
 async def test_a_small_answer_is_one_write_and_the_connection_goes_on() -> None:
@@ -86,7 +82,10 @@ async def test_a_small_answer_is_one_write_and_the_connection_goes_on() -> None:
     await connection.send(REQUEST)
 
     assert len(connection.wire.writes) == 2
-    assert set(connection.wire.writes) == {b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"}
+    date = connection.connections.date_line
+    assert set(connection.wire.writes) == {
+        b"HTTP/1.1 200 OK\r\n" + date + b"content-length: 2\r\n\r\nhi"
+    }
     assert not connection.wire.closed
 
 
@@ -102,13 +101,13 @@ async def test_a_caller_that_asks_for_it_has_its_connection_closed() -> None:
 
 async def test_a_large_answer_is_not_copied_to_join_its_head() -> None:
     async def large(request: HttpRequest) -> None:
-        await request.connection.respond(200, [], b"x" * (_JOINED_BYTES + 1))
+        await request.respond(200, [], b"x" * (JOINED_BYTES + 1))
 
     connection = Connection(large)
 
     await connection.send(REQUEST)
 
-    assert [len(data) > _JOINED_BYTES for data in connection.wire.writes] == [False, True]
+    assert [len(data) > JOINED_BYTES for data in connection.wire.writes] == [False, True]
 
 
 async def test_what_is_sent_before_its_answer_waits_for_its_turn() -> None:
@@ -117,7 +116,7 @@ async def test_what_is_sent_before_its_answer_waits_for_its_turn() -> None:
     async def one_by_one(request: HttpRequest) -> None:
         served.append(await request.body(100, 1e12))
         await go_on.wait()
-        await request.connection.respond(200, [], served[-1])
+        await request.respond(200, [], served[-1])
 
     connection = Connection(one_by_one)
 
@@ -140,7 +139,7 @@ async def test_who_goes_away_cancels_what_is_served_and_gets_no_answer() -> None
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             ends.append(f"cancelled, gone: {request.gone}")
-        await request.connection.respond(200, [], b"")
+        await request.respond(200, [], b"")
 
     connection = Connection(wait)
     await connection.send(REQUEST)
@@ -194,8 +193,8 @@ async def test_a_served_request_leaves_nothing_to_the_garbage_collector() -> Non
     async def watched(request: HttpRequest) -> None:
         body = await request.body(100, 1e12)
         request.watch()
-        await request.connection.respond(200, [], body)
-        request.connection.on_gone = None
+        await request.respond(200, [], body)
+        request.on_gone = None
 
     connection = Connection(watched)
     await connection.send(REQUEST)
@@ -262,7 +261,7 @@ async def test_trailers_are_no_headers(cut: int) -> None:
     seen: list[dict[bytes, bytes]] = []
 
     async def note(request: HttpRequest) -> None:
-        seen.append(request.headers)
+        seen.append(request.head.headers)
         await echo(request)
 
     connection = Connection(note)
@@ -313,7 +312,7 @@ async def test_a_version_or_coding_that_is_not_spoken_is_malformed(
     seen: list[str] = []
 
     async def note(request: HttpRequest) -> None:
-        seen.append(request.malformed)
+        seen.append(request.head.malformed)
 
     await Connection(note).send(line + b"\r\n" + field + b"\r\n\r\n")
 

@@ -26,15 +26,17 @@ def test_what_http_has_a_word_of_its_own_for() -> None:
 
 
 def test_headers_say_what_to_do_next() -> None:
-    assert http_status.headers_of(errors.Unauthenticated("x"))[0][0] == b"www-authenticate"
-    assert http_status.headers_of(errors.Overloaded("x", retry_after_ms=1500)) == [
+    assert http_status.error_headers(errors.Unauthenticated("x"))[0][0] == b"www-authenticate"
+    assert http_status.error_headers(errors.Overloaded("x", retry_after_ms=1500)) == [
         (b"retry-after", b"2")
     ]
-    assert http_status.headers_of(errors.Unavailable("x", retry_after_ms=0)) == [
+    assert http_status.error_headers(errors.Unavailable("x", retry_after_ms=0)) == [
         (b"retry-after", b"1")
     ]
-    assert http_status.headers_of(errors.MethodNotAllowed("x", allow="GET")) == [(b"allow", b"GET")]
-    assert http_status.headers_of(errors.NotFound("x")) == []
+    assert http_status.error_headers(errors.MethodNotAllowed("x", allow="GET")) == [
+        (b"allow", b"GET")
+    ]
+    assert http_status.error_headers(errors.NotFound("x")) == []
 
 
 def test_a_body_is_a_status_with_error_info() -> None:
