@@ -14,6 +14,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "grpcio",
+    "httptools",
     "numpy",
     "orjson",
     "pika",
@@ -21,7 +22,6 @@ PACKAGES = (
     "pymongo",
     "scikit-learn",
     "skops",
-    "uvicorn",
     "uvloop",
 )
 

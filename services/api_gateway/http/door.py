@@ -149,18 +149,27 @@ class HttpDoor:
                     "this path does not take this method", allow="GET, HEAD, OPTIONS"
                 )
             return document.response_for(head.headers.get(b"accept", b""))
-        match = exchange.match = self._table.find(head.method, head.raw_path)
-        route = match.route
+        route = self.enter(exchange)
+        if route.rule.permission != ANONYMOUS:
+            given = head.headers.get(b"authorization", b"").decode("latin-1")
+            call.token, call.principal = await self._authenticate(given)
+        return await self._handlers[route](exchange)
+
+    def enter(self, exchange: HttpExchange) -> Route:
+        """Finds the route of an exchange and gives its call the method, a deadline and a span.
+
+        Raises RouteNotFound, MethodNotAllowed and InvalidInput.
+        """
+        head, call = exchange.request.head, exchange.call
+        exchange.match = self._table.find(head.method, head.raw_path)
+        route = exchange.match.route
         call.method = route.rpc_name
         exchange.route = route.template.text
         exchange.quiet = route.rule.permission == ANONYMOUS
         if self._begin_span is not None:
             exchange.span = self._begin_span(f"{head.method} {exchange.route}", call)
         call.deadline = time.monotonic() + self._timeout(route, head.timeout)
-        if route.rule.permission != ANONYMOUS:
-            given = head.headers.get(b"authorization", b"").decode("latin-1")
-            call.token, call.principal = await self._authenticate(given)
-        return await self._handlers[route](exchange)
+        return route
 
     def _timeout(self, route: Route, asked: float | None) -> float:
         """Returns the seconds that a call may take: `asked`, or the default, within the cap."""

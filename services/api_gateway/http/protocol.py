@@ -11,17 +11,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from services.api_gateway.http.connections import (
-    KEEP_ALIVE_SECONDS,
-    LINGER_SECONDS,
-    NEVER,
-    Connections,
-    Limits,
-    WriteFlow,
-)
+from services.api_gateway.http.connections import NEVER, Connections, Limits, WriteFlow
 from services.api_gateway.http.exchange import FastWay
-from services.api_gateway.http.heads import ParsedHead
-from services.api_gateway.http.parsing import KnownHead, KnownHeads, Malformed, Place, RequestParser
+from services.api_gateway.http.heads import KnownHead, KnownHeads, ParsedHead
+from services.api_gateway.http.parsing import Malformed, RequestParser
 from services.api_gateway.http.request import HttpRequest
 from services.api_gateway.http.response import refusal
 
@@ -64,7 +57,7 @@ class HttpConnection(WriteFlow):
         # Bytes behind the queue, not parsed yet; or a known head and a part of its body.
         self._unparsed = b""
         self._holds = False
-        # Whether no further bytes are taken, and the response to those that were no request.
+        # Whether no more bytes are taken, and the response to those that were no request.
         self._closed = False
         self._refusal = b""
         # Whether the head being awaited or parsed has its expiry.
@@ -100,39 +93,28 @@ class HttpConnection(WriteFlow):
 
     def data_received(self, data: bytes) -> None:
         """Serves what was read: at once if it is a known head and its body, else as parsed."""
-        may_hold = not self._holds
-        if self._holds:
+        was_held = self._holds
+        if was_held:
             data = self._release() + data
         elif self._current is not None or self._closed or not self._parser.is_between:
             self._take(data)
             return
-        known = self._last_known
-        place = known.place(data) if known is not None else None
-        if known is not None and place is not None:
-            self._heads.hits += 1
-        else:
-            found = self._heads.find(data)
-            if found is None:
-                self._take(data)
-                return
-            known, place = found
-            self._last_known = known
-        self._take_known(known.head, place, data, may_hold)
-
-    def _take_known(self, head: ParsedHead, place: Place, data: bytes, may_hold: bool) -> None:
-        """Serves a known head if exactly its body follows; else has all of it parsed."""
-        size, request_id, traceparent = place
-        missing = size + head.content_length - len(data)
-        if missing:
-            if 0 < missing < _HIGH_WATER and head.is_plain and may_hold:
-                self._hold(data)
-            else:
-                self._take(data)
+        found = self._heads.find(data, self._last_known)
+        if found is None:
+            self._take(data)
             return
-        body = data[size:]
-        request = HttpRequest(self, head, request_id, traceparent)
-        request.receive_whole(body)
-        self._begin(request, body if head.is_plain and not self.write_paused else b"")
+        self._last_known, (size, request_id, traceparent) = found
+        head = self._last_known.head
+        missing = size + head.content_length - len(data)
+        if missing == 0:
+            body = data[size:]
+            request = HttpRequest(self, head, request_id, traceparent)
+            request.receive_whole(body)
+            self._begin(request, body if head.is_plain and not self.write_paused else b"")
+        elif 0 < missing < _HIGH_WATER and head.is_plain and not was_held:
+            self._hold(data)
+        else:
+            self._take(data)
 
     def _hold(self, data: bytes) -> None:
         """Keeps a known head until its body arrives, which many clients send in a second write.
@@ -266,7 +248,7 @@ class HttpConnection(WriteFlow):
         if not request.arrived and not request.waits_for_leave:
             # A client that is still sending reads no response; closing at once would reset it.
             self._linger_left = self._limits.linger_bytes
-            self.expiry = time.monotonic() + LINGER_SECONDS
+            self.expiry = time.monotonic() + self._limits.linger_seconds
             request.drop()
             self.read_on()
         else:
@@ -288,7 +270,7 @@ class HttpConnection(WriteFlow):
         elif self.connections.stopping:
             self._close()
         else:
-            self.expiry = self.connections.now + KEEP_ALIVE_SECONDS
+            self.expiry = self.connections.now + self._limits.keep_alive_seconds
             self._after_parsing()
 
     # The server's side.

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.http.connections import Connections, Limits
 from services.api_gateway.http.exchange import FastWay
-from services.api_gateway.http.parsing import KnownHeads
+from services.api_gateway.http.heads import KnownHeads
 from services.api_gateway.http.protocol import HttpConnection
 from services.api_gateway.http.request import HttpRequest
 from services.chassis.config import CannotListen

@@ -6,68 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from services.api_gateway.http.connections import Connections, Limits
-from services.api_gateway.http.exchange import FastWay
-from services.api_gateway.http.parsing import KnownHeads
-from services.api_gateway.http.protocol import HttpConnection
 from services.api_gateway.http.request import JOINED_BYTES, HttpRequest
+from tests.fakes.http_wire import Connection, turns
 
 REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
-
-
-class Wire(asyncio.Transport):
-    """A connection that keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-        self.closed = False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return None
-
-    def write(self, data: Any) -> None:
-        self.writes.append(bytes(data))
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-async def turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-class Connection:
-    """One connection to a server whose application is `serve`."""
-
-    def __init__(self, serve: Callable[[HttpRequest], Any], fast: FastWay | None = None) -> None:
-        self.connections = Connections()
-        self.heads = KnownHeads()
-        self.wire = Wire()
-        limits = Limits(65536, 20.0, 1 << 20)
-        self.protocol = HttpConnection(self.connections, self.heads, limits, serve, fast)
-        self.protocol.connection_made(self.wire)
-
-    async def send(self, data: bytes) -> None:
-        self.protocol.data_received(data)
-        await turns()
-
-    async def lose(self) -> None:
-        self.protocol.connection_lost(None)
-        await turns()
 
 
 async def echo(request: HttpRequest) -> None:

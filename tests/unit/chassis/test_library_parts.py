@@ -12,7 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from pika.adapters import asyncio_connection
 from pika.connection import Connection
-from uvicorn.protocols.http import httptools_impl
 
 ROOT = Path(__file__).parents[3]
 # Library → a module or class of it, and names that its source must hold.
@@ -20,19 +19,8 @@ PARTS = [
     ("pika", asyncio_connection, ["_AsyncioIOServicesAdapter", "_schedule_and_wrap_in_io_ref"]),
     ("pika", asyncio_connection.AsyncioConnection, ["custom_ioloop"]),
     ("pika", Connection, ["bytes_received", "_on_data_available", "server_properties"]),
-    ("uvicorn", httptools_impl, ["STATUS_LINE", "HttpToolsProtocol"]),
-    (
-        "uvicorn",
-        httptools_impl.HttpToolsProtocol,
-        ["_unset_keepalive_if_required", "on_message_begin", "on_headers_complete"],
-    ),
-    (
-        "uvicorn",
-        httptools_impl.RequestResponseCycle,
-        ["default_headers", "flow", "transport", "disconnected", "response_complete", "more_body"],
-    ),
 ]
-BOUNDED = ("pika", "uvicorn")
+BOUNDED = ("pika",)
 
 
 @pytest.mark.parametrize(("library", "part", "names"), PARTS)
