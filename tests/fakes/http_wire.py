@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from services.api_gateway.http.exchange import FastWay
 from services.api_gateway.http.heads import KnownHeads
 from services.api_gateway.http.protocol import HttpConnection
 from services.api_gateway.http.request import HttpRequest
+
+_DATE = re.compile(rb"date: [^\r]*\r\n")
 
 
 class Wire(asyncio.Transport):
@@ -69,7 +72,7 @@ class Connection:
     @property
     def written(self) -> bytes:
         """All that was written, without the Date header."""
-        return b"".join(self.wire.writes).replace(self.connections.date_line, b"")
+        return _DATE.sub(b"", b"".join(self.wire.writes))
 
     async def send(self, data: bytes) -> None:
         self.protocol.data_received(data)

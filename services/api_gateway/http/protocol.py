@@ -68,9 +68,8 @@ class HttpConnection(WriteFlow):
 
     # The transport's side.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for the first head."""
-        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.write = transport.write
         name = transport.get_extra_info("peername")
