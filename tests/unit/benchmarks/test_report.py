@@ -107,7 +107,9 @@ def test_a_grpc_call_without_a_message_is_an_error_although_http_calls_it_a_succ
         "peer", sent, answer_bytes=60, latencies=[1.0, 2.0, 3.0], cpu={"all": 0.48}
     )
 
-    assert sent == grpc_load.Sent(succeeded=990, failed=10, data_bytes=57600, seconds=2.0)
+    assert sent == grpc_load.Sent(
+        succeeded=990, failed=10, data_bytes=57600, seconds=2.0, unfinished=64
+    )
     assert (measured.requests, measured.errors, measured.per_second) == (960, 40, 480)
     assert (measured.p50, measured.p99, measured.cpu) == (2.0, None, 0.5)
 
@@ -117,6 +119,16 @@ def test_good_answers_that_differ_in_length_cannot_be_told_from_failed_ones() ->
         grpc_load.measurement(
             "peer", grpc_load.parse(H2LOAD), answer_bytes=50, latencies=[1.0], cpu={}
         )
+
+
+def test_a_part_of_an_answer_under_way_at_the_end_is_no_other_length() -> None:
+    sent = grpc_load.Sent(succeeded=151, failed=0, data_bytes=151_500, seconds=1.0, unfinished=1)
+
+    measured = grpc_load.measurement("peer", sent, answer_bytes=1000, latencies=[1.0], cpu={})
+
+    assert (measured.requests, measured.errors) == (151, 0)
+    with pytest.raises(WrongAnswer, match="differ in length"):
+        grpc_load.measurement("peer", replace(sent, unfinished=0), 1000, [1.0], {})
 
 
 def test_calls_that_all_fail_have_no_speed() -> None:
