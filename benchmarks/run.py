@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import httpx
+
 from benchmarks import earlier, facts, figures, grpc_load, model_loads, rest_load, scale
 from benchmarks.echo import EchoServer
 from benchmarks.figures import Figure, Plan, Progress, Result
@@ -22,10 +24,20 @@ from benchmarks.peers import MLServer
 from benchmarks.processes import NotReady
 from benchmarks.triton import Triton
 from benchmarks.work import iris_model, is_mirrored, mirror_message, mirror_model
+from stellwerk.client.errors import StellwerkError
 
 # B1 and B3 load with 64 at a time; B2, B17 and B18 with 256; B4 and B5 with one.
 MOST, MANY, ONE = 256, 64, 1
 MODEL, MIRROR = "iris", "mirror"
+# A figure that fails in one of these ways is reported as not measured; the others go on.
+FAILURES = (
+    WrongAnswer,
+    NotReady,
+    subprocess.CalledProcessError,
+    StellwerkError,
+    httpx.HTTPError,
+    OSError,
+)
 
 S = TypeVar("S", bound=System)
 
@@ -211,7 +223,7 @@ def run(
             progress(f"{name}: measuring")
             try:
                 measured += FIGURES[name](systems, plan, progress)
-            except (WrongAnswer, NotReady, subprocess.CalledProcessError) as problem:
+            except FAILURES as problem:
                 progress(f"{name}: {problem}")
                 measured.append(
                     {"id": name, "reached": False, "failed": " ".join(str(problem).split())[:300]}
