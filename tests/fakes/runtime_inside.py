@@ -147,13 +147,12 @@ class Rig:
     def _taken_apart(
         self, groups: Iterable[work_pb2.WorkReplyGroup]
     ) -> Iterator[work_pb2.WorkReply]:
-        """Yields the reply to each member, by the id that `member_id` gives it; the first leads."""
+        """Yields the reply to each member, by the id that `member_id` gives it."""
         for group in groups:
             members = group.members or range(self.members[group.id])
             for place, member in enumerate(members):
                 reply = columns.member_reply(group.reply, place, len(members))
                 reply.id = member_id(group.id, member)
-                reply.leads = group.reply.leads and not place
                 yield reply
 
     def add(self, version: repository_pb2.ModelVersion) -> repository_pb2.ModelVersion:

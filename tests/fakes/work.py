@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from services.runtime.batching.scheduler import ModelQueue
 from services.runtime.formats.port import LoadedModel
 from services.runtime.requests.batch_policy import BatchPolicy
 from services.runtime.requests.layouts import RequestLayouts
+from services.runtime.requests.members import open_group
 from services.runtime.requests.request import Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
+from stellwerk.wire import columns
 from stellwerk.wire.tensors import from_numpy
 from tests.fakes import models
 
@@ -64,3 +66,16 @@ class Inbox:
     def rows(self, *values: float, **fields: Any) -> Request:
         """A request with one column of these values."""
         return self.request(np.array(values, dtype=np.float64).reshape(-1, 1), **fields)
+
+    def group(self, *members: Sequence[float], name: str = "g", **fields: Any) -> Request:
+        """A request of a group whose members have one column of these values each."""
+        received = fields.pop("received", None)
+        timeouts = fields.pop("timeouts_ms", [0] * len(members))
+        arrays = [np.array(values, dtype=np.float64).reshape(-1, 1) for values in members]
+        form = columns.join([item("", column, **fields) for column in arrays])
+        work = self.message(received)
+        given = work_pb2.WorkGroup(id=name, form=form, timeouts_ms=timeouts)
+        group = open_group(given, work.received)
+        (request,) = self.layouts.admit_group(group, work, whole=True)
+        work.requests.append(request)
+        return request

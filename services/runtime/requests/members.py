@@ -189,10 +189,13 @@ def described(group: Group, member: int) -> work_pb2.WorkItem:
         timeout_ms=group.timeouts_ms[member],
         context=form.context,
     )
-    if group.request_ids and group.request_ids[member]:
-        item.context[metadata.REQUEST_ID] = group.request_ids[member]
-    if group.traceparents and group.traceparents[member]:
-        item.context[metadata.TRACEPARENT] = group.traceparents[member]
+    # A group that is refused may have columns of any length.
+    for key, column in (
+        (metadata.REQUEST_ID, group.request_ids),
+        (metadata.TRACEPARENT, group.traceparents),
+    ):
+        if member < len(column) and column[member]:
+            item.context[key] = column[member]
     return item
 
 

@@ -107,6 +107,22 @@ def test_replies_are_sorted_by_message() -> None:
     ]
 
 
+def test_one_reply_leads_whatever_the_call_was_made_of() -> None:
+    inbox = Inbox()
+    requests = [inbox.group([0], [1]), inbox.rows(2, 3, name="item"), inbox.group([4], [5], [6])]
+    outputs = [sliceable_column("y", np.arange(7.0))]
+
+    parts = WRITER.replies(BatchResult(requests, outputs, rows=7), 10.0)
+
+    sent = [work_pb2.WorkReplyEnvelope.FromString(frame) for part in parts for frame in part.frames]
+    shared = [reply for one in sent for reply in (*one.replies, *[g.reply for g in one.groups])]
+    assert [reply.leads for reply in shared] == [True, False, False]
+    assert [list(reply.outputs[0].shape) for reply in shared] == [[1], [2], [1]]
+    assert [to_numpy(reply.outputs[0]).tolist() for reply in shared[1:2]] == [[2.0, 3.0]]
+    assert [part.each for part in parts] == [2, 1, 3]
+    assert not any(request.open for request in requests)
+
+
 def test_an_error_is_carried_with_the_figures() -> None:
     failed = result(1, 1)
     failed.columns, failed.error = (), InvalidInput("no", tensor="x")

@@ -49,8 +49,10 @@ class Sends:
         self.sender = ReplySender(wire, max_message_bytes=max_message_bytes, log=self.log)  # type: ignore[arg-type]
         self.taken: list[tuple[int, bool]] = []
 
-    def send(self, queue: str, *frames: bytes) -> None:
-        self.sender.send(queue, frames, lambda count, taken: self.taken.append((count, taken)))
+    def send(self, queue: str, *frames: bytes, each: int = 1) -> None:
+        self.sender.send(
+            queue, frames, lambda count, taken: self.taken.append((count, taken)), each
+        )
 
 
 def reply(name: str, size: int = 0) -> bytes:
@@ -100,6 +102,18 @@ async def test_a_message_has_so_many_replies_and_no_more() -> None:
 
     assert [len(ids) for _, ids in wire.sent] == [256, 244]
     assert sum(count for count, _ in sends.taken) == 500
+
+
+async def test_a_reply_to_members_counts_as_many() -> None:
+    wire = Wire()
+    sends = Sends(wire)
+
+    for number in range(5):
+        sends.send("q", reply(str(number)), each=60)
+    await sends.sender.close()
+
+    assert [len(ids) for _, ids in wire.sent] == [4, 1]
+    assert sends.taken == [(60, True)] * 5
 
 
 async def test_a_reply_too_large_for_any_message_becomes_an_error_and_its_neighbours_do_not() -> (
