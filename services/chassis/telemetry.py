@@ -10,23 +10,28 @@ method, /package.Service/Method), `code` (a gRPC status), `model_version` (a res
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     start_http_server,
 )
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from services.chassis.config import CannotListen
 from services.chassis.context import CallContext
@@ -35,6 +40,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Upper bounds of the histogram of RPC durations, in seconds: a fast infer takes a millisecond, and
 # no unary call may last longer than minutes.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# The same bounds as the label `le` has them.
+_BOUNDS = [floatToGoString(bound) for bound in (*_BUCKETS, math.inf)]
 
 
 def valid_traceparent(value: str) -> str:
@@ -73,31 +80,49 @@ def new_registry(service: str, version: str, is_ready: Callable[[], bool]) -> Co
     return registry
 
 
-class CallMetrics:
+@dataclass(slots=True)
+class _Durations:
+    """The calls of one RPC: the sum of their seconds, and their number by bucket."""
+
+    seconds: float = 0.0
+    # The last bucket has no upper bound.
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS) + 1))
+
+
+class CallMetrics(Collector):
     """Counts and times calls by RPC and status code.
 
-    Label children are kept: looking one up costs more than counting.
+    Counts in plain numbers, which a scrape reads: `n` calls that took equally long cost as much as
+    one, which the library's histogram cannot do. `observe` is called in one thread.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter("stellwerk_rpc", "RPCs served", ["rpc", "code"], registry=registry)
-        self._seconds = Histogram(
-            "stellwerk_rpc_seconds",
-            "Seconds from the start to the end of an RPC",
-            ["rpc"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
-        self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self._calls: Counts[tuple[str, str]] = Counts()
+        self._durations: dict[str, _Durations] = {}
+        registry.register(self)
 
-    def observe(self, method: str, code: str, seconds: float) -> None:
-        """Counts a call that ended with this status code after this many seconds."""
-        children = self._children.get((method, code))
-        if children is None:
-            children = (self._calls.labels(method, code), self._seconds.labels(method))
-            self._children[(method, code)] = children
-        children[0].inc()
-        children[1].observe(seconds)
+    def observe(self, method: str, code: str, seconds: float, count: int = 1) -> None:
+        """Counts `count` calls that each ended with this status code after this many seconds."""
+        self._calls[method, code] += count
+        durations = self._durations.get(method)
+        if durations is None:
+            durations = self._durations[method] = _Durations()
+        durations.seconds += seconds * count
+        durations.buckets[bisect_left(_BUCKETS, seconds)] += count
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the two metrics for a scrape, which runs in a thread of its own."""
+        calls = CounterMetricFamily("stellwerk_rpc", "RPCs served", labels=["rpc", "code"])
+        for labels, count in list(self._calls.items()):
+            calls.add_metric(labels, count)
+        yield calls
+        durations = HistogramMetricFamily(
+            "stellwerk_rpc_seconds", "Seconds from the start to the end of an RPC", labels=["rpc"]
+        )
+        for method, found in list(self._durations.items()):
+            counts = accumulate(found.buckets)
+            durations.add_metric([method], list(zip(_BOUNDS, counts, strict=True)), found.seconds)
+        yield durations
 
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:

@@ -100,9 +100,10 @@ class Statistics:
         ok: bool,
         now_ms: int,
         total_ns: int,
+        count: int = 1,
     ) -> None:
-        """Counts a request that ended after `total_ns` in the router with `reply`, None if no reply
-        came.
+        """Counts `count` requests that each ended after `total_ns` in the router with `reply`, None
+        if no reply came. If the reply leads, one of them does.
 
         A reply that others follow ends no request and counts at most as a call of the model; see
         `record_part`.
@@ -113,23 +114,23 @@ class Statistics:
         if reply is not None and reply.leads:
             _call(counts, reply)
         if not ok or reply is None:
-            counts.fails += 1
-            counts.fails_ns += total_ns
+            counts.fails += count
+            counts.fails_ns += count * total_ns
             return
         if reply.more:
             return
         counts.last_ms = now_ms
-        counts.oks += 1
-        counts.oks_ns += total_ns
-        counts.queue_ns += reply.queue_ns
+        counts.oks += count
+        counts.oks_ns += count * total_ns
+        counts.queue_ns += count * reply.queue_ns
         if reply.cached:
-            counts.hits += 1
-            counts.hits_ns += reply.input_ns + reply.compute_ns + reply.output_ns
+            counts.hits += count
+            counts.hits_ns += count * (reply.input_ns + reply.compute_ns + reply.output_ns)
             return
-        counts.rows += reply.rows or 1
-        counts.input_ns += reply.input_ns
-        counts.infer_ns += reply.compute_ns
-        counts.output_ns += reply.output_ns
+        counts.rows += count * (reply.rows or 1)
+        counts.input_ns += count * reply.input_ns
+        counts.infer_ns += count * reply.compute_ns
+        counts.output_ns += count * reply.output_ns
 
     def record_part(
         self,

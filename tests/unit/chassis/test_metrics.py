@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from services.chassis import telemetry
 
 ROOT = Path(__file__).parents[3]
 OBSERVABILITY = ROOT / "compose" / "observability"
@@ -167,3 +172,47 @@ def test_prometheus_scrapes_each_service_where_containers_serve_metrics() -> Non
         "controlplane",
     }
     assert f"STELLWERK_METRICS_LISTEN=0.0.0.0:{discovery['port']}" in env
+
+
+_CALLS = st.tuples(
+    st.sampled_from(["/a.B/C", "/a.B/D"]),
+    st.sampled_from(["OK", "INTERNAL"]),
+    st.one_of(st.sampled_from([*telemetry._BUCKETS, 0.0, 100.0]), st.floats(0, 100)),
+    st.integers(1, 300),
+)
+
+
+@given(st.lists(_CALLS, max_size=10))
+def test_counted_calls_are_scraped_as_the_library_would_count_them_one_by_one(
+    calls: list[tuple[str, str, float, int]],
+) -> None:
+    counted, plain = CollectorRegistry(), CollectorRegistry()
+    metrics = telemetry.CallMetrics(counted)
+    count = Counter("stellwerk_rpc", "RPCs served", ["rpc", "code"], registry=plain)
+    seconds = Histogram(
+        "stellwerk_rpc_seconds",
+        "Seconds from the start to the end of an RPC",
+        ["rpc"],
+        buckets=telemetry._BUCKETS,
+        registry=plain,
+    )
+
+    for method, code, took, times in calls:
+        metrics.observe(method, code, took, times)
+        for _ in range(times):
+            count.labels(method, code).inc()
+            seconds.labels(method).observe(took)
+
+    assert _samples(counted) == _samples(plain)
+
+
+def _samples(registry: CollectorRegistry) -> dict[str, Any]:
+    """The lines of a scrape, with sums rounded and without those of when counting began."""
+    lines = [
+        line for line in generate_latest(registry).decode().splitlines() if "_created" not in line
+    ]
+    values = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in lines}
+    return {
+        name: pytest.approx(float(value)) if "_sum" in name else value
+        for name, value in values.items()
+    }

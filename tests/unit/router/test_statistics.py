@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.router.calls.statistics import MAX_PARTS, Statistics
 from services.router.open_inference.model_statistics import describe
 from stellwerk.job.v1 import work_pb2
+from stellwerk.wire import columns
 
 NAME = "buckets/default/models/iris/versions/3"
 
@@ -198,3 +199,31 @@ def test_the_versions_that_were_called_first_are_forgotten_first() -> None:
     assert len(statistics.versions()) == 10_000
     assert "v0" not in statistics.versions()
     assert "v10000" in statistics.versions()
+
+
+_REPLIES = st.builds(
+    work_pb2.WorkReply,
+    queue_ns=st.integers(0, 99),
+    compute_ns=st.integers(0, 99),
+    input_ns=st.integers(0, 99),
+    output_ns=st.integers(0, 99),
+    rows=st.integers(0, 3),
+    batch_rows=st.integers(0, 9),
+    leads=st.booleans(),
+    cached=st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(st.none() | _REPLIES, st.booleans(), st.integers(1, 70)), max_size=6))
+def test_requests_counted_together_leave_what_they_leave_one_by_one(
+    groups: list[tuple[work_pb2.WorkReply | None, bool, int]],
+) -> None:
+    together, alone = Statistics(), Statistics()
+
+    for moment, (answer, ok, count) in enumerate(groups):
+        together.record(NAME, answer, ok=ok, now_ms=moment, total_ns=1000, count=count)
+        for index in range(count):
+            member = answer and columns.member_reply(answer, index, count)
+            alone.record(NAME, member, ok=ok, now_ms=moment, total_ns=1000)
+
+    assert together.of(NAME) == alone.of(NAME)
