@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from services.chassis import logs
 from services.chassis.context import Principal
@@ -19,8 +20,42 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import NotPermitted, ServiceError, Unauthenticated
 
+T = TypeVar("T")
+
 # The method that every call is counted as, whichever door of the gateway it came through.
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@dataclass(frozen=True, slots=True)
+class CallColumns:
+    """What the records of a group's calls say of each: all columns have one element for each."""
+
+    model: str
+    request_ids: Sequence[str]
+    traceparents: Sequence[str]
+    timeouts_ms: Sequence[int]
+    peers: Sequence[str]
+
+    @staticmethod
+    def of(group: messages.CallGroup) -> CallColumns:
+        """Returns the columns of a group. One of a wrong length says nothing of any call."""
+        count = len(group.ids)
+        peers = group.peers
+        return CallColumns(
+            group.model,
+            _whole(group.request_ids, count, ""),
+            _whole(group.traceparents, count, ""),
+            _whole(group.timeouts_ms, count, 0),
+            _whole(peers, count, peers[0] if len(peers) == 1 else ""),
+        )
+
+    def ids_of(self, indexes: Iterable[int]) -> list[tuple[str, str]]:
+        """Returns request id and traceparent of these calls."""
+        return [(self.request_ids[index], self.traceparents[index]) for index in indexes]
+
+
+def _whole(column: Sequence[T], count: int, missing: T) -> Sequence[T]:
+    return column if len(column) == count else [missing] * count
 
 
 class CallLog:
@@ -52,13 +87,54 @@ class CallLog:
         """Records one outcome of a call after `seconds`. `version` is "" for a call whose model was
         not found.
         """
+        if isinstance(outcome, Unauthenticated | NotPermitted):
+            peer = call.peer
+            self._refused(_refusal(call.model, call.request_id, peer, principal, outcome))
+        code = self._count(version, outcome, seconds, 1)
+        # A reply that others follow ends no call.
+        if not code:
+            return
+        if call.traceparent:
+            self._tracing.record("call " + call.model, call.traceparent, int(seconds * 1e9), code)
+        if self._log.is_enabled_for(logging.DEBUG):
+            ids = (call.request_id, call.traceparent)
+            self._write(
+                call.model, version, code, seconds, ids, call.timeout_ms, principal, call.peer
+            )
+
+    def record_members(
+        self,
+        group: CallColumns,
+        indexes: Sequence[int],
+        principal: Principal | None,
+        version: str,
+        outcome: Outcome,
+        seconds: float,
+    ) -> None:
+        """Records one outcome of the calls with these indexes of a group, as `record` does for each
+        of them.
+        """
+        model = group.model
+        if isinstance(outcome, Unauthenticated | NotPermitted):
+            for index in indexes:
+                id, peer = group.request_ids[index], group.peers[index]
+                self._refused(_refusal(model, id, peer, principal, outcome))
+        code = self._count(version, outcome, seconds, len(indexes))
+        if self._tracing.exports:
+            for traceparent in [group.traceparents[index] for index in indexes]:
+                if traceparent:
+                    self._tracing.record("call " + model, traceparent, int(seconds * 1e9), code)
+        if not self._log.is_enabled_for(logging.DEBUG):
+            return
+        for index in indexes:
+            ids = (group.request_ids[index], group.traceparents[index])
+            timeout_ms, peer = group.timeouts_ms[index], group.peers[index]
+            self._write(model, version, code, seconds, ids, timeout_ms, principal, peer)
+
+    def _count(self, version: str, outcome: Outcome, seconds: float, count: int) -> str:
+        """Counts the outcome of `count` calls; returns its code, "" if it ends no call."""
+        reply = None if isinstance(outcome, ServiceError) else outcome
         code = _code(outcome)
-        if isinstance(outcome, ServiceError):
-            if isinstance(outcome, Unauthenticated | NotPermitted):
-                self._refused(_refusal(call, principal, outcome))
-            reply = None
-        else:
-            reply = outcome
         if version:
             self._statistics.record(
                 version,
@@ -66,25 +142,34 @@ class CallLog:
                 ok=code == "OK",
                 now_ms=int(time.time() * 1000),
                 total_ns=int(seconds * 1e9),
+                count=count,
             )
-        # A reply that others follow ends no call.
         if reply is not None and reply.more:
-            return
-        self._metrics.observe(METHOD, code, seconds)
-        if call.traceparent:
-            self._tracing.record("call " + call.model, call.traceparent, int(seconds * 1e9), code)
-        if not self._log.is_enabled_for(logging.DEBUG):
-            return
+            return ""
+        self._metrics.observe(METHOD, code, seconds, count)
+        return code
+
+    def _write(
+        self,
+        model: str,
+        version: str,
+        code: str,
+        seconds: float,
+        ids: tuple[str, str],
+        timeout_ms: int,
+        principal: Principal | None,
+        peer: str,
+    ) -> None:
         self._log.debug(
             "call",
-            **logs.ids_of([(call.request_id, call.traceparent)]),
-            model=call.model,
+            **logs.ids_of([ids]),
+            model=model,
             version=version,
             code=code,
             ms=round(seconds * 1000, 2),
-            timeout_ms=call.timeout_ms,
+            timeout_ms=timeout_ms,
             principal=principal.name if principal else None,
-            peer=call.peer,
+            peer=peer,
         )
 
     def record_part(
@@ -104,15 +189,15 @@ def _code(outcome: Outcome) -> str:
 
 
 def _refusal(
-    call: messages.Call, principal: Principal | None, error: ServiceError
+    model: str, request_id: str, peer: str, principal: Principal | None, error: ServiceError
 ) -> audit.AuditRecord:
     return audit.AuditRecord(
         kind=audit.AuditRecord.KIND_REFUSAL,
         principal=principal.name if principal else "",
         method=METHOD,
-        resource=call.model[:512],
-        request_id=call.request_id,
+        resource=model[:512],
+        request_id=request_id,
         outcome=error.reason,
-        peer=call.peer,
+        peer=peer,
         count=1,
     )

@@ -18,6 +18,7 @@ from services.router.fleet.placement import DesiredReplica
 from services.router.fleet.reconciler import Reconciler
 from services.router.naming.directory import ModelDirectory
 from services.router.naming.target import ModelTarget
+from services.router.queueing.members import GroupWork
 from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import requirements_pb2
@@ -26,6 +27,8 @@ from stellwerk.wire.errors import ServiceError, TooLarge, from_work_error
 from stellwerk.wire.names import ModelName
 
 _NO_REQUIREMENTS = requirements_pb2.Requirements()
+# Bytes beside its data that a member of a group counts as while it waits, as a request does.
+_MEMBER_BYTES = 200
 
 
 class Invocation(Protocol):
@@ -36,7 +39,6 @@ class Invocation(Protocol):
     @property
     def deadline(self) -> float:
         """In time.monotonic()."""
-        ...
 
     # The version, once the name is resolved.
     target: ModelTarget | None
@@ -45,7 +47,22 @@ class Invocation(Protocol):
 
     def on_reply(self, outcome: Outcome, /) -> None:
         """Takes each reply, and the error that ends the invocation without a last reply."""
-        ...
+
+
+class GroupInvocation(Protocol):
+    """Invocations of one model in one form that are made together, as members of a group."""
+
+    # Of the members that have not ended before the work is sent: the last deadline, the indexes.
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def waiting(self) -> list[int]: ...
+
+    group_work: GroupWork
+    # The version, once the name is resolved.
+    target: ModelTarget | None
+    # The work is sent: from now on the members end by the handler in it.
+    sent: bool
 
 
 class _Unary:
@@ -87,19 +104,34 @@ class Invocations:
 
         Raises InvalidInput, NotImplementedHere, TooLarge, and what `Dispatcher.submit` raises.
         """
+        replica = self._ready_replica(invocation, name)
+        if replica is None or invocation.target is None:
+            return False
+        self._send(invocation, invocation.target, replica)
+        return True
+
+    def send_group_if_ready(self, group: GroupInvocation, name: ModelName) -> bool:
+        """Sends the work of a group's members, as `send_if_ready` does."""
+        replica = self._ready_replica(group, name)
+        if replica is None or group.target is None:
+            return False
+        self._send_group(group, group.target, replica)
+        return True
+
+    def _ready_replica(
+        self, invocation: Invocation | GroupInvocation, name: ModelName
+    ) -> DesiredReplica | None:
+        """Returns the replica if the name is known, whose version it sets, and if it is ready."""
         target = self._directory.known(name)
         if target is None:
-            return False
+            return None
         former_versions = self._directory.former_versions
         # Nearly always empty; see `resolve`.
         if former_versions.changes and self._answers(target):
             former_versions.settled(name)
         invocation.target = target
         replica = self._replica(target, _NO_REQUIREMENTS)
-        if not self._registry.slots(replica.key):
-            return False
-        self._send(invocation, target, replica)
-        return True
+        return replica if self._registry.slots(replica.key) else None
 
     async def send_when_ready(self, invocation: Invocation, name: ModelName) -> None:
         """Resolves the name, has a runtime load its version if need be, then sends the work.
@@ -110,6 +142,13 @@ class Invocations:
         replica = self._checked_replica(target, invocation.work, _NO_REQUIREMENTS)
         await self._reconciler.make_ready(replica, invocation.deadline)
         self._send(invocation, target, replica)
+
+    async def send_group_when_ready(self, group: GroupInvocation, name: ModelName) -> None:
+        """Sends the work of a group's members, as `send_when_ready` does."""
+        group.target = target = await self.resolve(name)
+        replica = self._checked_replica(target, group.group_work.form, _NO_REQUIREMENTS)
+        await self._reconciler.make_ready(replica, group.deadline)
+        self._send_group(group, target, replica)
 
     async def call(
         self,
@@ -150,6 +189,10 @@ class Invocations:
         """Ends an invocation whose caller went away."""
         if invocation.id:
             self._dispatcher.cancel(invocation.id)
+
+    def cancel_member(self, group: GroupInvocation, index: int) -> None:
+        """Ends the member with this index of a group that was sent, whose caller went away."""
+        self._dispatcher.groups.cancel(group.group_work, index)
 
     async def resolve(self, name: ModelName) -> ModelTarget:
         """Returns the version to call for a name: the one that it means, or one that it meant
@@ -203,13 +246,7 @@ class Invocations:
 
     def _send(self, invocation: Invocation, target: ModelTarget, replica: DesiredReplica) -> None:
         work = invocation.work
-        size = sum(len(tensor.data) for tensor in work.inputs)
-        if size > self._max_input_bytes:
-            raise TooLarge(
-                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send"
-                " fewer rows at a time",
-                limit=self._max_input_bytes,
-            )
+        self._check_size(sum(len(tensor.data) for tensor in work.inputs))
         target.check(work)
         deadline = invocation.deadline
         if target.policy.default_timeout:
@@ -223,6 +260,31 @@ class Invocations:
             tenant=work.context.get(keys.PRINCIPAL, ""),
             policy=target.policy,
         )
+
+    def _send_group(
+        self, group: GroupInvocation, target: ModelTarget, replica: DesiredReplica
+    ) -> None:
+        work = group.group_work
+        form, count = work.form, len(work.deadlines)
+        size = sum(len(tensor.data) for tensor in form.inputs) // count
+        self._check_size(size)
+        target.check(form, count)
+        work.member_bytes = size + _MEMBER_BYTES
+        if timeout := target.policy.default_timeout:
+            longest = time.monotonic() + timeout
+            work.deadlines = [min(deadline, longest) for deadline in work.deadlines]
+        tenant = form.context.get(keys.PRINCIPAL, "")
+        self._dispatcher.submit_group(replica.key, work, [*group.waiting], tenant, target.policy)
+        group.sent = True
+
+    def _check_size(self, size: int) -> None:
+        """Raises TooLarge for a request whose inputs hold more bytes than are allowed."""
+        if size > self._max_input_bytes:
+            raise TooLarge(
+                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send"
+                " fewer rows at a time",
+                limit=self._max_input_bytes,
+            )
 
 
 def _name_caller(work: work_pb2.WorkItem) -> None:

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from services.chassis.broker.port import Broker, Delivery
 from services.router.dispatch.cancellations import Cancellations
+from services.router.dispatch.group_dispatch import PAST, GroupDispatch, expired
 from services.router.dispatch.metrics import (
     BROKER_DOWN,
     CANCELLED,
@@ -27,14 +28,15 @@ from services.router.dispatch.metrics import (
 from services.router.dispatch.sender import Sender
 from services.router.queueing.admission import AdmissionLimits, QueuePolicy
 from services.router.queueing.fair_queue import Backlog
-from services.router.queueing.outbound_queue import OutboundQueue
+from services.router.queueing.members import GroupWork, PendingGroup
+from services.router.queueing.outbound_queue import LandedReply, OutboundQueue
 from services.router.queueing.pending_requests import (
+    LINGER_SECONDS,
     TICK_SECONDS,
     Outcome,
     PendingRequest,
     PendingRequests,
     ReplyHandler,
-    RequestReply,
 )
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
@@ -42,16 +44,8 @@ from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, Unavai
 
 # Seconds that a request waits for its reply at most, whatever its deadline.
 _LONGEST_SECONDS = 24 * 3600.0
-# Seconds after its deadline for which a request that is sent still counts as under way. A runtime
-# stops, or replies too late, within this time; the message of a runtime that died is gone as well.
-_LINGER_SECONDS = 1.0
 _PLAIN = QueuePolicy()
-
-_LATE = "no runtime answered before the deadline; give the call more time"
-_WAITED = (
-    "the deadline passed before the request's turn came; give the call more time or send less at a"
-    " time"
-)
+_DEAF = "the router does not hear answers yet; try again in a moment"
 
 
 class Dispatcher:
@@ -79,19 +73,18 @@ class Dispatcher:
         self._limits = limits or AdmissionLimits()
         self._backlog = Backlog()
         self._metrics = metrics or DispatchMetrics(CollectorRegistry())
-        self._sender = Sender(broker, self._reply_queue.name, self._end, self._wake, clock, log)
-        self._cancellations = Cancellations(broker, log)
         self._queues: dict[str, OutboundQueue] = {}
+        self._cancellations = Cancellations(broker, log)
+        # The members of groups, to cancel them.
+        self.groups = GroupDispatch(pending, self._queues, self._metrics, self._cancellations)
+        self._sender = Sender(
+            broker, self._reply_queue.name, self.groups, self._end, self._wake, clock, log
+        )
         self._instance = instance
         self._numbers = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticking = False
         broker.on_lost(self._lost)
-
-    @property
-    def listening(self) -> bool:
-        """True once replies are taken in; nothing is sent before."""
-        return self._loop is not None
 
     async def listen(self) -> None:
         """Begins to take in replies."""
@@ -129,27 +122,43 @@ class Dispatcher:
         request = PendingRequest(id, queue, on_reply, deadline, tenant, priority, cost)
         self._admit(queue, policy, request, now)
         request.body = item.SerializeToString()
+        request.size = len(request.body)
         self._pending.add(request)
         queue.waiting.push(request)
         self._wake(queue)
-        if not self._ticking and self._loop is not None:
-            self._ticking = True
-            self._loop.call_later(TICK_SECONDS, self._tick)
+        if not self._ticking:
+            self._watch()
         return id
+
+    def submit_group(
+        self, key: str, work: GroupWork, members: list[int], tenant: str, policy: QueuePolicy
+    ) -> None:
+        """Queues the members of a group with these indexes. `work.on_reply` is called once for each
+        of them: at once for those that are refused, with the errors that `submit` raises, and
+        otherwise later, from the loop. Raises Unavailable if no member can be taken.
+        """
+        if self._loop is None:
+            raise Unavailable(_DEAF)
+        now = self._clock()
+        queue = self._queues.get(key) or self._open(key)
+        work.prepare(policy.priority(work.form.priority), now + _LONGEST_SECONDS)
+        id = f"{self._instance}.{next(self._numbers)}"
+        group = PendingGroup(id, queue, work, members, tenant)
+        if self.groups.join(group, policy, now, self._sender.health.lasting_problem(now)):
+            self._wake(queue)
+            self._watch()
 
     def _admit(
         self, queue: OutboundQueue, policy: QueuePolicy, request: PendingRequest, now: float
     ) -> None:
         """Raises unless the request may wait in the queue."""
         if self._loop is None:
-            raise Unavailable("the router does not hear answers yet; try again in a moment")
+            raise Unavailable(_DEAF)
+        health = self._sender.health
         seconds = request.deadline - now
         if seconds <= 0:
             self._metrics.rejected(queue.key, DEADLINE_PASSED)
-            raise DeadlinePassed(
-                "the deadline passed before the request was queued; give the call more time"
-            )
-        health = self._sender.health
+            raise DeadlinePassed(PAST)
         # Nearly always the broker was fine when it was last asked, and is not asked again here.
         if health.failing_since is not None and (problem := health.lasting_problem(now)):
             self._metrics.rejected(queue.key, BROKER_DOWN)
@@ -203,22 +212,24 @@ class Dispatcher:
             for reply in envelope.replies
             if (request := self._pending.get(reply.id)) is not None
         ]
-        self._land(replies)
+        members = self.groups.land(envelope.groups, replies) if envelope.groups else []
+        self._land([*replies, *members])
         for request, reply in replies:
             if reply.more:
                 self._pending.tell(request, reply)
             else:
-                expired = reply.HasField("error") and reply.error.reason == DeadlinePassed.reason
-                self._end(request, reply, DEADLINE_PASSED if expired else "")
+                late = reply.HasField("error") and reply.error.reason == DeadlinePassed.reason
+                self._end(request, reply, DEADLINE_PASSED if late else "")
+        self.groups.end_landed(members)
         delivery.ack()
 
-    def _land(self, replies: Sequence[RequestReply]) -> None:
+    def _land(self, replies: Sequence[LandedReply]) -> None:
         """Takes the requests with a first reply out of their windows, and sends on."""
-        by_queue: dict[OutboundQueue, list[RequestReply]] = {}
-        for request, reply in replies:
-            if request.underway:
-                queue = self._queues[request.queue.key]
-                by_queue.setdefault(queue, []).append((request, reply))
+        by_queue: dict[OutboundQueue, list[LandedReply]] = {}
+        for requests, reply in replies:
+            if requests.underway:
+                queue = self._queues[requests.queue.key]
+                by_queue.setdefault(queue, []).append((requests, reply))
         now = self._clock()
         for queue, landed in by_queue.items():
             if queue.land(landed, now):
@@ -234,36 +245,44 @@ class Dispatcher:
         """Ends the requests whose deadline has passed and retries what was held back. Called every
         tick while any request is pending.
         """
-        for request in self._pending.due(self._clock()):
-            self._give_up(request)
-            queue = self._queues.get(request.queue.key)
+        now = self._clock()
+        for ticket in self._pending.due(now):
+            if isinstance(ticket, PendingGroup):
+                self.groups.expire(ticket, now)
+            else:
+                self._give_up(ticket)
+            queue = self._queues.get(ticket.queue.key)
             if queue is not None and queue.due:
                 self._wake(queue)
         self._sender.retry()
 
     def _give_up(self, request: PendingRequest) -> None:
-        late = DeadlinePassed(_LATE if request.sent_at else _WAITED)
         if not request.underway or request.lingers:
-            self._end(request, late, DEADLINE_PASSED)
+            self._end(request, expired(request), DEADLINE_PASSED)
             return
         if request.on_reply is not None:
             self._metrics.rejected(request.queue.key, DEADLINE_PASSED)
-        self._pending.tell(request, late)
-        self._pending.linger(request, request.deadline + _LINGER_SECONDS)
+        self._pending.tell(request, expired(request))
+        self._pending.linger(request, request.deadline + LINGER_SECONDS)
+
+    def _watch(self) -> None:
+        """Has the deadlines looked at every tick, as long as there are any."""
+        if self._loop is not None and not self._ticking:
+            self._ticking = True
+            self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
         self.expire()
-        self._ticking = self._loop is not None and len(self._pending) > 0
-        if self._loop is not None and self._ticking:
-            self._loop.call_later(TICK_SECONDS, self._tick)
+        self._ticking = False
+        if self._pending.watched:
+            self._watch()
 
     def _lost(self, reason: str) -> None:
         """Ends what was sent, which may never be answered; the waiting work is sent when the broker
         is back.
         """
-        self._pending.fail_sent(
-            BrokerDown("the connection to the broker was lost; try again", cause=reason)
-        )
+        lost = BrokerDown("the connection to the broker was lost; try again", cause=reason)
+        self._pending.fail_sent(lost)
         for queue in self._queues.values():
             self._sender.lost(queue)
 

@@ -39,12 +39,12 @@ class DispatchMetrics:
         # Kept, because looking a child up by its labels costs more than counting.
         self._children: dict[tuple[str, str], Counter] = {}
 
-    def rejected(self, key: str, reason: str) -> None:
-        """Counts a request of a serving key."""
+    def rejected(self, key: str, reason: str, count: int = 1) -> None:
+        """Counts requests of a serving key."""
         child = self._children.get((key, reason))
         if child is None:
             child = self._children[key, reason] = self._rejections.labels(_labels(key)[0], reason)
-        child.inc()
+        child.inc(count)
 
     def watch(self, key: str, queued: Callable[[], float], underway: Callable[[], float]) -> None:
         """Has the gauges of a key read from these functions at each scrape."""

@@ -12,10 +12,12 @@ from typing import Protocol
 import structlog
 
 from services.chassis.broker.port import Broker, Message
+from services.router.dispatch.group_dispatch import GroupDispatch
 from services.router.dispatch.metrics import BROKER_DOWN, BROKER_FULL, DEADLINE_PASSED
 from services.router.queueing.admission import UNREACHABLE, hopeless
+from services.router.queueing.members import PendingGroup
 from services.router.queueing.outbound_queue import LEAST_SECONDS, OutboundQueue
-from services.router.queueing.pending_requests import Outcome, PendingRequest
+from services.router.queueing.pending_requests import Outcome, PendingRequest, Ticket
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import BrokerDown, DeadlinePassed, Overloaded, ServiceError, Unroutable
 from stellwerk.wire.frames import VARINT, tag, varint
@@ -35,6 +37,8 @@ _PATIENCE_SECONDS = 3.0
 _LONGEST_MS = 2**32 - 1
 _KEY = tag(work_pb2.WorkEnvelope, "key")
 _ITEM = tag(work_pb2.WorkEnvelope, "items")
+_GROUP = tag(work_pb2.WorkEnvelope, "groups")
+_FORM = tag(work_pb2.WorkGroup, "form")
 _TIMEOUT = tag(work_pb2.WorkItem, "timeout_ms", VARINT)
 
 # Ends a request with an outcome and counts the reason, unless that is "".
@@ -80,6 +84,7 @@ class Sender:
         self,
         broker: Broker,
         reply_to: str,
+        groups: GroupDispatch,
         end: End,
         wake: Callable[[OutboundQueue], None],
         clock: Callable[[], float],
@@ -88,6 +93,7 @@ class Sender:
         """Calls `wake` to have `send` called for a queue in the next turn of the loop."""
         self._broker = broker
         self._reply_to = reply_to
+        self._groups = groups
         self._end = end
         self._wake = wake
         self._clock = clock
@@ -106,12 +112,18 @@ class Sender:
         if now < queue.rests_until or self.health.fails(now):
             self._held.add(queue)
             return
-        batch, late = queue.cut(now)
-        for request in late:
-            self._end_late(request, now)
-        if batch:
+        cut = queue.cut(now)
+        parts = [self._groups.sent(group, taken, now) for group, taken in cut.members.items()]
+        for request in cut.late:
+            outcome, reason = _too_late(request.deadline - now)
+            self._end(request, outcome, reason)
+        for group, index in cut.late_members:
+            outcome, reason = _too_late(group.work.deadlines[index] - now)
+            self._groups.end(group, [index], outcome, reason)
+        if cut.count:
             queue.sends += 1
-            message = self._message(queue.key, batch, now)
+            batch: list[Ticket] = [*cut.requests, *parts]
+            message = self._message(queue.key, cut.requests, parts, now)
             if queue.declared:
                 self._post(queue, message).add_done_callback(
                     partial(self._confirmed, queue, batch, message)
@@ -136,20 +148,28 @@ class Sender:
         queue.declared = False
         self._held.add(queue)
 
-    def _message(self, key: str, batch: Sequence[PendingRequest], now: float) -> Message:
-        items = [(request.body, max(1, int((request.deadline - now) * 1000))) for request in batch]
-        for request in batch:
+    def _message(
+        self,
+        key: str,
+        requests: Sequence[PendingRequest],
+        parts: Sequence[PendingGroup],
+        now: float,
+    ) -> Message:
+        items = [
+            (request.body, max(1, int((request.deadline - now) * 1000))) for request in requests
+        ]
+        for request in requests:
             request.body = b""
-        longest = max(timeout_ms for _, timeout_ms in items)
-        return Message(body=encode(key, items), reply_to=self._reply_to, expiration_ms=longest)
+        groups = [encode_group(part, now) for part in parts]
+        longest = max([timeout_ms for _, timeout_ms in items + groups])
+        body = encode(key, items, [group for group, _ in groups])
+        return Message(body=body, reply_to=self._reply_to, expiration_ms=longest)
 
     def _post(self, queue: OutboundQueue, message: Message) -> asyncio.Future[None]:
         timeout = min(_CONFIRM_SECONDS, message.expiration_ms / 1000)
         return self._broker.post(queue.spec.name, message, timeout=timeout)
 
-    def _declare(
-        self, queue: OutboundQueue, batch: Sequence[PendingRequest], message: Message
-    ) -> None:
+    def _declare(self, queue: OutboundQueue, batch: Sequence[Ticket], message: Message) -> None:
         task = asyncio.get_running_loop().create_task(self._declare_and_post(queue, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -163,7 +183,7 @@ class Sender:
     def _confirmed(
         self,
         queue: OutboundQueue,
-        batch: Sequence[PendingRequest],
+        batch: Sequence[Ticket],
         again: Message | None,
         posted: asyncio.Future[None],
     ) -> None:
@@ -184,19 +204,7 @@ class Sender:
         if queue.due:
             self._wake(queue)
 
-    def _end_late(self, request: PendingRequest, now: float) -> None:
-        left = request.deadline - now
-        if left < LEAST_SECONDS:
-            late = DeadlinePassed(
-                "the deadline passed when the request's turn came; give the call more time"
-            )
-            self._end(request, late, DEADLINE_PASSED)
-        else:
-            self._end(request, hopeless(left), UNREACHABLE)
-
-    def _failed(
-        self, queue: OutboundQueue, batch: Sequence[PendingRequest], error: ServiceError
-    ) -> None:
+    def _failed(self, queue: OutboundQueue, batch: Sequence[Ticket], error: ServiceError) -> None:
         now = self._clock()
         queue.declared = False
         queue.rests_until = now + _REST_SECONDS
@@ -206,16 +214,62 @@ class Sender:
         late = DeadlinePassed(
             "the broker did not confirm the request before its deadline; give the call more time"
         )
-        for request in batch:
-            # No send outlasts its requests: a slow broker is no broken one to whose time is over.
-            if request.deadline - now < _TIMER_SECONDS:
+        # No send outlasts its requests: a slow broker is no broken one to whose time is over.
+        soon = now + _TIMER_SECONDS
+        requests: list[PendingRequest] = []
+        for ticket in batch:
+            if isinstance(ticket, PendingGroup):
+                requests += self._groups.fail(ticket, error, reason, late, soon)
+            else:
+                requests.append(ticket)
+        for request in requests:
+            if request.deadline < soon:
                 self._end(request, late, DEADLINE_PASSED)
             else:
                 self._end(request, error, reason)
 
 
-def encode(key: str, items: Iterable[tuple[bytes, int]]) -> bytes:
-    """Returns a serialised WorkEnvelope of serialised items, each with its timeout in milliseconds.
+def _too_late(left: float) -> tuple[ServiceError, str]:
+    """Returns the error of a request whose turn comes `left` seconds before its deadline, too late
+    for a reply, and the reason to count.
+    """
+    if left >= LEAST_SECONDS:
+        return hopeless(left), UNREACHABLE
+    late = DeadlinePassed(
+        "the deadline passed when the request's turn came; give the call more time"
+    )
+    return late, DEADLINE_PASSED
+
+
+def encode_group(part: PendingGroup, now: float) -> tuple[bytes, int]:
+    """Returns a part as a field of a WorkEnvelope, and the longest timeout of its members in
+    milliseconds.
+    """
+    work = part.work
+    members = part.members
+    deadlines = [work.deadlines[index] for index in members]
+    timeouts = [max(1, int((deadline - now) * 1000)) for deadline in deadlines]
+    head = work_pb2.WorkGroup(
+        id=part.id,
+        timeouts_ms=timeouts,
+        request_ids=_column(work.request_ids, members),
+        traceparents=_column(work.traceparents, members),
+    ).SerializeToString()
+    # The form holds the data: it is not copied into a message of its own once more.
+    form = work.form_of(members).SerializeToString()
+    size = varint(len(form))
+    total = varint(len(head) + len(_FORM) + len(size) + len(form))
+    return b"".join((_GROUP, total, head, _FORM, size, form)), max(timeouts)
+
+
+def _column(values: Sequence[str], members: Sequence[int]) -> Sequence[str]:
+    """Returns the elements of a column, which may be empty, that belong to these members."""
+    return values if len(values) in (0, len(members)) else [values[index] for index in members]
+
+
+def encode(key: str, items: Iterable[tuple[bytes, int]], groups: Iterable[bytes] = ()) -> bytes:
+    """Returns a serialised WorkEnvelope of serialised items, each with its timeout in milliseconds,
+    and of groups as `encode_group` returns them.
 
     An item is so serialised once, when it is submitted, and only its timeout when it is sent:
     protobuf reads fields in any order, and messages that are written one after the other as one.
@@ -225,4 +279,5 @@ def encode(key: str, items: Iterable[tuple[bytes, int]]) -> bytes:
     for body, timeout_ms in items:
         timeout = _TIMEOUT + varint(min(timeout_ms, _LONGEST_MS))
         parts += (_ITEM, varint(len(body) + len(timeout)), body, timeout)
+    parts += groups
     return b"".join(parts)

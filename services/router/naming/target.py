@@ -15,7 +15,7 @@ from services.router.queueing.admission import QueuePolicy
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire import tensors
+from stellwerk.wire import columns, tensors
 from stellwerk.wire.errors import InvalidInput, NotImplementedHere
 from stellwerk.wire.open_inference import DEFAULT_METHOD
 
@@ -38,13 +38,15 @@ class Method:
             _MAX_LAYOUTS
         )
 
-    def check(self, work: work_pb2.WorkItem) -> None:
+    def check(self, work: work_pb2.WorkItem, count: int = 1) -> None:
         """Raises InvalidInput unless inputs and outputs match the signature; puts the inputs into
-        its order.
+        its order. With `count` the work is that of a group of `count` members.
         """
         inputs = work.inputs
-        if not self._known(inputs):
-            self._check_whole(inputs)
+        if not self._known(inputs, count):
+            # What one member passes, all do: they differ in their data alone, not in its length.
+            one = work if count == 1 else columns.member(work, 0, count)
+            self._check_whole(one.inputs)
         if work.outputs and self._declared:
             check_outputs(work.outputs, self._signature)
         if self._declared and len(inputs) > 1 and [tensor.name for tensor in inputs] != self._order:
@@ -53,15 +55,18 @@ class Method:
             del work.inputs[:]
             work.inputs.extend(ordered)
 
-    def _known(self, inputs: Sequence[tensor_pb2.Tensor]) -> bool:
-        """Returns whether each tensor has a layout that was found right before, and its data."""
+    def _known(self, inputs: Sequence[tensor_pb2.Tensor], count: int) -> bool:
+        """Returns whether each tensor has a layout that was found right before, and the data that
+        `count` requests have.
+        """
         if len(inputs) != len(self._order):
             return False
         if len(inputs) > 1 and len({tensor.name for tensor in inputs}) != len(inputs):
             return False
         layouts = self._layouts
         for tensor in inputs:
-            if layouts.get((tensor.name, tensor.datatype, tuple(tensor.shape))) != len(tensor.data):
+            size = layouts.get((tensor.name, tensor.datatype, tuple(tensor.shape)))
+            if size is None or size * count != len(tensor.data):
                 return False
         return True
 
@@ -118,16 +123,17 @@ class ModelTarget:
                 self._methods[name] = method
         return method
 
-    def check(self, work: work_pb2.WorkItem) -> None:
+    def check(self, work: work_pb2.WorkItem, count: int = 1) -> None:
         """Raises InvalidInput unless the work matches its method, and NotImplementedHere for a
         decoupled method that is not called over a stream; puts the inputs into the method's order.
+        `count` is as for `Method.check`.
         """
         method = self.method(work.method)
         if method.decoupled and not work.stream:
             raise NotImplementedHere(
                 "this model gives several answers to a request; call it over a stream"
             )
-        method.check(work)
+        method.check(work, count)
 
 
 def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) -> None:

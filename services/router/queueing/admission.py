@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from services.router.config import RouterSettings
 from services.router.queueing.fair_queue import Backlog, FairQueue
-from services.router.queueing.pending_requests import PendingRequest
+from services.router.queueing.pending_requests import Ticket
 from stellwerk.type.v1 import serving_pb2
 from stellwerk.wire.errors import Overloaded
 
@@ -102,60 +102,66 @@ class QueueLoad:
     # Cost per second, and seconds of the fastest recent reply; 0 while they are not known.
     rate: float
     fastest: float
+    # Members of the request's group, and their bytes, that may wait and are not in the queue yet.
+    joined: int = 0
+    joined_bytes: int = 0
 
     def seconds(self, cost: float) -> float:
         """Returns the time to answer `cost`, a guess while the rate is not known."""
         return cost / self.rate if self.rate else _RETRY_UNKNOWN
 
-    def ahead(self, request: PendingRequest) -> int:
-        """Returns the cost that is sent before `request`, at most."""
-        return self.waiting.ahead(request.priority, request.tenant, request.cost)
+    def ahead(self, ticket: Ticket, cost: int) -> int:
+        """Returns the cost that is sent before `ticket`, of this cost, at most."""
+        return self.waiting.ahead(ticket.priority, ticket.tenant, cost, self.joined)
 
 
 def check(
     load: QueueLoad,
     limits: AdmissionLimits,
     policy: QueuePolicy,
-    request: PendingRequest,
+    ticket: Ticket,
+    cost: int,
     seconds: float,
 ) -> None:
-    """Raises Overloaded unless `request`, which has `seconds` left, may wait in the queue."""
-    beyond = load.underway + load.waiting.cost + request.cost - load.window
+    """Raises Overloaded unless a request that costs `cost` and has `seconds` left may wait in the
+    queue: `ticket`, or the next member of it, if it is a group.
+    """
+    beyond = load.underway + load.waiting.cost + load.joined + cost - load.window
     if beyond <= 0:
         return
     most = min(policy.max_queued or limits.max_queued_per_model, limits.max_queued_per_model)
-    waiting = min(load.waiting.count, beyond - request.cost)
+    waiting = min(load.waiting.count + load.joined, beyond - cost)
     _check_room(load, limits, waiting, most)
-    _check_share(load, limits, request, waiting, most)
-    _check_deadline(load, request, seconds)
+    _check_share(load, limits, ticket, cost, waiting, most)
+    _check_deadline(load, ticket, cost, seconds)
 
 
 def _check_room(load: QueueLoad, limits: AdmissionLimits, waiting: int, most: int) -> None:
     if waiting >= most:
         text = f"{waiting} requests wait for this model already, no more are taken"
-    elif load.backlog.bytes >= limits.max_queued_bytes:
-        text = f"the requests that wait hold {load.backlog.bytes} bytes, no more are taken"
+    elif (held := load.backlog.bytes + load.joined_bytes) >= limits.max_queued_bytes:
+        text = f"the requests that wait hold {held} bytes, no more are taken"
     else:
         return
-    raise _refusal(QUEUE_FULL, text, load.seconds(load.waiting.cost))
+    raise _refusal(QUEUE_FULL, text, load.seconds(load.waiting.cost + load.joined))
 
 
 def _check_share(
-    load: QueueLoad, limits: AdmissionLimits, request: PendingRequest, waiting: int, most: int
+    load: QueueLoad, limits: AdmissionLimits, ticket: Ticket, cost: int, waiting: int, most: int
 ) -> None:
-    of_tenant = load.backlog.tenants[request.tenant]
+    of_tenant = load.backlog.tenants[ticket.tenant] + load.joined
     # What the window has room for goes out in this turn and takes nobody's place.
-    here = min(load.waiting.of_tenant(request.tenant), waiting)
+    here = min(load.waiting.of_tenant(ticket.tenant) + load.joined, waiting)
     if of_tenant >= limits.max_queued_per_tenant or here > _TENANT_TO_FREE * (most - waiting):
         text = f"{of_tenant} of your requests wait already, your share"
-        raise _refusal(TENANT_SHARE, text, load.seconds(load.ahead(request)))
+        raise _refusal(TENANT_SHARE, text, load.seconds(load.ahead(ticket, cost)))
 
 
-def _check_deadline(load: QueueLoad, request: PendingRequest, seconds: float) -> None:
+def _check_deadline(load: QueueLoad, ticket: Ticket, cost: int, seconds: float) -> None:
     if not load.rate:
         return
-    before = min(load.underway, load.window) + load.ahead(request)
-    needed = max(load.seconds(before + request.cost), load.fastest)
+    before = min(load.underway, load.window) + load.ahead(ticket, cost)
+    needed = max(load.seconds(before + cost), load.fastest)
     usable = seconds * _USABLE
     if needed > usable:
         text = (

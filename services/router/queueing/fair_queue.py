@@ -7,15 +7,21 @@ finished or where the service is now, whichever is later. The earliest start goe
 round robin with a quantum it is fair to within one request, whatever requests cost. So a single
 request of a tenant never waits behind another's backlog. After P. Goyal, H. M. Vin and H. Cheng,
 "Start-time Fair Queueing" (SIGCOMM 1996). Pure.
+
+A group of requests has one place in its tenant's queue, and its members go in turn with the other
+tenants' requests, as if they had been added one by one.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import insort
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 
-from services.router.queueing.pending_requests import PendingRequest
+from services.router.queueing.members import PendingGroup
+from services.router.queueing.pending_requests import Ticket
 
 # Tenants without a waiting request whose finish is remembered, beyond twice those that have one.
 _REMEMBERED = 64
@@ -28,29 +34,30 @@ class Backlog:
         self.tenants: Counter[str] = Counter()
         self.bytes = 0
 
-    def add(self, request: PendingRequest) -> None:
-        """Counts a request that waits from now on."""
-        self.tenants[request.tenant] += 1
-        self.bytes += len(request.body)
+    def add(self, tenant: str, count: int, size: int) -> None:
+        """Counts requests of a tenant, worth `size` bytes, that wait from now on."""
+        self.tenants[tenant] += count
+        self.bytes += size
 
-    def remove(self, request: PendingRequest) -> None:
-        """Counts a request that waits no more."""
-        self.bytes -= len(request.body)
-        self.tenants[request.tenant] -= 1
-        if not self.tenants[request.tenant]:
-            del self.tenants[request.tenant]
+    def remove(self, tenant: str, count: int, size: int) -> None:
+        """Counts requests of a tenant, worth `size` bytes, that wait no more."""
+        self.bytes -= size
+        self.tenants[tenant] -= count
+        if not self.tenants[tenant]:
+            del self.tenants[tenant]
 
 
 class _Flow:
     """The waiting requests of one tenant at one priority."""
 
-    __slots__ = ("cost", "requests", "tenant")
+    __slots__ = ("cost", "count", "requests", "tenant")
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
         # Ordered: taking a request out of the front or out of the middle costs the same.
-        self.requests: OrderedDict[str, PendingRequest] = OrderedDict()
+        self.requests: OrderedDict[str, Ticket] = OrderedDict()
         self.cost = 0
+        self.count = 0
 
 
 class _Level:
@@ -67,49 +74,78 @@ class _Level:
         self._now = 0.0
         self._arrivals = 0
 
-    def push(self, request: PendingRequest) -> None:
-        flow = self.flows.get(request.tenant)
+    def push(self, ticket: Ticket) -> None:
+        flow = self.flows.get(ticket.tenant)
         if flow is None:
-            flow = self.flows[request.tenant] = _Flow(request.tenant)
-            start = max(self._now, self._finished.pop(request.tenant, 0.0))
+            flow = self.flows[ticket.tenant] = _Flow(ticket.tenant)
+            start = max(self._now, self._finished.pop(ticket.tenant, 0.0))
             self._arrivals += 1
             heapq.heappush(self._turns, (start, self._arrivals, flow))
-        flow.requests[request.id] = request
-        flow.cost += request.cost
-        self.cost += request.cost
-        self.count += 1
+        flow.requests[ticket.id] = ticket
+        self._add(flow, ticket.cost, ticket.count)
 
-    def head(self) -> PendingRequest:
-        """Returns the next request; there must be one."""
+    def head(self) -> Ticket:
+        """Returns the next request, or the group of the next one; there must be one."""
         while not self._turns[0][2].requests:
             start, _, flow = heapq.heappop(self._turns)
             self._retire(flow, start)
         return next(iter(self._turns[0][2].requests.values()))
 
-    def pop(self) -> PendingRequest:
+    def pop(self) -> Ticket:
         """Takes out and returns the request that `head` returned."""
         start, _, flow = self._turns[0]
-        _, request = flow.requests.popitem(last=False)
-        self._take(flow, request)
+        _, ticket = flow.requests.popitem(last=False)
+        cost = ticket.cost
+        self._add(flow, -cost, -1)
         self._now = start
-        finish = start + request.cost
+        self._turn_over(flow, start + cost)
+        return ticket
+
+    def take(self, group: PendingGroup, most: int, *, all_go: bool) -> list[int]:
+        """Takes out and returns the first members of the group that `head` returned: `most` of them
+        at most, and unless `all_go`, as many as come before another tenant's turn.
+        """
+        start, _, flow = self._turns[0]
+        count = min(most, group.cost)
+        # Each member starts where the one before it finished. Of two that start together the one
+        # goes first whose tenant has waited longer, which is the other.
+        if not all_go and len(self._turns) > 1:
+            other = min([turn[0] for turn in self._turns[1:3]])
+            count = min(count, max(1, math.ceil(other - start)))
+        members = group.take(count)
+        self._add(flow, -count, -count)
+        if not group.cost:
+            flow.requests.popitem(last=False)
+        self._now = start + count - 1
+        self._turn_over(flow, start + count)
+        return members
+
+    def drop(self, group: PendingGroup, members: Sequence[int]) -> None:
+        flow = self.flows[group.tenant]
+        group.drop(members)
+        self._add(flow, -len(members), -len(members))
+        if not group.cost:
+            del flow.requests[group.id]
+
+    def remove(self, ticket: Ticket) -> None:
+        flow = self.flows[ticket.tenant]
+        del flow.requests[ticket.id]
+        self._add(flow, -ticket.cost, -ticket.count)
+
+    def _add(self, flow: _Flow, cost: int, count: int) -> None:
+        flow.cost += cost
+        flow.count += count
+        self.cost += cost
+        self.count += count
+
+    def _turn_over(self, flow: _Flow, finish: float) -> None:
+        """Gives the flow whose turn it was its next turn."""
         if flow.requests:
             self._arrivals += 1
             heapq.heapreplace(self._turns, (finish, self._arrivals, flow))
         else:
             heapq.heappop(self._turns)
             self._retire(flow, finish)
-        return request
-
-    def remove(self, request: PendingRequest) -> None:
-        flow = self.flows[request.tenant]
-        del flow.requests[request.id]
-        self._take(flow, request)
-
-    def _take(self, flow: _Flow, request: PendingRequest) -> None:
-        flow.cost -= request.cost
-        self.cost -= request.cost
-        self.count -= 1
 
     def _retire(self, flow: _Flow, finish: float) -> None:
         """Drops an empty flow. Its finish is kept while it is ahead of the others: without it the
@@ -133,53 +169,72 @@ class FairQueue:
         self.cost = 0
         self.bytes = 0
 
-    def push(self, request: PendingRequest) -> None:
-        """Adds a request."""
-        level = self._levels.get(request.priority)
+    def push(self, ticket: Ticket) -> None:
+        """Adds a request or a group."""
+        level = self._levels.get(ticket.priority)
         if level is None:
-            level = self._levels[request.priority] = _Level()
-            insort(self._order, request.priority)
-        level.push(request)
-        self.count += 1
-        self.cost += request.cost
-        self.bytes += len(request.body)
-        self._backlog.add(request)
+            level = self._levels[ticket.priority] = _Level()
+            insort(self._order, ticket.priority)
+        level.push(ticket)
+        size = ticket.size
+        count = ticket.count
+        self.count += count
+        self.cost += ticket.cost
+        self.bytes += size
+        self._backlog.add(ticket.tenant, count, size)
 
-    def pop(self, most_bytes: int | None = None) -> PendingRequest | None:
-        """Takes out and returns the next request; there must be one. Returns None, and takes out
-        nothing, if its body has more than `most_bytes`.
+    def head(self) -> Ticket:
+        """Returns the next request, or the group of the next one; there must be one."""
+        return self._levels[self._order[0]].head()
+
+    def pop(self) -> None:
+        """Takes out the request that `head` returned."""
+        level = self._levels[self._order[0]]
+        ticket = level.pop()
+        self._took(ticket, level, ticket.cost, 1, ticket.size)
+
+    def take(self, group: PendingGroup, most: int, *, all_go: bool = False) -> list[int]:
+        """Takes out the first members of the group that `head` returned, and returns their indexes:
+        `most` of them at most, and as many as come before another tenant's turn. `all_go`: all that
+        waits is taken now, so that the order does not matter.
         """
         level = self._levels[self._order[0]]
-        head = level.head()
-        if most_bytes is not None and len(head.body) > most_bytes:
-            return None
-        level.pop()
-        self._took(head, level)
-        return head
+        members = level.take(group, most, all_go=all_go)
+        count = len(members)
+        self._took(group, level, count, count, count * group.work.member_bytes)
+        return members
 
-    def remove(self, request: PendingRequest) -> None:
-        """Takes out a request that waits here."""
-        level = self._levels[request.priority]
-        level.remove(request)
-        self._took(request, level)
+    def drop(self, group: PendingGroup, members: Sequence[int]) -> None:
+        """Takes out members of a group that waits here."""
+        level = self._levels[group.priority]
+        level.drop(group, members)
+        count = len(members)
+        self._took(group, level, count, count, count * group.work.member_bytes)
 
-    def _took(self, request: PendingRequest, level: _Level) -> None:
-        self.count -= 1
-        self.cost -= request.cost
-        self.bytes -= len(request.body)
-        self._backlog.remove(request)
+    def remove(self, ticket: Ticket) -> None:
+        """Takes out a request or a group that waits here."""
+        level = self._levels[ticket.priority]
+        level.remove(ticket)
+        self._took(ticket, level, ticket.cost, ticket.count, ticket.size)
+
+    def _took(self, ticket: Ticket, level: _Level, cost: int, count: int, size: int) -> None:
+        self.count -= count
+        self.cost -= cost
+        self.bytes -= size
+        self._backlog.remove(ticket.tenant, count, size)
         if not level.count:
-            del self._levels[request.priority]
-            self._order.remove(request.priority)
+            del self._levels[ticket.priority]
+            self._order.remove(ticket.priority)
 
     def of_tenant(self, tenant: str) -> int:
         """Returns the number of requests of one tenant."""
         flows = (level.flows.get(tenant) for level in self._levels.values())
-        return sum(len(flow.requests) for flow in flows if flow is not None)
+        return sum(flow.count for flow in flows if flow is not None)
 
-    def ahead(self, priority: int, tenant: str, cost: int) -> int:
+    def ahead(self, priority: int, tenant: str, cost: int, joined: int = 0) -> int:
         """Returns the cost that is sent before a request which is added now, at most: all of higher
         priority, and of its own priority as much of every other tenant's as of its own tenant's.
+        `joined`: the cost of requests of its tenant and priority that are added before it.
         """
         before = 0
         for level in self._order:
@@ -188,8 +243,9 @@ class FairQueue:
             before += self._levels[level].cost
         own = self._levels.get(priority)
         if own is None:
-            return before
+            return before + joined
         flow = own.flows.get(tenant)
         backlog = flow.cost if flow is not None else 0
         others = len(own.flows) - (flow is not None)
-        return before + backlog + min(own.cost - backlog, others * (backlog + cost))
+        of_others = min(own.cost - backlog, others * (backlog + joined + cost))
+        return before + backlog + joined + of_others

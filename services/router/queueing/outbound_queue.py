@@ -5,12 +5,20 @@ broker, and which go next. Pure; time is an argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from services.router.queueing import admission
-from services.router.queueing.admission import AdmissionLimits, QueueLoad, QueuePolicy
+from services.router.queueing.admission import (
+    UNREACHABLE,
+    AdmissionLimits,
+    QueueLoad,
+    QueuePolicy,
+)
 from services.router.queueing.fair_queue import Backlog, FairQueue
-from services.router.queueing.pending_requests import PendingRequest, RequestReply
+from services.router.queueing.members import LandedMembers, PendingGroup
+from services.router.queueing.pending_requests import PendingRequest, Ticket
 from services.router.queueing.send_window import SendWindow
+from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
 from stellwerk.wire.errors import Overloaded
 
@@ -26,6 +34,27 @@ MAX_SENDS = 8
 LEAST_SECONDS = 0.001
 # A request is not sent either with less time than this share of what its reply is expected to take.
 _SURE = 0.8
+
+
+# A request, or members of a group, and the reply to them.
+LandedReply = tuple[PendingRequest | LandedMembers, work_pb2.WorkReply]
+# Members of a group, by their indexes, that end with an error.
+Refusal = tuple[list[int], Overloaded]
+
+
+@dataclass(slots=True)
+class Cut:
+    """What is taken off a queue for an envelope."""
+
+    requests: list[PendingRequest] = field(default_factory=list)
+    # Groups, and the indexes of their members that go.
+    members: dict[PendingGroup, list[int]] = field(default_factory=dict)
+    # Requests, and members of groups, whose turn has come too late for a reply.
+    late: list[PendingRequest] = field(default_factory=list)
+    late_members: list[tuple[PendingGroup, int]] = field(default_factory=list)
+    # The number of requests and members that go, and the bytes of all that was taken off.
+    count: int = 0
+    size: int = 0
 
 
 class OutboundQueue:
@@ -58,61 +87,151 @@ class OutboundQueue:
 
     def check(self, policy: QueuePolicy, request: PendingRequest, seconds: float) -> None:
         """Raises Overloaded unless a request with `seconds` left may join."""
+        try:
+            admission.check(self._load(), self._limits, policy, request, request.cost, seconds)
+        except Overloaded:
+            self._saturated = True
+            raise
+
+    def admit(self, policy: QueuePolicy, group: PendingGroup, now: float) -> list[Refusal]:
+        """Takes the members out of a new group that may not join, and returns their refusals: those
+        that requests by themselves would get, which join one after the other.
+        """
+        members = group.members
+        # Members that the window has room for are never refused.
+        joined = max(0, self.window.size - self.underway - self.waiting.cost)
+        if joined >= len(members):
+            return []
+        # The more have joined and the less time is left, the stricter is the check. So if the last
+        # member may join with the nearest deadline of all, each of them may.
+        if self._refusal(policy, group, len(members) - 1, group.deadline - now) is None:
+            return []
+        deadlines = group.work.deadlines
+        admitted = members[:joined]
+        refused: list[Refusal] = []
+        last: Overloaded | None = None
+        last_deadline = 0.0
+        for index in members[joined:]:
+            deadline = deadlines[index]
+            # As long as no other joins, only the deadline can make a difference.
+            if last is None or (
+                deadline != last_deadline and last.metadata["reason_detail"] == UNREACHABLE
+            ):
+                last = self._refusal(policy, group, len(admitted), deadline - now)
+                last_deadline = deadline
+                if last is None:
+                    admitted.append(index)
+                    continue
+                refused.append(([], last))
+            refused[-1][0].append(index)
+        self._saturated = True
+        group.drop([index for indexes, _ in refused for index in indexes])
+        if admitted:
+            group.deadline = group.nearest(admitted)
+        return refused
+
+    def _refusal(
+        self, policy: QueuePolicy, group: PendingGroup, joined: int, seconds: float
+    ) -> Overloaded | None:
+        """Returns the refusal of a member with `seconds` left if `joined` others join before."""
+        try:
+            load = self._load(joined, joined * group.work.member_bytes)
+            admission.check(load, self._limits, policy, group, 1, seconds)
+        except Overloaded as exc:
+            return exc
+        return None
+
+    def _load(self, joined: int = 0, joined_bytes: int = 0) -> QueueLoad:
         window = self.window
-        load = QueueLoad(
+        return QueueLoad(
             self.waiting,
             self._backlog,
             self.underway,
             window.size,
             window.rate,
             window.fastest,
+            joined,
+            joined_bytes,
         )
-        try:
-            admission.check(load, self._limits, policy, request, seconds)
-        except Overloaded:
-            self._saturated = True
-            raise
 
-    def leave(self, request: PendingRequest) -> None:
-        """Takes out a request that is neither to be sent nor waited for any more."""
-        if request.underway:
-            request.underway = False
-            self.underway -= request.cost
-        elif not request.sent_at:
-            self.waiting.remove(request)
+    def leave(self, ticket: Ticket) -> None:
+        """Takes out a request or group that is neither to be sent nor waited for any more."""
+        if isinstance(ticket, PendingGroup):
+            if ticket.sent_at:
+                self.underway -= ticket.cost
+            elif ticket.cost:
+                self.waiting.remove(ticket)
+        elif ticket.underway:
+            ticket.underway = False
+            self.underway -= ticket.cost
+        elif not ticket.sent_at:
+            self.waiting.remove(ticket)
 
-    def cut(self, now: float) -> tuple[list[PendingRequest], list[PendingRequest]]:
-        """Takes off the requests of the next envelope, and those whose turn has come too late for
-        a reply; returns both.
-        """
-        batch: list[PendingRequest] = []
-        late: list[PendingRequest] = []
+    def cut(self, now: float) -> Cut:
+        """Takes off what goes with the next envelope, and what comes too late for a reply."""
+        cut = Cut()
         if not self.due:
-            return batch, late
+            return cut
         waiting = self.waiting
-        size = 0
-        while waiting.count and self.underway < self.window.size and len(batch) < MAX_ITEMS:
+        while waiting.count and self.underway < self.window.size and cut.count < MAX_ITEMS:
+            head = waiting.head()
             # The first request goes, whatever its size.
-            request = waiting.pop(MAX_BYTES - size if batch else None)
-            if request is None:
-                break
-            size += len(request.body)
-            request.sent_at = now
-            if request.deadline - now < self._least_seconds(request.cost):
-                late.append(request)
+            if isinstance(head, PendingGroup):
+                if cut.count and head.work.member_bytes > MAX_BYTES - cut.size:
+                    break
+                self._cut_members(head, cut, now)
                 continue
-            request.underway = True
-            self.underway += request.cost
-            batch.append(request)
-        return batch, late
+            size = head.size
+            if cut.count and size > MAX_BYTES - cut.size:
+                break
+            waiting.pop()
+            cut.size += size
+            head.sent_at = now
+            if head.deadline - now < self._least_seconds(head.cost):
+                cut.late.append(head)
+                continue
+            head.underway = True
+            self.underway += head.cost
+            cut.requests.append(head)
+            cut.count += 1
+        return cut
 
-    def _least_seconds(self, cost: int) -> float:
-        """Returns the seconds before its deadline below which a request is not sent any more."""
+    def _cut_members(self, group: PendingGroup, cut: Cut, now: float) -> None:
+        """Takes off the first members of a group: as many as there is room for, and as have their
+        turn.
+        """
+        waiting = self.waiting
+        each = group.work.member_bytes
+        room = self.window.size - self.underway
+        count = MAX_ITEMS - cut.count
+        size = MAX_BYTES - cut.size
+        most = min(room, count, max(1, size // each))
+        # The last member needs the most time. If one may be late, they are looked at one by one.
+        if group.deadline - now < self._least_seconds(1, beside=most - 1):
+            most = 1
+        all_go = waiting.cost <= room and waiting.count <= count and waiting.bytes <= size
+        taken = waiting.take(group, most, all_go=all_go)
+        cut.size += each * len(taken)
+        if most == 1 and group.work.deadlines[taken[0]] - now < self._least_seconds(1):
+            cut.late_members.append((group, taken[0]))
+            return
+        self.underway += len(taken)
+        cut.count += len(taken)
+        # Members that others went between are still sent as one group.
+        known = cut.members.setdefault(group, taken)
+        if known is not taken:
+            known += taken
+
+    def _least_seconds(self, cost: int, beside: int = 0) -> float:
+        """Returns the seconds before its deadline below which a request is not sent any more, if
+        `beside` cost is sent before it.
+        """
+        underway = self.underway + beside
         # With nothing under way all is sent: so a model that was slow is tried again.
-        if not self.underway:
+        if not underway:
             return LEAST_SECONDS
         rate = self.window.rate
-        queued = (self.underway + cost) / rate * _SURE if rate else 0.0
+        queued = (underway + cost) / rate * _SURE if rate else 0.0
         return max(LEAST_SECONDS, self.window.fastest, queued)
 
     @property
@@ -130,17 +249,17 @@ class OutboundQueue:
         # Beside an unconfirmed send only a full envelope goes.
         return not self.sends or min(waiting.count, room) >= MAX_ITEMS or waiting.bytes >= MAX_BYTES
 
-    def land(self, replies: Iterable[RequestReply], now: float) -> bool:
+    def land(self, replies: Iterable[LandedReply], now: float) -> bool:
         """Takes in replies of one delivery to requests that are under way, and fits the window to
         them; returns whether to send now.
         """
         landed = []
-        for request, reply in replies:
+        for requests, reply in replies:
             # A second reply to a request says nothing new.
-            if request.underway:
-                request.underway = False
-                self.underway -= request.cost
-                landed.append((request, reply))
+            if requests.underway:
+                requests.underway = False
+                self.underway -= requests.cost * requests.count
+                landed.append((requests, reply))
         self.window.adjust(landed, self._slots(self.key), now, saturated=self._saturated)
         self._saturated = self.underway + self.waiting.cost > self.window.size
         return self.due

@@ -8,12 +8,13 @@ monotonic clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import structlog
 
+from services.router.queueing.members import PendingGroup, RequestQueue
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import ServiceError
 
@@ -23,19 +24,11 @@ ReplyHandler = Callable[[Outcome], None]
 
 # Seconds between two looks at the deadlines; a caller hears of its deadline up to one tick late.
 TICK_SECONDS = 0.01
+# Seconds after its deadline for which a request that is sent still counts as under way. A runtime
+# stops, or replies too late, within this time; the message of a runtime that died is gone as well.
+LINGER_SECONDS = 1.0
 
 _log = structlog.get_logger("pending")
-
-
-class RequestQueue(Protocol):
-    """The queue that a request waits in, or is counted as under way in."""
-
-    @property
-    def key(self) -> str: ...
-
-    def leave(self, request: PendingRequest) -> None:
-        """Takes out a request that is neither to be sent nor waited for any more."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -53,14 +46,20 @@ class PendingRequest:
     cost: int = 1
     # The serialised WorkItem without its timeout; empty once it is sent.
     body: bytes = b""
+    # Bytes that it counts as while it waits.
+    size: int = 0
     # When it was sent; 0 while it waits here.
     sent_at: float = field(default=0.0, init=False)
     # Sent, and no reply has come yet.
     underway: bool = field(default=False, init=False)
     # Its caller was told DeadlinePassed, but a runtime may still work on it.
     lingers: bool = field(default=False, init=False)
+    # The number of requests that it stands for.
+    count: ClassVar[int] = 1
 
 
+# A request by itself, or members of a group.
+Ticket = PendingRequest | PendingGroup
 # A request and a reply to it.
 RequestReply = tuple[PendingRequest, work_pb2.WorkReply]
 
@@ -68,13 +67,16 @@ RequestReply = tuple[PendingRequest, work_pb2.WorkReply]
 class Dated(Protocol):
     """A thing with an id and a deadline."""
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def deadline(self) -> float: ...
+    id: str
+    deadline: float
 
 
 T = TypeVar("T", bound=Dated)
+
+
+def tick_of(deadline: float) -> int:
+    """Returns the number of the first tick after a deadline."""
+    return int(deadline / TICK_SECONDS) + 1
 
 
 class TimingWheel(Generic[T]):
@@ -91,7 +93,7 @@ class TimingWheel(Generic[T]):
 
     def add(self, item: T) -> None:
         """Adds an item, due at the first tick after its deadline."""
-        tick = int(item.deadline / TICK_SECONDS) + 1
+        tick = tick_of(item.deadline)
         slot = self._ticks.get(tick)
         if slot is None:
             if not self._ticks or tick <= self._passed:
@@ -101,7 +103,7 @@ class TimingWheel(Generic[T]):
 
     def discard(self, item: T) -> None:
         """Takes out `item` if it is there."""
-        tick = int(item.deadline / TICK_SECONDS) + 1
+        tick = tick_of(item.deadline)
         slot = self._ticks.get(tick)
         if slot is not None and slot.pop(item.id, None) is not None and not slot:
             del self._ticks[tick]
@@ -121,14 +123,22 @@ class PendingRequests:
 
     def __init__(self) -> None:
         self._requests: dict[str, PendingRequest] = {}
-        self._deadlines: TimingWheel[PendingRequest] = TimingWheel()
+        self._groups: dict[str, PendingGroup] = {}
+        self._deadlines: TimingWheel[Ticket] = TimingWheel()
         self._counts: Counter[str] = Counter()
         # Returns the request of an id, None if it has ended. The dictionary's own method: it is
         # called for every reply, and a method around it would double its cost.
         self.get = self._requests.get
+        # Returns the group of an id, None if nobody asks for it any more.
+        self.group = self._groups.get
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return self._counts.total()
+
+    @property
+    def watched(self) -> bool:
+        """True if any deadline is to be looked at."""
+        return bool(self._requests or self._groups)
 
     def count(self, key: str) -> int:
         """Returns the number of requests of `key`."""
@@ -140,9 +150,53 @@ class PendingRequests:
         self._counts[request.queue.key] += 1
         self._deadlines.add(request)
 
-    def due(self, now: float) -> list[PendingRequest]:
-        """Returns the requests whose deadline has passed, each once; the caller ends them."""
+    def add_group(self, group: PendingGroup) -> None:
+        """Waits for the members of a group from now on."""
+        self._counts[group.queue.key] += group.cost
+        self.add_part(group)
+
+    def add_part(self, part: PendingGroup) -> None:
+        """Waits for a part of a group whose members are waited for already."""
+        self._groups[part.id] = part
+        self._deadlines.add(part)
+
+    def separate(self, group: PendingGroup, position: int, until: float | None = None) -> None:
+        """Makes a member of a part that was sent a request of its own, which nobody waits for. With
+        `until` its deadline has passed, and it is due once more then, as after `linger`.
+        """
+        deadline = group.work.deadlines[group.members[position]] if until is None else until
+        request = PendingRequest(group.member_id(position), group.queue, None, deadline)
+        request.sent_at = group.sent_at
+        request.underway = True
+        request.lingers = until is not None
+        group.close(position)
+        group.separated.append(position)
+        self._requests[request.id] = request
+        self._deadlines.add(request)
+
+    def separated(self, group: PendingGroup) -> list[PendingRequest]:
+        """Returns the requests that members of the group have become and that have not ended."""
+        found = (self.get(group.member_id(position)) for position in group.separated)
+        return [request for request in found if request is not None]
+
+    def due(self, now: float) -> list[Ticket]:
+        """Returns the requests whose deadline has passed, each once, which the caller ends; and the
+        groups in which a member's may have passed, which the caller ends or has `wait_on`.
+        """
         return self._deadlines.due(now)
+
+    def wait_on(self, group: PendingGroup) -> None:
+        """Has a group that was due be due again when the next of its members is. A part whose
+        members have all ended is kept as long as one of them, by itself, awaits a reply.
+        """
+        if group.cost:
+            group.deadline = group.nearest(group.rest())
+        elif left := self.separated(group):
+            group.deadline = max([request.deadline for request in left])
+        else:
+            self.forget(group)
+            return
+        self._deadlines.add(group)
 
     def linger(self, request: PendingRequest, until: float) -> None:
         """Keeps a request whose caller was told its end, since a late reply still says what the
@@ -163,16 +217,20 @@ class PendingRequests:
         except Exception:
             _log.exception("reply_handler_failed", id=request.id)
 
+    def tell_members(self, group: PendingGroup, members: Sequence[int], outcome: Outcome) -> None:
+        """Hands `outcome` to the callers of these members, as `tell` does."""
+        try:
+            group.work.on_reply(members, outcome)
+        except Exception:
+            _log.exception("reply_handler_failed", id=group.id)
+
     def end(self, request: PendingRequest, outcome: Outcome | None) -> bool:
         """Ends a request and hands the outcome to its caller, unless it is None. Returns False for
         a request that had ended before.
         """
         if self._requests.pop(request.id, None) is None:
             return False
-        key = request.queue.key
-        self._counts[key] -= 1
-        if not self._counts[key]:
-            del self._counts[key]
+        self._uncount(request.queue.key, 1)
         self._deadlines.discard(request)
         # A request that was sent and has had a reply takes no place in its queue any more.
         if request.underway or not request.sent_at:
@@ -182,12 +240,51 @@ class PendingRequests:
         request.on_reply = None
         return True
 
+    def end_members(
+        self, group: PendingGroup, members: Sequence[int], outcome: Outcome | None
+    ) -> None:
+        """Ends members that the group and its queue do not hold any more, and hands the outcome to
+        their callers, unless it is None.
+        """
+        self._uncount(group.queue.key, len(members))
+        if not group.cost and not (group.sent_at and self.separated(group)):
+            self.forget(group)
+        if outcome is not None:
+            self.tell_members(group, members, outcome)
+
+    def end_group(self, group: PendingGroup, outcome: Outcome) -> int:
+        """Ends all members of a group with the outcome; returns their number."""
+        members = group.rest()
+        group.queue.leave(group)
+        group.close_all()
+        if members:
+            self.end_members(group, members, outcome)
+        return len(members)
+
+    def forget(self, group: PendingGroup) -> None:
+        """Drops a group whose members have all ended."""
+        if self._groups.pop(group.id, None) is not None:
+            self._deadlines.discard(group)
+            group.work.parts.remove(group)
+
+    def _uncount(self, key: str, count: int) -> None:
+        self._counts[key] -= count
+        if not self._counts[key]:
+            del self._counts[key]
+
     def fail_key(self, key: str, error: ServiceError) -> None:
         """Ends every request of `key` with the error."""
-        for request in [one for one in self._requests.values() if one.queue.key == key]:
-            self.end(request, error)
+        self._fail([one for one in self._requests.values() if one.queue.key == key], error)
+        self._fail([one for one in self._groups.values() if one.queue.key == key], error)
 
     def fail_sent(self, error: ServiceError) -> None:
         """Ends every request that was sent with the error; those that wait to be sent stay."""
-        for request in [one for one in self._requests.values() if one.sent_at]:
-            self.end(request, error)
+        self._fail([one for one in self._requests.values() if one.sent_at], error)
+        self._fail([one for one in self._groups.values() if one.sent_at], error)
+
+    def _fail(self, tickets: Iterable[Ticket], error: ServiceError) -> None:
+        for ticket in tickets:
+            if isinstance(ticket, PendingGroup):
+                self.end_group(ticket, error)
+            else:
+                self.end(ticket, error)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Protocol
 
-from services.router.queueing.pending_requests import PendingRequest, RequestReply
 from stellwerk.job.v1 import work_pb2
 
 # Seconds after which an observation weighs 1/e of a new one …
@@ -153,6 +153,25 @@ def window(sizes: CallSizes, rate: float, slots: int, *, reports: bool, per_slot
     return max(1, min(bound, int(max(max(2 * slots, 3) * best, rate * _ROUND_TRIP_SECONDS))))
 
 
+class Landed(Protocol):
+    """Requests that one reply answers."""
+
+    @property
+    def cost(self) -> int:
+        """The cost of each."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Their number."""
+        ...
+
+    @property
+    def sent_at(self) -> float:
+        """When they were sent."""
+        ...
+
+
 class SendWindow:
     """The window of one queue. Its attributes change with `adjust` alone."""
 
@@ -166,21 +185,26 @@ class SendWindow:
         self._fit(slots)
 
     def adjust(
-        self, landed: Iterable[RequestReply], slots: int, now: float, *, saturated: bool
+        self,
+        landed: Iterable[tuple[Landed, work_pb2.WorkReply]],
+        slots: int,
+        now: float,
+        *,
+        saturated: bool,
     ) -> None:
         """Fits the window to the first replies to requests and to the slots there are now.
 
         `saturated` is as for `ServiceRate.answered`.
         """
         cost = 0
-        for request, reply in landed:
-            cost += self._record(request, reply, now)
+        for requests, reply in landed:
+            cost += self._record(requests, reply, now)
         if cost:
             self._service.answered(now, cost, self.slots, saturated=saturated)
             self._reports = bool(self._reports)
         self._fit(slots)
 
-    def _record(self, request: PendingRequest, reply: work_pb2.WorkReply, now: float) -> int:
+    def _record(self, requests: Landed, reply: work_pb2.WorkReply, now: float) -> int:
         """Returns the cost that a runtime worked off for a reply, 0 if it did no work."""
         if reply.HasField("error") and reply.error.reason in _UNWORKED:
             return 0
@@ -188,10 +212,10 @@ class SendWindow:
         if reply.leads and reply.compute_ns:
             self._reports = True
             rows = reply.rows or 1
-            size = max(1.0, (reply.batch_rows or rows) / rows * request.cost)
+            size = max(1.0, (reply.batch_rows or rows) / rows * requests.cost)
             self._sizes.observe(size, reply.compute_ns / 1e9)
-            self._service.took(now, now - request.sent_at)
-        return request.cost
+            self._service.took(now, now - requests.sent_at)
+        return requests.cost * requests.count
 
     def _fit(self, slots: int) -> None:
         # Calls that the ready runtimes make at a time, at least one.

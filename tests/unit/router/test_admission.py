@@ -37,7 +37,7 @@ class Scene:
 
     def _request(self, tenant: str, priority: int, cost: int, body: bytes) -> PendingRequest:
         id = f"{next(self._numbers)}"
-        return PendingRequest(id, Desk(), None, 9.0, tenant, priority, cost, body)
+        return PendingRequest(id, Desk(), None, 9.0, tenant, priority, cost, body, len(body))
 
     def ask(
         self,
@@ -54,7 +54,7 @@ class Scene:
         )
         request = self._request(tenant, priority, cost, b"")
         try:
-            admission.check(load, self.limits, policy, request, seconds)
+            admission.check(load, self.limits, policy, request, request.cost, seconds)
         except Overloaded as exc:
             return exc
         return None

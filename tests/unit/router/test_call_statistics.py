@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from services.chassis.context import Principal
 from services.chassis.telemetry import CallMetrics, Tracing
 from services.router.calls.call_log import CallLog
-from services.router.calls.exchange_servicer import GatewayStream
+from services.router.calls.gateway_stream import GatewayStream
 from services.router.calls.statistics import Statistics
 from services.router.open_inference.model_statistics import describe
 from stellwerk.job.v1 import work_pb2
