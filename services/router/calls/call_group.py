@@ -5,7 +5,6 @@ share is done once; each is a member and keeps its own deadline, cancellation an
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ class CallGroup:
 
     __slots__ = (
         "_answer",
+        "_clock",
         "_log",
         "columns",
         "group_work",
@@ -45,17 +45,19 @@ class CallGroup:
         self,
         message: messages.CallGroup,
         answer: Callable[[CallGroup, Sequence[int], Outcome], None],
+        clock: Callable[[], float],
         log: Any,
     ) -> None:
         """Hands each member's outcome to `answer` with the member's index."""
         self._answer = answer
+        self._clock = clock
         self._log = log
         self.message = message
         self.work = message.work
         # The calls' numbers in the stream.
         self.ids = list(message.ids)
         self.columns = CallColumns.of(message)
-        self.started = time.monotonic()
+        self.started = self._clock()
         begun = self.started - HOP_SECONDS
         self.group_work = GroupWork(
             message.work,
@@ -107,8 +109,8 @@ class CallGroup:
         deadlines = self.group_work.deadlines
         while self.waiting:
             nearest = min([deadlines[index] for index in self.waiting])
-            await asyncio.sleep(max(0.0, nearest - time.monotonic()))
-            now = time.monotonic()
+            await asyncio.sleep(max(0.0, nearest - self._clock()))
+            now = self._clock()
             late = [index for index in self.waiting if deadlines[index] <= now]
             self.waiting = [index for index in self.waiting if deadlines[index] > now]
             if late:

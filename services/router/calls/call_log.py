@@ -28,7 +28,7 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 @dataclass(frozen=True, slots=True)
 class CallColumns:
-    """What the records of a group's calls say of each: all columns have one element for each."""
+    """Holds what the records of a group's calls say of each, in columns of one element for each."""
 
     model: str
     request_ids: Sequence[str]

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from services.chassis import context, logs, rpc_status
@@ -67,7 +67,7 @@ class _Call:
         self.stream = stream
         self.message = message
         self.work = message.work
-        self.started = time.monotonic()
+        self.started = stream.clock()
         self.deadline = self.started + message.timeout_ms / 1000 - HOP_SECONDS
         self.principal: Principal | None = None
         # Set by `Invocations`: the version, and the id to cancel the work by.
@@ -86,7 +86,7 @@ class _Call:
     def lap(self) -> float:
         """Returns the seconds since the answer before this one."""
         before = self.answered
-        self.answered = time.monotonic()
+        self.answered = self.stream.clock()
         return self.answered - before
 
     def context(self) -> CallContext:
@@ -105,8 +105,14 @@ class GatewayStream:
     """One gateway's stream: the calls it carries, and the answers that go back."""
 
     def __init__(
-        self, invocations: Invocations, verifier: TokenVerifier, call_log: CallLog, log: Any
+        self,
+        invocations: Invocations,
+        verifier: TokenVerifier,
+        call_log: CallLog,
+        log: Any,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self._invocations = invocations
         self._verifier = verifier
         self._call_log = call_log
@@ -168,7 +174,7 @@ class GatewayStream:
             self._fail(call, exc)
 
     def _begin_group(self, message: messages.CallGroup) -> CallGroup:
-        group = CallGroup(message, self.answer_members, self._log)
+        group = CallGroup(message, self.answer_members, self.clock, self._log)
         self.calls.update(dict.fromkeys(group.ids, group))
         try:
             if self.draining:
@@ -198,7 +204,7 @@ class GatewayStream:
     async def _send_when_ready(self, call: _Call, name: ModelName) -> None:
         context.bind(call.context())
         try:
-            async with asyncio.timeout(max(0.0, call.deadline - time.monotonic())):
+            async with asyncio.timeout(max(0.0, call.deadline - self.clock())):
                 await self._invocations.send_when_ready(call, name)
             call.task = None
         except Exception as exc:
@@ -220,7 +226,7 @@ class GatewayStream:
         if reply.more or call.parts:
             self._call_log.record_part(version, call.parts, reply, call.lap())
             call.parts += 1
-        seconds = time.monotonic() - call.started
+        seconds = self.clock() - call.started
         self._call_log.record(message, call.principal, version, outcome, seconds)
         head = messages.Answer(id=message.id, model_version=version).SerializeToString()
         self.outgoing.put((head, reply.SerializeToString()))
@@ -234,7 +240,7 @@ class GatewayStream:
         for id in ids:
             self.calls.pop(id, None)
         version = group.target.name if group.target is not None else ""
-        seconds = time.monotonic() - group.started
+        seconds = self.clock() - group.started
         self._call_log.record_members(
             group.columns, indexes, group.principal, version, outcome, seconds
         )

@@ -8,7 +8,7 @@ round robin with a quantum it is fair to within one request, whatever requests c
 request of a tenant never waits behind another's backlog. After P. Goyal, H. M. Vin and H. Cheng,
 "Start-time Fair Queueing" (SIGCOMM 1996). Pure.
 
-A group of requests has one place in its tenant's queue, and its members go in turn with the other
+A group of requests has one place in its tenant's queue. Its members go in turn with the other
 tenants' requests, as if they had been added one by one.
 """
 

@@ -33,7 +33,7 @@ class RequestQueue(Protocol):
 
 @dataclass(slots=True, eq=False)
 class GroupWork:
-    """What a group holds of its members, by their indexes from 0. All its parts share it."""
+    """Holds the work of a group's members, by their indexes from 0; all parts of the group share it."""
 
     # The work of all members, as in wire.columns, without id and timeout.
     form: work_pb2.WorkItem
@@ -220,5 +220,5 @@ class LandedMembers:
 
     @property
     def sent_at(self) -> float:
-        """When they were sent."""
+        """The time at which they were sent."""
         return self.group.sent_at

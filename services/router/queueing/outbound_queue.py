@@ -44,7 +44,7 @@ Refusal = tuple[list[int], Overloaded]
 
 @dataclass(slots=True)
 class Cut:
-    """What is taken off a queue for an envelope."""
+    """Requests that are taken off a queue for an envelope."""
 
     requests: list[PendingRequest] = field(default_factory=list)
     # Groups, and the indexes of their members that go.
@@ -168,7 +168,7 @@ class OutboundQueue:
             self.waiting.remove(ticket)
 
     def cut(self, now: float) -> Cut:
-        """Takes off what goes with the next envelope, and what comes too late for a reply."""
+        """Takes off the requests of the next envelope, and those whose turn is too late for a reply."""
         cut = Cut()
         if not self.due:
             return cut

@@ -168,7 +168,7 @@ class Landed(Protocol):
 
     @property
     def sent_at(self) -> float:
-        """When they were sent."""
+        """The time at which they were sent."""
         ...
 
 
