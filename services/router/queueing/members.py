@@ -33,7 +33,7 @@ class RequestQueue(Protocol):
 
 @dataclass(slots=True, eq=False)
 class GroupWork:
-    """Holds the work of a group's members, by their indexes from 0; all parts of the group share it."""
+    """Holds the work of a group's members, by their indexes from 0; its parts share it."""
 
     # The work of all members, as in wire.columns, without id and timeout.
     form: work_pb2.WorkItem

@@ -168,7 +168,7 @@ class OutboundQueue:
             self.waiting.remove(ticket)
 
     def cut(self, now: float) -> Cut:
-        """Takes off the requests of the next envelope, and those whose turn is too late for a reply."""
+        """Takes off the requests of the next envelope, and those for which it is too late."""
         cut = Cut()
         if not self.due:
             return cut
