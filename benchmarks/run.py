@@ -24,7 +24,7 @@ from benchmarks.peers import MLServer
 from benchmarks.processes import NotReady
 from benchmarks.triton import Triton
 from benchmarks.work import iris_model, is_mirrored, mirror_message, mirror_model
-from stellwerk.client.errors import StellwerkError
+from stellwerk.wire.errors import ServiceError
 
 # B1 and B3 load with 64 at a time; B2, B17 and B18 with 256; B4 and B5 with one.
 MOST, MANY, ONE = 256, 64, 1
@@ -34,7 +34,7 @@ FAILURES = (
     WrongAnswer,
     NotReady,
     subprocess.CalledProcessError,
-    StellwerkError,
+    ServiceError,
     httpx.HTTPError,
     OSError,
 )
