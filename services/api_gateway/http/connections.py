@@ -88,18 +88,13 @@ class Connections:
         self.now = time.monotonic()
         self.date_line = date_line(time.time())
         self._timer: asyncio.TimerHandle | None = None
-        self._left = asyncio.Event()
+        # Set when a connection or a task has ended.
+        self.left = asyncio.Event()
 
     def leave(self, connection: Connection) -> None:
         """Forgets a connection that was lost."""
         self.open.discard(connection)
-        self._left.set()
-
-    def end(self, task: asyncio.Task[None] | None) -> None:
-        """Forgets a task that has ended."""
-        if task is not None:
-            self.tasks.discard(task)
-        self._left.set()
+        self.left.set()
 
     def start(self) -> None:
         """Begins to look at the connections once a second."""
@@ -127,8 +122,8 @@ class Connections:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.open or self.tasks:
-                    self._left.clear()
-                    await self._left.wait()
+                    self.left.clear()
+                    await self.left.wait()
         for task in self.tasks:
             task.cancel()
         for connection in list(self.open):

@@ -27,7 +27,7 @@ from services.api_gateway.http.response import (
     cors_headers,
     encode,
     encode_now,
-    headers_of,
+    lines_of,
     preflight_headers,
 )
 from services.api_gateway.http.status import error_headers, status_of
@@ -126,10 +126,10 @@ class HttpDoor:
             exchange.status = _CLIENT_GONE
         else:
             encoding = self._encoding(exchange, response)
-            headers, body = encode_now(response, self._extra(exchange), encoding)
+            lines, body = encode_now(response, self._extra(exchange), encoding)
             exchange.status = response.status
             exchange.bytes_sent = len(body)
-            request.answer(response.status, headers, body)
+            request.answer(response.status, lines, body)
         self._access_log.record(exchange)
 
     async def _serve(self, exchange: HttpExchange) -> HttpResponse | StreamedResponse:
@@ -197,10 +197,10 @@ class HttpDoor:
     async def _stream(self, exchange: HttpExchange, response: StreamedResponse) -> None:
         request, extra = exchange.request, self._extra(exchange)
         if request.head.method != "HEAD":
-            headers = headers_of(response, extra)
+            lines = lines_of(response, extra)
             async with aclosing(response.chunks):
                 exchange.status = 200
-                await request.begin(200, headers)
+                await request.begin(200, lines)
                 async for chunk in response.chunks:
                     await request.send(chunk)
                     exchange.bytes_sent += len(chunk)
@@ -214,11 +214,11 @@ class HttpDoor:
     async def _send(self, exchange: HttpExchange, response: HttpResponse) -> None:
         request = exchange.request
         encoding = self._encoding(exchange, response)
-        headers, body = await encode(response, self._extra(exchange), encoding)
+        lines, body = await encode(response, self._extra(exchange), encoding)
         sent = b"" if request.head.method == "HEAD" else body
         exchange.status = response.status
         exchange.bytes_sent = len(sent)
-        await request.respond(response.status, headers, sent)
+        await request.respond(response.status, lines, sent)
 
     def _extra(self, exchange: HttpExchange) -> Headers:
         """Returns the headers that each response of the exchange has."""

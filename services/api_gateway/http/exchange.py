@@ -50,9 +50,7 @@ class HttpExchange:
         """
         deadline = self.call.deadline
         assert deadline is not None
-        body = await self.request.body(self.settings.max_body_bytes, deadline)
-        self.request.watch()
-        return body
+        return await self.request.body(self.settings.max_body_bytes, deadline)
 
 
 Handler = Callable[[HttpExchange], Awaitable[HttpResponse | StreamedResponse]]

@@ -48,9 +48,9 @@ _SECONDS = re.compile(rb"[0-9]{1,8}(?:\.[0-9]{1,9})?")
 _REQUEST_ID, _TRACEPARENT = b"x-request-id", b"traceparent"
 # Fields that make a head one of a kind, or that change how its connection goes on.
 _NOT_REPEATED = frozenset(
-    b"connection expect keep-alive proxy-connection te tracestate trailer transfer-encoding"
-    b" upgrade".split()
+    b"expect keep-alive proxy-connection te tracestate trailer transfer-encoding upgrade".split()
 )
+_KEEP_ALIVE = b"keep-alive"
 # Fields that ask for more than the fast way does.
 _NOT_PLAIN = frozenset([b"content-encoding", b"origin", b"access-control-request-method"])
 _API_KEY = b"bearer " + API_KEY_PREFIX.encode()
@@ -114,6 +114,8 @@ class ParsedHead:
             and len(fields) == len(headers)
             and len(fields) <= MAX_HEADERS
             and _NOT_REPEATED.isdisjoint(headers)
+            # Many clients say what HTTP/1.1 does anyway.
+            and headers.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
         )
         # Whether the fast way may serve it.
         self.is_plain = self.is_repeatable and self._is_plain(target)

@@ -64,7 +64,7 @@ class HttpConnection(WriteFlow):
         self._head_is_timed = True
         # Bytes of an unwanted body that are still read.
         self._linger_left = 0
-        self._reading_paused = False
+        self.reading_paused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for the first head."""
@@ -105,8 +105,7 @@ class HttpConnection(WriteFlow):
         missing = size + head.content_length - len(data)
         if missing == 0:
             body = data[size:]
-            request = HttpRequest(self, head, request_id, traceparent)
-            request.receive_whole(body)
+            request = HttpRequest(self, head, request_id, traceparent, body)
             self._begin(request, body if head.is_plain and not self.write_paused else b"")
         elif 0 < missing < _HIGH_WATER and head.is_plain and not was_held:
             self._hold(data)
@@ -142,7 +141,6 @@ class HttpConnection(WriteFlow):
         assert request is not None
         if request.ended:
             self._linger_left -= len(data)
-            request.bytes_read += len(data)
         else:
             request.receive(data)
 
@@ -172,8 +170,9 @@ class HttpConnection(WriteFlow):
     def _slice(self) -> int:
         """Returns the bytes to parse at once: all that is left of a body, in which nobody waits."""
         request = self._incoming
-        left = 0 if request is None else request.head.content_length - request.bytes_read
-        return max(_SLICE, left)
+        if request is None or request.ended:
+            return _SLICE
+        return max(_SLICE, request.head.content_length - request.bytes_read)
 
     def _after_parsing(self) -> None:
         current = self._current
@@ -210,8 +209,8 @@ class HttpConnection(WriteFlow):
         """Pauses reading while a request waits for its turn, or much of a body to be taken."""
         incoming = self._incoming
         pause = bool(self._queue) or (incoming is not None and incoming.unread > _HIGH_WATER)
-        if pause != self._reading_paused and not self._transport.is_closing():
-            self._reading_paused = pause
+        if pause != self.reading_paused and not self._transport.is_closing():
+            self.reading_paused = pause
             if pause:
                 self._transport.pause_reading()
             else:
@@ -229,19 +228,19 @@ class HttpConnection(WriteFlow):
         try:
             await self._serve(request)
         finally:
-            self.connections.end(asyncio.current_task())
+            self.connections.tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self.connections.left.set()
             if not request.ended:
                 # Its response was left without its end, which the client sees as broken off.
                 self._close()
 
     def read_on(self) -> None:
         """Reads what the client sends, after the parts of a body were taken."""
-        if self._reading_paused:
-            self._regulate()
+        self._regulate()
 
-    def must_close(self, request: HttpRequest) -> bool:
-        """Returns whether the server stops and this is the last request here."""
-        return self.connections.stopping and not self._queue
+    def is_last(self) -> bool:
+        """Returns whether no request waits behind the one being served."""
+        return not self._queue
 
     def go_on(self, request: HttpRequest) -> None:
         """Goes on behind a response: to the rest of an unwanted body, or to the next request."""
@@ -250,7 +249,7 @@ class HttpConnection(WriteFlow):
             self._linger_left = self._limits.linger_bytes
             self.expiry = time.monotonic() + self._limits.linger_seconds
             request.drop()
-            self.read_on()
+            self._regulate()
         else:
             self._next()
 

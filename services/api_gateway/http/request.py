@@ -10,7 +10,7 @@ from typing import Protocol
 from services.api_gateway.http.connections import Connections
 from services.api_gateway.http.content_encoding import Inflater, inflate, too_large, window_bits
 from services.api_gateway.http.heads import ParsedHead
-from services.api_gateway.http.response import Headers, head_bytes
+from services.api_gateway.http.response import STATUS_LINES
 from services.chassis.futures import settle
 from stellwerk.wire.errors import Cancelled, DeadlinePassed
 
@@ -20,6 +20,8 @@ _INFLATE_IN_THREAD = 16 * 1024
 JOINED_BYTES = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
+_END = b"\r\n"
+_CLOSE = b"connection: close\r\n\r\n"
 
 
 class ClientConnection(Protocol):
@@ -29,14 +31,16 @@ class ClientConnection(Protocol):
     peer: str
     # Whether the client reads its response more slowly than it is written.
     write_paused: bool
+    # Whether nothing is read, because much of a body waits or a request for its turn.
+    reading_paused: bool
     # Writes bytes at once.
     write: Callable[[bytes], None]
 
     async def writable(self) -> None:
         """Returns when what was written has mostly been sent, or the client is gone."""
 
-    def must_close(self, request: HttpRequest) -> bool:
-        """Returns whether the connection ends with the request, for other reasons than its head."""
+    def is_last(self) -> bool:
+        """Returns whether no request waits behind the one being served."""
 
     def read_on(self) -> None:
         """Reads what the client sends, after the parts of a body were taken."""
@@ -68,9 +72,14 @@ class HttpRequest:
     )
 
     def __init__(
-        self, connection: ClientConnection, head: ParsedHead, request_id: bytes, traceparent: bytes
+        self,
+        connection: ClientConnection,
+        head: ParsedHead,
+        request_id: bytes,
+        traceparent: bytes,
+        body: bytes | None = None,
     ) -> None:
-        """Takes the ids as the client sent them, b"" for none."""
+        """Takes the ids as the client sent them, b"" for none, and the body if it has arrived."""
         self.connection = connection
         self.head = head
         self.request_id = request_id
@@ -80,8 +89,8 @@ class HttpRequest:
         # Whether the client went away before it had its response.
         self.gone = False
         # Whether all of the body has arrived, and how many bytes of it.
-        self.arrived = False
-        self.bytes_read = 0
+        self.arrived = body is not None
+        self.bytes_read = len(body) if body else 0
         # Whether the response has begun, and whether it has ended.
         self.begun = False
         self.ended = False
@@ -90,11 +99,9 @@ class HttpRequest:
         self._is_chunked = False
         # Bytes that have arrived and that nobody has taken yet.
         self.unread = 0
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = [body] if body else []
         self._waiter: asyncio.Future[None] | None = None
         self._may_send = not head.expects_continue
-
-    # The connection's side.
 
     def receive(self, part: bytes) -> None:
         """Adds a part of the body."""
@@ -102,13 +109,6 @@ class HttpRequest:
         self.unread += len(part)
         self.bytes_read += len(part)
         self._wake()
-
-    def receive_whole(self, body: bytes) -> None:
-        """Takes the whole body, of a request that has none of it yet."""
-        if body:
-            self._parts.append(body)
-            self.bytes_read = len(body)
-        self.arrived = True
 
     def receive_end(self) -> None:
         """Notes that all of the body has arrived."""
@@ -132,13 +132,11 @@ class HttpRequest:
         """Returns whether the client still waits for leave to send its body."""
         return not self._may_send and not self.arrived and not self.bytes_read
 
-    # The door's side: the body.
-
     async def body(self, limit: int, deadline: float) -> bytes:
         """Returns the whole body, decompressed, at most `limit` bytes.
 
-        `deadline` is a value of time.monotonic(). Raises TooLarge, InvalidInput, DeadlinePassed,
-        and Cancelled if the client goes away.
+        Afterwards the client's going away cancels the current task. `deadline` is a value of
+        time.monotonic(). Raises TooLarge, InvalidInput, DeadlinePassed, and Cancelled.
         """
         if self.head.content_length > limit:
             raise too_large(limit)
@@ -149,6 +147,7 @@ class HttpRequest:
             raise too_large(limit)
         parts = self._take()
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.watch()
         if bits is None or not whole:
             return whole
         if len(whole) < _INFLATE_IN_THREAD:
@@ -206,7 +205,8 @@ class HttpRequest:
         parts = self._parts
         self._parts = []
         self.unread = 0
-        self.connection.read_on()
+        if self.connection.reading_paused:
+            self.connection.read_on()
         return parts
 
     def drop(self) -> None:
@@ -227,15 +227,17 @@ class HttpRequest:
         if self.gone:
             task.cancel()
 
-    # The door's side: the response.
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Sends a whole response with these header lines, at once.
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Sends a whole response. Does nothing if the client is gone or has a response."""
+        Does nothing if the client is gone or has a response.
+        """
         if self.begun or self.gone:
             return
         connection = self.connection
-        self._decide(False)
-        head = head_bytes(status, headers, connection.connections.date_line, close=self.closes)
+        self._decide()
+        date = connection.connections.date_line
+        head = b"%b%b%b%b" % (STATUS_LINES[status], date, lines, _CLOSE if self.closes else _END)
         if len(body) <= JOINED_BYTES:
             connection.write(head + body)
         else:
@@ -243,24 +245,27 @@ class HttpRequest:
             connection.write(body)
         self._finish()
 
-    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+    async def respond(self, status: int, lines: bytes, body: bytes) -> None:
         """Sends a whole response when the client has read most of what was sent before."""
         if self.connection.write_paused:
             await self.connection.writable()
-        self.answer(status, headers, body)
+        self.answer(status, lines, body)
 
-    async def begin(self, status: int, headers: Headers) -> None:
+    async def begin(self, status: int, lines: bytes) -> None:
         """Sends the head of a response of unknown length."""
         if self.connection.write_paused:
             await self.connection.writable()
         if self.begun or self.gone:
             return
+        self._decide()
         # HTTP/1.0 knows no chunks and ends a body by closing (RFC 9112, 6.1).
-        self._decide(self.head.version == "1.1")
+        self._is_chunked = self.head.version == "1.1"
+        self.closes = self.closes or not self._is_chunked
+        if self._is_chunked:
+            lines += b"transfer-encoding: chunked\r\n"
         date = self.connection.connections.date_line
-        self.connection.write(
-            head_bytes(status, headers, date, close=self.closes, chunked=self._is_chunked)
-        )
+        end = _CLOSE if self.closes else _END
+        self.connection.write(b"%b%b%b%b" % (STATUS_LINES[status], date, lines, end))
 
     async def send(self, data: bytes) -> None:
         """Sends a part of a response, when the client has read most of what was sent before."""
@@ -277,15 +282,14 @@ class HttpRequest:
             self.connection.write(_LAST_CHUNK)
         self._finish()
 
-    def _decide(self, chunked: bool) -> None:
-        """Begins a response: decides on its chunks and on the end of its connection."""
+    def _decide(self) -> None:
+        """Begins a response, and decides whether its connection ends with it."""
         self.begun = True
-        self._is_chunked = chunked
         self.closes = (
             not self.head.keeps_alive
             # A client that waits for leave to send its body may send it or its next request.
             or (not self._may_send and self.waits_for_leave)
-            or self.connection.must_close(self)
+            or (self.connection.connections.stopping and self.connection.is_last())
         )
 
     def _finish(self) -> None:

@@ -21,12 +21,10 @@ JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 HTML = b"text/html; charset=utf-8"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_STATUS_LINES = {
+STATUS_LINES = {
     status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode()
     for status in range(200, 600)
 }
-_CLOSE = b"connection: close\r\n"
-_CHUNKED = b"transfer-encoding: chunked\r\n"
 # Bytes from which a body is compressed in a thread: level 1 takes 0.7 ms for 64 KiB.
 _COMPRESS_IN_THREAD = 64 * 1024
 _COMPRESSIBLE = (JSON, OCTETS, b"text/", b"application/x-ndjson")
@@ -36,7 +34,9 @@ _WEIGHT = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _VARY = (b"vary", b"accept-encoding")
 # Responses are about one caller and one moment: no cache may keep them, no browser reinterpret.
 _ALWAYS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-_JSON_HEADERS: Headers = [(b"content-type", JSON), *_ALWAYS, _VARY]
+_JSON_LINES = b"".join(
+    [b"%b: %b\r\n" % header for header in [(b"content-type", JSON), *_ALWAYS, _VARY]]
+)
 _CORS_ALLOWED = (
     b"authorization, content-type, content-encoding, inference-header-content-length, x-request-id,"
     b" x-request-timeout, traceparent"
@@ -98,7 +98,7 @@ def prefers_html(accept: bytes) -> bool:
 
 async def encode(
     response: HttpResponse, extra: Headers, encoding: bytes | None
-) -> tuple[Headers, bytes]:
+) -> tuple[bytes, bytes]:
     """Returns what `encode_now` does; compresses a large body in a thread."""
     if encoding is not None and len(response.body) >= _COMPRESS_IN_THREAD:
         return await asyncio.to_thread(encode_now, response, extra, encoding)
@@ -107,33 +107,37 @@ async def encode(
 
 def encode_now(
     response: HttpResponse, extra: Headers, encoding: bytes | None
-) -> tuple[Headers, bytes]:
-    """Returns the headers and body of a whole response, with the `extra` headers.
+) -> tuple[bytes, bytes]:
+    """Returns the header lines and the body of a whole response, with the `extra` headers.
 
     The body is compressed if an encoding is given and the content type is worth it.
     """
-    headers, body = headers_of(response, extra), response.body
+    lines, body = lines_of(response, extra), response.body
     if encoding is not None and response.content_type.startswith(_COMPRESSIBLE):
-        headers.append((b"content-encoding", encoding))
         body = compress(body, encoding)
+        lines += b"content-encoding: %b\r\n" % encoding
     if response.status != 204:
-        headers.append((b"content-length", b"%d" % len(body)))
-    return headers, body
+        lines += b"content-length: %d\r\n" % len(body)
+    return lines, body
 
 
-def headers_of(response: HttpResponse | StreamedResponse, extra: Headers) -> Headers:
-    """Returns the headers of a response but for those of its length, with the `extra` headers."""
+def lines_of(response: HttpResponse | StreamedResponse, extra: Headers) -> bytes:
+    """Returns the header lines of a response but for its length, with the `extra` headers."""
     if response.content_type is JSON:
-        headers = _JSON_HEADERS + extra
+        known, headers = _JSON_LINES, extra
     else:
         if not _PRINTABLE.fullmatch(response.content_type):
             raise Internal("the response's content type is not printable ASCII")
-        headers = [(b"content-type", response.content_type), *_ALWAYS, *extra]
+        known, headers = b"", [(b"content-type", response.content_type), *_ALWAYS, *extra]
         if response.content_type.startswith(_COMPRESSIBLE):
             headers.append(_VARY)
     if response.headers is not None:
-        headers += response.headers
-    return headers
+        headers = headers + response.headers
+    return known + _lines(headers)
+
+
+def _lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def date_line(at: float) -> bytes:
@@ -141,28 +145,12 @@ def date_line(at: float) -> bytes:
     return b"date: %b\r\n" % formatdate(at, usegmt=True).encode()
 
 
-def head_bytes(
-    status: int, headers: Headers, date: bytes, *, close: bool = False, chunked: bool = False
-) -> bytes:
-    """Returns a response's head; `date` is a line of `date_line`."""
-    lines = [_STATUS_LINES[status], date]
-    for name, value in headers:
-        lines += (name, b": ", value, b"\r\n")
-    if chunked:
-        lines.append(_CHUNKED)
-    if close:
-        lines.append(_CLOSE)
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
-
 def refusal(text: bytes, date: bytes) -> bytes:
     """Returns the response to bytes that are no request, behind which the connection is closed."""
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % len(text)),
-    ]
-    return head_bytes(400, headers, date, close=True) + text
+    return (
+        b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+        b"connection: close\r\n\r\n%b" % (STATUS_LINES[400], date, len(text), text)
+    )
 
 
 def cors_headers(request: Mapping[bytes, bytes], origins: frozenset[str]) -> Headers:

@@ -173,11 +173,20 @@ async def test_traceparents_may_differ_beside_request_ids() -> None:
     assert door.taken == ["r1", "r2"]
 
 
+async def test_clients_that_say_keep_alive_take_the_fast_way() -> None:
+    door = Door(fast=True)
+    connection = door.connect()
+    for _ in range(2):
+        await connection.send(request_of(b"one", b"Connection: Keep-Alive"))
+
+    assert len(door.taken) == 1
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         [b"Connection: close"],
-        [b"Connection: keep-alive"],
+        [b"Connection: keep-alive, x-one"],
         [b"Expect: 100-continue"],
         [b"Upgrade: h2c", b"Connection: Upgrade"],
         [b"Content-Encoding: identity"],
@@ -372,6 +381,9 @@ async def test_the_fast_way_answers_byte_by_byte_as_the_slow_way(
         for line in lines:
             if len(line["request_id"]) == 32:
                 line["request_id"] = "own"
+            if line["reason"] == "UNSUPPORTED_ENCODING":
+                # Refused before its body was read, of which some or all had arrived.
+                del line["bytes_in"]
         return lines
 
     assert without_ids(fast) == without_ids(slow)

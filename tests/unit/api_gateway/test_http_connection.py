@@ -14,7 +14,7 @@ REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
 async def echo(request: HttpRequest) -> None:
     body = await request.body(100, 1e12)
-    await request.respond(200, [(b"content-length", b"%d" % len(body))], body)
+    await request.respond(200, b"content-length: %d\r\n" % len(body), body)
 
 
 async def test_small_requests_that_wait_are_kept_as_bytes_and_reading_is_paused() -> None:
@@ -23,7 +23,7 @@ async def test_small_requests_that_wait_are_kept_as_bytes_and_reading_is_paused(
     async def wait(request: HttpRequest) -> None:
         await go_on.wait()
         served.append(request.head.raw_path)
-        request.answer(200, [(b"content-length", b"0")], b"")
+        request.answer(200, b"content-length: 0\r\n", b"")
 
     connection = Connection(wait)
     many = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(5000))
@@ -47,7 +47,7 @@ async def test_a_large_body_that_nobody_takes_pauses_reading() -> None:
     async def late(request: HttpRequest) -> None:
         await go_on.wait()
         bodies.append(await request.body(1 << 20, 1e12))
-        request.answer(200, [(b"content-length", b"0")], b"")
+        request.answer(200, b"content-length: 0\r\n", b"")
 
     connection = Connection(late)
     await connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
@@ -66,7 +66,7 @@ async def test_bytes_that_are_no_request_are_refused_behind_the_answers_before_t
 
     async def wait(request: HttpRequest) -> None:
         await go_on.wait()
-        request.answer(200, [(b"content-length", b"0")], b"")
+        request.answer(200, b"content-length: 0\r\n", b"")
 
     connection = Connection(wait)
     await connection.send(REQUEST + REQUEST + b"rubbish\r\n\r\n" + REQUEST)
@@ -113,7 +113,7 @@ async def test_endless_trailers_are_cut_off() -> None:
 
 
 async def refuse(request: HttpRequest) -> None:
-    request.answer(401, [(b"content-length", b"0")], b"")
+    request.answer(401, b"content-length: 0\r\n", b"")
 
 
 async def test_an_unwanted_body_is_dropped_and_the_connection_goes_on() -> None:
@@ -184,7 +184,7 @@ async def test_a_server_that_stops_closes_idle_connections_and_finishes_the_othe
 
     async def wait(request: HttpRequest) -> None:
         await go_on.wait()
-        request.answer(200, [(b"content-length", b"0")], b"")
+        request.answer(200, b"content-length: 0\r\n", b"")
 
     idle, busy = Connection(echo), Connection(wait)
     busy.protocol.connections = busy.connections = idle.connections
@@ -218,7 +218,7 @@ async def test_what_outlasts_the_stop_is_cancelled() -> None:
 
 async def test_a_stream_is_chunked_or_to_http_1_0_ended_by_closing() -> None:
     async def stream(request: HttpRequest) -> None:
-        await request.begin(200, [])
+        await request.begin(200, b"")
         for part in (b"one", b"", b"two"):
             await request.send(part)
         request.end()

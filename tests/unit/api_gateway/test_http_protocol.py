@@ -17,7 +17,7 @@ REQUEST = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
 async def echo(request: HttpRequest) -> None:
     body = await request.body(100, 1e12)
-    await request.respond(200, [(b"content-length", b"%d" % len(body))], body)
+    await request.respond(200, b"content-length: %d\r\n" % len(body), body)
 
 
 async def test_a_small_answer_is_one_write_and_the_connection_goes_on() -> None:
@@ -46,7 +46,7 @@ async def test_a_caller_that_asks_for_it_has_its_connection_closed() -> None:
 
 async def test_a_large_answer_is_not_copied_to_join_its_head() -> None:
     async def large(request: HttpRequest) -> None:
-        await request.respond(200, [], b"x" * (JOINED_BYTES + 1))
+        await request.respond(200, b"", b"x" * (JOINED_BYTES + 1))
 
     connection = Connection(large)
 
@@ -61,7 +61,7 @@ async def test_what_is_sent_before_its_answer_waits_for_its_turn() -> None:
     async def one_by_one(request: HttpRequest) -> None:
         served.append(await request.body(100, 1e12))
         await go_on.wait()
-        await request.respond(200, [], served[-1])
+        await request.respond(200, b"", served[-1])
 
     connection = Connection(one_by_one)
 
@@ -84,7 +84,7 @@ async def test_who_goes_away_cancels_what_is_served_and_gets_no_answer() -> None
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             ends.append(f"cancelled, gone: {request.gone}")
-        await request.respond(200, [], b"")
+        await request.respond(200, b"", b"")
 
     connection = Connection(wait)
     await connection.send(REQUEST)
@@ -138,7 +138,7 @@ async def test_a_served_request_leaves_nothing_to_the_garbage_collector() -> Non
     async def watched(request: HttpRequest) -> None:
         body = await request.body(100, 1e12)
         request.watch()
-        await request.respond(200, [], body)
+        await request.respond(200, b"", body)
         request.on_gone = None
 
     connection = Connection(watched)

@@ -21,7 +21,7 @@ REQUEST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
 async def echo(request: HttpRequest) -> None:
     body = await request.body(1 << 24, 1e12)
-    await request.respond(200, [(b"content-length", b"%d" % len(body))], body)
+    await request.respond(200, b"content-length: %d\r\n" % len(body), body)
 
 
 def served(
