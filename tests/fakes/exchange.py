@@ -12,6 +12,7 @@ import grpc
 
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
+from stellwerk.wire import columns
 from stellwerk.wire.errors import ServiceError, to_work_error
 
 METHOD = "/stellwerk.router.v1.CallService/Exchange"
@@ -41,6 +42,25 @@ def handler(serve: Serve) -> Any:
     )
 
 
+def calls_of(frame: messages.ExchangeRequest) -> list[messages.Call]:
+    """The members of a frame's groups as single calls, in their order."""
+    return [
+        messages.Call(
+            id=id,
+            credential=group.credential,
+            model=group.model,
+            version=group.version,
+            work=columns.member(group.work, index, len(group.ids)),
+            timeout_ms=group.timeouts_ms[index],
+            request_id=group.request_ids[index],
+            traceparent=group.traceparents[index] if group.traceparents else "",
+            peer=group.peers[index if len(group.peers) > 1 else 0],
+        )
+        for group in frame.groups
+        for index, id in enumerate(group.ids)
+    ]
+
+
 class _Stream:
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
@@ -53,7 +73,7 @@ class _Stream:
     async def read(self, frames: Any) -> None:
         async for frame in frames:
             self._tokens |= {credential.id: credential.token for credential in frame.credentials}
-            for call in frame.calls:
+            for call in [*frame.calls, *calls_of(frame)]:
                 self.tasks[call.id] = asyncio.create_task(
                     self._answer(call, self._tokens[call.credential])
                 )

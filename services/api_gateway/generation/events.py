@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from services.api_gateway.http.response import StreamedResponse
 from services.api_gateway.open_inference.infer_response import write_error
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from stellwerk.wire.errors import ServiceError
 from stellwerk.wire.open_inference import InferRequest
 

@@ -12,7 +12,7 @@ from services.api_gateway.http.response import HttpResponse, StreamedResponse
 from services.api_gateway.open_inference.handlers import ModelCaller, model_of, read_request
 from services.api_gateway.open_inference.infer_response import write_part
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from services.chassis.context import CallContext
 from stellwerk.wire.errors import NotImplementedHere
 from stellwerk.wire.open_inference import InferRequest

@@ -10,7 +10,7 @@ from services.api_gateway.open_inference import tensors_json
 from services.api_gateway.open_inference.infer_request import checked_parameters, id_of
 from services.api_gateway.open_inference.infer_response import plain_outputs, version_of
 from services.api_gateway.transcoding.json_body import parse
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire.errors import InvalidInput

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any
 
 from services.api_gateway.grpc_door import message_limits
-from services.api_gateway.upstream.model_calls import ModelCalls, ModelReply
+from services.api_gateway.upstream.model_calls import ModelCalls
+from services.api_gateway.upstream.replies import ModelReply
 from services.chassis import context, rpc_status
 from services.chassis.context import CallContext
 from services.chassis.rpc.guard import bounded

@@ -18,7 +18,7 @@ from services.api_gateway.open_inference.infer_request import AS_BINARY, OutputF
 from services.api_gateway.open_inference.infer_response import write_response
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
 from services.api_gateway.upstream.channels import Upstreams
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from services.chassis.context import CallContext
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire.open_inference import InferRequest

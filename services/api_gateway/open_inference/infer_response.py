@@ -14,7 +14,7 @@ import orjson
 
 from services.api_gateway.http.response import OCTETS, HttpResponse
 from services.api_gateway.open_inference.infer_request import AS_JSON, JSON_SIZE, OutputForm
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from stellwerk.wire import classification
 from stellwerk.wire.errors import NotReady, ServiceError
 from stellwerk.wire.open_inference import FINAL, InferRequest

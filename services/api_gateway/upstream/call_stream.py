@@ -6,11 +6,13 @@ Calls that arrive while a frame is on its way go together in the next one; a lon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
 
+from services.api_gateway.upstream.call_groups import CallForm, CallGroups
+from services.api_gateway.upstream.replies import Caller, GroupReply, reply_of
 from services.chassis import background
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
@@ -42,8 +44,6 @@ _LONGEST_PAUSE = 0.5
 PATIENCE_SECONDS = 1.0
 
 OpenStream: TypeAlias = Callable[[], Awaitable[Any]]
-# Takes each answer to one call, or the error that ends it.
-Listener: TypeAlias = "Callable[[messages.Answer | ServiceError], None]"
 
 
 def open_exchange(channel: Any) -> OpenStream:
@@ -58,10 +58,10 @@ def open_exchange(channel: Any) -> OpenStream:
 class _PendingCall:
     """A call without its last answer, and the loop time at which it is given up."""
 
-    __slots__ = ("expiry", "listener")
+    __slots__ = ("caller", "expiry")
 
-    def __init__(self, listener: Listener, expiry: float) -> None:
-        self.listener = listener
+    def __init__(self, caller: Caller, expiry: float) -> None:
+        self.caller = caller
         self.expiry = expiry
 
 
@@ -86,6 +86,7 @@ class CallStream:
     def _reset(self) -> None:
         """Forgets frames and credentials: a new stream begins without either."""
         self._calls = FrameBuffer(_CALL, _WORK, MAX_CALLS, MAX_BYTES)
+        self._groups = CallGroups(MAX_CALLS, MAX_BYTES)
         # Credentials and cancellations. They go at the head of the next frame, so that a credential
         # arrives before the calls that name it.
         self._control = messages.ExchangeRequest()
@@ -105,24 +106,50 @@ class CallStream:
         work: work_pb2.WorkItem,
         token: str,
         seconds: float,
-        listener: Listener,
+        caller: Caller,
     ) -> int:
-        """Sends a call, whose id and credential are set here, and returns its id.
+        """Sends a call that travels alone, and returns its id, which is set here.
 
-        `listener` gets the call's answers until the last one, or one error, within `seconds` and
-        0.1 s. Raises Unavailable when there is no stream; then `listener` gets nothing.
+        `caller` hears of each reply until the last one, or of one error, within `seconds` and
+        0.1 s. Raises Unavailable when there is no stream; then the caller hears nothing.
         """
-        if not self.is_open:
-            raise Unavailable("the router does not answer; try again in a moment", service="router")
-        self._last_id += 1
-        call.id = id = self._last_id
+        call.id = id = self._begin(seconds, caller)
         call.credential = self._credentials.get(token) or self._introduce(token)
-        loop = asyncio.get_running_loop()
-        self._pending[id] = _PendingCall(listener, loop.time() + seconds + _OVERTIME_SECONDS)
-        if self._look is None:
-            self._look = loop.call_later(_LOOK_SECONDS, self._expire)
         self._calls.put((call.SerializeToString(), work.SerializeToString()))
         self._wake.set()
+        return id
+
+    def send_member(
+        self,
+        form: CallForm,
+        data: Sequence[bytes],
+        token: str,
+        seconds: float,
+        caller: Caller,
+        request_id: str,
+        traceparent: str,
+        peer: str,
+    ) -> int:
+        """Sends a call that may share a group with others of its form and token; see `send`.
+
+        `data` holds the bytes of each of the form's inputs.
+        """
+        id = self._begin(seconds, caller)
+        credential = self._credentials.get(token) or self._introduce(token)
+        timeout_ms = max(1, int(seconds * 1000))
+        self._groups.put(form, credential, data, id, timeout_ms, request_id, traceparent, peer)
+        self._wake.set()
+        return id
+
+    def _begin(self, seconds: float, caller: Caller) -> int:
+        """Returns the id of a new call that is pending from now on. Raises Unavailable."""
+        if not self.is_open:
+            raise Unavailable("the router does not answer; try again in a moment", service="router")
+        self._last_id = id = self._last_id + 1
+        loop = asyncio.get_running_loop()
+        self._pending[id] = _PendingCall(caller, loop.time() + seconds + _OVERTIME_SECONDS)
+        if self._look is None:
+            self._look = loop.call_later(_LOOK_SECONDS, self._expire)
         return id
 
     def forget(self, id: int) -> None:
@@ -134,7 +161,8 @@ class CallStream:
     def _introduce(self, token: str) -> int:
         """Returns a new credential id for the token, and sends both with the next frame."""
         # Dropped only while no call waits to be sent, because such a call names a credential.
-        if len(self._credentials) >= MAX_CREDENTIALS and not self._calls:
+        waiting = self._calls or self._groups
+        if len(self._credentials) >= MAX_CREDENTIALS and not waiting:
             self._control.dropped_credentials.extend(self._credentials.values())
             self._credentials.clear()
         self._last_credential_id += 1
@@ -172,6 +200,8 @@ class CallStream:
                     self._answered.set()
                     for answer in frame.answers:
                         self._deliver(answer)
+                    for group in frame.groups:
+                        self._deliver_group(group)
         finally:
             self.is_open = False
             self._opened.clear()
@@ -202,7 +232,7 @@ class CallStream:
         """Returns the next frame, empty if there is nothing to send."""
         control = self._control
         self._control = messages.ExchangeRequest()
-        return b"".join([control.SerializeToString(), *self._calls.take()])
+        return b"".join([control.SerializeToString(), *self._calls.take(), *self._groups.take()])
 
     def _deliver(self, answer: messages.Answer) -> None:
         if answer.reply.more:
@@ -210,8 +240,21 @@ class CallStream:
         else:
             pending = self._pending.pop(answer.id, None)
         # None: the call was given up before its answer came.
-        if pending is not None:
-            pending.listener(answer)
+        if pending is None:
+            return
+        try:
+            reply = reply_of(answer)
+        except ServiceError as error:
+            pending.caller.failed(error)
+        else:
+            pending.caller.replied(reply)
+
+    def _deliver_group(self, answer: messages.AnswerGroup) -> None:
+        group = GroupReply(answer)
+        for index, id in enumerate(answer.ids):
+            pending = self._pending.pop(id, None)
+            if pending is not None:
+                pending.caller.replied_in_group(group, index)
 
     def _expire(self) -> None:
         """Ends the calls whose expiry has passed; looks again while any call is pending."""
@@ -219,7 +262,7 @@ class CallStream:
         now = loop.time()
         for id, call in [(id, call) for id, call in self._pending.items() if call.expiry <= now]:
             self.forget(id)
-            call.listener(
+            call.caller.failed(
                 DeadlinePassed("the router did not answer before the deadline", service="router")
             )
         self._look = loop.call_later(_LOOK_SECONDS, self._expire) if self._pending else None
@@ -228,7 +271,7 @@ class CallStream:
         pending = self._pending
         self._pending = {}
         for call in pending.values():
-            call.listener(
+            call.caller.failed(
                 Unavailable(
                     "the router was lost before it answered; try again in a moment",
                     service="router",

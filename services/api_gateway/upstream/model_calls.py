@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from functools import partial
 
+from services.api_gateway.upstream.call_groups import CallForm, CallForms
 from services.api_gateway.upstream.call_stream import CallStream, OpenStream
+from services.api_gateway.upstream.replies import Caller, GroupReply, ModelReply
 from services.chassis.context import CallContext
 from services.chassis.futures import settle
 from stellwerk.router.v1 import call_service_pb2 as messages
-from stellwerk.type.v1 import tensor_pb2
-from stellwerk.wire.errors import ServiceError, from_work_error
+from stellwerk.wire import columns
+from stellwerk.wire.errors import ServiceError
 from stellwerk.wire.open_inference import InferRequest
 
 # Bytes of tensors from which a request goes over a stream of its own: a small request must not
@@ -20,16 +20,38 @@ from stellwerk.wire.open_inference import InferRequest
 LARGE_BYTES = 256 * 1024
 
 
-@dataclass(slots=True)
-class ModelReply:
-    """One reply of a model: the resource name of the version that gave it, and its outputs.
+class _OneReply:
+    """The caller of a request with one reply."""
 
-    `final` marks a request's last reply, which alone may have no outputs.
-    """
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[ModelReply] = asyncio.get_running_loop().create_future()
 
-    model_version: str
-    outputs: Sequence[tensor_pb2.Tensor]
-    final: bool
+    def replied(self, reply: ModelReply) -> None:
+        settle(self.reply, reply)
+
+    def replied_in_group(self, group: GroupReply, index: int) -> None:
+        try:
+            settle(self.reply, group.of(index))
+        except ServiceError as error:
+            settle(self.reply, error)
+
+    def failed(self, error: ServiceError) -> None:
+        settle(self.reply, error)
+
+
+class _Replies:
+    """The caller of a request with several replies."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[ModelReply | ServiceError] = asyncio.Queue()
+        self.replied = self.arrived.put_nowait
+        self.failed = self.arrived.put_nowait
+
+    def replied_in_group(self, group: GroupReply, index: int) -> None:
+        try:
+            self.replied(group.of(index))
+        except ServiceError as error:
+            self.failed(error)
 
 
 class ModelCalls:
@@ -38,6 +60,9 @@ class ModelCalls:
     def __init__(self, open_stream: OpenStream) -> None:
         self._small = CallStream(open_stream)
         self._large = CallStream(open_stream)
+        self._forms = CallForms()
+        # Returns the form of a request that `columns.may_join` a group.
+        self.form = self._forms.of
 
     @property
     def problem(self) -> str:
@@ -54,13 +79,13 @@ class ModelCalls:
         Raises the error that the call ended with; DeadlinePassed after the shorter of the caller's
         deadline and the request's own timeout.
         """
-        stream, message, seconds = self._prepare(request, call)
+        stream, seconds = self._stream_for(request, call)
         if not stream.is_open:
             await stream.wait_open(seconds)
-        answer: asyncio.Future[messages.Answer] = asyncio.get_running_loop().create_future()
-        id = stream.send(message, request.work, call.token, seconds, partial(settle, answer))
+        caller = _OneReply()
+        id = self._send(stream, request, call, seconds, caller)
         try:
-            return _reply(await answer)
+            return await caller.reply
         except asyncio.CancelledError:
             stream.forget(id)
             raise
@@ -71,30 +96,54 @@ class ModelCalls:
         Closing the generator cancels the call. Raises as `call` does.
         """
         request.work.stream = True
-        stream, message, seconds = self._prepare(request, call)
+        stream, seconds = self._stream_for(request, call)
         if not stream.is_open:
             await stream.wait_open(seconds)
-        arrived: asyncio.Queue[messages.Answer | ServiceError] = asyncio.Queue()
-        id = stream.send(message, request.work, call.token, seconds, arrived.put_nowait)
+        caller = _Replies()
+        id = self._send(stream, request, call, seconds, caller)
         try:
             final = False
             while not final:
-                item = await arrived.get()
+                item = await caller.arrived.get()
                 if isinstance(item, ServiceError):
                     raise item
-                reply = _reply(item)
-                final = reply.final
-                yield reply
+                final = item.final
+                yield item
         finally:
             stream.forget(id)
 
-    def _prepare(
-        self, request: InferRequest, call: CallContext
-    ) -> tuple[CallStream, messages.Call, float]:
-        """Returns the stream for the request's size, the call message, and its seconds."""
-        seconds = call.onward()
-        if request.timeout_us:
-            seconds = min(seconds, request.timeout_us / 1e6)
+    def begin(
+        self,
+        form: CallForm,
+        data: Sequence[bytes],
+        call: CallContext,
+        seconds: float,
+        caller: Caller,
+    ) -> int:
+        """Sends a call of a known form without waiting for anything, and returns its id.
+
+        `caller` hears of the reply or of an error. Raises Unavailable while there is no stream.
+        """
+        return self._small.send_member(
+            form, data, call.token, seconds, caller, call.request_id, call.traceparent, call.peer
+        )
+
+    def forget(self, id: int) -> None:
+        """Drops a call that `begin` sent and whose caller is gone."""
+        self._small.forget(id)
+
+    def _send(
+        self,
+        stream: CallStream,
+        request: InferRequest,
+        call: CallContext,
+        seconds: float,
+        caller: Caller,
+    ) -> int:
+        work = request.work
+        if columns.may_join(work):
+            data = [tensor.data for tensor in work.inputs]
+            return self.begin(self.form(request), data, call, seconds, caller)
         message = messages.Call(
             model=request.model,
             version=request.version,
@@ -103,12 +152,12 @@ class ModelCalls:
             traceparent=call.traceparent,
             peer=call.peer,
         )
+        return stream.send(message, work, call.token, seconds, caller)
+
+    def _stream_for(self, request: InferRequest, call: CallContext) -> tuple[CallStream, float]:
+        """Returns the stream for the request's size, and the seconds that the call has."""
+        seconds = call.onward()
+        if request.timeout_us:
+            seconds = min(seconds, request.timeout_us / 1e6)
         large = sum(len(tensor.data) for tensor in request.work.inputs) > LARGE_BYTES
-        return self._large if large else self._small, message, seconds
-
-
-def _reply(answer: messages.Answer) -> ModelReply:
-    reply = answer.reply
-    if reply.HasField("error"):
-        raise from_work_error(reply.error)
-    return ModelReply(answer.model_version, reply.outputs, not reply.more)
+        return self._large if large else self._small, seconds

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.api_gateway.upstream.call_stream import CallStream
+from services.api_gateway.upstream.replies import GroupReply, ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import DeadlinePassed, ServiceError
@@ -56,13 +57,30 @@ async def stream(router: Silent) -> AsyncIterator[CallStream]:
     await asyncio.gather(running, return_exceptions=True)
 
 
+class Waiting:
+    """A caller that waits for its end."""
+
+    def __init__(self) -> None:
+        self.end: asyncio.Future[ModelReply | ServiceError] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def replied(self, reply: ModelReply) -> None:
+        self.end.set_result(reply)
+
+    def replied_in_group(self, group: GroupReply, index: int) -> None:
+        self.end.set_result(group.of(index))
+
+    def failed(self, error: ServiceError) -> None:
+        self.end.set_result(error)
+
+
 async def ended(stream: CallStream, seconds: float) -> tuple[int, float, object]:
     """The id of a call, after how many seconds it ended, and with what."""
-    loop = asyncio.get_running_loop()
-    end: asyncio.Future[messages.Answer | ServiceError] = loop.create_future()
+    waiting = Waiting()
     started = time.monotonic()
-    id = stream.send(messages.Call(), work_pb2.WorkItem(), "token", seconds, end.set_result)
-    result = await asyncio.wait_for(end, 10)
+    id = stream.send(messages.Call(), work_pb2.WorkItem(), "token", seconds, waiting)
+    result = await asyncio.wait_for(waiting.end, 10)
     return id, time.monotonic() - started, result
 
 

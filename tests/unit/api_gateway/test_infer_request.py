@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from services.api_gateway.open_inference import infer_request, infer_response
 from services.api_gateway.open_inference.infer_request import AS_JSON
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import InvalidInput, NotImplementedHere, NotReady

@@ -11,7 +11,7 @@ import orjson
 
 from services.api_gateway.open_inference.infer_request import AS_BINARY, AS_JSON, OutputForm
 from services.api_gateway.open_inference.infer_response import write_part, write_response
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import tensors
 from stellwerk.wire.open_inference import InferRequest

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from services.api_gateway.generation import text_generate
-from services.api_gateway.upstream.model_calls import ModelReply
+from services.api_gateway.upstream.replies import ModelReply
 from stellwerk.inference.v2 import grpc_service_pb2 as inference
 from stellwerk.wire import tensors
 from stellwerk.wire.errors import InvalidInput
