@@ -107,6 +107,39 @@ def encode(name: str, datatype: object, shape: object, data: object) -> tuple[li
     return sizes, _elements(name, known, data, types)
 
 
+class TensorReader:
+    """Reads the data of tensors of one name, datatype and shape, as `encode` does."""
+
+    __slots__ = ("_count", "_datatype", "_name", "_pack", "_shape", "_types")
+
+    def __init__(self, name: str, datatype: str, shape: list[int]) -> None:
+        """Takes a shape and a datatype that `encode` took before."""
+        self._name = name
+        self._datatype = datatype
+        self._shape = shape
+        self._count = element_count(shape, name)
+        self._types = _ELEMENT_TYPES[datatype] if datatype in _LETTERS else frozenset()
+        self._pack = _packer(datatype, self._count) if datatype in _LETTERS else None
+
+    def read(self, data: object) -> bytes:
+        """Returns the raw bytes of data that are flat or nested as the shape. Raises InvalidInput.
+
+        What is not a flat list of the right length and types goes to `encode`, which says why.
+        """
+        if (
+            type(data) is list
+            and len(data) == self._count
+            and self._types.issuperset(map(type, data))
+        ):
+            assert self._pack is not None
+            try:
+                packed: bytes = self._pack(*data)
+                return packed
+            except (struct.error, OverflowError):
+                raise _does_not_fit(self._name, self._datatype) from None
+        return encode(self._name, self._datatype, self._shape, data)[1]
+
+
 def _elements(name: str, datatype: str, flat: list[Any], types: set[type]) -> bytes:
     """Returns the raw bytes of flat data whose elements have these types. Raises InvalidInput."""
     if types <= _ELEMENT_TYPES[datatype] and datatype in _LETTERS:
