@@ -14,7 +14,7 @@ import orjson
 
 from services.api_gateway.http.response import OCTETS, HttpResponse
 from services.api_gateway.open_inference.infer_request import AS_JSON, JSON_SIZE, OutputForm
-from services.api_gateway.upstream.replies import ModelReply
+from services.api_gateway.upstream.replies import GroupReply, ModelReply
 from stellwerk.wire import classification
 from stellwerk.wire.errors import NotReady, ServiceError
 from stellwerk.wire.open_inference import FINAL, InferRequest
@@ -59,7 +59,7 @@ def plain_outputs(request: InferRequest, reply: ModelReply) -> dict[str, Any]:
     return plain
 
 
-def version_of(reply: ModelReply) -> str:
+def version_of(reply: ModelReply | GroupReply) -> str:
     """Returns the version that replied: the last part of its resource name."""
     name = reply.model_version
     return name[name.rfind("/") + 1 :]
