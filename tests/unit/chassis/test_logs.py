@@ -46,8 +46,8 @@ logging.getLogger("library").warning("forwarded")
 """
 
 
-def lines_of(style: str) -> str:
-    program = PROGRAM.replace("STYLE", repr(style))
+def lines_of(style: str, program: str = PROGRAM) -> str:
+    program = program.replace("STYLE", repr(style))
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stderr
@@ -115,3 +115,25 @@ def test_a_line_is_joined_to_one_call_or_to_several(
     calls: list[tuple[str, str]], fields: dict[str, object]
 ) -> None:
     assert logs.ids_of(calls) == fields
+
+
+TOGETHER = """
+import logging
+from services.chassis import logs
+levels = logs.LogLevels("info")
+log = logs.configure("gateway", "g1", levels=levels, style=STYLE).bind(part="door")
+lines = [{"number": n, "text": "é", **logs.moment(None, 1.5 + n)} for n in range(3)]
+logs.write_all(log, logging.DEBUG, "hidden", lines)
+for fields in lines:
+    log.info("http", **fields)
+logs.write_all(log, logging.INFO, "http", lines)
+logs.write_all(log, logging.INFO, "http", [])
+"""
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_lines_written_together_are_those_written_one_by_one(style: str) -> None:
+    lines = lines_of(style, TOGETHER).splitlines()
+
+    assert len(lines) == 6
+    assert lines[:3] == lines[3:]
