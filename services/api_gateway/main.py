@@ -13,10 +13,12 @@ from services.api_gateway.http.door import HttpDoor
 from services.api_gateway.http.exchange import Handler
 from services.api_gateway.http.server import HttpServer
 from services.api_gateway.http.status import status_body
+from services.api_gateway.open_inference.fast_infer import FastInfer
 from services.api_gateway.open_inference.handlers import OpenInferenceHandlers
 from services.api_gateway.open_inference.infer_response import write_error
 from services.api_gateway.open_inference.management_handlers import ManagementHandlers
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
+from services.api_gateway.open_inference.skeletons import Skeletons
 from services.api_gateway.openapi.documents import documents_of
 from services.api_gateway.routing import exposed_services
 from services.api_gateway.routing.routes import Route, RouteTable, routes_of
@@ -59,11 +61,12 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     servicer = GatewayServicer(table.routes, upstreams)
     process.serve(exposed_services.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
 
+    skeletons = Skeletons(calls.forms, process.metrics)
     access_log = AccessLog(process.metrics, process.log, process.audit_trail.note, process.tracing)
     process.resource("access_log", None, access_log.close)
     door = HttpDoor(
         table=table,
-        handlers=_handlers(table.routes, upstreams, calls),
+        handlers=_handlers(table.routes, upstreams, calls, skeletons),
         documents=documents_of(table.routes),
         authenticate=Authenticator(process.verifier, keys.token).authenticate,
         write_error=_write_error,
@@ -72,13 +75,25 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
         settings=settings,
         log=process.log,
     )
-    return _serve_http(process, settings, door, upstreams)
+    fast = FastInfer(
+        table=table,
+        verifier=process.verifier,
+        skeletons=skeletons,
+        calls=calls,
+        finish=door.finish,
+        settings=settings,
+        log=process.log,
+    )
+    # A span is the parent of what its task does, and the fast way has no task.
+    http = HttpServer(
+        door, settings, process.metrics, fast=None if process.tracing.exports else fast
+    )
+    return _serve_http(process, http, settings, upstreams)
 
 
 def _serve_http(
-    process: Process, settings: GatewaySettings, door: HttpDoor, upstreams: Upstreams
+    process: Process, http: HttpServer, settings: GatewaySettings, upstreams: Upstreams
 ) -> HttpServer:
-    http = HttpServer(door, settings, process.metrics)
 
     async def start() -> None:
         # The gateway's own RPCs are called over gRPC like all others, so that its guard decides.
@@ -92,13 +107,13 @@ def _serve_http(
 
 
 def _handlers(
-    routes: Iterable[Route], upstreams: Upstreams, calls: ModelCalls
+    routes: Iterable[Route], upstreams: Upstreams, calls: ModelCalls, skeletons: Skeletons
 ) -> dict[Route, Handler]:
     """Returns the handler of each route: the protocol's own, or else the transcoded one."""
     metadata = MetadataCache(upstreams.unary)
     problem = upstreams.all[exposed_services.ROUTER].problem
     by_rpc = {
-        **OpenInferenceHandlers(upstreams, problem, calls, metadata).handlers(),
+        **OpenInferenceHandlers(upstreams, problem, calls, metadata, skeletons).handlers(),
         **ManagementHandlers(upstreams).handlers(),
     }
     by_segment = GenerationHandlers(calls, metadata).handlers()

@@ -21,6 +21,7 @@ VERSION = "buckets/default/models/m/versions/3"
 # Takes a call and its caller's token; gives its answers as they are to be sent. The error that ends
 # it may be one.
 Serve = Callable[[messages.Call, str], AsyncGenerator[work_pb2.WorkReply | ServiceError, None]]
+Tell = Callable[[messages.Call, work_pb2.WorkReply | ServiceError], None]
 
 
 def handler(serve: Serve) -> Any:
@@ -67,32 +68,64 @@ class _Stream:
         self._tokens: dict[int, str] = {}
         self.tasks: dict[int, asyncio.Task[None]] = {}
         self.out: asyncio.Queue[messages.ExchangeResponse | None] = asyncio.Queue()
+        # Members' answers of this turn, and the sizes of the groups that were answered.
+        self._together: list[tuple[messages.Call, work_pb2.WorkReply]] = []
+        self.groups: list[int] = []
         # The greeting: from now on calls are taken.
         self.out.put_nowait(messages.ExchangeResponse())
 
     async def read(self, frames: Any) -> None:
         async for frame in frames:
             self._tokens |= {credential.id: credential.token for credential in frame.credentials}
-            for call in [*frame.calls, *calls_of(frame)]:
+            for call, tell in [
+                *[(call, self._tell) for call in frame.calls],
+                *[(call, self._tell_together) for call in calls_of(frame)],
+            ]:
                 self.tasks[call.id] = asyncio.create_task(
-                    self._answer(call, self._tokens[call.credential])
+                    self._answer(call, self._tokens[call.credential], tell)
                 )
             for id in frame.cancelled:
                 self.tasks[id].cancel()
         self.out.put_nowait(None)
 
-    async def _answer(self, call: messages.Call, token: str) -> None:
+    async def _answer(self, call: messages.Call, token: str, tell: Tell) -> None:
         try:
             async for item in self._serve(call, token):
-                self._tell(call, item)
+                tell(call, item)
         except ServiceError as error:
-            self._tell(call, error)
+            tell(call, error)
 
     def _tell(self, call: messages.Call, item: work_pb2.WorkReply | ServiceError) -> None:
-        reply = (
-            work_pb2.WorkReply(error=to_work_error(item))
-            if isinstance(item, ServiceError)
-            else item
-        )
-        answer = messages.Answer(id=call.id, model_version=VERSION, reply=reply)
+        answer = messages.Answer(id=call.id, model_version=VERSION, reply=_reply(item))
         self.out.put_nowait(messages.ExchangeResponse(answers=[answer]))
+
+    def _tell_together(self, call: messages.Call, item: work_pb2.WorkReply | ServiceError) -> None:
+        """Answers a member of a group, with all that are answered alike in the same turn."""
+        if not self._together:
+            asyncio.get_running_loop().call_soon(self._tell_groups)
+        self._together.append((call, _reply(item)))
+
+    def _tell_groups(self) -> None:
+        alike: dict[bytes, list[tuple[messages.Call, work_pb2.WorkReply]]] = {}
+        for call, reply in self._together:
+            form = work_pb2.WorkReply()
+            form.CopyFrom(reply)
+            for output in form.outputs:
+                output.data = b""
+            alike.setdefault(form.SerializeToString(), []).append((call, reply))
+        self._together.clear()
+        for members in alike.values():
+            whole = members[0][1]
+            for index, output in enumerate(whole.outputs):
+                output.data = b"".join([reply.outputs[index].data for _, reply in members])
+            answer = messages.AnswerGroup(
+                ids=[call.id for call, _ in members], model_version=VERSION, reply=whole
+            )
+            self.groups.append(len(members))
+            self.out.put_nowait(messages.ExchangeResponse(groups=[answer]))
+
+
+def _reply(item: work_pb2.WorkReply | ServiceError) -> work_pb2.WorkReply:
+    if isinstance(item, ServiceError):
+        return work_pb2.WorkReply(error=to_work_error(item))
+    return item

@@ -17,6 +17,7 @@ from services.api_gateway.open_inference import infer_request, raw_request
 from services.api_gateway.open_inference.infer_request import AS_BINARY, OutputForm
 from services.api_gateway.open_inference.infer_response import write_response
 from services.api_gateway.open_inference.metadata_cache import MetadataCache
+from services.api_gateway.open_inference.skeletons import Skeletons
 from services.api_gateway.upstream.channels import Upstreams
 from services.api_gateway.upstream.replies import ModelReply
 from services.chassis.context import CallContext
@@ -47,12 +48,17 @@ class OpenInferenceHandlers:
         problem: Callable[[], Awaitable[str]],
         calls: ModelCaller,
         metadata: MetadataCache,
+        skeletons: Skeletons,
     ) -> None:
-        """Asks `problem` for server readiness: it returns why no model can be called, or ""."""
+        """Asks `problem` for server readiness: it returns why no model can be called, or "".
+
+        `skeletons` learns from the bodies that are read in full here.
+        """
         self._upstreams = upstreams
         self._problem = problem
         self._calls = calls
         self._metadata = metadata
+        self._skeletons = skeletons
 
     def handlers(self) -> dict[str, Handler]:
         """Returns the handlers by full RPC method."""
@@ -66,7 +72,7 @@ class OpenInferenceHandlers:
         }
 
     async def _infer(self, exchange: HttpExchange) -> HttpResponse:
-        request, form = await read_request(exchange, self._metadata)
+        request, form = await read_request(exchange, self._metadata, self._skeletons)
         reply = await self._calls.call(request, exchange.call)
         return write_response(request, form, reply)
 
@@ -103,20 +109,24 @@ class OpenInferenceHandlers:
 
 
 async def read_request(
-    exchange: HttpExchange, metadata: MetadataCache
+    exchange: HttpExchange, metadata: MetadataCache, skeletons: Skeletons | None = None
 ) -> tuple[InferRequest, OutputForm]:
-    """Reads the inference request in an exchange's body, and the form for its outputs."""
+    """Reads the inference request in an exchange's body, and the form for its outputs.
+
+    `skeletons` learns the body's skeleton, if they are given.
+    """
     model, version = model_of(exchange)
     body = await exchange.body()
     header = exchange.request.head.headers.get(infer_request.JSON_SIZE)
-    if header is None:
-        return infer_request.read_request(body, model, version)
-    json_size = infer_request.json_size_of(header, body)
-    if json_size:
-        return infer_request.read_request(body, model, version, json_size)
-    # Without JSON, only the model's metadata say what the bytes are.
-    described = await metadata.get(model, version, exchange.call)
-    return raw_request.read(body, model, version, described), AS_BINARY
+    json_size = None if header is None else infer_request.json_size_of(header, body)
+    if json_size == 0:
+        # Without JSON, only the model's metadata say what the bytes are.
+        described = await metadata.get(model, version, exchange.call)
+        return raw_request.read(body, model, version, described), AS_BINARY
+    read = infer_request.read_request(body, model, version, json_size)
+    if skeletons is not None:
+        skeletons.learn(body, *read, json_size)
+    return read
 
 
 def model_of(exchange: HttpExchange) -> tuple[str, str]:

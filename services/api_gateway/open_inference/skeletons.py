@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
+from prometheus_client import CollectorRegistry
 
 from services.api_gateway.open_inference import infer_request
 from services.api_gateway.open_inference.infer_request import OutputForm
 from services.api_gateway.open_inference.tensors_json import TensorReader
 from services.api_gateway.upstream.call_groups import CallForm, CallForms
 from services.chassis.bounded_cache import BoundedCache
+from services.chassis.telemetry import LookUps
 from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import columns
 from stellwerk.wire.errors import ServiceError
@@ -97,13 +99,21 @@ _Key = tuple[str, str, str, bytes]
 class Skeletons:
     """The skeletons that were learned, by model and by the beginning of the body."""
 
-    def __init__(self, forms: CallForms) -> None:
+    def __init__(self, forms: CallForms, metrics: CollectorRegistry | None = None) -> None:
+        """Counts its look-ups in `metrics`, if these are given."""
         self._forms = forms
         self._known: BoundedCache[_Key, Skeleton] = BoundedCache(_MAX_SKELETONS)
         self._seen_once: BoundedCache[_Key, None] = BoundedCache(_MAX_SKELETONS)
         # Bodies that were read by a skeleton, and those that were not.
         self.hits = 0
         self.misses = 0
+        if metrics is not None:
+            LookUps(
+                metrics,
+                "stellwerk_infer_skeletons",
+                "Inference bodies looked up among those whose like was read before",
+                lambda: (self.hits, self.misses),
+            )
 
     def read(
         self, body: bytes, model: str, version: str, json_size: int | None = None

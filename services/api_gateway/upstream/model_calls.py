@@ -60,9 +60,13 @@ class ModelCalls:
     def __init__(self, open_stream: OpenStream) -> None:
         self._small = CallStream(open_stream)
         self._large = CallStream(open_stream)
-        self._forms = CallForms()
-        # Returns the form of a request that `columns.may_join` a group.
-        self.form = self._forms.of
+        # The forms of calls that may share groups.
+        self.forms = CallForms()
+
+    @property
+    def is_open(self) -> bool:
+        """Returns whether small calls can be sent now."""
+        return self._small.is_open
 
     @property
     def problem(self) -> str:
@@ -143,7 +147,7 @@ class ModelCalls:
         work = request.work
         if columns.may_join(work):
             data = [tensor.data for tensor in work.inputs]
-            return self.begin(self.form(request), data, call, seconds, caller)
+            return self.begin(self.forms.of(request), data, call, seconds, caller)
         message = messages.Call(
             model=request.model,
             version=request.version,

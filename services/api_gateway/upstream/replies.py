@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.type.v1 import tensor_pb2
@@ -27,12 +27,14 @@ class ModelReply:
 class GroupReply:
     """One answer to `count` calls of a form: the outputs of all, end to end, or one error."""
 
-    __slots__ = ("_parts", "count", "model_version", "reply")
+    __slots__ = ("_parts", "count", "model_version", "reply", "shared")
 
     def __init__(self, answer: messages.AnswerGroup) -> None:
         self.count = len(answer.ids)
         self.model_version = answer.model_version
         self.reply = answer.reply
+        # What callers that asked in the same way make of the answer together, by what they asked.
+        self.shared: dict[Any, Any] = {}
         # The data of each output's members, taken apart when the first of them is asked for.
         self._parts: list[list[bytes]] | None = None
 
