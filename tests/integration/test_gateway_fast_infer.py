@@ -82,7 +82,33 @@ class Caller:
     gateway: Gateway
     bearer: dict[str, str]
 
-    def told(response: httpx.Response) -> tuple[Any, ...]:
+    async def ask(self, path: str, kind: str, number: int = 0) -> httpx.Response:
+        model, data, headers = ASKED[kind]
+        given = {
+            "accept-encoding": "",
+            "content-type": "application/json",
+            **self.bearer,
+            "x-request-id": f"{kind.replace(' ', '-')}-{number}",
+            **headers,
+        }
+        return await self.gateway.http.post(path.format(model), content=data, headers=given)
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.gateway.process.metrics.get_sample_value(name, labels) or 0.0
+
+    @property
+    def served_fast(self) -> float:
+        return self.sample("stellwerk_infer_skeletons_total", result="hit")
+
+
+@pytest.fixture
+async def caller() -> Any:
+    async with running(compress_from_bytes=10) as made:
+        made.upstreams.answer("Call", scripted)
+        yield Caller(made, made.bearer())
+
+
+def told(response: httpx.Response) -> tuple[Any, ...]:
     """The response without what is another at each time: the date, and seconds that were left."""
     headers = [(name, value) for name, value in response.headers.multi_items() if name != "date"]
     return response.status_code, headers, re.sub(rb"[0-9.]+ s", b"", response.content)
