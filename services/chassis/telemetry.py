@@ -15,7 +15,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -40,8 +40,6 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # Upper bounds of the histogram of RPC durations, in seconds: a fast infer takes a millisecond, and
 # no unary call may last longer than minutes.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-# The same bounds as the label `le` has them.
-_BOUNDS = [floatToGoString(bound) for bound in (*_BUCKETS, math.inf)]
 
 
 def valid_traceparent(value: str) -> str:
@@ -80,49 +78,81 @@ def new_registry(service: str, version: str, is_ready: Callable[[], bool]) -> Co
     return registry
 
 
-@dataclass(slots=True)
 class _Durations:
-    """The calls of one RPC: the sum of their seconds, and their number by bucket."""
+    """The events of one kind: the sum of their seconds, and their number by bucket."""
 
-    seconds: float = 0.0
-    # The last bucket has no upper bound.
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(_BUCKETS) + 1))
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self, buckets: int) -> None:
+        self.seconds = 0.0
+        self.buckets = [0] * buckets
 
 
-class CallMetrics(Collector):
-    """Counts and times calls by RPC and status code.
+class Timings(Collector):
+    """Counts events by all of their labels, and times them by all labels but the last.
 
-    Counts in plain numbers, which a scrape reads: `n` calls that took equally long cost as much as
+    Counts in plain numbers, which a scrape reads: `n` events that took equally long cost as much as
     one, which the library's histogram cannot do. `observe` is called in one thread.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls: Counts[tuple[str, str]] = Counts()
-        self._durations: dict[str, _Durations] = {}
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        counter: tuple[str, str],
+        histogram: tuple[str, str],
+        labels: Sequence[str],
+        buckets: Sequence[float],
+    ) -> None:
+        """Takes name and documentation of both metrics, and the buckets' upper bounds in
+        seconds.
+        """
+        self._counter = counter
+        self._histogram = histogram
+        self._labels = labels
+        self._bounds = buckets
+        self._counts: Counts[tuple[str, ...]] = Counts()
+        self._durations: dict[tuple[str, ...], _Durations] = {}
         registry.register(self)
 
-    def observe(self, method: str, code: str, seconds: float, count: int = 1) -> None:
-        """Counts `count` calls that each ended with this status code after this many seconds."""
-        self._calls[method, code] += count
-        durations = self._durations.get(method)
+    def observe(self, labels: tuple[str, ...], seconds: float, count: int = 1) -> None:
+        """Counts `count` events with these labels that each took this many seconds."""
+        self._counts[labels] += count
+        durations = self._durations.get(labels[:-1])
         if durations is None:
-            durations = self._durations[method] = _Durations()
+            # The last bucket has no upper bound.
+            durations = self._durations[labels[:-1]] = _Durations(len(self._bounds) + 1)
         durations.seconds += seconds * count
-        durations.buckets[bisect_left(_BUCKETS, seconds)] += count
+        durations.buckets[bisect_left(self._bounds, seconds)] += count
 
     def collect(self) -> Iterator[Metric]:
         """Yields the two metrics for a scrape, which runs in a thread of its own."""
-        calls = CounterMetricFamily("stellwerk_rpc", "RPCs served", labels=["rpc", "code"])
-        for labels, count in list(self._calls.items()):
-            calls.add_metric(labels, count)
-        yield calls
-        durations = HistogramMetricFamily(
-            "stellwerk_rpc_seconds", "Seconds from the start to the end of an RPC", labels=["rpc"]
+        counter = CounterMetricFamily(*self._counter, labels=self._labels)
+        for labels, count in list(self._counts.items()):
+            counter.add_metric(labels, count)
+        yield counter
+        bounds = [floatToGoString(bound) for bound in (*self._bounds, math.inf)]
+        histogram = HistogramMetricFamily(*self._histogram, labels=self._labels[:-1])
+        for labels, found in list(self._durations.items()):
+            counts = list(zip(bounds, accumulate(found.buckets), strict=True))
+            histogram.add_metric(labels, counts, found.seconds)
+        yield histogram
+
+
+class CallMetrics:
+    """Counts and times calls by RPC and status code."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._timings = Timings(
+            registry,
+            ("stellwerk_rpc", "RPCs served"),
+            ("stellwerk_rpc_seconds", "Seconds from the start to the end of an RPC"),
+            ["rpc", "code"],
+            _BUCKETS,
         )
-        for method, found in list(self._durations.items()):
-            counts = accumulate(found.buckets)
-            durations.add_metric([method], list(zip(_BOUNDS, counts, strict=True)), found.seconds)
-        yield durations
+
+    def observe(self, method: str, code: str, seconds: float, count: int = 1) -> None:
+        """Counts `count` calls that each ended with this status code after this many seconds."""
+        self._timings.observe((method, code), seconds, count)
 
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[Any, int]:

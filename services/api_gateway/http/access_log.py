@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from services.api_gateway.http.exchange import HttpExchange
 from services.chassis import logs
 from services.chassis.context import CallContext
-from services.chassis.telemetry import Tracing
+from services.chassis.telemetry import Timings, Tracing
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.wire.errors import ServiceError, Unauthenticated
 
@@ -26,6 +26,9 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 # each line finds its code evicted from the processor's caches.
 _GATHER_SECONDS = 0.02
 _MAX_GATHERED = 256
+# An exchange, the seconds that it took, and the time at which it ended.
+_Ended = tuple[HttpExchange, float, float]
+_STATUS = {status: str(status) for status in range(600)}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -44,24 +47,16 @@ class AccessLog:
         self._log = log.bind()
         self._refused = refused
         self._tracing = tracing
-        self._count = Counter(
-            "stellwerk_http_requests",
-            "HTTP requests served",
+        self._timings = Timings(
+            registry,
+            ("stellwerk_http_requests", "HTTP requests served"),
+            ("stellwerk_http_seconds", "Time of an HTTP request"),
             ["method", "route", "status"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "stellwerk_http_seconds",
-            "Time of an HTTP request",
-            ["method", "route"],
-            buckets=_BUCKETS,
-            registry=registry,
+            _BUCKETS,
         )
         # Exchanges still to be written: the seconds each took, and the time at which it ended.
-        self._ended: list[tuple[HttpExchange, float, float]] = []
+        self._ended: list[_Ended] = []
         self._timer: asyncio.TimerHandle | None = None
-        # Metrics by method, route and status: looking labels up costs more than counting.
-        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     def record(self, exchange: HttpExchange) -> None:
         """Records a request that ends now; its line and metrics are written within 0.02 s."""
@@ -83,43 +78,42 @@ class AccessLog:
         self._timer = None
         ended = self._ended
         self._ended = []
-        for exchange, seconds, at in ended:
-            self._write(exchange, seconds, at)
+        for exchange, seconds, _ in ended:
+            method = exchange.request.head.method
+            labels = (
+                method if method in _METHODS else "OTHER",
+                exchange.route,
+                _STATUS[exchange.status],
+            )
+            self._timings.observe(labels, seconds)
+        quiet = [each for each in ended if each[0].quiet and each[0].error is None]
+        if quiet:
+            logs.write_all(self._log, logging.DEBUG, "http", map(_fields, quiet))
+            ended = [each for each in ended if each not in quiet]
+        logs.write_all(self._log, logging.INFO, "http", map(_fields, ended))
 
     async def close(self) -> None:
         """Writes the requests recorded so far, at the end of the process."""
         self.flush()
 
-    def _write(self, exchange: HttpExchange, seconds: float, at: float) -> None:
-        request, call, error = exchange.request, exchange.call, exchange.error
-        status, route = exchange.status, exchange.route
-        method = request.head.method if request.head.method in _METHODS else "OTHER"
-        key = (method, route, status)
-        children = self._children.get(key)
-        if children is None:
-            children = (
-                self._count.labels(method, route, str(status)),
-                self._seconds.labels(method, route),
-            )
-            self._children[key] = children
-        children[0].inc()
-        children[1].observe(seconds)
-        quiet = exchange.quiet and error is None
-        if not self._log.is_enabled_for(logging.DEBUG if quiet else logging.INFO):
-            return
-        (self._log.debug if quiet else self._log.info)(
-            "http",
-            method=method,
-            route=route,
-            status=status,
-            reason=error.reason if error else None,
-            ms=round(seconds * 1000, 2),
-            principal=call.principal.name if call.principal else None,
-            bytes_in=request.bytes_read,
-            bytes_out=exchange.bytes_sent,
-            peer=call.peer,
-            **logs.moment(call, at),
-        )
+
+def _fields(ended: _Ended) -> dict[str, Any]:
+    """Returns the fields of an exchange's line."""
+    exchange, seconds, at = ended
+    request, call, error = exchange.request, exchange.call, exchange.error
+    method = request.head.method
+    return {
+        "method": method if method in _METHODS else "OTHER",
+        "route": exchange.route,
+        "status": exchange.status,
+        "reason": error.reason if error else None,
+        "ms": round(seconds * 1000, 2),
+        "principal": call.principal.name if call.principal else None,
+        "bytes_in": request.bytes_read,
+        "bytes_out": exchange.bytes_sent,
+        "peer": call.peer,
+        **logs.moment(call, at),
+    }
 
 
 def _refusal(call: CallContext, error: ServiceError) -> audit.AuditRecord:
