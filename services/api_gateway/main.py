@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from services.api_gateway.config import GatewaySettings
-from services.api_gateway.generation.handlers import GenerationHandlers
 from services.api_gateway.grpc_door import door as grpc_door
 from services.api_gateway.grpc_door.inference import GrpcInference
+from services.api_gateway.handlers import handlers_of
 from services.api_gateway.http.access_log import AccessLog
 from services.api_gateway.http.door import HttpDoor
-from services.api_gateway.http.exchange import Handler
 from services.api_gateway.http.server import HttpServer
 from services.api_gateway.http.status import status_body
 from services.api_gateway.open_inference.fast_infer import FastInfer
-from services.api_gateway.open_inference.handlers import OpenInferenceHandlers
 from services.api_gateway.open_inference.infer_response import write_error
-from services.api_gateway.open_inference.management_handlers import ManagementHandlers
-from services.api_gateway.open_inference.metadata_cache import MetadataCache
 from services.api_gateway.open_inference.skeletons import Skeletons
 from services.api_gateway.openapi.documents import documents_of
 from services.api_gateway.routing import exposed_services
-from services.api_gateway.routing.routes import Route, RouteTable, routes_of
+from services.api_gateway.routing.routes import RouteTable, routes_of
 from services.api_gateway.servicer import GatewayServicer
-from services.api_gateway.transcoded import TranscodedHandler
 from services.api_gateway.upstream.api_keys import ApiKeyExchange, issuer
 from services.api_gateway.upstream.call_stream import open_exchange
 from services.api_gateway.upstream.channels import Upstreams, loopback
@@ -32,7 +25,6 @@ from services.chassis.access.token_verifier import Authenticator
 from services.chassis.lifecycle.process import Process
 from stellwerk.gateway.v1.gateway_service_pb2_grpc import add_GatewayServiceServicer_to_server
 from stellwerk.wire.errors import ServiceError
-from stellwerk.wire.permissions import INFERENCE_SERVICE
 
 
 def compose(settings: GatewaySettings) -> Process:
@@ -61,12 +53,33 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     servicer = GatewayServicer(table.routes, upstreams)
     process.serve(exposed_services.GATEWAY_SERVICE, add_GatewayServiceServicer_to_server, servicer)
 
+    http = _http_server(process, settings, table, upstreams, calls, keys)
+
+    async def start() -> None:
+        # The gateway's own RPCs are called over gRPC like all others, so that its guard decides.
+        upstreams.add(exposed_services.GATEWAY, loopback(settings.listen, process.bound_port))
+        await http.start()
+        process.log.info("http_started", port=http.port)
+
+    process.resource("http", start, http.stop)
+    process.on_drain(http.stop)
+    return http
+
+
+def _http_server(
+    process: Process,
+    settings: GatewaySettings,
+    table: RouteTable,
+    upstreams: Upstreams,
+    calls: ModelCalls,
+    keys: ApiKeyExchange,
+) -> HttpServer:
     skeletons = Skeletons(calls.forms, process.metrics)
     access_log = AccessLog(process.metrics, process.log, process.audit_trail.note, process.tracing)
     process.resource("access_log", None, access_log.close)
     door = HttpDoor(
         table=table,
-        handlers=_handlers(table.routes, upstreams, calls, skeletons),
+        handlers=handlers_of(table.routes, upstreams, calls, skeletons),
         documents=documents_of(table.routes),
         authenticate=Authenticator(process.verifier, keys.token).authenticate,
         write_error=_write_error,
@@ -85,47 +98,8 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
         log=process.log,
     )
     # A span is the parent of what its task does, and the fast way has no task.
-    http = HttpServer(
-        door, settings, process.metrics, fast=None if process.tracing.exports else fast
-    )
-    return _serve_http(process, http, settings, upstreams)
-
-
-def _serve_http(
-    process: Process, http: HttpServer, settings: GatewaySettings, upstreams: Upstreams
-) -> HttpServer:
-
-    async def start() -> None:
-        # The gateway's own RPCs are called over gRPC like all others, so that its guard decides.
-        upstreams.add(exposed_services.GATEWAY, loopback(settings.listen, process.bound_port))
-        await http.start()
-        process.log.info("http_started", port=http.port)
-
-    process.resource("http", start, http.stop)
-    process.on_drain(http.stop)
-    return http
-
-
-def _handlers(
-    routes: Iterable[Route], upstreams: Upstreams, calls: ModelCalls, skeletons: Skeletons
-) -> dict[Route, Handler]:
-    """Returns the handler of each route: the protocol's own, or else the transcoded one."""
-    metadata = MetadataCache(upstreams.unary)
-    problem = upstreams.all[exposed_services.ROUTER].problem
-    by_rpc = {
-        **OpenInferenceHandlers(upstreams, problem, calls, metadata, skeletons).handlers(),
-        **ManagementHandlers(upstreams).handlers(),
-    }
-    by_segment = GenerationHandlers(calls, metadata).handlers()
-    transcoded = TranscodedHandler(upstreams)
-
-    def handler_of(route: Route) -> Handler:
-        if route.service != INFERENCE_SERVICE:
-            return transcoded
-        own = by_segment.get(route.template.segments[-1]) or by_rpc.get(route.rpc_name)
-        return own or transcoded
-
-    return {route: handler_of(route) for route in routes}
+    traced = process.tracing.exports
+    return HttpServer(door, settings, process.metrics, fast=None if traced else fast)
 
 
 def _write_error(raw_path: bytes, error: ServiceError) -> bytes:

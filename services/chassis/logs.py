@@ -112,10 +112,10 @@ def write_for(
 
 
 def write_all(log: Any, level: int, event: str, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes a line for each dictionary of fields, with a timestamp in each, as `log` would write
-    it, but all in one write and without asking each processor for each line.
+    """Writes a line for each dictionary of fields, which includes its timestamp, in one write.
 
-    Does nothing if the level is not written.
+    The lines are those that `log` would write; no processor is asked for each of them. Does nothing
+    if the level is not written.
     """
     if not log.is_enabled_for(level):
         return

@@ -14,7 +14,7 @@ HOUSES: dict[str, House] = {
             "http": "routing",
             "upstream": "routing",
             "transcoding": "routing",
-            "open_inference": "http upstream transcoding",
+            "open_inference": "routing http upstream transcoding",
             "generation": "http upstream transcoding open_inference",
             "grpc_door": "routing upstream",
             "openapi": "routing http transcoding",

@@ -1,1 +1,1 @@
-"""Serves the Open Inference Protocol over REST. Imports http, upstream and transcoding."""
+"""Serves the Open Inference Protocol over REST. Imports routing, http, upstream and transcoding."""

@@ -37,7 +37,7 @@ _MAX_TOKENS = 4096
 
 
 class _Target(NamedTuple):
-    """What a path means."""
+    """A path's route and the model that it names."""
 
     match: Match
     model: str

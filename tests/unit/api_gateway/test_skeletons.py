@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -63,59 +64,63 @@ def values_of(datatype: str, count: int, draw: Callable[[Any], Any]) -> list[Any
     return [draw(element) for _ in range(count)]
 
 
+EXTRAS: list[dict[str, Any]] = [
+    {},
+    {"parameters": {"priority": 2, "data": "[1]"}},
+    {"parameters": {"timeout": 100}, "outputs": [{"name": "y"}]},
+    {"outputs": [{"name": "y", "parameters": {"classification": 2}}]},
+    {"data": [1, 2]},
+]
+IDS = ["a", "b-1", "", 'q"', "ü", "x" * 300]
+SPECS = st.tuples(
+    st.sampled_from(["x", "data", '"data":', "é"]),
+    st.sampled_from(DATATYPES),
+    st.lists(st.integers(1, 2), min_size=1, max_size=3),
+)
+
+
+def tensor_of(
+    name: str, datatype: str, shape: list[int], binary: bool, draw: Callable[[Any], Any]
+) -> tuple[dict[str, Any], bytes]:
+    """A tensor as JSON has it, and its binary data."""
+    count = math.prod(shape)
+    tensor: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
+    if binary:
+        size = count * ITEM_SIZES[datatype]
+        tensor["parameters"] = {"binary_data_size": size}
+        return tensor, draw(st.binary(min_size=size, max_size=size))
+    values = values_of(datatype, count, draw)
+    nested = [values] if len(shape) == 2 and shape[0] == 1 else values
+    tensor["data"] = draw(st.sampled_from([values, nested]))
+    return tensor, b""
+
+
 @st.composite
 def bodies(draw: Any) -> tuple[list[Body], int]:
     """Bodies that are alike: as one client sends them, with other data and ids each time."""
     binary = draw(st.booleans())
-    specs = [
-        (draw(st.sampled_from(["x", "data", '"data":', "é"])) + str(n),
-         draw(st.sampled_from(DATATYPES)),
-         draw(st.lists(st.integers(1, 2), min_size=1, max_size=3)))
-        for n in range(draw(st.integers(1, 3)))
-    ]  # fmt: skip
+    specs = draw(st.lists(SPECS, min_size=1, max_size=3))
     id_at = draw(st.sampled_from(["", "first", "last", "middle"]))
-    extra: dict[str, Any] = draw(
-        st.sampled_from(
-            [
-                {},
-                {"parameters": {"priority": 2, "data": "[1]"}},
-                {"parameters": {"timeout": 100}, "outputs": [{"name": "y"}]},
-                {"outputs": [{"name": "y", "parameters": {"classification": 2}}]},
-                {"data": [1, 2]},
-            ]
-        )
-    )
+    extra = draw(st.sampled_from(EXTRAS))
     extra_first = draw(st.booleans())
     separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,", " : ")]))
     found: list[Body] = []
     for number in range(draw(st.integers(3, 5))):
-        inputs = []
-        tail = b""
-        for name, datatype, shape in specs:
-            count = 1
-            for dimension in shape:
-                count *= dimension
-            tensor: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
-            if binary:
-                size = count * ITEM_SIZES[datatype]
-                tensor["parameters"] = {"binary_data_size": size}
-                tail += draw(st.binary(min_size=size, max_size=size))
-            else:
-                values = values_of(datatype, count, draw)
-                nested = [values] if len(shape) == 2 and shape[0] == 1 else values
-                tensor["data"] = draw(st.sampled_from([values, nested]))
-            inputs.append(tensor)
-        id = {"id": draw(st.sampled_from(["a", "b-1", "", 'q"', "ü", "x" * 300])) + str(number)}
-        body: dict[str, Any] = {"inputs": inputs, **extra}
-        if extra_first:
-            body = {**extra, "inputs": inputs}
+        made = [
+            tensor_of(f"{name}{at}", datatype, shape, binary, draw)
+            for at, (name, datatype, shape) in enumerate(specs)
+        ]
+        inputs = {"inputs": [tensor for tensor, _ in made]}
+        id = {"id": draw(st.sampled_from(IDS)) + str(number)}
+        body = {**extra, **inputs} if extra_first else {**inputs, **extra}
         if id_at == "first":
             body = {**id, **body}
         elif id_at == "last":
             body = {**body, **id}
         elif id_at == "middle":
-            body = {"inputs": inputs, **id, **extra}
+            body = {**inputs, **id, **extra}
         text = json.dumps(body, separators=separators).encode()
+        tail = b"".join(data for _, data in made)
         found.append((text + tail, len(text) if binary else None))
     return found, draw(st.integers(0, 1 << 32))
 
