@@ -267,3 +267,29 @@ class Tracing:
         """Exports the last spans."""
         if self._provider is not None:
             self._provider.shutdown()
+
+
+class LookUps(Collector):
+    """The look-ups of a cache by their result, as a metric. A scrape reads the cache's own counts;
+    the library's counter would cost 0.5 µs a look-up.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        documentation: str,
+        counts: Callable[[], tuple[int, int]],
+    ) -> None:
+        """Asks `counts` for the number of hits and of misses."""
+        self._name = name
+        self._documentation = documentation
+        self._counts = counts
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metric with a sample for each result."""
+        metric = CounterMetricFamily(self._name, self._documentation, labels=["result"])
+        for result, count in zip(("hit", "miss"), self._counts(), strict=True):
+            metric.add_metric([result], count)
+        yield metric
