@@ -20,12 +20,14 @@ from services.chassis.lifecycle.process import Process
 from services.chassis.rpc.channel import ServiceChannel
 from services.router.calls.call_log import CallLog
 from services.router.calls.exchange_servicer import ExchangeServicer, add_to_server
-from services.router.calls.invocations import Invocation
+from services.router.calls.invocations import GroupInvocation, Invocation
 from services.router.calls.statistics import Statistics
 from services.router.naming.target import ModelTarget
+from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.router.v1 import call_service_pb2
+from stellwerk.wire import columns
 from stellwerk.wire.errors import (
     Cancelled,
     DeadlinePassed,
@@ -51,6 +53,7 @@ class Model:
         self.sent: list[work_pb2.WorkItem] = []
         self.cancelled: list[str] = []
         self.silent: list[Invocation] = []
+        self.members: list[Member] = []
 
     def send_if_ready(self, invocation: Invocation, name: ModelName) -> bool:
         if name.model == "new":
@@ -88,6 +91,41 @@ class Model:
 
     def cancel(self, invocation: Invocation) -> None:
         self.cancelled.append(invocation.id)
+
+    def send_group_if_ready(self, group: GroupInvocation, name: ModelName) -> bool:
+        members = [Member(group, index) for index in group.waiting]
+        for member in members:
+            if not self.send_if_ready(member, name):
+                return False
+            group.target = member.target
+        group.sent = True
+        self.members += members
+        return True
+
+    async def send_group_when_ready(self, group: GroupInvocation, name: ModelName) -> None:
+        await asyncio.sleep(0)
+        raise ModelNotFound("there is no such model")
+
+    def cancel_member(self, group: GroupInvocation, index: int) -> None:
+        [member] = [one for one in self.members if one.group is group and one.index == index]
+        self.cancel(member)
+
+
+class Member:
+    """A member of a group as an invocation of its own."""
+
+    def __init__(self, group: GroupInvocation, index: int) -> None:
+        given = group.group_work
+        self.group = group
+        self.index = index
+        self.work = columns.member(given.form, index, len(given.deadlines))
+        self.work.context["x-request-id"] = given.request_ids[index]
+        self.deadline = given.deadlines[index]
+        self.target: ModelTarget | None = None
+        self.id = ""
+
+    def on_reply(self, outcome: Outcome, /) -> None:
+        self.group.group_work.on_reply([self.index], outcome)
 
 
 class Rig:
