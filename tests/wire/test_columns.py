@@ -134,5 +134,8 @@ def test_streams_texts_and_large_calls_travel_alone() -> None:
     texts = work_pb2.WorkItem()
     texts.inputs.add(name="x", datatype="BYTES", shape=[1], data=tensors.join_bytes([b"a"]))
 
+    half_empty = work_pb2.WorkItem(inputs=[*small.inputs, {"name": "y", "datatype": "FP64"}])
+
     assert columns.may_join(small)
-    assert not any(map(columns.may_join, (stream, large, texts, work_pb2.WorkItem())))
+    refused = (stream, large, texts, half_empty, work_pb2.WorkItem())
+    assert not any(map(columns.may_join, refused))

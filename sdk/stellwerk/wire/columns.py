@@ -26,16 +26,16 @@ MAX_MEMBER_BYTES = 16 * 1024
 
 def may_join(work: work_pb2.WorkItem) -> bool:
     """Returns whether the work may be a member of a group: small, answered once, and with inputs
-    whose size follows from their shape.
+    that hold data, whose size follows from their shape.
     """
     if work.stream or not work.inputs:
         return False
     size = 0
     for tensor in work.inputs:
-        if tensor.datatype not in ITEM_SIZES:
+        if tensor.datatype not in ITEM_SIZES or not tensor.data:
             return False
         size += len(tensor.data)
-    return 0 < size <= MAX_MEMBER_BYTES
+    return size <= MAX_MEMBER_BYTES
 
 
 def form_of(work: work_pb2.WorkItem) -> tuple[object, ...]:

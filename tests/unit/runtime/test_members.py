@@ -68,6 +68,7 @@ def test_halves_of_a_batch_are_those_of_its_members(
         if members.count(requests) == 1:
             return [values(requests)]
         first, second = members.halves(requests)
+        assert members.count(first) == members.count(requests) // 2
         return [values(requests), *leaves(first), *leaves(second)]
 
     assert leaves(mixed) == leaves(single)
