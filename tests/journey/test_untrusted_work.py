@@ -68,8 +68,11 @@ class Intruder:
         await self._broker.consume(self._replies, self._hear, prefetch=0, acks=False)
 
     def _hear(self, delivery: Delivery) -> None:
-        for reply in work_pb2.WorkReplyEnvelope.FromString(delivery.message.body).replies:
+        envelope = work_pb2.WorkReplyEnvelope.FromString(delivery.message.body)
+        for reply in envelope.replies:
             self.heard[reply.id] = reply
+        for group in envelope.groups:
+            self.heard[group.id] = group.reply
 
     async def send(self, body: bytes) -> None:
         queue = topology.inference_queue(self._key).name
@@ -150,4 +153,27 @@ async def test_what_is_no_work_at_all(platform: Platform, key: str) -> None:
         assert is_right(replies["strange"]) and is_right(replies["honest"])
         await asyncio.gather(*[intruder.send(b"\x12\xff\xff\xff\xff\x0f") for _ in range(100)])
         assert is_right((await intruder.ask(after=honest()))["after"])
+    assert platform.pids() == before
+
+
+async def test_groups_that_no_router_sends(platform: Platform, key: str) -> None:
+    before = platform.pids()
+    groups = [
+        work_pb2.WorkGroup(id="crowd", form=honest(), timeouts_ms=[0] * 10_000),
+        work_pb2.WorkGroup(id="texts", form=honest(), timeouts_ms=[9000, 9000]),
+        work_pb2.WorkGroup(id="columns", form=honest(), timeouts_ms=[1] * 3, request_ids=["a"]),
+        work_pb2.WorkGroup(id="no form", timeouts_ms=[1]),
+        work_pb2.WorkGroup(id="nobody", form=honest()),
+    ]
+    envelope = work_pb2.WorkEnvelope(key=key, groups=groups)
+
+    async with broker_of(platform) as broker:
+        intruder = Intruder(broker, key)
+        await intruder.listen()
+        await intruder.send(envelope.SerializeToString())
+
+        assert is_right((await intruder.ask(after=honest()))["after"])
+        await eventually(lambda: len(intruder.heard) == len(groups))
+    answered = {group.id for group in groups if group.timeouts_ms}
+    assert {intruder.heard[name].error.reason for name in answered} == {InvalidInput.reason}
     assert platform.pids() == before
