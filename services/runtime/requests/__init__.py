@@ -1,4 +1,5 @@
-"""Describes one request: its layout, its policy, and whether it may share a model call with others.
+"""Describes one request, of an item or of members of a group: its layout, its policy, and whether
+it may share a model call with others.
 
 Imports formats.
 """

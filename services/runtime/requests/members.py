@@ -212,9 +212,10 @@ def call_ids(request: Request) -> list[tuple[str, str]]:
     group = request.group
     if group is None:
         return [item_ids(request.item)]
-    request_ids = group.request_ids or [""] * len(group.timeouts_ms)
-    traceparents = group.traceparents or [""] * len(group.timeouts_ms)
-    return [(request_ids[member], traceparents[member]) for member in request.members]
+    total = len(group.timeouts_ms)
+    none = [""] * total
+    ids = list(zip(group.request_ids or none, group.traceparents or none, strict=True))
+    return ids if len(request.members) == total else [ids[member] for member in request.members]
 
 
 def item_ids(item: work_pb2.WorkItem) -> tuple[str, str]:

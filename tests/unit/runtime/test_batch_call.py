@@ -262,3 +262,18 @@ def test_a_model_that_takes_no_second_row_is_left_alone_after_three_attempts() -
 
     assert [answers(outcome) for outcome in outcomes] == [{"0": [1.0], "1": [2.0]}] * 3
     assert [outcome.batching_refused for outcome in outcomes] == [False, False, True]
+
+
+@pytest.mark.parametrize("known", [Batchability.NEVER, Batchability.PROBE])
+def test_members_are_called_alone_once_their_method_is_not_known_to_be_batched(
+    known: Batchability,
+) -> None:
+    inbox, model = Inbox(), Model(np.cumsum)
+    group = inbox.group([1], [2], [3])
+    group.layout.method.batchability = known  # a probe of another slot has just ended
+
+    outcome = execute(model, [group])
+
+    assert [list(result.requests[0].members) for result in outcome.results] == [[0], [1], [2]]
+    assert model.calls[-3:] == [1, 1, 1]
+    assert group.layout.method.batchability is Batchability.NEVER

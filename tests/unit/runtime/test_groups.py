@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ KIB = 1024
 class Model(LoadedModel):
     """Doubles X, with `width` columns more, and raises on 13. Once closed, the gate holds calls."""
 
-    device, memory_bytes = "cpu", 1
+    device, memory_bytes, streams = "cpu", 1, frozenset({"count"})
 
     def __init__(self, width: int = 0) -> None:
         self.width = width
@@ -44,6 +45,10 @@ class Model(LoadedModel):
             raise ValueError("thirteen")
         text = np.array([[b"x" * int(row[0])] for row in x], dtype=object)
         return {"y": 2 * x[:, :1], "wide": np.zeros((len(x), self.width)), "text": text}
+
+    def stream(self, method: str, inputs: Arrays) -> Iterator[dict[str, Array]]:
+        for step in range(3):
+            yield {"y": inputs["X"] + step}  # type: ignore[operator]
 
     def close(self) -> None: ...
 
@@ -171,6 +176,23 @@ async def test_members_that_left_while_the_model_worked_are_not_answered_again(
             [12.0],
         ]
         assert [list(sent.members) for sent in made.group_replies] == [[0, 3], [1, 2, 4, 5]]
+
+
+async def test_members_of_a_streaming_method_have_streams_of_their_own(tmp_path: Path) -> None:
+    async with rig(tmp_path, model=Model()) as made:
+        version = await ready(made)
+        sent = group("g", 1, 2, method="count", width=1)
+
+        refused = await made.ask_all(version, sent)
+        sent.groups[0].form.stream = True
+        made.replies.clear()
+        await made.ask_all(version, sent)
+
+        assert {reply.error.reason for reply in refused} == {"UNIMPLEMENTED"}
+        for number, name in ((1.0, "g-0/0"), (2.0, "g-0/1")):
+            *parts, last = [reply for reply in made.replies if reply.id == name]
+            assert [doubled(part) for part in parts] == [[number], [number + 1], [number + 2]]
+            assert not last.more and not last.outputs
 
 
 async def test_a_group_that_nobody_waits_for_is_not_computed(tmp_path: Path) -> None:
