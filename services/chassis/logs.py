@@ -55,8 +55,29 @@ class LogLevels:
         self._on[level] = on
 
 
+def _write_all(self: Any, level: int, event: str, lines: Iterable[dict[str, Any]]) -> None:
+    """Writes a line for each dictionary of fields, which includes its timestamp, in one write.
+
+    The lines are those that `log` would write; no processor is asked for each of them. Does
+    nothing if the level is not written.
+    """
+    if not self.is_enabled_for(level):
+        return
+    config = structlog.get_config()
+    renderer = config["processors"][-1]
+    if not isinstance(renderer, _JsonLines):
+        for fields in lines:
+            self.log(level, event, **fields)
+        return
+    first = structlog.get_context(self)
+    last = {"event": event, **renderer.process, "level": logging.getLevelName(level).lower()}
+    written = [_dumps({**first, **fields, **last}) for fields in lines]
+    if written:
+        config["logger_factory"]().msg(b"\n".join(written))
+
+
 def _switchable(levels: LogLevels) -> type[Any]:
-    """Returns a class of loggers that ask `levels` before each line."""
+    """Returns a class of loggers that ask `levels` before each line, and write many at once."""
     base = structlog.make_filtering_bound_logger(logging.DEBUG)
 
     def gated(write: Any, level: int) -> Any:
@@ -71,7 +92,11 @@ def _switchable(levels: LogLevels) -> type[Any]:
     methods: dict[str, Any] = {
         name: gated(getattr(base, name), level) for name, level in _METHODS.items()
     }
-    methods |= {"log": log, "is_enabled_for": lambda self, level: levels.writes(level)}
+    methods |= {
+        "log": log,
+        "write_all": _write_all,
+        "is_enabled_for": lambda self, level: levels.writes(level),
+    }
     return type("SwitchableLogger", (base,), methods)
 
 
@@ -109,28 +134,6 @@ def write_for(
     """
     if log.is_enabled_for(level):
         log.log(level, event, **fields, **ids_of([*calls]))
-
-
-def write_all(log: Any, level: int, event: str, lines: Iterable[dict[str, Any]]) -> None:
-    """Writes a line for each dictionary of fields, which includes its timestamp, in one write.
-
-    The lines are those that `log` would write; no processor is asked for each of them. Does nothing
-    if the level is not written.
-    """
-    if not log.is_enabled_for(level):
-        return
-    config = structlog.get_config()
-    name = logging.getLevelName(level).lower()
-    renderer = config["processors"][-1]
-    if not isinstance(renderer, _JsonLines):
-        for fields in lines:
-            log.log(level, event, **fields)
-        return
-    first = structlog.get_context(log)
-    last = {"event": event, **renderer.process, "level": name}
-    written = [_dumps({**first, **fields, **last}) for fields in lines]
-    if written:
-        config["logger_factory"]().msg(b"\n".join(written))
 
 
 class _JsonLines(structlog.processors.JSONRenderer):

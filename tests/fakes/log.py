@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -27,6 +28,11 @@ class FakeLog:
     def log(self, level: int, event: str, **fields: Any) -> None:
         """Keeps the line whatever its level."""
         self.info(event, **fields)
+
+    def write_all(self, level: int, event: str, lines: Iterable[dict[str, Any]]) -> None:
+        """Keeps each line."""
+        for fields in lines:
+            self.info(event, **fields)
 
     def bind(self) -> FakeLog:
         """Nothing is bound."""

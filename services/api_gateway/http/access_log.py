@@ -44,7 +44,7 @@ class AccessLog:
     ) -> None:
         """Passes the audit record of each caller that cannot be authenticated to `refused`."""
         # Bound, because structlog's first logger looks its configuration up for each line.
-        self._log = log.bind()
+        self._log: Any = log.bind()
         self._refused = refused
         self._tracing = tracing
         self._timings = Timings(
@@ -88,9 +88,9 @@ class AccessLog:
             self._timings.observe(labels, seconds)
         quiet = [each for each in ended if each[0].quiet and each[0].error is None]
         if quiet:
-            logs.write_all(self._log, logging.DEBUG, "http", map(_fields, quiet))
+            self._log.write_all(logging.DEBUG, "http", map(_fields, quiet))
             ended = [each for each in ended if each not in quiet]
-        logs.write_all(self._log, logging.INFO, "http", map(_fields, ended))
+        self._log.write_all(logging.INFO, "http", map(_fields, ended))
 
     async def close(self) -> None:
         """Writes the requests recorded so far, at the end of the process."""

@@ -123,11 +123,11 @@ from services.chassis import logs
 levels = logs.LogLevels("info")
 log = logs.configure("gateway", "g1", levels=levels, style=STYLE).bind(part="door")
 lines = [{"number": n, "text": "é", **logs.moment(None, 1.5 + n)} for n in range(3)]
-logs.write_all(log, logging.DEBUG, "hidden", lines)
+log.write_all(logging.DEBUG, "hidden", lines)
 for fields in lines:
     log.info("http", **fields)
-logs.write_all(log, logging.INFO, "http", lines)
-logs.write_all(log, logging.INFO, "http", [])
+log.write_all(logging.INFO, "http", lines)
+log.write_all(logging.INFO, "http", [])
 """
 
 
