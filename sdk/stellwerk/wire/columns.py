@@ -62,10 +62,7 @@ def check(form: work_pb2.WorkItem, count: int, *columns: Sequence[object]) -> No
     """Raises InvalidInput unless `count` members fit the form: each input's data are as long as
     `count` times its shape says, and each column has `count` elements or none.
     """
-    if not 0 < count <= MAX_MEMBERS:
-        raise InvalidInput(f"a group has 1 to {MAX_MEMBERS} members, not {count}")
-    if any(len(column) not in (0, count) for column in columns):
-        raise InvalidInput(f"a group of {count} members has a column of another length")
+    check_count(count, *columns)
     if not form.inputs:
         raise InvalidInput("the members of a group need inputs")
     for tensor in form.inputs:
@@ -84,6 +81,16 @@ def check(form: work_pb2.WorkItem, count: int, *columns: Sequence[object]) -> No
                 expected=expected,
                 got=len(tensor.data),
             )
+
+
+def check_count(count: int, *columns: Sequence[object]) -> None:
+    """Raises InvalidInput unless a group may have `count` members, and each column has `count`
+    elements or none.
+    """
+    if not 0 < count <= MAX_MEMBERS:
+        raise InvalidInput(f"a group has 1 to {MAX_MEMBERS} members, not {count}")
+    if any(len(column) not in (0, count) for column in columns):
+        raise InvalidInput(f"a group of {count} members has a column of another length")
 
 
 def pick(form: work_pb2.WorkItem, members: Sequence[int], count: int) -> work_pb2.WorkItem:

@@ -28,7 +28,6 @@ class CallGroup:
         "_answer",
         "_clock",
         "_log",
-        "columns",
         "group_work",
         "ids",
         "message",
@@ -56,12 +55,11 @@ class CallGroup:
         self.work = message.work
         # The calls' numbers in the stream.
         self.ids = list(message.ids)
-        self.columns = CallColumns.of(message)
         self.started = self._clock()
         begun = self.started - HOP_SECONDS
         self.group_work = GroupWork(
-            message.work,
-            [begun + timeout_ms / 1000 for timeout_ms in self.columns.timeouts_ms],
+            self.work,
+            [begun + timeout_ms / 1000 for timeout_ms in message.timeouts_ms],
             message.request_ids,
             message.traceparents,
             self.on_reply,
@@ -86,9 +84,9 @@ class CallGroup:
         """
         message = self.message
         count = len(self.ids)
-        columns.check(
-            self.work, count, message.timeouts_ms, message.request_ids, message.traceparents
-        )
+        if len(message.timeouts_ms) != count:
+            raise InvalidInput("each call of a group needs a timeout")
+        columns.check_count(count, message.request_ids, message.traceparents)
         if self.work.stream:
             raise InvalidInput("calls that take several answers cannot travel in a group")
         if not invocations.send_group_if_ready(self, name):
@@ -122,11 +120,12 @@ class CallGroup:
         """Returns the calls as other services are told of them that are asked on their behalf: by
         the request id of the first, and with the time that the last one has.
         """
+        said = CallColumns.of(self.message)
         return CallContext(
             method=METHOD,
-            request_id=self.columns.request_ids[0],
-            peer=self.columns.peers[0],
-            traceparent=self.columns.traceparents[0],
+            request_id=said.request_ids[0],
+            peer=said.peers[0],
+            traceparent=said.traceparents[0],
             principal=self.principal,
             deadline=self.deadline,
         )
@@ -142,7 +141,7 @@ class CallGroup:
         if isinstance(exc, ServiceError | TimeoutError):
             self._answer(self, failed, rpc_status.as_service_error(exc, ""))
             return
-        ids = self.columns.ids_of(failed)
+        ids = CallColumns.of(self.message).ids_of(failed)
         self._log.error("unexpected_error", exc_info=exc, **logs.ids_of(ids))
         # The error names the request, so each call has its own.
         for index, (request_id, _) in zip(failed, ids, strict=True):

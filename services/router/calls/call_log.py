@@ -26,11 +26,10 @@ T = TypeVar("T")
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallColumns:
     """Holds what the records of a group's calls say of each, in columns of one element for each."""
 
-    model: str
     request_ids: Sequence[str]
     traceparents: Sequence[str]
     timeouts_ms: Sequence[int]
@@ -42,7 +41,6 @@ class CallColumns:
         count = len(group.ids)
         peers = group.peers
         return CallColumns(
-            group.model,
             _whole(group.request_ids, count, ""),
             _whole(group.traceparents, count, ""),
             _whole(group.timeouts_ms, count, 0),
@@ -104,7 +102,7 @@ class CallLog:
 
     def record_members(
         self,
-        group: CallColumns,
+        group: messages.CallGroup,
         indexes: Sequence[int],
         principal: Principal | None,
         version: str,
@@ -114,22 +112,23 @@ class CallLog:
         """Records one outcome of the calls with these indexes of a group, as `record` does for each
         of them.
         """
-        model = group.model
         if isinstance(outcome, Unauthenticated | NotPermitted):
+            columns = CallColumns.of(group)
             for index in indexes:
-                id, peer = group.request_ids[index], group.peers[index]
-                self._refused(_refusal(model, id, peer, principal, outcome))
+                id, peer = columns.request_ids[index], columns.peers[index]
+                self._refused(_refusal(group.model, id, peer, principal, outcome))
         code = self._count(version, outcome, seconds, len(indexes))
-        if self._tracing.exports:
-            for traceparent in [group.traceparents[index] for index in indexes]:
-                if traceparent:
-                    self._tracing.record("call " + model, traceparent, int(seconds * 1e9), code)
-        if not self._log.is_enabled_for(logging.DEBUG):
+        writes = self._log.is_enabled_for(logging.DEBUG)
+        # Nearly always nothing is said of each call.
+        if not (writes or self._tracing.exports):
             return
-        for index in indexes:
-            ids = (group.request_ids[index], group.traceparents[index])
-            timeout_ms, peer = group.timeouts_ms[index], group.peers[index]
-            self._write(model, version, code, seconds, ids, timeout_ms, principal, peer)
+        columns = CallColumns.of(group)
+        for index, ids in zip(indexes, columns.ids_of(indexes), strict=True):
+            if ids[1]:
+                self._tracing.record("call " + group.model, ids[1], int(seconds * 1e9), code)
+            if writes:
+                timeout_ms, peer = columns.timeouts_ms[index], columns.peers[index]
+                self._write(group.model, version, code, seconds, ids, timeout_ms, principal, peer)
 
     def _count(self, version: str, outcome: Outcome, seconds: float, count: int) -> str:
         """Counts the outcome of `count` calls; returns its code, "" if it ends no call."""

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from services.chassis import context, logs, rpc_status
@@ -19,7 +19,7 @@ from services.chassis.access.token_verifier import REFUSAL, TokenVerifier
 from services.chassis.bounded_cache import BoundedCache
 from services.chassis.context import HOP_SECONDS, CallContext, Principal
 from services.router.calls.call_group import CallGroup
-from services.router.calls.call_log import METHOD, CallLog
+from services.router.calls.call_log import METHOD, CallColumns, CallLog
 from services.router.calls.invocations import Invocations
 from services.router.naming.target import ModelTarget
 from services.router.queueing.pending_requests import Outcome
@@ -143,14 +143,15 @@ class GatewayStream:
         """Begins the calls of a frame and ends those that it cancels."""
         for credential in frame.credentials:
             self._tokens[credential.id] = credential.token
+        count = len(frame.calls)
         for message in frame.calls:
             self._begin(message)
-        groups = [self._begin_group(message) for message in frame.groups]
-        if frame.calls or groups:
+        for group in frame.groups:
+            self._begin_group(group)
+            count += len(group.ids)
+        if count:
             # One line for all of them: a line for each would cost more than the calls themselves.
-            count = len(frame.calls) + sum([len(group.ids) for group in groups])
-            ids = _ids_of(frame.calls, groups)
-            logs.write_for(self._log, logging.INFO, "calls", ids, count=count)
+            logs.write_for(self._log, logging.INFO, "calls", _ids_of(frame), count=count)
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:
@@ -173,7 +174,7 @@ class GatewayStream:
         except Exception as exc:
             self._fail(call, exc)
 
-    def _begin_group(self, message: messages.CallGroup) -> CallGroup:
+    def _begin_group(self, message: messages.CallGroup) -> None:
         group = CallGroup(message, self.answer_members, self.clock, self._log)
         self.calls.update(dict.fromkeys(group.ids, group))
         try:
@@ -182,7 +183,6 @@ class GatewayStream:
             group.send(self._invocations, self._admit(group))
         except Exception as exc:
             group.fail(exc)
-        return group
 
     def _admit(self, call: _Call | CallGroup) -> ModelName:
         """Establishes the caller and returns the name of the model that it calls. Raises
@@ -219,7 +219,11 @@ class GatewayStream:
     def answer(self, call: _Call, outcome: Outcome) -> None:
         """Records an outcome of a call and puts it into the next frame as an answer."""
         message = call.message
-        reply = _reply(outcome)
+        reply = (
+            work_pb2.WorkReply(error=to_work_error(outcome))
+            if isinstance(outcome, ServiceError)
+            else outcome
+        )
         if not reply.more and self.calls.pop(message.id, None) is None:
             return
         version = call.target.name if call.target is not None else ""
@@ -242,10 +246,15 @@ class GatewayStream:
         version = group.target.name if group.target is not None else ""
         seconds = self.clock() - group.started
         self._call_log.record_members(
-            group.columns, indexes, group.principal, version, outcome, seconds
+            group.message, indexes, group.principal, version, outcome, seconds
         )
         head = messages.AnswerGroup(ids=ids, model_version=version).SerializeToString()
-        self.outgoing.put((head, _reply(outcome).SerializeToString(), len(ids)))
+        reply = (
+            work_pb2.WorkReply(error=to_work_error(outcome))
+            if isinstance(outcome, ServiceError)
+            else outcome
+        )
+        self.outgoing.put((head, reply.SerializeToString(), len(ids)))
         self.wake.set()
 
     def _cancel(self, id: int) -> None:
@@ -268,17 +277,9 @@ class GatewayStream:
             self._cancel(id)
 
 
-def _reply(outcome: Outcome) -> work_pb2.WorkReply:
-    if isinstance(outcome, ServiceError):
-        return work_pb2.WorkReply(error=to_work_error(outcome))
-    return outcome
-
-
-def _ids_of(
-    calls: Iterable[messages.Call], groups: Iterable[CallGroup]
-) -> Iterator[tuple[str, str]]:
+def _ids_of(frame: messages.ExchangeRequest) -> Iterator[tuple[str, str]]:
     """Yields request id and traceparent of each call of a frame."""
-    for call in calls:
+    for call in frame.calls:
         yield call.request_id, call.traceparent
-    for group in groups:
-        yield from group.columns.ids_of(range(len(group.ids)))
+    for group in frame.groups:
+        yield from CallColumns.of(group).ids_of(range(len(group.ids)))

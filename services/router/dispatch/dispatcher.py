@@ -213,7 +213,7 @@ class Dispatcher:
             if (request := self._pending.get(reply.id)) is not None
         ]
         members = self.groups.land(envelope.groups, replies) if envelope.groups else []
-        self._land([*replies, *members])
+        self._land([*replies, *members] if members else replies)
         for request, reply in replies:
             if reply.more:
                 self._pending.tell(request, reply)

@@ -113,7 +113,9 @@ class Sender:
             self._held.add(queue)
             return
         cut = queue.cut(now)
-        parts = [self._groups.sent(group, taken, now) for group, taken in cut.members.items()]
+        parts: list[PendingGroup] = []
+        for group, taken in cut.members.items():
+            parts.append(self._groups.sent(group, taken, now))
         for request in cut.late:
             outcome, reason = _too_late(request.deadline - now)
             self._end(request, outcome, reason)
@@ -160,9 +162,13 @@ class Sender:
         ]
         for request in requests:
             request.body = b""
-        groups = [encode_group(part, now) for part in parts]
-        longest = max([timeout_ms for _, timeout_ms in items + groups])
-        body = encode(key, items, [group for group, _ in groups])
+        longest = max([timeout_ms for _, timeout_ms in items], default=0)
+        groups = []
+        for part in parts:
+            group, timeout_ms = encode_group(part, now)
+            groups.append(group)
+            longest = max(longest, timeout_ms)
+        body = encode(key, items, groups)
         return Message(body=body, reply_to=self._reply_to, expiration_ms=longest)
 
     def _post(self, queue: OutboundQueue, message: Message) -> asyncio.Future[None]:
@@ -248,7 +254,9 @@ def encode_group(part: PendingGroup, now: float) -> tuple[bytes, int]:
     work = part.work
     members = part.members
     deadlines = [work.deadlines[index] for index in members]
-    timeouts = [max(1, int((deadline - now) * 1000)) for deadline in deadlines]
+    timeouts = [int((deadline - now) * 1000) for deadline in deadlines]
+    if min(timeouts) < 1:
+        timeouts = [max(1, timeout_ms) for timeout_ms in timeouts]
     head = work_pb2.WorkGroup(
         id=part.id,
         timeouts_ms=timeouts,

@@ -38,15 +38,19 @@ class Method:
             _MAX_LAYOUTS
         )
 
-    def check(self, work: work_pb2.WorkItem, count: int = 1) -> None:
+    def check(self, work: work_pb2.WorkItem, members: int = 0) -> None:
         """Raises InvalidInput unless inputs and outputs match the signature; puts the inputs into
-        its order. With `count` the work is that of a group of `count` members.
+        its order. With `members` the work is the form of a group of that many.
         """
         inputs = work.inputs
-        if not self._known(inputs, count):
-            # What one member passes, all do: they differ in their data alone, not in its length.
-            one = work if count == 1 else columns.member(work, 0, count)
-            self._check_whole(one.inputs)
+        if self._known(inputs, members or 1):
+            pass
+        elif members:
+            # One member stands for all: they differ in their data alone, not in its length.
+            columns.check(work, members)
+            self._check_whole(columns.member(work, 0, members).inputs)
+        else:
+            self._check_whole(inputs)
         if work.outputs and self._declared:
             check_outputs(work.outputs, self._signature)
         if self._declared and len(inputs) > 1 and [tensor.name for tensor in inputs] != self._order:
@@ -123,17 +127,17 @@ class ModelTarget:
                 self._methods[name] = method
         return method
 
-    def check(self, work: work_pb2.WorkItem, count: int = 1) -> None:
+    def check(self, work: work_pb2.WorkItem, members: int = 0) -> None:
         """Raises InvalidInput unless the work matches its method, and NotImplementedHere for a
         decoupled method that is not called over a stream; puts the inputs into the method's order.
-        `count` is as for `Method.check`.
+        `members` is as for `Method.check`.
         """
         method = self.method(work.method)
         if method.decoupled and not work.stream:
             raise NotImplementedHere(
                 "this model gives several answers to a request; call it over a stream"
             )
-        method.check(work, count)
+        method.check(work, members)
 
 
 def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) -> None:

@@ -78,6 +78,13 @@ class AdmissionLimits:
     max_queued_bytes: int = 512 * 1024 * 1024
     # Cost with the broker for each slot of the ready runtimes.
     window_per_slot: int = 128
+    # Requests by themselves in one envelope. A larger one does not amortise better, and the runtime
+    # is to begin while the rest is still looked at here. 32: a fifth more requests of 64 callers
+    # for the same CPU than with 128, measured 2026-11.
+    items_per_envelope: int = 32
+    # Requests and members of groups in one envelope. 128: a member costs a tenth of a request by
+    # itself, so it does not keep a runtime waiting, and a group that is not cut costs less.
+    members_per_envelope: int = 128
 
     @staticmethod
     def of(settings: RouterSettings) -> AdmissionLimits:

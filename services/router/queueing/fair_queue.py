@@ -21,7 +21,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from services.router.queueing.members import PendingGroup
-from services.router.queueing.pending_requests import Ticket
+from services.router.queueing.pending_requests import PendingRequest, Ticket
 
 # Tenants without a waiting request whose finish is remembered, beyond twice those that have one.
 _REMEMBERED = 64
@@ -63,7 +63,8 @@ class _Flow:
 class _Level:
     """The waiting requests of one priority."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
         self.flows: dict[str, _Flow] = {}
         self.cost = 0
         self.count = 0
@@ -82,7 +83,12 @@ class _Level:
             self._arrivals += 1
             heapq.heappush(self._turns, (start, self._arrivals, flow))
         flow.requests[ticket.id] = ticket
-        self._add(flow, ticket.cost, ticket.count)
+        cost = ticket.cost
+        count = ticket.count
+        flow.cost += cost
+        flow.count += count
+        self.cost += cost
+        self.count += count
 
     def head(self) -> Ticket:
         """Returns the next request, or the group of the next one; there must be one."""
@@ -91,15 +97,17 @@ class _Level:
             self._retire(flow, start)
         return next(iter(self._turns[0][2].requests.values()))
 
-    def pop(self) -> Ticket:
-        """Takes out and returns the request that `head` returned."""
+    def pop(self) -> None:
+        """Takes out the request that `head` returned."""
         start, _, flow = self._turns[0]
         _, ticket = flow.requests.popitem(last=False)
         cost = ticket.cost
-        self._add(flow, -cost, -1)
+        flow.cost -= cost
+        flow.count -= 1
+        self.cost -= cost
+        self.count -= 1
         self._now = start
         self._turn_over(flow, start + cost)
-        return ticket
 
     def take(self, group: PendingGroup, most: int, *, all_go: bool) -> list[int]:
         """Takes out and returns the first members of the group that `head` returned: `most` of them
@@ -113,7 +121,7 @@ class _Level:
             other = min([turn[0] for turn in self._turns[1:3]])
             count = min(count, max(1, math.ceil(other - start)))
         members = group.take(count)
-        self._add(flow, -count, -count)
+        self._left(flow, count, count)
         if not group.cost:
             flow.requests.popitem(last=False)
         self._now = start + count - 1
@@ -123,20 +131,20 @@ class _Level:
     def drop(self, group: PendingGroup, members: Sequence[int]) -> None:
         flow = self.flows[group.tenant]
         group.drop(members)
-        self._add(flow, -len(members), -len(members))
+        self._left(flow, len(members), len(members))
         if not group.cost:
             del flow.requests[group.id]
 
     def remove(self, ticket: Ticket) -> None:
         flow = self.flows[ticket.tenant]
         del flow.requests[ticket.id]
-        self._add(flow, -ticket.cost, -ticket.count)
+        self._left(flow, ticket.cost, ticket.count)
 
-    def _add(self, flow: _Flow, cost: int, count: int) -> None:
-        flow.cost += cost
-        flow.count += count
-        self.cost += cost
-        self.count += count
+    def _left(self, flow: _Flow, cost: int, count: int) -> None:
+        flow.cost -= cost
+        flow.count -= count
+        self.cost -= cost
+        self.count -= count
 
     def _turn_over(self, flow: _Flow, finish: float) -> None:
         """Gives the flow whose turn it was its next turn."""
@@ -166,6 +174,8 @@ class FairQueue:
         self._levels: dict[int, _Level] = {}
         self._order: list[int] = []
         self.count = 0
+        # Those of the requests that are members of groups.
+        self.members = 0
         self.cost = 0
         self.bytes = 0
 
@@ -173,7 +183,7 @@ class FairQueue:
         """Adds a request or a group."""
         level = self._levels.get(ticket.priority)
         if level is None:
-            level = self._levels[ticket.priority] = _Level()
+            level = self._levels[ticket.priority] = _Level(ticket.priority)
             insort(self._order, ticket.priority)
         level.push(ticket)
         size = ticket.size
@@ -181,17 +191,30 @@ class FairQueue:
         self.count += count
         self.cost += ticket.cost
         self.bytes += size
+        if isinstance(ticket, PendingGroup):
+            self.members += count
         self._backlog.add(ticket.tenant, count, size)
 
     def head(self) -> Ticket:
         """Returns the next request, or the group of the next one; there must be one."""
         return self._levels[self._order[0]].head()
 
-    def pop(self) -> None:
-        """Takes out the request that `head` returned."""
+    def pop(self, most_bytes: float = math.inf) -> PendingRequest | None:
+        """Takes out and returns the next request; there must be one. Returns None, and takes out
+        nothing, if it has more than `most_bytes`, or is a member of a group.
+        """
         level = self._levels[self._order[0]]
-        ticket = level.pop()
-        self._took(ticket, level, ticket.cost, 1, ticket.size)
+        head = level.head()
+        if isinstance(head, PendingGroup) or head.size > most_bytes:
+            return None
+        level.pop()
+        self.count -= 1
+        self.cost -= head.cost
+        self.bytes -= head.size
+        self._backlog.remove(head.tenant, 1, head.size)
+        if not level.count:
+            self._drop(level)
+        return head
 
     def take(self, group: PendingGroup, most: int, *, all_go: bool = False) -> list[int]:
         """Takes out the first members of the group that `head` returned, and returns their indexes:
@@ -219,12 +242,17 @@ class FairQueue:
 
     def _took(self, ticket: Ticket, level: _Level, cost: int, count: int, size: int) -> None:
         self.count -= count
+        if isinstance(ticket, PendingGroup):
+            self.members -= count
         self.cost -= cost
         self.bytes -= size
         self._backlog.remove(ticket.tenant, count, size)
         if not level.count:
-            del self._levels[ticket.priority]
-            self._order.remove(ticket.priority)
+            self._drop(level)
+
+    def _drop(self, level: _Level) -> None:
+        del self._levels[level.priority]
+        self._order.remove(level.priority)
 
     def of_tenant(self, tenant: str) -> int:
         """Returns the number of requests of one tenant."""

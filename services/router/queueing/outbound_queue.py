@@ -4,8 +4,8 @@ broker, and which go next. Pure; time is an argument.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from services.router.queueing import admission
 from services.router.queueing.admission import (
@@ -22,10 +22,7 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import topology
 from stellwerk.wire.errors import Overloaded
 
-# Requests and bytes of one envelope. A larger one does not amortise better, and the runtime is to
-# begin while the rest is still looked at here. 32: a fifth more requests of 64 callers for the same
-# CPU than with 128, measured 2026-11.
-MAX_ITEMS = 32
+# Bytes of one envelope. A larger one does not amortise better.
 MAX_BYTES = 1024 * 1024
 # Sends that the broker has not confirmed. While there is one, only a full envelope goes, so that
 # the requests that gather meanwhile go together.
@@ -42,19 +39,21 @@ LandedReply = tuple[PendingRequest | LandedMembers, work_pb2.WorkReply]
 Refusal = tuple[list[int], Overloaded]
 
 
-@dataclass(slots=True)
 class Cut:
     """Requests that are taken off a queue for an envelope."""
 
-    requests: list[PendingRequest] = field(default_factory=list)
-    # Groups, and the indexes of their members that go.
-    members: dict[PendingGroup, list[int]] = field(default_factory=dict)
-    # Requests, and members of groups, whose turn has come too late for a reply.
-    late: list[PendingRequest] = field(default_factory=list)
-    late_members: list[tuple[PendingGroup, int]] = field(default_factory=list)
-    # The number of requests and members that go, and the bytes of all that was taken off.
-    count: int = 0
-    size: int = 0
+    __slots__ = ("count", "late", "late_members", "members", "requests", "size")
+
+    def __init__(self) -> None:
+        self.requests: list[PendingRequest] = []
+        # Groups, and the indexes of their members that go.
+        self.members: dict[PendingGroup, list[int]] = {}
+        # Requests, and members of groups, whose turn has come too late for a reply.
+        self.late: list[PendingRequest] = []
+        self.late_members: list[tuple[PendingGroup, int]] = []
+        # The number of requests and members that go, and the bytes of all that was taken off.
+        self.count = 0
+        self.size = 0
 
 
 class OutboundQueue:
@@ -173,26 +172,27 @@ class OutboundQueue:
         if not self.due:
             return cut
         waiting = self.waiting
-        while waiting.count and self.underway < self.window.size and cut.count < MAX_ITEMS:
-            head = waiting.head()
+        limits = self._limits
+        window = self.window.size
+        while waiting.count and self.underway < window and cut.count < limits.members_per_envelope:
             # The first request goes, whatever its size.
-            if isinstance(head, PendingGroup):
-                if cut.count and head.work.member_bytes > MAX_BYTES - cut.size:
+            size = MAX_BYTES - cut.size if cut.count else math.inf
+            full = len(cut.requests) >= limits.items_per_envelope
+            request = waiting.pop(-1 if full else size)
+            if request is None:
+                group = waiting.head()
+                if not isinstance(group, PendingGroup) or group.work.member_bytes > size:
                     break
-                self._cut_members(head, cut, now)
+                self._cut_members(group, cut, now)
                 continue
-            size = head.size
-            if cut.count and size > MAX_BYTES - cut.size:
-                break
-            waiting.pop()
-            cut.size += size
-            head.sent_at = now
-            if head.deadline - now < self._least_seconds(head.cost):
-                cut.late.append(head)
+            cut.size += request.size
+            request.sent_at = now
+            if request.deadline - now < self._least_seconds(request.cost):
+                cut.late.append(request)
                 continue
-            head.underway = True
-            self.underway += head.cost
-            cut.requests.append(head)
+            request.underway = True
+            self.underway += request.cost
+            cut.requests.append(request)
             cut.count += 1
         return cut
 
@@ -203,13 +203,15 @@ class OutboundQueue:
         waiting = self.waiting
         each = group.work.member_bytes
         room = self.window.size - self.underway
-        count = MAX_ITEMS - cut.count
+        count = self._limits.members_per_envelope - cut.count
+        items = self._limits.items_per_envelope - len(cut.requests)
         size = MAX_BYTES - cut.size
         most = min(room, count, max(1, size // each))
         # The last member needs the most time. If one may be late, they are looked at one by one.
         if group.deadline - now < self._least_seconds(1, beside=most - 1):
             most = 1
         all_go = waiting.cost <= room and waiting.count <= count and waiting.bytes <= size
+        all_go = all_go and waiting.count - waiting.members <= items
         taken = waiting.take(group, most, all_go=all_go)
         cut.size += each * len(taken)
         if most == 1 and group.work.deadlines[taken[0]] - now < self._least_seconds(1):
@@ -246,8 +248,11 @@ class OutboundQueue:
         # A window that is nearly full is not filled by single requests.
         if waiting.cost > room and room < self.window.size // 8:
             return False
+        if not self.sends:
+            return True
         # Beside an unconfirmed send only a full envelope goes.
-        return not self.sends or min(waiting.count, room) >= MAX_ITEMS or waiting.bytes >= MAX_BYTES
+        full = min(waiting.count, room) >= self._limits.items_per_envelope
+        return full or waiting.bytes >= MAX_BYTES
 
     def land(self, replies: Iterable[LandedReply], now: float) -> bool:
         """Takes in replies of one delivery to requests that are under way, and fits the window to

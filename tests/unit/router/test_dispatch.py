@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from services.router.queueing.admission import QueuePolicy
-from services.router.queueing.outbound_queue import MAX_BYTES, MAX_ITEMS
+from services.router.queueing.admission import AdmissionLimits, QueuePolicy
+from services.router.queueing.outbound_queue import MAX_BYTES
 from stellwerk.job.v1 import work_pb2
 from tests.fakes.dispatch_rig import rig
 from tests.fakes.held_broker import turns
+
+_ITEMS = AdmissionLimits().items_per_envelope
 
 
 async def test_a_lone_request_is_sent_in_the_next_turn_of_the_loop() -> None:
@@ -56,12 +58,12 @@ async def test_what_comes_while_a_send_is_in_flight_goes_together_with_the_next(
 async def test_a_full_envelope_does_not_wait_for_the_one_before() -> None:
     held = await rig(slots=100)
     held.broker.confirms = False
-    for _ in range(2 * MAX_ITEMS + 5):
+    for _ in range(2 * _ITEMS + 5):
         held.submit()
 
     await turns(8)
 
-    assert [len(envelope.items) for envelope in held.broker.envelopes] == [MAX_ITEMS, MAX_ITEMS]
+    assert [len(envelope.items) for envelope in held.broker.envelopes] == [_ITEMS, _ITEMS]
 
 
 async def test_an_envelope_is_cut_by_size_but_holds_one_item_of_any_size() -> None:

@@ -22,9 +22,8 @@ def request(id: str, tenant: str = "a", priority: int = 1, cost: int = 1) -> Pen
 
 
 def next_of(queue: FairQueue) -> PendingRequest:
-    request = queue.head()
-    assert isinstance(request, PendingRequest)
-    queue.pop()
+    request = queue.pop()
+    assert request is not None
     return request
 
 
@@ -41,6 +40,17 @@ def test_one_tenant_is_served_in_order() -> None:
         queue.push(request(f"{number}"))
 
     assert drain(queue) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_request_larger_than_the_room_stays_the_next_one() -> None:
+    queue = FairQueue(Backlog())
+    queue.push(request("a"))
+    queue.push(request("b"))
+
+    assert queue.pop(4) is None
+    assert queue.count == 2
+    assert queue.pop(5) is not None
+    assert drain(queue) == ["b"]
 
 
 def test_a_higher_priority_goes_first_whoever_asks() -> None:

@@ -46,6 +46,9 @@ class Twins:
             "slots": data.draw(st.integers(1, 2), "slots"),
             "window_per_slot": data.draw(st.sampled_from([1, 3, 8, 64]), "window"),
             "max_queued_per_model": data.draw(st.sampled_from([5, 20, 500]), "per model"),
+            # So that both send at the same moments.
+            "items_per_envelope": 32,
+            "members_per_envelope": 32,
             "max_queued_per_tenant": data.draw(st.sampled_from([4, 30, 500]), "per tenant"),
         }
         self.groups = World(grouped=True, **limits)
