@@ -178,6 +178,22 @@ async def test_members_that_left_while_the_model_worked_are_not_answered_again(
         assert [list(sent.members) for sent in made.group_replies] == [[0, 3], [1, 2, 4, 5]]
 
 
+async def test_members_that_share_no_call_are_answered_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    model = Model()
+    async with rig(tmp_path, model=model, slots=1) as made:
+        version = await ready(made)
+        heard_at: list[int] = []
+        made.heard = lambda reply: heard_at.append(len(model.calls))
+        model.calls.clear()
+
+        await made.ask_all(version, group("g", *range(30), method="transform"))
+
+        assert model.calls == [1] * 30
+        assert heard_at[0] < 30 and sum(reply.leads for reply in made.replies) == 30
+
+
 async def test_members_of_a_streaming_method_have_streams_of_their_own(tmp_path: Path) -> None:
     async with rig(tmp_path, model=Model()) as made:
         version = await ready(made)

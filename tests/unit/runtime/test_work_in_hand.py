@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.runtime.intake.in_hand import WorkInHand
+from services.runtime.requests.members import close
 from services.runtime.requests.request import NEVER, WorkMessage
 from tests.fakes.work import Inbox
 
@@ -38,6 +39,33 @@ def test_what_is_answered_is_not_late() -> None:
     assert deadlines.next == 6.0
     deadlines.remove(work)
     assert deadlines.expired(9.0) == [] and deadlines.next == NEVER
+
+
+def test_members_of_a_group_are_late_one_after_the_other() -> None:
+    inbox, deadlines = Inbox(), WorkInHand()
+    work = inbox.message(0.0)
+    group = inbox.group([1], [2], [3], received=0.0, timeouts_ms=[5000, 0, 7000])
+    work.requests.append(group)
+
+    assert deadlines.add(work) and deadlines.next == 5.0
+    (first,) = deadlines.expired(5.0)
+    assert (list(first.members), deadlines.next) == ([0], 7.0)
+    close(first)
+    (last,) = deadlines.expired(8.0)
+    assert (list(last.members), deadlines.next) == ([2], NEVER)
+
+
+def test_members_are_found_by_their_group_and_index() -> None:
+    inbox, deadlines = Inbox(), WorkInHand()
+    work = message(inbox, 5.0)
+    work.requests.append(inbox.group([1], [2], [3], name="g"))
+    deadlines.add(work)
+
+    (found,) = deadlines.find((), {"g": {0, 2, 9}, "r": {0}})
+    assert list(found.members) == [0, 2]
+    close(found)
+    assert deadlines.find((), {"g": {0, 2}}) == []
+    assert deadlines.find({"r"}, {}) == work.requests[:1]
 
 
 times = st.integers(1, 50).map(float)
