@@ -18,7 +18,10 @@ PRINCIPAL = "principals/a"
 
 @dataclass(frozen=True)
 class Form:
-    """What calls have in common: the rows of each input, X of FP64 and, unless 0, Z of INT32."""
+    """What calls have in common: the rows of each input, X of FP64 and, unless 0, Z of INT32.
+
+    X with 0 rows is a single number without dimensions.
+    """
 
     rows: int = 1
     width: int = 2
@@ -39,7 +42,8 @@ class Call:
 
     def item(self, form: Form, name: str, number: int) -> work_pb2.WorkItem:
         """Returns the call as an item; `number` tells its request id from others'."""
-        inputs = [from_numpy("X", np.full((form.rows, form.width), self.value, form.datatype))]
+        shape = (form.rows, form.width) if form.rows else ()
+        inputs = [from_numpy("X", np.full(shape, self.value, form.datatype))]
         if form.other_rows:
             inputs.append(from_numpy("Z", np.full((form.other_rows, 1), self.value, np.int32)))
         context = {"x-principal": PRINCIPAL, "x-request-id": f"req-{number}"}

@@ -100,7 +100,7 @@ class Plan:
 
 FORMS = st.builds(
     Form,
-    rows=st.sampled_from([1, 1, 1, 2, 3]),
+    rows=st.sampled_from([1, 1, 1, 1, 2, 2, 3, 3, 0]),
     width=st.sampled_from([2, 2, 2, 3]),
     other_rows=st.sampled_from([0, 0, 0, 1, 2]),
     method=st.sampled_from(["predict"] * 6 + ["transform", "count", ""]),
