@@ -56,7 +56,7 @@ conformance: install ## Check Stellwerk, Triton and MLServer against the protoco
 steady: install vendors ## Run the suite ten times in a row under CPU load, to the first failure (TIMES=, BURNERS=; hours)
 	@tools/steady.sh
 
-soak: install ## Long runs that show that nothing grows, leaks or wears out; writes soak/results/ (about eight minutes)
+soak: install ## Long runs that show that nothing grows, leaks or wears out; writes soak/results/ (about half an hour)
 	@$(BIN)/python -m soak
 
 secrets: install ## Write the secrets that compose/compose.yaml mounts (kept if they exist)

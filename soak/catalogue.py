@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from soak import http_connections
+from soak.http_streams import rules
+from soak.http_streams.run import run_all
 from soak.large_models import KINDS, MB
 from soak.model_memory import Memory, evictions, loads_and_unloads, runtime
 
@@ -15,6 +19,12 @@ ROUNDS = 50
 SIZE = 200 * MB
 # What may be left of the start's memory after the last round.
 MOST_GROWTH = 0.15
+
+STREAMS = 1_000_000
+# Where a run over streams that was cut short goes on.
+_STREAMS_DONE = Path(__file__).parent / "results" / ".http-streams.json"
+SLOW, IDLE = 1_000, 10_000
+MOST_SLOWER = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,51 @@ def models_make_room(progress: Progress) -> Outcome:
     return Outcome(promise, kept, columns, rows)
 
 
+def streams_mean_the_same(progress: Progress) -> Outcome:
+    """A million streams of bytes, to the gateway's HTTP server, to uvicorn and to h11."""
+    shown = 0
+
+    def done(streams: int) -> None:
+        nonlocal shown
+        if streams * 50 // STREAMS > shown:
+            shown = streams * 50 // STREAMS
+            bar = "#" * shown + "." * (50 - shown)
+            progress(f"[{bar}] {streams:,} streams")
+
+    report = run_all(STREAMS, done, _STREAMS_DONE)
+    for number, text in report.unexplained[:20]:
+        progress(f"stream {number}: {text[:500]}")
+    _STREAMS_DONE.unlink(missing_ok=True)
+    reasons = rules.reasons()
+    rows: list[list[str | int | float]] = [
+        [rule, count, reasons[rule]] for rule, count in report.explained.most_common()
+    ]
+    promise = (
+        f"{report.streams:,} streams of bytes, well-formed, careless and hostile, in pieces of any"
+        f" size, with {report.requests:,} requests in them, mean the same to the gateway, uvicorn"
+        f" and h11; each difference has a rule, and {len(report.unexplained)} have none"
+    )
+    columns = ("difference that is allowed", "times", "reason")
+    return Outcome(promise, not report.unexplained, columns, rows)
+
+
+def others_do_not_notice(progress: Progress) -> Outcome:
+    """Slow senders and idle connections, and another client beside them."""
+    found = http_connections.measure(SLOW, IDLE, rounds=5, requests=4000)
+    progress(f"{SLOW:,} slow and {IDLE:,} idle connections: p99 × {found.ratio:.2f}")
+    promise = (
+        f"{SLOW:,} connections that send a byte a second and {IDLE:,} idle ones change the 99th"
+        f" percentile of another client's requests by less than × {MOST_SLOWER}"
+    )
+    columns = ("p99 alone, ms", "p99 beside them, ms", "ratio")
+    row: list[str | int | float] = [
+        round(found.quiet * 1000, 3),
+        round(found.crowded * 1000, 3),
+        round(found.ratio, 2),
+    ]
+    return Outcome(promise, found.ratio < MOST_SLOWER, columns, [row])
+
+
 def _megabytes(memory: Memory) -> list[int]:
     read = (
         memory.bare,
@@ -103,4 +158,6 @@ def _megabytes(memory: Memory) -> list[int]:
 SOAKS: dict[str, Soak] = {
     "models-come-and-go": models_come_and_go,
     "models-make-room": models_make_room,
+    "http-streams": streams_mean_the_same,
+    "http-connections": others_do_not_notice,
 }

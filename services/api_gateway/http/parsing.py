@@ -55,8 +55,10 @@ class RequestParser:
         # Bytes of the unfinished head in earlier reads, and bytes of the present one.
         self._head_bytes = 0
         self._read_bytes = 0
-        # Bytes since the last part of a body: of chunk sizes, their extensions, and trailers.
+        # Bytes since the last part of a body, in reads that had none of it: of chunk sizes, their
+        # extensions, and trailers. Those of whole trailers are counted as they end.
         self._overhead = 0
+        self._trailer_bytes = 0
         self._target = b""
         self._fields: Fields = []
         # What was parsed since the last look: how many heads, and the last one with its ids.
@@ -140,7 +142,12 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Adds a field to the head; a trailer is dropped."""
         if self.in_head:
-            self._fields.append((name.lower(), value))
+            # The parser leaves the white space behind a value, which is no part of it.
+            self._fields.append((name.lower(), value.rstrip(b" \t")))
+        else:
+            self._trailer_bytes += len(name) + len(value) + 4
+            if self._trailer_bytes > self._max_head_bytes:
+                raise Malformed(_INVALID)
 
     def on_headers_complete(self) -> None:
         """Ends a head."""
@@ -162,6 +169,7 @@ class RequestParser:
         )
         self.in_head = False
         self._overhead = 0
+        self._trailer_bytes = 0
         self._keeps_alive = head.keeps_alive
         self._count += 1
         self._last = (head, *head.take_ids())

@@ -202,8 +202,11 @@ class HttpConnection(WriteFlow):
         elif current is None:
             self.write(self._refusal)
             self._close()
-        elif broken is not None:
-            self._queue.remove(broken)
+        else:
+            if broken is not None:
+                self._queue.remove(broken)
+            if current.ended:
+                self._next()
 
     def _regulate(self) -> None:
         """Pauses reading while a request waits for its turn, or much of a body to be taken."""

@@ -80,6 +80,17 @@ async def test_bytes_that_are_no_request_are_refused_behind_the_answers_before_t
     assert connection.wire.closed
 
 
+async def test_bytes_that_are_no_request_are_refused_behind_an_unwanted_body() -> None:
+    connection = Connection(refuse)
+
+    await connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nxx")
+    await connection.send(b"xxxrubbish\r\n\r\n")
+
+    assert connection.written.count(b"HTTP/1.1 401") == 1
+    assert connection.written.count(b"HTTP/1.1 400") == 1
+    assert connection.wire.closed
+
+
 async def test_a_body_that_breaks_is_a_bad_request_and_ends_its_handler() -> None:
     ends = list[str]()
 

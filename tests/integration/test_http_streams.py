@@ -1,0 +1,87 @@
+"""Streams of bytes mean the same to the gateway's HTTP server, to uvicorn and to h11."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from soak.http_connections import measure
+from soak.http_streams import rules
+from soak.http_streams.compare import with_itself, with_other
+from soak.http_streams.outcomes import Outcome, Seen
+from soak.http_streams.run import Report, run, run_all
+from soak.http_streams.streams import Stream, stream_of
+
+pytestmark = pytest.mark.timeout(300)
+# As many as two cores do within a minute; `make soak` runs a million.
+STREAMS = 20_000
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return run_all(STREAMS, lambda done: None, processes=2)
+
+
+def test_streams_mean_the_same_to_three_servers(report: Report) -> None:
+    assert report.streams == STREAMS and report.requests > STREAMS // 2
+    assert not report.unexplained, "\n".join(f"{n}: {text}" for n, text in report.unexplained[:10])
+
+
+def test_each_difference_has_a_rule_with_a_reason(report: Report) -> None:
+    assert set(report.explained) <= set(rules.reasons())
+    assert set(rules.OWN) <= set(report.explained), "a rule explains nothing"
+
+
+def test_a_stream_follows_from_its_number() -> None:
+    assert [stream_of(number) for number in range(50)] == [stream_of(n) for n in range(50)]
+    assert len({stream_of(number).data for number in range(50)}) > 40
+
+
+SEEN = Seen("POST", b"/a", b"", "1.1", {b"host": b"x"}, b"hi", ((b"host", b"x"),))
+STREAM = Stream(1, (b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",))
+WRONG = [
+    Outcome([replace(SEEN, body=b"ho")], [200]),
+    Outcome([replace(SEEN, path=b"/b")], [200]),
+    Outcome([replace(SEEN, fields={b"host": b"x", b"a": b"b"})], [200]),
+    Outcome([SEEN, SEEN], [200, 200]),
+    Outcome([], [400], True),
+    Outcome([SEEN], [200], True),
+    Outcome([replace(SEEN, refused="an HTTP/1.1 request needs one Host header")], [400]),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", ["uvicorn", "h11"])
+def test_a_server_that_is_wrong_is_found(wrong: Outcome, name: str) -> None:
+    right = Outcome([SEEN], [200])
+
+    assert not list(with_other(STREAM, right, right, name))
+    assert [one.rule for one in with_other(STREAM, wrong, right, name)] == [""]
+
+
+def test_a_server_that_hangs_or_answers_twice_is_found() -> None:
+    right = Outcome([SEEN], [200])
+    for wrong in (replace_hangs(right), Outcome([SEEN], [200, 200]), Outcome([SEEN], [])):
+        assert list(with_itself("x", wrong, wrong))
+    assert not list(with_itself("x", right, right))
+
+
+def replace_hangs(outcome: Outcome) -> Outcome:
+    return Outcome(outcome.seen, outcome.statuses, hangs="for ever")
+
+
+def test_reports_add_up() -> None:
+    first, second = run(range(100)), run(range(100, 200))
+    first.add(second)
+
+    assert (first.streams, first.unexplained) == (200, [])
+
+
+async def test_slow_and_idle_connections_hardly_change_the_time_of_others() -> None:
+    # A stall of the machine is not the server's fault: the promise must be seen once in three.
+    ratios = []
+    while not ratios or ratios[-1] > 3:
+        assert len(ratios) < 3, f"slower each time: {ratios}"
+        ratios.append((await asyncio.to_thread(measure, 100, 500, 3, 1000)).ratio)
