@@ -73,16 +73,25 @@ async def called(
     return Ending(200, time.perf_counter() - began)
 
 
+def worked(platform: Platform) -> float:
+    """CPU seconds of all services."""
+    times = [psutil.Process(pid).cpu_times() for pid in platform.pids().values()]
+    return sum(time.user + time.system for time in times)
+
+
 async def refused(
-    send: Callable[[], Awaitable[Ending]], statuses: set[int], seconds: float
+    platform: Platform, send: Callable[[], Awaitable[Ending]], statuses: set[int], seconds: float
 ) -> None:
-    """Fails unless each try is refused with one of `statuses`, and one within `seconds`."""
+    """Fails unless each try is refused with one of `statuses`, and one within `seconds`: of the
+    clock, or of the services' work where others keep the processors busy.
+    """
     took: list[float] = []
     while not took or took[-1] > seconds:
         assert len(took) < TRIES, f"never refused in {seconds} s: {took}"
+        before = worked(platform)
         ending = await send()
         assert ending.status in statuses
-        took.append(ending.seconds)
+        took.append(min(ending.seconds, worked(platform) - before))
 
 
 def resident(platform: Platform) -> int:
@@ -109,16 +118,24 @@ async def test_what_is_too_large_leaves_nothing_behind(
     for path in ROUTES:
         for encoding, bomb in SQUEEZED.items():
             await refused(
-                lambda p=path, e=encoding, b=bomb: posted(rest, p, b, Content_Encoding=e), {413}, 2
+                platform,
+                lambda p=path, e=encoding, b=bomb: posted(rest, p, b, Content_Encoding=e),
+                {413},
+                2,
             )
-        await refused(lambda p=path: posted(rest, p, bytes(66 * MIB)), {413}, 2)
+        await refused(platform, lambda p=path: posted(rest, p, bytes(66 * MIB)), {413}, 2)
     for method in (INFER, CREATE_BUCKET):
         zeros = bytes(100 * MIB)
         squeezed = {"compression": grpc.Compression.Gzip}
         await refused(
-            lambda m=method, z=zeros, s=squeezed: called(platform, wire, m, z, **s), {429}, 2
+            platform,
+            lambda m=method, z=zeros, s=squeezed: called(platform, wire, m, z, **s),
+            {429},
+            2,
         )
-        await refused(lambda m=method: called(platform, wire, m, bytes(66 * MIB)), {429}, 2)
+        await refused(
+            platform, lambda m=method: called(platform, wire, m, bytes(66 * MIB)), {429}, 2
+        )
 
     assert resident(platform) - before < 50_000_000
 
@@ -165,8 +182,10 @@ JSON_BOMBS = {
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("bomb", JSON_BOMBS)
-async def test_json_bombs(rest: RestDoor, iris_stored: str, bomb: str, path: str) -> None:
-    await refused(lambda: posted(rest, path, JSON_BOMBS[bomb]), {400, 413}, 1)
+async def test_json_bombs(
+    platform: Platform, rest: RestDoor, iris_stored: str, bomb: str, path: str
+) -> None:
+    await refused(platform, lambda: posted(rest, path, JSON_BOMBS[bomb]), {400, 413}, 1)
 
 
 MESSAGE_BOMBS = {
@@ -182,15 +201,19 @@ MESSAGE_BOMBS = {
 @pytest.mark.parametrize("method", [INFER, CREATE_BUCKET])
 @pytest.mark.parametrize("bomb", MESSAGE_BOMBS)
 async def test_message_bombs(platform: Platform, wire: GrpcDoor, bomb: str, method: str) -> None:
-    await refused(lambda: called(platform, wire, method, MESSAGE_BOMBS[bomb]), {400, 429}, 1)
+    await refused(
+        platform, lambda: called(platform, wire, method, MESSAGE_BOMBS[bomb]), {400, 429}, 1
+    )
 
 
 async def test_metadata_bombs(platform: Platform, rest: RestDoor, wire: GrpcDoor) -> None:
     long, many = (("x-long", "v" * 25_000),), tuple((f"x-{number}", "v") for number in range(1000))
     for metadata in (long, many):
-        await refused(lambda m=metadata: called(platform, wire, INFER, b"", metadata=m), {429}, 1)
+        await refused(
+            platform, lambda m=metadata: called(platform, wire, INFER, b"", metadata=m), {429}, 1
+        )
     headers = {f"X-{number}": "v" for number in range(1000)}
-    await refused(lambda: posted(rest, ROUTES[0], b"{}", **headers), {400, 431}, 1)
+    await refused(platform, lambda: posted(rest, ROUTES[0], b"{}", **headers), {400, 431}, 1)
     assert (await posted(rest, ROUTES[0], b"{}", X_Long="v" * 25_000)).status == 400
 
 
