@@ -19,7 +19,7 @@ from services.runtime.requests.batchability import (
     differing_row,
     rows_are_independent,
 )
-from services.runtime.requests.members import apart, count, halves, still_open
+from services.runtime.requests.members import apart, halves, several, still_open
 from services.runtime.requests.output_columns import OutputColumn, output_columns
 from services.runtime.requests.request import InputField, Request, RequestLayout
 from stellwerk.wire import tensors
@@ -111,7 +111,7 @@ def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResul
         result.output_ns = time.perf_counter_ns() - done
     except BaseException as exc:
         # SystemExit and panics of native libraries too: a model must not end its worker thread.
-        if count(requests) > 1:
+        if several(requests):
             for half in halves(requests):
                 _call(model, half, results)
             return
@@ -156,7 +156,7 @@ def _columns(
     requests: Sequence[Request], answer: Arrays, rows: int
 ) -> tuple[Sequence[OutputColumn], ServiceError | None]:
     layout = requests[0].layout
-    alone = count(requests) == 1
+    alone = not several(requests)
     checked = rows if not alone or layout.method.rows_promised else 0
     try:
         return output_columns(answer, layout.outputs, checked, sliceable=not alone), None

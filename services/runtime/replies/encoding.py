@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from services.runtime.execution.batch_call import BatchResult
 from services.runtime.execution.stream_call import StreamedAnswer
 from services.runtime.replies.response_cache import Outputs
-from services.runtime.requests.members import close, count, open_places
+from services.runtime.requests.members import close, open_places, several
 from services.runtime.requests.output_columns import OutputColumn, row_offsets
 from services.runtime.requests.request import Group, Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
@@ -30,7 +31,7 @@ class EncodedReplies:
     """Replies to one message, of which each answers `each` items or members."""
 
     work: WorkMessage
-    frames: list[bytes] = field(default_factory=list)
+    frames: list[bytes]
     each: int = 1
 
 
@@ -101,7 +102,7 @@ class ReplyEncoder:
         The first reply leads, because routers count model calls by the replies that lead.
         """
         found: list[EncodedReplies] = []
-        sliced = count(result.requests) > 1
+        sliced = several(result.requests)
         ends = row_offsets(result.requests) if sliced else [0, result.requests[0].rows]
         template: _Template | None = None
         last: EncodedReplies | None = None
@@ -116,7 +117,7 @@ class ReplyEncoder:
             request.open = False
             work = request.work
             if last is None or work is not last.work:
-                last = EncodedReplies(work)
+                last = EncodedReplies(work, [])
                 found.append(last)
                 if template is not None:
                     template.waited(started - work.received)
@@ -140,11 +141,11 @@ class ReplyEncoder:
         places = open_places(request)
         close(request)
         rows = request.rows // len(request.members)
-        reply = _call_reply(self._runtime, result)
+        reply = work_pb2.WorkReply(**_shared(self._runtime, result))
         reply.leads = leads
         reply.rows = rows
         reply.queue_ns = max(0, int((started - request.work.received) * 1e9))
-        sliced = count(result.requests) > 1
+        sliced = several(result.requests)
         for column in result.columns:
             shape = (rows, *column.shape[1:]) if sliced else column.shape
             reply.outputs.add(name=column.name, datatype=column.datatype, shape=shape)
@@ -183,9 +184,8 @@ class _Template:
     """A reply with everything that the replies of one call have in common, rewritten for each."""
 
     def __init__(self, runtime: str, result: BatchResult, sliced: bool, *, leads: bool) -> None:
-        self._envelope = work_pb2.WorkReplyEnvelope(replies=[_call_reply(runtime, result)])
-        self._reply = self._envelope.replies[0]
-        self._reply.leads = leads
+        self._envelope = work_pb2.WorkReplyEnvelope()
+        self._reply = self._envelope.replies.add(leads=leads, **_shared(runtime, result))
         self._outputs = [
             (
                 self._reply.outputs.add(
@@ -220,16 +220,16 @@ class _Template:
         return frame
 
 
-def _call_reply(runtime: str, result: BatchResult) -> work_pb2.WorkReply:
-    """Returns a reply with what the replies of one call have in common but the outputs."""
-    return work_pb2.WorkReply(
-        runtime=runtime,
-        batch_rows=result.rows,
-        input_ns=result.input_ns,
-        compute_ns=result.compute_ns,
-        output_ns=result.output_ns,
-        error=to_work_error(result.error) if result.error is not None else None,
-    )
+def _shared(runtime: str, result: BatchResult) -> dict[str, Any]:
+    """Returns the fields that all replies of one call have in common, but for the outputs."""
+    return {
+        "runtime": runtime,
+        "batch_rows": result.rows,
+        "input_ns": result.input_ns,
+        "compute_ns": result.compute_ns,
+        "output_ns": result.output_ns,
+        "error": to_work_error(result.error) if result.error is not None else None,
+    }
 
 
 def _rows_of(column: OutputColumn, places: Sequence[int], start: int, rows: int) -> bytes:

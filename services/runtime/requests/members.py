@@ -30,9 +30,16 @@ def open_group(given: work_pb2.WorkGroup, received: float) -> Group:
     )
 
 
-def count(requests: Iterable[Request]) -> int:
+def count(requests: Sequence[Request]) -> int:
     """Returns the number of items and members that the requests hold."""
-    return sum([len(request.members) or 1 for request in requests])
+    return len(requests) + sum(
+        [len(request.members) - 1 for request in requests if request.members]
+    )
+
+
+def several(requests: Sequence[Request]) -> bool:
+    """Returns whether the requests, at least one, hold more than one item or member."""
+    return len(requests) > 1 or len(requests[0].members) > 1
 
 
 def fitting(request: Request, rows: int) -> int:
