@@ -22,6 +22,7 @@ OWN: dict[str, str] = {
     "single fields": "Authorization and Content-Type given twice are refused, not one preferred",
     "chunked alone": "any other transfer coding is refused, also before chunked",
     "a hundred headers": "more are refused",
+    "known codings": "a Content-Encoding other than gzip, deflate and identity is refused",
     "a timeout is a number": "the gateway's own headers for deadlines are checked",
     "refused before its body": "a malformed head is answered before its body has arrived",
     "trailers are no headers": "RFC 9110, 6.5.1; uvicorn adds them to the list that it gave away",
@@ -126,6 +127,8 @@ def refused_by_door(ours: Seen, theirs: Seen) -> str:
     coding = ours.fields.get(b"transfer-encoding", b"chunked")
     if "Transfer-Encoding" in ours.refused and coding.lower() != b"chunked":
         return "chunked alone"
+    if "coding that" in ours.refused and ours.fields.get(b"content-encoding", b"") != b"identity":
+        return "known codings"
     if "timeout" in ours.refused and any(name in _TIMEOUTS for name in names):
         return "a timeout is a number"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import h11
 import httptools
@@ -14,12 +14,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from services.api_gateway.http.connections import Connections, Limits
-from services.api_gateway.http.exchange import FastWay
 from services.api_gateway.http.heads import MAX_HEADERS, KnownHeads
 from services.api_gateway.http.protocol import HttpConnection
 from services.api_gateway.http.request import HttpRequest
 from soak.http_streams.outcomes import IDS, Outcome, Seen, joined
-from stellwerk.wire.errors import ServiceError
+from stellwerk.wire.errors import ServiceError, UnsupportedEncoding
 
 MAX_HEAD_BYTES = 64 * 1024
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})")
@@ -27,14 +26,9 @@ _ANSWER = b"content-length: 2\r\n"
 _BODY_LIMIT = 1 << 30
 
 
-class Server(Protocol):
-    """A server with one connection."""
-
-    def feed(self, data: bytes) -> None:
-        """Takes what was read."""
-
-    def outcome(self) -> Outcome:
-        """Returns what became of the stream, and ends the connection."""
+def statuses_of(written: bytes) -> list[int]:
+    """Returns the final statuses of the responses in some bytes."""
+    return [int(status) for status in _STATUS.findall(written)]
 
 
 class _Wire(asyncio.Transport):
@@ -69,47 +63,67 @@ class _Wire(asyncio.Transport):
         self.paused = False
 
     def statuses(self) -> list[int]:
-        return [int(status) for status in _STATUS.findall(b"".join(self.written))]
+        return statuses_of(b"".join(self.written))
 
 
-class Own:
-    """The gateway's server with an application that refuses what the door refuses."""
+class Application:
+    """An application behind the gateway's server; refuses what the door refuses."""
 
-    def __init__(self, heads: KnownHeads, *, fast: bool) -> None:
-        self._seen: list[Seen] = []
-        # The request that the application refused last.
-        self._refused: HttpRequest | None = None
-        self._wire = _Wire()
-        self._late: list[bytes] = []
-        self.connections = Connections()
-        limits = Limits(MAX_HEAD_BYTES, 1e9, 1 << 30)
-        way: FastWay | None = self._fast if fast else None
-        self._protocol = HttpConnection(self.connections, heads, limits, self._serve, way)
-        self._protocol.connection_made(self._wire)
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        # The request that was refused last.
+        self.refused: HttpRequest | None = None
 
-    async def _serve(self, request: HttpRequest) -> None:
+    async def serve(self, request: HttpRequest) -> None:
+        """Answers a request in a task."""
         head = request.head
         refused = head.malformed
         if head.header_count > MAX_HEADERS:
             refused = "the request has more headers than may be"
         if refused:
-            await request.respond(400, _ANSWER, b"no")
-            # A request whose body breaks in the same read has the parser's refusal already.
-            if request.ended:
-                self._seen.append(_own(request, b"", refused))
-                self._refused = request
+            await self._refuse(request, refused)
             return
         try:
             body = await request.body(_BODY_LIMIT, 1e18)
+        except UnsupportedEncoding:
+            await self._refuse(request, "a coding that is not known")
+            return
         except ServiceError:
             return
-        self._seen.append(_own(request, body))
+        self.seen.append(_own(request, body))
         await request.respond(200, _ANSWER, b"" if head.method == "HEAD" else b"ok")
 
-    def _fast(self, request: HttpRequest, body: bytes) -> bool:
-        self._seen.append(_own(request, body))
+    async def _refuse(self, request: HttpRequest, why: str) -> None:
+        await request.respond(400, _ANSWER, b"no")
+        # A request whose body breaks in the same read has the parser's refusal already.
+        if request.ended:
+            self.seen.append(_own(request, b"", why))
+            self.refused = request
+
+    def fast(self, request: HttpRequest, body: bytes) -> bool:
+        """Answers a request at once."""
+        self.seen.append(_own(request, body))
         request.answer(200, _ANSWER, b"ok")
         return True
+
+
+class Own:
+    """The gateway's server."""
+
+    def __init__(self, heads: KnownHeads, *, fast: bool) -> None:
+        self._application = Application()
+        self._wire = _Wire()
+        self._late: list[bytes] = []
+        self.connections = Connections()
+        limits = Limits(MAX_HEAD_BYTES, 1e9, 1 << 30)
+        self._protocol = HttpConnection(
+            self.connections,
+            heads,
+            limits,
+            self._application.serve,
+            self._application.fast if fast else None,
+        )
+        self._protocol.connection_made(self._wire)
 
     def feed(self, data: bytes) -> None:
         # A transport whose reading is paused delivers nothing more.
@@ -136,11 +150,12 @@ class Own:
 
     def outcome(self) -> Outcome:
         closed, paused = self._wire.closed, self._wire.paused
-        if closed and self._refused is not None and not self._refused.arrived:
+        seen, refused = self._application.seen, self._application.refused
+        if closed and refused is not None and not refused.arrived:
             # Its body is broken. In one read with it, the head had been no request either.
-            self._seen.pop()
+            seen.pop()
         hangs = "reading is paused for ever" if paused and not closed else ""
-        found = Outcome(self._seen, self._wire.statuses(), closed, hangs=hangs)
+        found = Outcome(seen, self._wire.statuses(), closed, hangs=hangs)
         self._protocol.connection_lost(None)
         return found
 

@@ -43,7 +43,7 @@ _ODD_FIELDS = [
     "Content-Length: 0x3", "Content-Length: 3 ", "Content-Length: 99999999999999999999",
     "Content-Length: 3\r\nContent-Length: 3", "Content-Length: 3\r\nContent-Length: 4",
     "Content-Length:", "Content_Length: 3", "Content-Length: 3;a", "Content-Length: \t3",
-    "Content-Encoding: identity",
+    "Content-Encoding: identity", "Content-Encoding: br",
 ]  # fmt: skip
 _CHUNK_SIZES = ["{0:x}", "{0:X}", "000{0:x}", "{0:x};a=b", "{0:x} ", " {0:x}", "{0:x};a=\"b\"",
                 "0x{0:x}", "+{0:x}", "{0:x};", "{0:x}\t", "{0:x} ;a", "{0:x};\x01", "g", "-1",

@@ -6,12 +6,18 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import uvloop
+from prometheus_client import CollectorRegistry
 
+from services.api_gateway.config import GatewaySettings
+from services.api_gateway.http.heads import KnownHeads
+from services.api_gateway.http.server import HttpServer
 from soak.http_connections import measure
 from soak.http_streams import rules
 from soak.http_streams.compare import with_itself, with_other
 from soak.http_streams.outcomes import Outcome, Seen
 from soak.http_streams.run import Report, run, run_all
+from soak.http_streams.servers import Application, Own, statuses_of
 from soak.http_streams.streams import Stream, stream_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -77,6 +83,60 @@ def test_reports_add_up() -> None:
     first.add(second)
 
     assert (first.streams, first.unexplained) == (200, [])
+
+
+async def over_a_socket(port: int, stream: Stream, expected: Outcome) -> list[int]:
+    """Sends a stream, read by read, and returns the statuses until all expected ones are there."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    written = b""
+    try:
+        for data in stream.reads:
+            writer.write(data)
+            await writer.drain()
+        while data := await asyncio.wait_for(reader.read(65536), 20):
+            written += data
+            if not expected.closed and len(statuses_of(written)) == len(expected.statuses):
+                break
+    except ConnectionError:
+        # A server that closes with bytes unread resets the connection.
+        assert expected.closed
+    finally:
+        writer.transport.abort()
+    return statuses_of(written)
+
+
+async def test_sockets_make_no_difference() -> None:
+    numbers = range(300)
+    expected = {}
+    for number in numbers:
+        server = Own(KnownHeads(), fast=False)
+        server.feed(stream_of(number).data)
+        for _ in range(60):
+            await asyncio.sleep(0)
+            server.catch_up()
+        expected[number] = server.outcome()
+
+    async def all_over_sockets() -> dict[int, list[int]]:
+        application = Application()
+        settings = GatewaySettings(http_listen="127.0.0.1:0", drain_seconds=1)
+        registry = CollectorRegistry()
+        server = HttpServer(application.serve, settings, registry, fast=application.fast)
+        await server.start()
+        found = {
+            number: await over_a_socket(server.port, stream_of(number), outcome)
+            for number, outcome in expected.items()
+            if outcome.statuses or outcome.closed
+        }
+        await server.stop()
+        return found
+
+    found = await asyncio.to_thread(uvloop.run, all_over_sockets())
+
+    assert len(found) > 200
+    for number, statuses in found.items():
+        wanted = expected[number].statuses
+        # The last of them may be lost in a reset.
+        assert statuses == wanted or (expected[number].closed and statuses == wanted[:-1]), number
 
 
 async def test_slow_and_idle_connections_hardly_change_the_time_of_others() -> None:

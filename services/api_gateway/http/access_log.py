@@ -86,11 +86,12 @@ class AccessLog:
                 _STATUS[exchange.status],
             )
             self._timings.observe(labels, seconds)
-        quiet = [each for each in ended if each[0].quiet and each[0].error is None]
-        if quiet:
-            self._log.write_all(logging.DEBUG, "http", map(_fields, quiet))
-            ended = [each for each in ended if each not in quiet]
-        self._log.write_all(logging.INFO, "http", map(_fields, ended))
+        quiet: list[_Ended] = []
+        loud: list[_Ended] = []
+        for each in ended:
+            (quiet if each[0].quiet and each[0].error is None else loud).append(each)
+        self._log.write_all(logging.DEBUG, "http", map(_fields, quiet))
+        self._log.write_all(logging.INFO, "http", map(_fields, loud))
 
     async def close(self) -> None:
         """Writes the requests recorded so far, at the end of the process."""
