@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _TURNS = 4
 _LAST_TURNS = 400
 
 
-@dataclass(slots=True)
+@dataclass
 class Report:
     """What was found: how often each rule explained a difference, and what none explains."""
 
@@ -104,7 +104,10 @@ def _load(kept: Path | None) -> dict[int, Report]:
 
 def _save(kept: Path | None, done: dict[int, Report]) -> None:
     if kept is not None:
-        reports = {start: asdict(found) for start, found in done.items()}
+        reports = {
+            start: {**vars(found), "explained": dict(found.explained)}
+            for start, found in done.items()
+        }
         kept.write_text(json.dumps({"code": _code(), "done": reports}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -83,6 +84,20 @@ def test_reports_add_up() -> None:
     first.add(second)
 
     assert (first.streams, first.unexplained) == (200, [])
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_ended(tmp_path: Path) -> None:
+    kept, calls = tmp_path / "kept.json", list[int]()
+    first = run_all(100, calls.append, kept, processes=1)
+
+    again = run_all(100, calls.append, kept, processes=1)
+
+    assert calls == [100]
+    assert (again.streams, again.requests, again.explained) == (
+        first.streams,
+        first.requests,
+        first.explained,
+    )
 
 
 async def over_a_socket(port: int, stream: Stream, expected: Outcome) -> list[int]:
