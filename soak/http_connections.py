@@ -26,8 +26,13 @@ _REQUEST = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 _ANSWER_END = b"\r\n\r\nhi"
 # Connections that are opened at once: fewer than the server's backlog.
 _AT_ONCE = 500
-# Seconds between two bytes of a slow head: nineteen of them arrive before its limit of 20 s.
+# Seconds between two bytes of a slow head: nineteen of them arrive before its limit of 20 s. The
+# connections take turns within them, as clients that know nothing of each other do.
 _SLOW_SECONDS = 1.0
+_TURNS = 50
+# Requests of a sample. The median of many samples' percentiles tells of the server; one percentile
+# of all requests would tell of whatever else the machine did at its worst moment.
+_SAMPLE = 1000
 _PATIENCE = 120.0
 
 
@@ -44,16 +49,16 @@ class Latency:
         return self.crowded / self.quiet
 
 
-def measure(slow: int, idle: int, rounds: int, requests: int) -> Latency:
-    """Measures `rounds` times in turn, with `requests` requests each, and returns the medians."""
+def measure(slow: int, idle: int, rounds: int, samples: int) -> Latency:
+    """Takes `samples` samples without and with the others, `rounds` times; returns the medians."""
     with _child(_server) as server:
         port = server.recv()
         quiet, crowded = [], []
         for _ in range(rounds):
-            quiet.append(_p99(port, requests))
+            quiet += [_p99(port) for _ in range(samples)]
             with _child(_crowd, port, slow, idle) as crowd:
                 assert crowd.recv() == slow + idle
-                crowded.append(_p99(port, requests))
+                crowded += [_p99(port) for _ in range(samples)]
         return Latency(median(quiet), median(crowded))
 
 
@@ -107,27 +112,28 @@ def _crowd(pipe: Connection, port: int, slow: int, idle: int) -> None:
                     await reader.readuntil(_ANSWER_END)
                 writers.append(writer)
         pipe.send(len(writers))
-        head = iter(_REQUEST)
         ends = asyncio.create_task(asyncio.to_thread(pipe.recv))
+        turn = 0
         while not ends.done():
-            byte = bytes([next(head)])
-            for writer in writers[:slow]:
-                writer.write(byte)
-            await asyncio.wait([ends], timeout=_SLOW_SECONDS)
+            at = turn // _TURNS
+            for writer in writers[turn % _TURNS : slow : _TURNS]:
+                writer.write(_REQUEST[at : at + 1])
+            turn += 1
+            await asyncio.wait([ends], timeout=_SLOW_SECONDS / _TURNS)
 
     uvloop.run(run())
 
 
-def _p99(port: int, requests: int) -> float:
+def _p99(port: int) -> float:
     async def run() -> float:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         seconds = []
-        for _ in range(requests):
+        for _ in range(_SAMPLE):
             began = time.perf_counter()
             writer.write(_REQUEST)
             await reader.readuntil(_ANSWER_END)
             seconds.append(time.perf_counter() - began)
         writer.close()
-        return sorted(seconds)[int(0.99 * requests)]
+        return sorted(seconds)[int(0.99 * _SAMPLE)]
 
     return asyncio.run(run())

@@ -23,6 +23,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.writes: list[bytes] = []
         self.closed = False
+        self.aborted = False
         self.reading_paused = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -39,6 +40,7 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         self.closed = True
+        self.aborted = True
 
     def pause_reading(self) -> None:
         self.reading_paused = True

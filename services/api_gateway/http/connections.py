@@ -47,6 +47,8 @@ class Limits:
     # close first and send no request into a closing connection. One second more, because the time
     # of the last look is taken for now.
     keep_alive_seconds: float = 76.0
+    # For a client to read the rest of its last response, once the connection is to be closed.
+    close_seconds: float = 300.0
 
 
 class WriteFlow(asyncio.Protocol):

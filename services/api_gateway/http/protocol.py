@@ -1,8 +1,4 @@
-"""HTTP/1.1 of one connection on httptools: requests in, one after the other, and responses out.
-
-Requests of one connection are served one after the other. What waits for its turn is bounded in
-bytes, and reading is paused meanwhile.
-"""
+"""HTTP/1.1 of one connection: requests are served one after the other, and what waits is bounded."""
 
 from __future__ import annotations
 
@@ -279,6 +275,9 @@ class HttpConnection(WriteFlow):
         """Closes an idle connection, and one whose head or unwanted body takes too long."""
         if self._holds:
             self._take(self._release())
+        elif self._closed:
+            # Its client does not read the last of its responses.
+            self._transport.abort()
         else:
             self._close()
 
@@ -296,5 +295,5 @@ class HttpConnection(WriteFlow):
 
     def _close(self) -> None:
         self._closed = True
-        self.expiry = NEVER
+        self.expiry = self.connections.now + self._limits.close_seconds
         self._transport.close()

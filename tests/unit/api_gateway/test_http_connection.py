@@ -185,6 +185,18 @@ async def test_connections_that_are_idle_or_late_with_a_head_are_closed_by_the_l
     ]
 
 
+async def test_a_client_that_never_reads_its_last_response_is_cut_off() -> None:
+    connection = Connection(echo)
+    await connection.send(REQUEST.replace(b"Host", b"Connection: close\r\nHost"))
+    aborted = []
+    for seconds in (250, 310):
+        connection.connections.look(time.monotonic() + seconds)
+        aborted.append(connection.wire.aborted)
+
+    assert connection.wire.closed
+    assert aborted == [False, True]
+
+
 async def stay(request: HttpRequest) -> None:
     request.watch()
     await asyncio.Event().wait()
