@@ -1,4 +1,4 @@
-"""HTTP/1.1 of one connection: requests are served one after the other, and what waits is bounded."""
+"""HTTP/1.1 of one connection: requests are served in order, and what waits is bounded in bytes."""
 
 from __future__ import annotations
 
