@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from services.chassis.broker.port import Message
@@ -44,17 +44,18 @@ class Model(LoadedModel):
 
     def call(self, method: str, inputs: Arrays) -> dict[str, Array]:
         x: Any = inputs["X"]
-        self.calls.append(x[:, 0].tolist())
+        table = np.atleast_2d(x)
+        self.calls.append(table[:, 0].tolist())
         if not self.free:
             self.turns.acquire(timeout=10)
         if (x == RAISES).any():
             raise ValueError("thirteen")
         y = np.concatenate([x, x[:1]]) if (x == MORE_ROWS).any() else 2 * x
         if self.interacts:
-            y = y + len(x)
-        texts = [None if row[0] == UNCARRIED else "t" * int(row[0] % 5) for row in x]
+            y = y + len(table)
+        texts = [None if row[0] == UNCARRIED else "t" * int(row[0] % 5) for row in table]
         text = np.array([[each, "end"] for each in texts], dtype=object)
-        return {"y": y, "text": text, "none": np.zeros((len(x), 0))}
+        return {"y": y, "text": text, "none": np.zeros((len(table), 0))}
 
     def close(self) -> None: ...
 
@@ -260,6 +261,7 @@ async def run(folder: Path, plan: Plan, *, grouped: bool) -> tuple[dict[str, Any
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example(Plan(Serving(), [Batch(Form(rows=0), [Call(1), Call(2)])]))
 @given(PLANS)
 def test_groups_say_what_their_members_say_one_by_one(tmp_path: Path, plan: Plan) -> None:
     one_by_one, _ = asyncio.run(run(tmp_path, plan, grouped=False))
