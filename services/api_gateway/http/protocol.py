@@ -269,7 +269,8 @@ class HttpConnection(WriteFlow):
             self._close()
         else:
             self.expiry = self.connections.now + self._limits.keep_alive_seconds
-            self._after_parsing()
+            if self._parser.in_head or self.reading_paused:
+                self._after_parsing()
 
     def expire(self) -> None:
         """Closes an idle connection, and one whose head or unwanted body takes too long."""
