@@ -300,12 +300,8 @@ class World:
         """Everything that must not depend on whether calls travel in groups."""
         return {
             "envelopes": [sorted(numbers) for numbers in self.envelopes],
-            "timeouts": {
-                number: round(sent.timeout_ms / 1000) for number, sent in self.sent.items()
-            },
-            "expirations": [
-                round(message.expiration_ms / 1000) for message in self.broker.messages
-            ],
+            "timeouts": {number: sent.timeout_ms for number, sent in self.sent.items()},
+            "expirations": [message.expiration_ms for message in self.broker.messages],
             "answers": {number: told for number, told in self.answers.items() if told},
             "open": sorted(self.stream.calls),
             "records": sorted(

@@ -1,0 +1,192 @@
+"""Groups that are not as they should be, and what happens to a member alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from stellwerk.job.v1 import work_pb2
+from stellwerk.router.v1 import call_service_pb2 as messages
+from stellwerk.wire.columns import MAX_MEMBERS
+from tests.fakes.call_world import Batch, World
+
+GOOD = Batch((1, 2, 3), (5000, 5000, 5000))
+
+
+def in_a_world(act: Callable[[World], Coroutine[Any, Any, None]], **limits: int) -> World:
+    """The world in which this has happened."""
+
+    async def run() -> World:
+        world = World(grouped=True, slots=1, **{"window_per_slot": 8, **limits})
+        await world.start()
+        await act(world)
+        return world
+
+    return asyncio.run(run())
+
+
+def changed(**fields: Any) -> messages.CallGroup:
+    group = GOOD.group()
+    for name, value in fields.items():
+        column = getattr(group, name)
+        del column[:]
+        column.extend(value)
+    return group
+
+
+def _streaming() -> messages.CallGroup:
+    group = GOOD.group()
+    group.work.stream = True
+    return group
+
+
+def _long() -> messages.CallGroup:
+    group = GOOD.group()
+    group.work.inputs[0].data += b"1234"
+    return group
+
+
+def _texts() -> messages.CallGroup:
+    group = GOOD.group()
+    group.work.inputs[0].datatype = "BYTES"
+    return group
+
+
+def _without_inputs() -> messages.CallGroup:
+    group = GOOD.group()
+    del group.work.inputs[:]
+    return group
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        changed(timeouts_ms=[5000]),
+        changed(timeouts_ms=[]),
+        changed(request_ids=["r1", "r2"]),
+        changed(traceparents=["00-1-2-00"]),
+        changed(peers=["a", "b"], timeouts_ms=[1]),
+        _streaming(),
+        _long(),
+        _texts(),
+        _without_inputs(),
+    ],
+)
+def test_each_member_of_a_malformed_group_gets_an_error(group: messages.CallGroup) -> None:
+    world = in_a_world(lambda world: world._take(messages.ExchangeRequest(groups=[group])))
+
+    assert sorted(world.answers) == [1, 2, 3]
+    assert {told[0][2] for told in world.answers.values()} == {"INVALID_INPUT"}
+    assert not world.stream.calls
+    assert not world.broker.envelopes
+    assert world.log.errors == []
+
+
+def test_a_group_with_more_members_than_there_may_be_is_refused() -> None:
+    numbers = tuple(range(1, MAX_MEMBERS + 2))
+
+    world = in_a_world(lambda world: world.call([Batch(numbers, (5000,) * len(numbers))]))
+
+    assert len(world.answers) == MAX_MEMBERS + 1
+    assert {told[0][2] for told in world.answers.values()} == {"INVALID_INPUT"}
+
+
+def test_a_group_of_nobody_gets_no_answer() -> None:
+    group = changed(ids=[], timeouts_ms=[], request_ids=[])
+
+    world = in_a_world(lambda world: world._take(messages.ExchangeRequest(groups=[group])))
+
+    assert not world.answers
+    assert world.log.errors == []
+
+
+def test_outputs_that_cannot_be_shared_out_fail_the_members_they_are_for() -> None:
+    async def act(world: World) -> None:
+        await world.call([GOOD])
+        reply = work_pb2.WorkReply(runtime="r")
+        reply.outputs.add(name="y", datatype="INT32", shape=[1, 1], data=b"12345")
+        id = world.sent[1].id
+        await world.cancel([2])
+        await world.reply([work_pb2.WorkReplyGroup(id=id, reply=reply)])
+
+    world = in_a_world(act)
+
+    assert {number: told[0][2] for number, told in world.answers.items()} == {
+        1: "INTERNAL",
+        3: "INTERNAL",
+    }
+    assert world.dispatcher._queues["default/iris/1/any"].idle
+
+
+def test_positions_that_a_part_does_not_have_are_ignored() -> None:
+    async def act(world: World) -> None:
+        await world.call([GOOD])
+        reply = work_pb2.WorkReply(runtime="r")
+        reply.outputs.add(name="y", datatype="INT32", shape=[1, 1], data=b"aaaabbbbcccc")
+        told = work_pb2.WorkReplyGroup(id=world.sent[1].id, members=[1, 7, 1], reply=reply)
+        await world.reply([told, work_pb2.WorkReplyGroup(id="r1.99", reply=reply)])
+
+    world = in_a_world(act)
+
+    assert {number: told[0][1] for number, told in world.answers.items()} == {2: [("y", b"aaaa")]}
+    assert sorted(world.stream.calls) == [1, 3]
+
+
+def test_a_large_group_that_cannot_wait_as_a_whole_goes_as_far_as_there_is_room() -> None:
+    numbers = tuple(range(1, 31))
+    batch = Batch(numbers, (5000,) * len(numbers), model="plain")
+
+    world = in_a_world(lambda world: world.call([batch]))
+
+    assert world.envelopes == [list(range(1, 9))]
+    refused = {number for number, told in world.answers.items() if told[0][2] == "OVERLOADED"}
+    assert refused == set(range(15, 31))
+
+
+def test_waiting_members_count_their_bytes() -> None:
+    async def act(world: World) -> None:
+        await world.call([Batch(tuple(range(1, 21)), (5000,) * 20)])
+        await world.call([Batch((21, 22), (5000,) * 2)])
+
+    world = in_a_world(act, max_queued_bytes=10 * 208)
+
+    assert sorted(world.answers) == list(range(11, 21))
+    assert {told[0][2] for told in world.answers.values()} == {"OVERLOADED"}
+
+
+def test_a_group_has_one_line_with_the_ids_of_all_its_members() -> None:
+    world = in_a_world(lambda world: world.call([GOOD]))
+
+    lines = [fields for event, fields in world.log.lines if event == "calls"]
+    assert lines == [{"count": 3, "request_ids": ["r1", "r2", "r3"]}]
+
+
+def test_members_whose_time_ends_before_their_model_is_ready_leave_the_others() -> None:
+    async def act(world: World) -> None:
+        await world.call([Batch((1, 2, 3, 4), (0, 60_000, 0, 60_000), model="cold")])
+        await world.cancel([4])
+        assert sorted(world.answers) == [1, 3]
+        world.ready.set()
+        await world.settle()
+
+    world = in_a_world(act)
+
+    assert world.envelopes == [[2]]
+    assert {told[0][2] for told in world.answers.values()} == {"DEADLINE_PASSED"}
+    assert sorted(world.stream.calls) == [2]
+
+
+def test_a_group_that_nobody_waits_for_any_more_loads_no_model() -> None:
+    async def act(world: World) -> None:
+        await world.call([Batch((1, 2), (60_000, 60_000), model="cold")])
+        world.stream.close()
+        world.ready.set()
+        await world.settle()
+
+    world = in_a_world(act)
+
+    assert not world.envelopes
+    assert not world.answers
