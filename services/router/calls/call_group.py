@@ -28,7 +28,7 @@ class CallGroup:
         "_answer",
         "_clock",
         "_log",
-        "group_work",
+        "deadlines",
         "ids",
         "message",
         "principal",
@@ -57,17 +57,11 @@ class CallGroup:
         self.ids = list(message.ids)
         self.started = self._clock()
         begun = self.started - HOP_SECONDS
-        self.group_work = GroupWork(
-            self.work,
-            [begun + timeout_ms / 1000 for timeout_ms in message.timeouts_ms],
-            message.request_ids,
-            message.traceparents,
-            self.on_reply,
-        )
+        self.deadlines = [begun + timeout_ms / 1000 for timeout_ms in message.timeouts_ms]
         self.principal: Principal | None = None
-        # Set by `Invocations`: the version, and whether the work is sent.
+        # Set by `Invocations`: the version, and the members' work once it is sent.
         self.target: ModelTarget | None = None
-        self.sent = False
+        self.sent: GroupWork | None = None
         # The members that have not ended, before the work is sent.
         self.waiting = list(range(len(self.ids)))
         # The task that sends the work when its model is ready.
@@ -76,7 +70,14 @@ class CallGroup:
     @property
     def deadline(self) -> float:
         """The last of the deadlines of the members that wait."""
-        return max([self.group_work.deadlines[index] for index in self.waiting], default=0.0)
+        return max([self.deadlines[index] for index in self.waiting], default=0.0)
+
+    def members(self) -> GroupWork:
+        """Returns the work of the members, which end by `on_reply`."""
+        message = self.message
+        return GroupWork(
+            self.work, self.deadlines, message.request_ids, message.traceparents, self.on_reply
+        )
 
     def send(self, invocations: Invocations, name: ModelName) -> None:
         """Sends the work, as soon as the model is ready. Raises InvalidInput for a group that does
@@ -101,10 +102,11 @@ class CallGroup:
             self.fail(exc)
         finally:
             expiry.cancel()
+            self.task = None
 
     async def _expire(self) -> None:
         """Ends the members whose deadlines pass before the model is ready."""
-        deadlines = self.group_work.deadlines
+        deadlines = self.deadlines
         while self.waiting:
             nearest = min([deadlines[index] for index in self.waiting])
             await asyncio.sleep(max(0.0, nearest - self._clock()))
@@ -150,7 +152,7 @@ class CallGroup:
     def cancel(self, id: int, invocations: Invocations) -> None:
         """Ends the call of this number, whose caller went away."""
         index = self.ids.index(id)
-        if self.sent:
+        if self.sent is not None:
             invocations.cancel_member(self, index)
         elif index in self.waiting:
             self.waiting.remove(index)

@@ -52,17 +52,17 @@ class Invocation(Protocol):
 class GroupInvocation(Protocol):
     """Invocations of one model in one form that are made together, as members of a group."""
 
-    # Of the members that have not ended before the work is sent: the last deadline, the indexes.
-    @property
-    def deadline(self) -> float: ...
-    @property
-    def waiting(self) -> list[int]: ...
-
-    group_work: GroupWork
+    work: work_pb2.WorkItem
+    # The indexes of the members that have not ended before the work is sent.
+    waiting: list[int]
     # The version, once the name is resolved.
     target: ModelTarget | None
-    # The work is sent: from now on the members end by the handler in it.
-    sent: bool
+    # The members' work once it is sent: from then on they end by the handler in it.
+    sent: GroupWork | None
+
+    @property
+    def deadline(self) -> float: ...
+    def members(self) -> GroupWork: ...
 
 
 class _Unary:
@@ -146,7 +146,7 @@ class Invocations:
     async def send_group_when_ready(self, group: GroupInvocation, name: ModelName) -> None:
         """Sends the work of a group's members, as `send_when_ready` does."""
         group.target = target = await self.resolve(name)
-        replica = self._checked_replica(target, group.group_work.form, _NO_REQUIREMENTS)
+        replica = self._checked_replica(target, group.work, _NO_REQUIREMENTS)
         await self._reconciler.make_ready(replica, group.deadline)
         self._send_group(group, target, replica)
 
@@ -192,7 +192,8 @@ class Invocations:
 
     def cancel_member(self, group: GroupInvocation, index: int) -> None:
         """Ends the member with this index of a group that was sent, whose caller went away."""
-        self._dispatcher.groups.cancel(group.group_work, index)
+        if group.sent:
+            self._dispatcher.groups.cancel(group.sent, index)
 
     async def resolve(self, name: ModelName) -> ModelTarget:
         """Returns the version to call for a name: the one that it means, or one that it meant
@@ -264,18 +265,17 @@ class Invocations:
     def _send_group(
         self, group: GroupInvocation, target: ModelTarget, replica: DesiredReplica
     ) -> None:
-        work = group.group_work
-        form, count = work.form, len(work.deadlines)
-        size = sum(len(tensor.data) for tensor in form.inputs) // count
+        form, work = group.work, group.members()
+        size = sum(len(tensor.data) for tensor in form.inputs) // len(work.deadlines)
         self._check_size(size)
-        target.check(form, count)
+        target.check(form, len(work.deadlines))
         work.member_bytes = size + _MEMBER_BYTES
         if timeout := target.policy.default_timeout:
-            longest = time.monotonic() + timeout
-            work.deadlines = [min(deadline, longest) for deadline in work.deadlines]
+            work.shorten(time.monotonic() + timeout)
+        members = [*group.waiting]
         tenant = form.context.get(keys.PRINCIPAL, "")
-        self._dispatcher.submit_group(replica.key, work, [*group.waiting], tenant, target.policy)
-        group.sent = True
+        self._dispatcher.submit_group(replica.key, work, members, tenant, target.policy)
+        group.sent = work
 
     def _check_size(self, size: int) -> None:
         """Raises TooLarge for a request whose inputs hold more bytes than are allowed."""

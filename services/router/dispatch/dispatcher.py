@@ -141,7 +141,8 @@ class Dispatcher:
             raise Unavailable(_DEAF)
         now = self._clock()
         queue = self._queues.get(key) or self._open(key)
-        work.prepare(policy.priority(work.form.priority), now + _LONGEST_SECONDS)
+        priority = policy.priority(work.form.priority)
+        work.prepare(len(members), priority, now + _LONGEST_SECONDS)
         id = f"{self._instance}.{next(self._numbers)}"
         group = PendingGroup(id, queue, work, members, tenant)
         if self.groups.join(group, policy, now, self._sender.health.lasting_problem(now)):

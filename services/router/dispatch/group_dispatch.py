@@ -85,6 +85,7 @@ class GroupDispatch:
         for indexes, refusal in queue.admit(policy, group, now) if group.cost else ():
             self._refuse(group, indexes, refusal, refusal.metadata["reason_detail"])
         if not group.cost:
+            self._pending.forget(group)
             return False
         self._pending.add_group(group)
         queue.waiting.push(group)
@@ -159,6 +160,7 @@ class GroupDispatch:
         if group is None:
             return
         self._metrics.rejected(group.queue.key, CANCELLED)
+        work.ended(1)
         if group.sent_at:
             position = group.members.index(index)
             # A runtime may work on it already: it counts as under way until its reply or deadline.

@@ -49,14 +49,29 @@ class GroupWork:
     parts: list[PendingGroup] = field(default_factory=list)
     # Parts that were cut off: their ids count on from here.
     cuts: int = 0
+    # Members that have not ended.
+    left: int = 0
 
-    def prepare(self, priority: int, longest: float) -> None:
-        """Sets the priority that the members are sent with, and brings deadlines down to `longest`.
-        What is each member's own, or its part's, is not set in the form.
+    def ended(self, count: int) -> None:
+        """Counts members that have ended. With the last one goes the handler: it refers to the
+        calls that refer to this work, and nothing else would free them at once.
         """
+        self.left -= count
+        if self.left <= 0:
+            self.on_reply = _nobody
+
+    def prepare(self, count: int, priority: int, longest: float) -> None:
+        """Sets the number of members that end by it and the priority that they are sent with, and
+        brings deadlines down to `longest`. The form does not have what is each member's own.
+        """
+        self.left = count
         self.form.priority = priority
         self.form.id = ""
         self.form.timeout_ms = 0
+        self.shorten(longest)
+
+    def shorten(self, longest: float) -> None:
+        """Brings deadlines down to `longest`."""
         if max(self.deadlines) > longest:
             self.deadlines = [min(deadline, longest) for deadline in self.deadlines]
 
@@ -64,6 +79,10 @@ class GroupWork:
         """Returns the form of a group of these members alone."""
         count = len(self.deadlines)
         return self.form if len(members) == count else columns.pick(self.form, members, count)
+
+
+def _nobody(members: Sequence[int], outcome: work_pb2.WorkReply | ServiceError) -> None:
+    """Takes the outcome of members that have all ended."""
 
 
 class PendingGroup:

@@ -123,7 +123,8 @@ class OutboundQueue:
                     continue
                 refused.append(([], last))
             refused[-1][0].append(index)
-        self._saturated = True
+        if refused:
+            self._saturated = True
         group.drop([index for indexes, _ in refused for index in indexes])
         if admitted:
             group.deadline = group.nearest(admitted)
@@ -137,7 +138,8 @@ class OutboundQueue:
             load = self._load(joined, joined * group.work.member_bytes)
             admission.check(load, self._limits, policy, group, 1, seconds)
         except Overloaded as exc:
-            return exc
+            # A traceback would keep the group until the collector of cycles comes.
+            return exc.with_traceback(None)
         return None
 
     def _load(self, joined: int = 0, joined_bytes: int = 0) -> QueueLoad:

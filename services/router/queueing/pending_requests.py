@@ -223,6 +223,7 @@ class PendingRequests:
             group.work.on_reply(members, outcome)
         except Exception:
             _log.exception("reply_handler_failed", id=group.id)
+        group.work.ended(len(members))
 
     def end(self, request: PendingRequest, outcome: Outcome | None) -> bool:
         """Ends a request and hands the outcome to its caller, unless it is None. Returns False for
@@ -247,10 +248,10 @@ class PendingRequests:
         their callers, unless it is None.
         """
         self._uncount(group.queue.key, len(members))
-        if not group.cost and not (group.sent_at and self.separated(group)):
-            self.forget(group)
         if outcome is not None:
             self.tell_members(group, members, outcome)
+        if not group.cost and not (group.sent_at and self.separated(group)):
+            self.forget(group)
 
     def end_group(self, group: PendingGroup, outcome: Outcome) -> int:
         """Ends all members of a group with the outcome; returns their number."""
@@ -265,6 +266,7 @@ class PendingRequests:
         """Drops a group whose members have all ended."""
         if self._groups.pop(group.id, None) is not None:
             self._deadlines.discard(group)
+        if group in group.work.parts:
             group.work.parts.remove(group)
 
     def _uncount(self, key: str, count: int) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from services.router.calls.call_group import CallGroup
+from services.router.queueing.members import GroupWork, PendingGroup
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.columns import MAX_MEMBERS
@@ -190,3 +193,32 @@ def test_a_group_that_nobody_waits_for_any_more_loads_no_model() -> None:
 
     assert not world.envelopes
     assert not world.answers
+
+
+def test_groups_that_have_ended_are_freed_at_once() -> None:
+    """However they end: a group holds its tensors, and the collector of cycles comes late."""
+
+    async def act(world: World) -> None:
+        await world.call([GOOD, Batch((4,), (0,)), Batch((5,), (9,), method="divide")])
+        await world.call([Batch((6, 7), (5000, 5000), credential=9)])
+        await world.call([Batch((8,), (5000,), model="cold"), Batch((9,), (10,), model="missing")])
+        numbers = tuple(range(10, 50))
+        await world.call([Batch(numbers, (5000,) * len(numbers), model="plain")])
+        await world.cancel([1, 8, 10])
+        reply = work_pb2.WorkReply(error=work_pb2.WorkError(code=13, reason="INTERNAL"))
+        ids = {sent.id for sent in world.sent.values()}
+        await world.reply([work_pb2.WorkReplyGroup(id=id, reply=reply) for id in ids])
+        await world.pass_time(7.0)
+        await world.pass_time(7.0)
+        await world.pass_time(7.0)
+        assert not world.stream.calls
+
+    gc.collect()
+    gc.disable()
+    try:
+        in_a_world(act)
+        kinds = (CallGroup, GroupWork, PendingGroup)
+        left = [one for one in gc.get_objects() if isinstance(one, kinds)]
+        assert [getattr(one, "ids", one) for one in left] == []
+    finally:
+        gc.enable()
