@@ -92,7 +92,7 @@ def _http_server(
         table=table,
         verifier=process.verifier,
         skeletons=skeletons,
-        calls=calls,
+        stream=calls.small,
         finish=door.finish,
         settings=settings,
         log=process.log,

@@ -21,7 +21,7 @@ from services.api_gateway.open_inference.infer_request import JSON_SIZE, json_si
 from services.api_gateway.open_inference.infer_response import write_response
 from services.api_gateway.open_inference.skeletons import ReadBody, Skeletons
 from services.api_gateway.routing.routes import Match, RouteTable
-from services.api_gateway.upstream.model_calls import ModelCalls
+from services.api_gateway.upstream.call_stream import CallStream
 from services.api_gateway.upstream.replies import GroupReply, ModelReply
 from services.chassis import rpc_status
 from services.chassis.access.token_verifier import TokenVerifier, bearer
@@ -57,7 +57,7 @@ class FastInfer:
         table: RouteTable,
         verifier: TokenVerifier,
         skeletons: Skeletons,
-        calls: ModelCalls,
+        stream: CallStream,
         finish: Finish,
         settings: GatewaySettings,
         log: Any,
@@ -65,7 +65,7 @@ class FastInfer:
         self._table = table
         self._verifier = verifier
         self._skeletons = skeletons
-        self.calls = calls
+        self.stream = stream
         self.finish = finish
         self._settings = settings
         self._default_seconds = settings.default_deadline_seconds
@@ -82,7 +82,7 @@ class FastInfer:
         """
         head = request.head
         target = self._targets.get(head.raw_path) or self._target(head)
-        if target is None or len(body) > self._most_bytes or not self.calls.is_open:
+        if target is None or len(body) > self._most_bytes or not self.stream.is_open:
             return False
         try:
             given = head.headers.get(JSON_SIZE)
@@ -149,7 +149,9 @@ class _Inference:
             seconds = exchange.call.onward()
             if skeleton.request.timeout_us:
                 seconds = min(seconds, skeleton.request.timeout_us / 1e6)
-            self._id = self._way.calls.begin(skeleton.form, data, exchange.call, seconds, self)
+            self._id = self._way.stream.send_member(
+                skeleton.form, data, exchange.call, seconds, self
+            )
         except ServiceError as error:
             self._way.finish(exchange, error)
             return
@@ -157,7 +159,7 @@ class _Inference:
 
     def gone(self) -> None:
         """Drops the call, since nobody waits for its response any more."""
-        self._way.calls.forget(self._id)
+        self._way.stream.forget(self._id)
         self._way.finish(self._exchange, Cancelled("the caller went away"))
 
     def replied_in_group(self, group: GroupReply, index: int) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from services.chassis.bounded_cache import BoundedCache
+from services.chassis.context import CallContext
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import columns
@@ -136,9 +137,7 @@ class CallGroups:
         data: Sequence[bytes],
         id: int,
         timeout_ms: int,
-        request_id: str,
-        traceparent: str,
-        peer: str,
+        call: CallContext,
     ) -> None:
         """Adds a call; `data` holds the bytes of each of the form's inputs."""
         key = (form, credential)
@@ -147,9 +146,9 @@ class CallGroups:
             group = self._open[key] = _Group(form, credential)
         group.ids.append(id)
         group.timeouts_ms.append(timeout_ms)
-        group.request_ids.append(request_id)
-        group.traceparents.append(traceparent)
-        group.peers.append(peer)
+        group.request_ids.append(call.request_id)
+        group.traceparents.append(call.traceparent)
+        group.peers.append(call.peer)
         for column, part in zip(group.data, data, strict=True):
             column.append(part)
             group.size += len(part)

@@ -14,6 +14,7 @@ import grpc
 from services.api_gateway.upstream.call_groups import CallForm, CallGroups
 from services.api_gateway.upstream.replies import Caller, GroupReply, reply_of
 from services.chassis import background
+from services.chassis.context import CallContext
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import DeadlinePassed, ServiceError, Unavailable
@@ -123,21 +124,17 @@ class CallStream:
         self,
         form: CallForm,
         data: Sequence[bytes],
-        token: str,
+        call: CallContext,
         seconds: float,
         caller: Caller,
-        request_id: str,
-        traceparent: str,
-        peer: str,
     ) -> int:
         """Sends a call that may share a group with others of its form and token; see `send`.
 
         `data` holds the bytes of each of the form's inputs.
         """
         id = self._begin(seconds, caller)
-        credential = self._credentials.get(token) or self._introduce(token)
-        timeout_ms = max(1, int(seconds * 1000))
-        self._groups.put(form, credential, data, id, timeout_ms, request_id, traceparent, peer)
+        credential = self._credentials.get(call.token) or self._introduce(call.token)
+        self._groups.put(form, credential, data, id, max(1, int(seconds * 1000)), call)
         self._wake.set()
         return id
 

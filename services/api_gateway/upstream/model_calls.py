@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
-from services.api_gateway.upstream.call_groups import CallForm, CallForms
+from services.api_gateway.upstream.call_groups import CallForms
 from services.api_gateway.upstream.call_stream import CallStream, OpenStream
 from services.api_gateway.upstream.replies import Caller, GroupReply, ModelReply
 from services.chassis.context import CallContext
@@ -58,24 +58,20 @@ class ModelCalls:
     """Calls models through the router, over one stream for small requests and one for large."""
 
     def __init__(self, open_stream: OpenStream) -> None:
-        self._small = CallStream(open_stream)
+        # The stream of small requests, for callers that need no task.
+        self.small = CallStream(open_stream)
         self._large = CallStream(open_stream)
         # The forms of calls that may share groups.
         self.forms = CallForms()
 
     @property
-    def is_open(self) -> bool:
-        """Returns whether small calls can be sent now."""
-        return self._small.is_open
-
-    @property
     def problem(self) -> str:
         """Returns why no call can be made now; "" if calls can be made."""
-        return self._small.problem or self._large.problem
+        return self.small.problem or self._large.problem
 
     async def run(self) -> None:
         """Keeps the streams open until it is cancelled."""
-        await asyncio.gather(self._small.run(), self._large.run())
+        await asyncio.gather(self.small.run(), self._large.run())
 
     async def call(self, request: InferRequest, call: CallContext) -> ModelReply:
         """Sends a request that has one reply and returns that.
@@ -116,26 +112,6 @@ class ModelCalls:
         finally:
             stream.forget(id)
 
-    def begin(
-        self,
-        form: CallForm,
-        data: Sequence[bytes],
-        call: CallContext,
-        seconds: float,
-        caller: Caller,
-    ) -> int:
-        """Sends a call of a known form without waiting for anything, and returns its id.
-
-        `caller` hears of the reply or of an error. Raises Unavailable while there is no stream.
-        """
-        return self._small.send_member(
-            form, data, call.token, seconds, caller, call.request_id, call.traceparent, call.peer
-        )
-
-    def forget(self, id: int) -> None:
-        """Drops a call that `begin` sent and whose caller is gone."""
-        self._small.forget(id)
-
     def _send(
         self,
         stream: CallStream,
@@ -146,8 +122,9 @@ class ModelCalls:
     ) -> int:
         work = request.work
         if columns.may_join(work):
+            form = self.forms.of(request)
             data = [tensor.data for tensor in work.inputs]
-            return self.begin(self.forms.of(request), data, call, seconds, caller)
+            return stream.send_member(form, data, call, seconds, caller)
         message = messages.Call(
             model=request.model,
             version=request.version,
@@ -164,4 +141,4 @@ class ModelCalls:
         if request.timeout_us:
             seconds = min(seconds, request.timeout_us / 1e6)
         large = sum(len(tensor.data) for tensor in request.work.inputs) > LARGE_BYTES
-        return self._large if large else self._small, seconds
+        return self._large if large else self.small, seconds

@@ -221,7 +221,8 @@ class Dispatcher:
             else:
                 late = reply.HasField("error") and reply.error.reason == DeadlinePassed.reason
                 self._end(request, reply, DEADLINE_PASSED if late else "")
-        self.groups.end_landed(members)
+        if members:
+            self.groups.end_landed(members)
         delivery.ack()
 
     def _land(self, replies: Sequence[LandedReply]) -> None:

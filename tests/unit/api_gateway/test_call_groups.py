@@ -137,8 +137,8 @@ async def answers_of(given: list[Asked], cut: int) -> tuple[list[messages.Call],
         return router
 
     calls = ModelCalls(connect)
-    running = asyncio.create_task(calls._small.run())
-    await calls._small.wait_open(5)
+    running = asyncio.create_task(calls.small.run())
+    await calls.small.wait_open(5)
     tasks = [asyncio.create_task(outcome_of(calls, asked, n)) for n, asked in enumerate(given)]
     await eventually(lambda: len(router.calls()) == len(given))
     seen = router.calls()
@@ -214,8 +214,8 @@ async def test_an_answer_that_cannot_be_shared_out_is_an_error_for_all(data: byt
         return router
 
     calls = ModelCalls(connect)
-    running = asyncio.create_task(calls._small.run())
-    await calls._small.wait_open(5)
+    running = asyncio.create_task(calls.small.run())
+    await calls.small.wait_open(5)
     asked = Asked("iris", "", "ada", "p", "", "predict", 1, False, 5.0, False, "answer")
     tasks = [asyncio.create_task(outcome_of(calls, asked, number)) for number in range(2)]
     await eventually(lambda: any(frame.groups for frame in router.frames))
