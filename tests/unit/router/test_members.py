@@ -44,6 +44,15 @@ def outbound(window: int = 4, **limits: int) -> OutboundQueue:
     )
 
 
+def counts(queue: FairQueue) -> object:
+    """What is counted of a queue."""
+    return (
+        (queue.count, queue.cost, queue.bytes),
+        dict(queue._backlog.tenants),
+        [(queue.of_tenant(tenant), queue.ahead(1, tenant, 1)) for tenant in "abc"],
+    )
+
+
 _PUSHES = st.tuples(st.sampled_from("abc"), st.integers(1, 2), st.integers(1, 9))
 _TAKES = st.integers(1, 12)
 _DROPS = st.tuples(st.integers(0, 99), st.integers(0, 99))
@@ -90,16 +99,8 @@ def test_members_are_taken_in_the_order_of_requests_by_themselves(
                 index = group.members[step[1] % len(group.members)]
                 grouped.drop(group, [index])
                 alone.remove(twins[group.id][index])
-        assert (grouped.count, grouped.cost, grouped.bytes) == (
-            alone.count,
-            alone.cost,
-            alone.bytes,
-        )
+        assert counts(grouped) == counts(alone)
         assert grouped.members == grouped.count
-        assert grouped._backlog.tenants == alone._backlog.tenants
-        for tenant in "abc":
-            assert grouped.of_tenant(tenant) == alone.of_tenant(tenant)
-            assert grouped.ahead(1, tenant, 1) == alone.ahead(1, tenant, 1)
     assert (grouped.count, grouped.bytes, grouped._backlog.bytes) == (0, 0, 0)
 
 
