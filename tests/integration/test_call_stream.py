@@ -23,6 +23,7 @@ from services.router.calls.exchange_servicer import ExchangeServicer, add_to_ser
 from services.router.calls.invocations import GroupInvocation, Invocation
 from services.router.calls.statistics import Statistics
 from services.router.naming.target import ModelTarget
+from services.router.queueing.members import GroupWork
 from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
@@ -93,12 +94,13 @@ class Model:
         self.cancelled.append(invocation.id)
 
     def send_group_if_ready(self, group: GroupInvocation, name: ModelName) -> bool:
-        members = [Member(group, index) for index in group.waiting]
+        work = group.members()
+        members = [Member(group, work, index) for index in group.waiting]
         for member in members:
             if not self.send_if_ready(member, name):
                 return False
             group.target = member.target
-        group.sent = True
+        group.sent = work
         self.members += members
         return True
 
@@ -114,9 +116,9 @@ class Model:
 class Member:
     """A member of a group as an invocation of its own."""
 
-    def __init__(self, group: GroupInvocation, index: int) -> None:
-        given = group.group_work
+    def __init__(self, group: GroupInvocation, given: GroupWork, index: int) -> None:
         self.group = group
+        self._group_reply = given.on_reply
         self.index = index
         self.work = columns.member(given.form, index, len(given.deadlines))
         self.work.context["x-request-id"] = given.request_ids[index]
@@ -125,7 +127,7 @@ class Member:
         self.id = ""
 
     def on_reply(self, outcome: Outcome, /) -> None:
-        self.group.group_work.on_reply([self.index], outcome)
+        self._group_reply([self.index], outcome)
 
 
 class Rig:
