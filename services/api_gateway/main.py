@@ -39,7 +39,7 @@ def open_doors(process: Process, settings: GatewaySettings) -> HttpServer:
     upstreams = Upstreams(exposed_services.addresses(settings), process.raw_channel)
     router = process.channel(exposed_services.ROUTER, settings.router)
     # The streams are this process' own; each call on them carries its caller's token.
-    calls = ModelCalls(open_exchange(router))
+    calls = ModelCalls(open_exchange(router), process.metrics)
     process.background("calls", calls.run)
     issue = issuer(process.channel(exposed_services.CONTROLPLANE, settings.controlplane))
     keys = ApiKeyExchange(issue, settings.credential_cache_size)

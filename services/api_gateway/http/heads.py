@@ -1,7 +1,4 @@
-"""Request heads: read and checked once, and remembered while clients repeat them byte by byte.
-
-Pure.
-"""
+"""Request heads: read and checked once, remembered while clients repeat them byte by byte. Pure."""
 
 from __future__ import annotations
 
@@ -33,8 +30,7 @@ _IDS = re.compile(
     rb"\r\n(?:x-request-id: (%b)|traceparent: (%b))(?=\r\n)" % (_ID_VALUE, _PARENT_VALUE),
     re.IGNORECASE,
 )
-# The kinds of heads, by the ids that are cut out of them: none, X-Request-Id (1), traceparent (2),
-# or both.
+# The kinds of heads, by the ids cut out of them: none, X-Request-Id (1), traceparent (2), or both.
 _BOTH = 3
 _LONGEST_ID = MAX_REQUEST_ID_LENGTH + 2
 # Header fields with one value: sent twice, the request is malformed (RFC 9110, 5.3). The HTTP
@@ -72,6 +68,7 @@ class ParsedHead:
         "is_repeatable",
         "keeps_alive",
         "malformed",
+        "meaning",
         "method",
         "query",
         "raw_path",
@@ -107,6 +104,8 @@ class ParsedHead:
         self.timeout: float | None = None
         if _GRPC_FORM in headers or _PLAIN_FORM in headers:
             self._read_timeout()
+        # What the fast way read in the head when it first saw it; None before.
+        self.meaning: object = None
         # Whether the same bytes may be taken for the same head again, without the parser.
         self.is_repeatable = (
             self.keeps_alive

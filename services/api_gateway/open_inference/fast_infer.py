@@ -25,23 +25,20 @@ from services.api_gateway.upstream.call_stream import CallStream
 from services.api_gateway.upstream.replies import GroupReply, ModelReply
 from services.chassis import rpc_status
 from services.chassis.access.token_verifier import TokenVerifier, bearer
-from services.chassis.bounded_cache import BoundedCache
 from stellwerk.wire.errors import Cancelled, ServiceError, from_work_error
 from stellwerk.wire.open_inference import InferRequest
 from stellwerk.wire.permissions import INFERENCE_SERVICE
 
 _INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
-# Paths and Authorization values that are remembered as they were read; no verdict is among them.
-_MAX_TARGETS = 1024
-_MAX_TOKENS = 4096
 
 
-class _Target(NamedTuple):
-    """A path's route and the model that it names."""
+class _Meaning(NamedTuple):
+    """An inference request's route, the model that its path names, and its caller's token."""
 
     match: Match
     model: str
     version: str
+    token: str
 
 
 # Ends an exchange with a response or an error; see `http.door.HttpDoor.finish`.
@@ -72,8 +69,6 @@ class FastInfer:
         self._most_seconds = settings.max_deadline_seconds
         self._most_bytes = settings.max_body_bytes
         self.log = log
-        self._targets: BoundedCache[bytes, _Target] = BoundedCache(_MAX_TARGETS)
-        self._tokens: BoundedCache[bytes, str] = BoundedCache(_MAX_TOKENS)
 
     def __call__(self, request: HttpRequest, body: bytes) -> bool:
         """Serves an inference request whose like was served before; returns False for any other.
@@ -81,25 +76,27 @@ class FastInfer:
         The caller is verified each time, and each request has its own deadline.
         """
         head = request.head
-        target = self._targets.get(head.raw_path) or self._target(head)
-        if target is None or len(body) > self._most_bytes or not self.stream.is_open:
+        if len(body) > self._most_bytes or not self.stream.is_open:
             return False
         try:
+            # Kept with the head, which is bounded with all known heads; no verdict is in it.
+            meaning = head.meaning or self._meaning(head)
+            if not isinstance(meaning, _Meaning):
+                return False
             given = head.headers.get(JSON_SIZE)
             json_size = None if given is None else json_size_of(given, body)
-            token = self._token(head)
-            principal = self._verifier.verify(token)
+            principal = self._verifier.verify(meaning.token)
         except ServiceError:
             return False
-        read = self._skeletons.read(body, target.model, target.version, json_size)
+        read = self._skeletons.read(body, meaning.model, meaning.version, json_size)
         if read is None:
             return False
         exchange = begin_exchange(request, self._settings)
-        exchange.match = target.match
-        exchange.route = target.match.route.template.text
+        exchange.match = meaning.match
+        exchange.route = meaning.match.route.template.text
         call = exchange.call
         call.method = _INFER
-        call.token = token
+        call.token = meaning.token
         call.principal = principal
         asked = head.timeout
         seconds = min(self._default_seconds if asked is None else asked, self._most_seconds)
@@ -107,27 +104,17 @@ class FastInfer:
         _Inference(self, exchange, read).begin()
         return True
 
-    def _target(self, head: ParsedHead) -> _Target | None:
-        """Returns what an inference path means, None for any other path."""
-        try:
-            match = self._table.find(head.method, head.raw_path)
-        except ServiceError:
-            return None
+    def _meaning(self, head: ParsedHead) -> _Meaning | None:
+        """Returns what the head of an inference request means, None for any other head. Raises
+        ServiceError for a head that the door refuses.
+        """
+        match = self._table.find(head.method, head.raw_path)
         if match.route.rpc_name != _INFER or match.route.template.segments[-1] != "infer":
             return None
-        variables = match.variables
-        target = _Target(match, variables["model_name"], variables.get("model_version", ""))
-        self._targets.keep(head.raw_path, target)
-        return target
-
-    def _token(self, head: ParsedHead) -> str:
-        """Returns the bearer token of a head. Raises Unauthenticated if it carries none."""
-        given = head.headers.get(b"authorization", b"")
-        token = self._tokens.get(given)
-        if token is None:
-            token = bearer(given.decode("latin-1"))
-            self._tokens.keep(given, token)
-        return token
+        model, version = match.variables["model_name"], match.variables.get("model_version", "")
+        token = bearer(head.headers.get(b"authorization", b"").decode("latin-1"))
+        meaning = head.meaning = _Meaning(match, model, version, token)
+        return meaning
 
 
 class _Inference:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from prometheus_client import CollectorRegistry
+
 from services.chassis.bounded_cache import BoundedCache
 from services.chassis.context import CallContext
+from services.chassis.telemetry import LookUps
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import columns
@@ -43,16 +46,29 @@ class CallForm:
 class CallForms:
     """The forms that were seen, by what they say."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: CollectorRegistry | None = None) -> None:
+        """Counts its look-ups in `metrics`, if these are given."""
         self._forms: BoundedCache[tuple[object, ...], CallForm] = BoundedCache(_MAX_FORMS)
+        self._hits = 0
+        self._misses = 0
+        if metrics is not None:
+            LookUps(
+                metrics,
+                "stellwerk_call_forms",
+                "Forms of calls looked up among those that were seen before",
+                lambda: (self._hits, self._misses),
+            )
 
     def of(self, request: InferRequest) -> CallForm:
         """Returns the form of a request that may join a group."""
         key = (request.model, request.version, *columns.form_of(request.work))
         form = self._forms.get(key)
-        if form is None:
-            form = CallForm(request.model, request.version, request.work)
-            self._forms.keep(key, form)
+        if form is not None:
+            self._hits += 1
+            return form
+        self._misses += 1
+        form = CallForm(request.model, request.version, request.work)
+        self._forms.keep(key, form)
         return form
 
 

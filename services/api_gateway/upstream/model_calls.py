@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from prometheus_client import CollectorRegistry
+
 from services.api_gateway.upstream.call_groups import CallForms
 from services.api_gateway.upstream.call_stream import CallStream, OpenStream
 from services.api_gateway.upstream.replies import Caller, GroupReply, ModelReply
@@ -57,12 +59,12 @@ class _Replies:
 class ModelCalls:
     """Calls models through the router, over one stream for small requests and one for large."""
 
-    def __init__(self, open_stream: OpenStream) -> None:
+    def __init__(self, open_stream: OpenStream, metrics: CollectorRegistry | None = None) -> None:
         # The stream of small requests, for callers that need no task.
         self.small = CallStream(open_stream)
         self._large = CallStream(open_stream)
         # The forms of calls that may share groups.
-        self.forms = CallForms()
+        self.forms = CallForms(metrics)
 
     @property
     def problem(self) -> str:
