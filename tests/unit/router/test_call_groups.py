@@ -14,6 +14,7 @@ from services.router.queueing.members import GroupWork, PendingGroup
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.columns import MAX_MEMBERS
+from stellwerk.wire.errors import BrokerDown
 from tests.fakes.call_world import Batch, World
 
 GOOD = Batch((1, 2, 3), (5000, 5000, 5000))
@@ -223,3 +224,21 @@ def test_groups_that_have_ended_are_freed_at_once() -> None:
         assert [getattr(one, "ids", one) for one in left] == []
     finally:
         gc.enable()
+
+
+def test_of_a_part_that_was_not_confirmed_those_whose_time_is_over_are_late() -> None:
+    async def act(world: World) -> None:
+        world.broker.confirms = False
+        await world.call([Batch((1, 2), (1000, 60_000))])
+        world.clock.now += 0.979
+        for posted in world.broker._unconfirmed:
+            posted.set_exception(BrokerDown("it does not confirm"))
+        world.broker._unconfirmed.clear()
+        await world.settle()
+
+    world = in_a_world(act)
+
+    assert {number: told[0][2] for number, told in world.answers.items()} == {
+        1: "DEADLINE_PASSED",
+        2: "BROKER_DOWN",
+    }

@@ -201,3 +201,17 @@ def test_an_envelope_takes_the_members_that_it_would_take_as_requests(
         assert grouped.underway == alone.underway
         grouped.underway = alone.underway = underway
     assert not grouped.due
+
+
+def test_members_go_in_turn_with_requests_that_do_not_all_fit() -> None:
+    queue = outbound(200)
+    queue.window.size = 200
+    group = group_of(queue, [NOW + 9.0] * 60, "a")
+    queue.waiting.push(group)
+    for _ in range(40):
+        queue.waiting.push(request_of(queue, NOW + 9.0, "b"))
+
+    cut = queue.cut(NOW)
+
+    assert len(cut.requests) == AdmissionLimits().items_per_envelope
+    assert abs(len(cut.members[group]) - len(cut.requests)) <= 1
