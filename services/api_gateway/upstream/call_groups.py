@@ -13,15 +13,12 @@ from services.chassis.telemetry import LookUps
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire import columns
-from stellwerk.wire.frames import tag, varint
 from stellwerk.wire.open_inference import InferRequest
 
 # Forms that are remembered. Callers repeat a handful; a form that is forgotten is made anew.
 _MAX_FORMS = 4096
 # Bytes of tensors from which a group is full: a quarter of a frame.
 _FULL_BYTES = 256 * 1024
-_CALL = tag(messages.ExchangeRequest, "calls")
-_GROUP = tag(messages.ExchangeRequest, "groups")
 
 
 class CallForm:
@@ -93,12 +90,15 @@ class _Group:
 
     def field(self) -> bytes:
         """Returns the group as a field of a frame; a single call as the call that it is."""
+        frame = messages.ExchangeRequest()
         if len(self.ids) == 1:
-            return _field(_CALL, self._call().SerializeToString())
-        return _field(_GROUP, self._group().SerializeToString())
+            self._add_call(frame)
+        else:
+            self._add_group(frame)
+        return frame.SerializeToString()
 
-    def _call(self) -> messages.Call:
-        call = messages.Call(
+    def _add_call(self, frame: messages.ExchangeRequest) -> None:
+        call = frame.calls.add(
             id=self.ids[0],
             credential=self.credential,
             model=self.form.model,
@@ -109,10 +109,9 @@ class _Group:
             peer=self.peers[0],
         )
         self._fill(call.work)
-        return call
 
-    def _group(self) -> messages.CallGroup:
-        group = messages.CallGroup(
+    def _add_group(self, frame: messages.ExchangeRequest) -> None:
+        group = frame.groups.add(
             credential=self.credential,
             model=self.form.model,
             version=self.form.version,
@@ -124,7 +123,6 @@ class _Group:
             peers=self.peers[:1] if len(set(self.peers)) == 1 else self.peers,
         )
         self._fill(group.work)
-        return group
 
     def _fill(self, work: work_pb2.WorkItem) -> None:
         work.CopyFrom(self.form.work)
@@ -187,7 +185,3 @@ class CallGroups:
     def _first(self) -> _Group:
         """Removes and returns the group that was opened first."""
         return self._open.pop(next(iter(self._open)))
-
-
-def _field(tag: bytes, message: bytes) -> bytes:
-    return b"".join((tag, varint(len(message)), message))

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 import grpc
 
 from services.api_gateway.upstream.call_groups import CallForm, CallGroups
-from services.api_gateway.upstream.replies import Caller, GroupReply, reply_of
+from services.api_gateway.upstream.replies import Caller, GroupReply, ModelReply
 from services.chassis import background
 from services.chassis.context import CallContext
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
-from stellwerk.wire.errors import DeadlinePassed, ServiceError, Unavailable
+from stellwerk.wire.errors import DeadlinePassed, ServiceError, Unavailable, from_work_error
 from stellwerk.wire.frames import FrameBuffer, tag
 
 # The most calls and bytes in a frame: more would not make a call cheaper, and delays the first one.
@@ -232,19 +232,17 @@ class CallStream:
         return b"".join([control.SerializeToString(), *self._calls.take(), *self._groups.take()])
 
     def _deliver(self, answer: messages.Answer) -> None:
-        if answer.reply.more:
-            pending = self._pending.get(answer.id)
-        else:
-            pending = self._pending.pop(answer.id, None)
+        reply = answer.reply
+        calls = self._pending
+        pending = calls.get(answer.id) if reply.more else calls.pop(answer.id, None)
         # None: the call was given up before its answer came.
         if pending is None:
             return
-        try:
-            reply = reply_of(answer)
-        except ServiceError as error:
-            pending.caller.failed(error)
+        if reply.HasField("error"):
+            pending.caller.failed(from_work_error(reply.error))
         else:
-            pending.caller.replied(reply)
+            found = ModelReply(answer.model_version, reply.outputs, not reply.more)
+            pending.caller.replied(found)
 
     def _deliver_group(self, answer: messages.AnswerGroup) -> None:
         group = GroupReply(answer)

@@ -76,11 +76,3 @@ class Caller(Protocol):
 
     def failed(self, error: ServiceError) -> None:
         """Takes the error that ends the call."""
-
-
-def reply_of(answer: messages.Answer) -> ModelReply:
-    """Returns the reply in an answer. Raises the error in it."""
-    reply = answer.reply
-    if reply.HasField("error"):
-        raise from_work_error(reply.error)
-    return ModelReply(answer.model_version, reply.outputs, not reply.more)

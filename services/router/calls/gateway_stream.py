@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from services.chassis import context, logs, rpc_status
@@ -151,7 +152,15 @@ class GatewayStream:
             count += len(group.ids)
         if count:
             # One line for all of them: a line for each would cost more than the calls themselves.
-            logs.write_for(self._log, logging.INFO, "calls", _ids_of(frame), count=count)
+            alone = ((call.request_id, call.traceparent) for call in frame.calls)
+            grouped = (
+                ids
+                for group in frame.groups
+                for ids in CallColumns.of(group).ids_of(range(len(group.ids)))
+            )
+            logs.write_for(
+                self._log, logging.INFO, "calls", itertools.chain(alone, grouped), count=count
+            )
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:
@@ -275,11 +284,3 @@ class GatewayStream:
         """Ends all calls, since their stream has ended."""
         for id in list(self.calls):
             self._cancel(id)
-
-
-def _ids_of(frame: messages.ExchangeRequest) -> Iterator[tuple[str, str]]:
-    """Yields request id and traceparent of each call of a frame."""
-    for call in frame.calls:
-        yield call.request_id, call.traceparent
-    for group in frame.groups:
-        yield from CallColumns.of(group).ids_of(range(len(group.ids)))

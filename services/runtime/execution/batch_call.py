@@ -19,7 +19,7 @@ from services.runtime.requests.batchability import (
     differing_row,
     rows_are_independent,
 )
-from services.runtime.requests.members import apart, halves, several, still_open
+from services.runtime.requests.members import apart, halves, still_open
 from services.runtime.requests.output_columns import OutputColumn, output_columns
 from services.runtime.requests.request import InputField, Request, RequestLayout
 from stellwerk.wire import tensors
@@ -43,6 +43,13 @@ class BatchResult:
     input_ns: int = 0
     compute_ns: int = 0
     output_ns: int = 0
+    # Items and members; where there is one alone, the columns are not to be sliced.
+    count: int = field(init=False)
+    alone: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.count = sum([len(request.members) or 1 for request in self.requests])
+        self.alone = self.count == 1
 
 
 @dataclass(slots=True)
@@ -105,13 +112,13 @@ def _call(model: LoadedModel, asked: Sequence[Request], results: list[BatchResul
         answer = model.call(layout.method.name, inputs)
         done = time.perf_counter_ns()
         result.rows = sum([request.rows for request in requests])
-        result.columns, result.error = _columns(requests, answer, result.rows)
+        result.columns, result.error = _columns(result, answer)
         result.input_ns = called - begun
         result.compute_ns = done - called
         result.output_ns = time.perf_counter_ns() - done
     except BaseException as exc:
         # SystemExit and panics of native libraries too: a model must not end its worker thread.
-        if several(requests):
+        if not result.alone:
             for half in halves(requests):
                 _call(model, half, results)
             return
@@ -153,11 +160,11 @@ def _stack(field: InputField, parts: Sequence[Any], rows: int) -> Array:
 
 
 def _columns(
-    requests: Sequence[Request], answer: Arrays, rows: int
+    result: BatchResult, answer: Arrays
 ) -> tuple[Sequence[OutputColumn], ServiceError | None]:
-    layout = requests[0].layout
-    alone = not several(requests)
-    checked = rows if not alone or layout.method.rows_promised else 0
+    layout = result.requests[0].layout
+    alone = result.alone
+    checked = result.rows if not alone or layout.method.rows_promised else 0
     try:
         return output_columns(answer, layout.outputs, checked, sliceable=not alone), None
     except InvalidInput as exc:

@@ -30,7 +30,7 @@ from services.runtime.models.cache import ModelCache, Resident
 from services.runtime.replies.responder import Responder
 from services.runtime.requests.batch_policy import batch_policy, prefetch_count
 from services.runtime.requests.layouts import RequestLayouts
-from services.runtime.requests.members import close, count, open_group, still_open
+from services.runtime.requests.members import close, open_group, still_open
 from services.runtime.requests.request import NEVER, Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -203,7 +203,7 @@ class WorkConsumer:
         requests = work.requests
         if resident.model.streams:
             requests = self._mark_streams(work, resident.model.streams)
-        resident.calls += count(requests)
+        resident.calls += sum([len(request.members) or 1 for request in requests])
         self._scheduler.submit(served.queue, requests)
 
     def _mark_streams(self, work: WorkMessage, streams: frozenset[str]) -> list[Request]:

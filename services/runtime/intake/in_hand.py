@@ -17,6 +17,9 @@ class WorkInHand:
 
     def __init__(self) -> None:
         self._works: set[WorkMessage] = set()
+        # Forgets a message, whose requests are answered. The set's own method, since it is called
+        # for every message.
+        self.remove = self._works.discard
         # No deadline passes before this time.
         self.next = NEVER
 
@@ -33,10 +36,6 @@ class WorkInHand:
             return False
         self.next = nearest
         return True
-
-    def remove(self, work: WorkMessage) -> None:
-        """Forgets the message, whose requests are answered."""
-        self._works.discard(work)
 
     def find(self, ids: Collection[str], members: Mapping[str, Collection[int]]) -> list[Request]:
         """Returns the open requests of items with these ids, and of these members by group id."""

@@ -14,7 +14,7 @@ from typing import Any
 from services.runtime.execution.batch_call import BatchResult
 from services.runtime.execution.stream_call import StreamedAnswer
 from services.runtime.replies.response_cache import Outputs
-from services.runtime.requests.members import close, open_places, several
+from services.runtime.requests.members import close, open_places
 from services.runtime.requests.output_columns import OutputColumn, row_offsets
 from services.runtime.requests.request import Group, Request, WorkMessage
 from stellwerk.job.v1 import work_pb2
@@ -102,7 +102,7 @@ class ReplyEncoder:
         The first reply leads, because routers count model calls by the replies that lead.
         """
         found: list[EncodedReplies] = []
-        sliced = several(result.requests)
+        sliced = not result.alone
         ends = row_offsets(result.requests) if sliced else [0, result.requests[0].rows]
         template: _Template | None = None
         last: EncodedReplies | None = None
@@ -145,7 +145,7 @@ class ReplyEncoder:
         reply.leads = leads
         reply.rows = rows
         reply.queue_ns = max(0, int((started - request.work.received) * 1e9))
-        sliced = several(result.requests)
+        sliced = not result.alone
         for column in result.columns:
             shape = (rows, *column.shape[1:]) if sliced else column.shape
             reply.outputs.add(name=column.name, datatype=column.datatype, shape=shape)

@@ -19,10 +19,7 @@ from services.runtime.replies.encoding import EncodedReplies, ReplyEncoder
 from services.runtime.replies.response_cache import ResponseCache
 from services.runtime.replies.sender import ReplySender
 from services.runtime.requests.members import (
-    call_ids,
-    count,
     described,
-    item_ids,
     items_of,
     still_open,
 )
@@ -70,7 +67,8 @@ class Responder:
                 self._responses.keep(asked, [frame for part in replies for frame in part.frames])
             for part in replies:
                 self._send(part)
-            self._record_call(model_version, asked, result, outcome.started)
+            answered = sum([len(part.frames) * part.each for part in replies])
+            self._record_call(model_version, asked, answered, result, outcome.started)
 
     def answer_part(self, request: Request, answer: StreamedAnswer, sent: Sent) -> None:
         """Sends one of several answers, unless no one waits for it any more."""
@@ -158,28 +156,34 @@ class Responder:
         self._log.warning("joining_refused", model_version=model_version, method=method)
 
     def _record_call(
-        self, model_version: str, asked: Sequence[Request], result: BatchResult, started: float
+        self,
+        model_version: str,
+        asked: Sequence[Request],
+        answered: int,
+        result: BatchResult,
+        started: float,
     ) -> None:
         outcome = "ok" if result.error is None else result.error.reason
         received = min([request.work.received for request in asked])
         wait = max(0.0, started - received)
         self._metrics.called(
-            model_version, outcome, count(asked), count(result.requests), wait, result.compute_ns
+            model_version, outcome, answered, result.count, wait, result.compute_ns
         )
         if result.cause is not None and not isinstance(result.cause, ServiceError):
             for item in [item for request in asked for item in items_of(request)]:
                 fields = _fields(item, model_version, outcome)
                 self._log.warning("model_raised", **fields, exc_info=result.cause)
-        if self._log.is_enabled_for(logging.INFO):
-            # One line for the call; its ids join the lines of every request that shared it.
-            self._log.info(
-                "model_call",
-                model_version=model_version,
-                method=asked[0].item.method,
-                outcome=outcome,
-                compute_ms=result.compute_ns / 1e6,
-                **logs.ids_of([ids for request in asked for ids in call_ids(request)]),
-            )
+        # One line for the call; its ids join the lines of every request that shared it.
+        logs.write_for(
+            self._log,
+            logging.INFO,
+            "model_call",
+            (ids for request in asked for ids in _call_ids(request)),
+            model_version=model_version,
+            method=asked[0].item.method,
+            outcome=outcome,
+            compute_ms=result.compute_ns / 1e6,
+        )
         if self._in_detail():
             for request in asked:
                 queue_ns = max(0, int((started - request.work.received) * 1e9))
@@ -217,9 +221,26 @@ def _service_error(exc: Exception) -> ServiceError:
 
 def _fields(item: work_pb2.WorkItem, model_version: str, outcome: str) -> dict[str, Any]:
     return {
-        **logs.ids_of([item_ids(item)]),
+        **logs.ids_of([_item_ids(item)]),
         "principal": item.context.get(metadata.PRINCIPAL),
         "model_version": model_version,
         "method": item.method,
         "outcome": outcome,
     }
+
+
+def _call_ids(request: Request) -> list[tuple[str, str]]:
+    """Returns the request id and the traceparent of the item or each member, "" for none."""
+    group = request.group
+    if group is None:
+        return [_item_ids(request.item)]
+    total = len(group.timeouts_ms)
+    none = [""] * total
+    ids = list(zip(group.request_ids or none, group.traceparents or none, strict=True))
+    return ids if len(request.members) == total else [ids[member] for member in request.members]
+
+
+def _item_ids(item: work_pb2.WorkItem) -> tuple[str, str]:
+    """Returns the request id and the traceparent, "" where the item has none."""
+    context = item.context
+    return context.get(metadata.REQUEST_ID, ""), context.get(metadata.TRACEPARENT, "")

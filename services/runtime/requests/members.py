@@ -37,11 +37,6 @@ def count(requests: Sequence[Request]) -> int:
     )
 
 
-def several(requests: Sequence[Request]) -> bool:
-    """Returns whether the requests, at least one, hold more than one item or member."""
-    return len(requests) > 1 or len(requests[0].members) > 1
-
-
 def fitting(request: Request, rows: int) -> int:
     """Returns how many of the members, or whether the item (0 or 1), have at most `rows` rows."""
     if request.rows <= rows:
@@ -212,23 +207,6 @@ def items_of(request: Request) -> list[work_pb2.WorkItem]:
     if group is None:
         return [request.item]
     return [described(group, member) for member in request.members]
-
-
-def call_ids(request: Request) -> list[tuple[str, str]]:
-    """Returns the request id and the traceparent of the item or each member, "" for none."""
-    group = request.group
-    if group is None:
-        return [item_ids(request.item)]
-    total = len(group.timeouts_ms)
-    none = [""] * total
-    ids = list(zip(group.request_ids or none, group.traceparents or none, strict=True))
-    return ids if len(request.members) == total else [ids[member] for member in request.members]
-
-
-def item_ids(item: work_pb2.WorkItem) -> tuple[str, str]:
-    """Returns the request id and the traceparent, "" where the item has none."""
-    context = item.context
-    return context.get(metadata.REQUEST_ID, ""), context.get(metadata.TRACEPARENT, "")
 
 
 def _piece(request: Request, members: Sequence[int], rows: int, parts: Sequence[Any]) -> Request:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
 from services.chassis.broker.amqp import frames as amqp_frames
+from services.chassis.broker.amqp.channel import pack_ack
 from services.chassis.broker.port import Message
 
 FRAME_MAX = 4096
@@ -84,4 +85,4 @@ def test_an_acknowledgement_is_what_pika_makes_of_it(
 ) -> None:
     expected = frame.Method(channel, spec.Basic.Ack(tag, multiple)).marshal()
 
-    assert amqp_frames.ack(channel, tag, multiple=multiple) == expected
+    assert pack_ack(channel, tag, multiple=multiple) == expected

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from struct import Struct
 from typing import Any
 
 from services.chassis.broker.amqp import frames as amqp_frames
@@ -16,6 +17,9 @@ from services.chassis.broker.port import Handler, Message
 from services.chassis.broker.received import Handling, Received
 from services.chassis.futures import settle
 from stellwerk.wire.topology import QueueSpec
+
+# A frame with an acknowledgement: kind, channel, the payload's size, method, tag, multiple, end.
+_ACK = Struct(">BHIIQBB")
 
 
 class ChannelGone(Exception):
@@ -178,7 +182,7 @@ class Channel:
 
     def _send_ack(self, tag: int, multiple: bool) -> None:
         if self._raw.is_open:
-            self._stream.write(amqp_frames.ack(self._number, tag, multiple=multiple))
+            self._stream.write(pack_ack(self._number, tag, multiple=multiple))
 
     async def _call(self, send: Callable[..., object], *arguments: object, **named: object) -> Any:
         """Sends with a `callback` and returns the broker's answer. Raises ChannelGone."""
@@ -201,6 +205,12 @@ class Channel:
             settle(answer, gone)
         if not self.closed.done():
             self.closed.set_result(gone)
+
+
+def pack_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """Packs the acknowledgement of a delivery or, with `multiple`, of all up to it."""
+    return _ACK.pack(amqp_frames.METHOD, channel, 13, amqp_frames.ACK, tag, multiple,
+                     amqp_frames.END[0])  # fmt: skip
 
 
 class Unsettled:

@@ -25,7 +25,6 @@ METHOD_ID = Struct(">I")
 # A content header: class and weight, the body's size, the flags.
 CONTENT = Struct(">IQH")
 LONG = Struct(">I")
-_SETTLEMENT = Struct(">BHIIQBB")
 # The properties that the platform sends. A message with any other is left to pika.
 _OURS = HEADERS | DELIVERY_MODE | CORRELATION_ID | REPLY_TO | EXPIRATION | MESSAGE_ID | APP_ID
 _TEXTS = tuple(enumerate((CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID)))
@@ -64,11 +63,6 @@ def publish(
         chunk = view[at : at + frame_max - OVERHEAD]
         pieces += [FRAME.pack(BODY, channel, len(chunk)), chunk, END]
     return pieces
-
-
-def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Packs the acknowledgement of a delivery or, with `multiple`, of all up to it."""
-    return _SETTLEMENT.pack(METHOD, channel, 13, ACK, tag, multiple, END[0])
 
 
 def unpack(properties: bytes, body: bytes) -> Message | None:
