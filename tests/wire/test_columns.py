@@ -139,3 +139,17 @@ def test_streams_texts_and_large_calls_travel_alone() -> None:
     assert columns.may_join(small)
     refused = (stream, large, texts, half_empty, work_pb2.WorkItem())
     assert not any(map(columns.may_join, refused))
+
+
+def test_a_work_whose_data_are_of_another_length_travels_alone() -> None:
+    for size in (12, 20, 0):
+        work = work_pb2.WorkItem()
+        work.inputs.add(name="x", datatype="FP32", shape=[1, 4], data=bytes(size))
+        assert not columns.may_join(work)
+
+
+def test_a_work_of_a_million_dimensions_travels_alone_at_once() -> None:
+    work = work_pb2.WorkItem()
+    work.inputs.add(name="x", datatype="FP32", shape=[2**62] * 1_000_000, data=bytes(16))
+
+    assert not columns.may_join(work)

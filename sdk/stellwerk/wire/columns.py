@@ -8,6 +8,7 @@ hold everything else to it. Decision 26 says why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from struct import unpack_from
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire.errors import InvalidInput
-from stellwerk.wire.tensors import ITEM_SIZES, element_count
+from stellwerk.wire.tensors import ITEM_SIZES, MAX_DIMENSIONS, element_count
 
 # Members of one group. 256: the calls that a frame to the router holds.
 MAX_MEMBERS = 256
@@ -26,16 +27,22 @@ MAX_MEMBER_BYTES = 16 * 1024
 
 def may_join(work: work_pb2.WorkItem) -> bool:
     """Returns whether the work may be a member of a group: small, answered once, and with inputs
-    that hold data, whose size follows from their shape.
+    whose data are as long as their shape says.
+
+    A work of another length would have its whole group refused, so it travels alone.
     """
     if work.stream or not work.inputs:
         return False
-    size = 0
+    whole = 0
     for tensor in work.inputs:
-        if tensor.datatype not in ITEM_SIZES or not tensor.data:
+        size = len(tensor.data)
+        # Bounded first: the product of a million dimensions would take hours.
+        if not size or len(tensor.shape) > MAX_DIMENSIONS:
             return False
-        size += len(tensor.data)
-    return size <= MAX_MEMBER_BYTES
+        if size != math.prod(tensor.shape) * ITEM_SIZES.get(tensor.datatype, 0):
+            return False
+        whole += size
+    return whole <= MAX_MEMBER_BYTES
 
 
 def form_of(work: work_pb2.WorkItem) -> tuple[object, ...]:

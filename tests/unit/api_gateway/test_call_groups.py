@@ -230,3 +230,29 @@ async def test_an_answer_that_cannot_be_shared_out_is_an_error_for_all(data: byt
     assert [error.reason for error in got] == ["INTERNAL", "INTERNAL"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_call_that_lies_about_its_size_joins_nobodys_group() -> None:
+    router = Router()
+
+    async def connect() -> Router:
+        return router
+
+    calls = ModelCalls(connect)
+    running = asyncio.create_task(calls.small.run())
+    await calls.small.wait_open(5)
+    asked = Asked("iris", "", "ada", "p", "", "predict", 1, False, 0.3, False, "answer")
+    call = CallContext("m", "r", token="ada", deadline=asyncio.get_running_loop().time() + 0.3)
+    lying = request_of(asked, 9)
+    lying.work.inputs[0].data += b"x"
+    tasks = [asyncio.create_task(outcome_of(calls, asked, number)) for number in range(2)]
+    tasks.append(asyncio.create_task(calls.call(lying, call)))
+
+    await eventually(lambda: len(router.calls()) == 3)
+
+    [group] = [group for frame in router.frames for group in frame.groups]
+    assert len(group.ids) == 2
+    assert [call.work for frame in router.frames for call in frame.calls] == [lying.work]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
