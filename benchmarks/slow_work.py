@@ -76,12 +76,12 @@ def _sleeper() -> Any:
     return Sleeper()
 
 
-def _says(seconds: float) -> Any:
-    """Tells whether an answer is that of a call of this length."""
+def _says(values: list[float]) -> Any:
+    """Tells whether an answer holds these values."""
 
     def right(answer: bytes) -> bool:
         outputs = orjson.loads(answer).get("outputs") or [{}]
-        return bool(np.array_equal(np.ravel(outputs[0].get("data", [])), [seconds]))
+        return bool(np.array_equal(np.ravel(outputs[0].get("data", [])), values))
 
     return right
 
@@ -111,16 +111,20 @@ class OurSleeper:
         )
         return self._platform.input_of(MODEL)
 
-    def call(self, seconds: float, deadline: float) -> RestCall:
-        """A call of this length, to be answered or refused before the deadline, both in seconds."""
+    def call(self, seconds: float, deadline: float, rows: int = 1) -> RestCall:
+        """A call of this length, to be answered or refused before the deadline, both in seconds.
+
+        `rows` rows make the tensors that travel larger, not the call longer.
+        """
+        values = [[seconds]] * rows
         plain = self._platform.rest(
-            MODEL, infer_body(self._input.name, self._input.datatype, [[seconds]])
+            MODEL, infer_body(self._input.name, self._input.datatype, values)
         )
         return RestCall(
             plain.url,
             plain.body,
             {**plain.headers, "X-Request-Timeout": f"{deadline:g}"},
-            _says(seconds),
+            _says([seconds] * rows),
         )
 
     def parts(self) -> Mapping[str, Sequence[int]]:
@@ -155,7 +159,7 @@ class TritonSleeper:
         body["parameters"] = {"timeout": round(deadline * 1e6)}
         url = f"{self._server.http}/v2/models/{MODEL}/infer"
         return RestCall(
-            url, orjson.dumps(body), {"Content-Type": "application/json"}, _says(seconds)
+            url, orjson.dumps(body), {"Content-Type": "application/json"}, _says([seconds])
         )
 
     def parts(self) -> Mapping[str, Sequence[int]]:

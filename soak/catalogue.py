@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from soak import http_connections
+from soak import http_connections, overload_memory
 from soak.http_streams import rules
 from soak.http_streams.run import run_all
 from soak.large_models import KINDS, MB
@@ -25,6 +25,11 @@ STREAMS = 1_000_000
 _STREAMS_DONE = Path(__file__).parent / "results" / ".http-streams.json"
 SLOW, IDLE = 1_000, 10_000
 MOST_SLOWER = 1.5
+
+OVERLOAD_SECONDS = 600.0
+# Of resident memory under overload after its first minute, and of the start's memory afterwards.
+MOST_SPREAD = 0.05
+MOST_LEFT = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,33 @@ def others_do_not_notice(progress: Progress) -> Outcome:
     return Outcome(promise, found.ratio < MOST_SLOWER, columns, [row])
 
 
+def overload_leaves_nothing(progress: Progress) -> Outcome:
+    """Ten minutes of four times the capacity, with small and large tensors mixed."""
+    found = overload_memory.measure(OVERLOAD_SECONDS, "auto", progress)
+    kept = all(
+        level.spread <= MOST_SPREAD and level.growth <= MOST_LEFT for level in found.levels.values()
+    )
+    ends = ", ".join(f"{count:,} {outcome}" for outcome, count in found.outcomes.items())
+    promise = (
+        f"in {OVERLOAD_SECONDS / 60:.0f} minutes of {overload_memory.FACTOR:g} × the capacity of"
+        f" {found.capacity:.0f} requests a second, tensors of 8 bytes to 512 KiB mixed, resident"
+        f" memory stays within {MOST_SPREAD:.0%} after the first minute, and is back at the start's"
+        f" + {MOST_LEFT:.0%} afterwards (MB; medians of 20 s; the requests: {ends})"
+    )
+    columns = (
+        "process", "at start", "lowest after a minute", "highest", "spread", "peak", "afterwards",
+        "left",
+    )  # fmt: skip
+    rows: list[list[str | int | float]] = []
+    for name, level in found.levels.items():
+        sizes = [level.start, min(level.windows), max(level.windows), level.most, level.end]
+        start, lowest, highest, most, end = [round(size / MB, 1) for size in sizes]
+        spread, growth = f"{level.spread:+.1%}", f"{level.growth:+.1%}"
+        rows.append([name, start, lowest, highest, spread, most, end, growth])
+        progress(f"{name}: {spread} under overload, {growth} afterwards")
+    return Outcome(promise, kept, columns, rows)
+
+
 def _megabytes(memory: Memory) -> list[int]:
     read = (
         memory.bare,
@@ -160,4 +192,5 @@ SOAKS: dict[str, Soak] = {
     "models-make-room": models_make_room,
     "http-streams": streams_mean_the_same,
     "http-connections": others_do_not_notice,
+    "overload-memory": overload_leaves_nothing,
 }
