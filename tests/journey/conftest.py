@@ -104,3 +104,42 @@ def carrier(platform: Platform) -> str:
     with connect(platform.http, platform.token) as client:
         client.models.put(model, lies.MODEL)
     return lies.MODEL
+
+
+@pytest.fixture(scope="session")
+def slow_model(platform: Platform) -> str:
+    """Doubles its input after forty useless matrix products: enough work that 200 calls are in
+    flight for a while.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    size = 1400
+    constants = [
+        numpy_helper.from_array(np.zeros((1, size), np.float32), "spread"),
+        numpy_helper.from_array(np.eye(size, dtype=np.float32) * 0.5, "half"),
+        numpy_helper.from_array(np.ones((size, 1), np.float32), "gather"),
+        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
+    ]
+    nodes = [helper.make_node("Cast", ["X"], ["narrow"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node("MatMul", ["narrow", "spread"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{n}", "half"], [f"h{n + 1}"]) for n in range(40)]
+    nodes += [
+        helper.make_node("MatMul", ["h40", "gather"], ["zero"]),
+        helper.make_node("Cast", ["zero"], ["nothing"], to=TensorProto.DOUBLE),
+        helper.make_node("Add", ["X", "X"], ["double"]),
+        helper.make_node("Add", ["double", "nothing"], ["column"]),
+        helper.make_node("Reshape", ["column", "flat"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("X", TensorProto.DOUBLE, [None, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    with connect(platform.http, platform.token) as client:
+        client.models.put(model, "slow")
+    return "slow"

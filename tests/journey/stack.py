@@ -166,10 +166,13 @@ class Platform:
         assert status == 200, issued
         return str(issued["accessToken"])
 
-    def metric(self, name: str, label: str = "") -> float:
-        """The sum of a metric over all processes' samples that carry this label value."""
+    def metric(self, name: str, label: str = "", process: str = "") -> float:
+        """The sum of a metric over the samples that carry this label value, of all processes or of
+        one.
+        """
         total = 0.0
-        for address in self.ready["metrics"].values():
+        addresses = self.ready["metrics"]
+        for address in [addresses[process]] if process else addresses.values():
             with urllib.request.urlopen(address, timeout=5) as answer:
                 for line in answer.read().decode().splitlines():
                     if line.startswith((name + "{", name + " ")) and (
@@ -185,3 +188,12 @@ class Platform:
             return self.process.wait(40)
         finally:
             self.process.kill()
+
+
+def serving_runtime(platform: Platform, model: str) -> str:
+    """Returns the name of a runtime that serves the model, as `Platform.kill` takes it."""
+    _, answer = platform.call("GET", "/v1/runtimes")
+    for runtime in answer["runtimes"]:
+        if any(f"/models/{model}/" in served["modelVersion"] for served in runtime["models"]):
+            return str(runtime["name"]).removeprefix("runtimes/")
+    raise AssertionError(f"nobody serves {model}")

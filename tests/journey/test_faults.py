@@ -11,11 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from stellwerk.client import Client, connect, connect_async, errors
-from tests.journey.stack import Platform, eventually
+from stellwerk.client import Client, connect_async, errors
+from tests.journey.stack import Platform, eventually, serving_runtime
 
 ROW = [[5.1, 3.5, 1.4, 0.2]]
 SERVICES = ["api_gateway", "router", "runtime-1", "repository", "controlplane"]
@@ -95,51 +94,6 @@ async def test_no_call_hangs_when_a_runtime_is_killed_in_flight(
         lambda: platform.pids().get(serving) not in (killed, None), 10, "the runtime is back"
     )
     eventually(lambda: ready(platform), 40, "everything is ready again")
-
-
-def serving_runtime(platform: Platform, model: str) -> str:
-    _, answer = platform.call("GET", "/v1/runtimes")
-    for runtime in answer["runtimes"]:
-        if any(f"/models/{model}/" in served["modelVersion"] for served in runtime["models"]):
-            return str(runtime["name"]).removeprefix("runtimes/")
-    raise AssertionError(f"nobody serves {model}")
-
-
-@pytest.fixture(scope="session")
-def slow_model(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Doubles its input after forty useless matrix products: enough work that 200 calls are in
-    flight for a while.
-    """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    size = 1400
-    constants = [
-        numpy_helper.from_array(np.zeros((1, size), np.float32), "spread"),
-        numpy_helper.from_array(np.eye(size, dtype=np.float32) * 0.5, "half"),
-        numpy_helper.from_array(np.ones((size, 1), np.float32), "gather"),
-        numpy_helper.from_array(np.array([-1], np.int64), "flat"),
-    ]
-    nodes = [helper.make_node("MatMul", ["x", "spread"], ["h0"])]
-    nodes += [helper.make_node("MatMul", [f"h{n}", "half"], [f"h{n + 1}"]) for n in range(40)]
-    nodes += [
-        helper.make_node("MatMul", ["h40", "gather"], ["nothing"]),
-        helper.make_node("Add", ["x", "x"], ["double"]),
-        helper.make_node("Add", ["double", "nothing"], ["column"]),
-        helper.make_node("Reshape", ["column", "flat"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "slow",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    with connect(platform.http, platform.token) as client:
-        client.models.put(model, "slow")
-    return "slow"
 
 
 def test_a_frozen_runtime_is_left_out_and_comes_back(
