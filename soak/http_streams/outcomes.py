@@ -42,6 +42,8 @@ class Outcome:
     closed: bool = False
     # Why the server's parser refused, as it says.
     reason: str = ""
+    # Whether the last request was refused while its client waited for leave to send its body.
+    waits: bool = False
     # What must not be: the server waits for something that never comes.
     hangs: str = ""
 

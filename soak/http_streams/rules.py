@@ -1,17 +1,19 @@
 """The differences that are allowed, each with its reason. What has no row here is a finding.
 
 Both servers agree on every request before an allowed difference. A rule that lets the gateway see a
-request otherwise than another server would be a door for smuggled requests: there is none, but for
-trailers, which uvicorn takes for headers.
+request otherwise than another server would be a door for smuggled requests: there is none but for
+trailers, which uvicorn takes for headers, and what does not change a request's meaning.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from soak.http_streams.outcomes import Outcome, Seen, joined
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
+_CODING = b"transfer-encoding"
 UPGRADE = "an upgrade is ignored"
 _TIMEOUTS = (b"x-request-timeout", b"grpc-timeout")
 
@@ -27,6 +29,8 @@ OWN: dict[str, str] = {
     "refused before its body": "a malformed head is answered before its body has arrived",
     "trailers are no headers": "RFC 9110, 6.5.1; uvicorn adds them to the list that it gave away",
     "space behind a value": "is no part of the value (RFC 9110, 5.5); uvicorn leaves it there",
+    "the case of a coding": "h11 writes the name of a transfer coding in lower case",
+    "PRI is HTTP/2's": "the parser waits for the rest of HTTP/2's preface; h11 takes any method",
     UPGRADE: "RFC 9110, 7.8; uvicorn takes the body for another protocol's bytes",
     "nothing follows a close": "RFC 9112, 9.6: bytes behind the last request are dropped; uvicorn"
     " and h11 parse them, or say that they should not be there",
@@ -70,7 +74,10 @@ STRICTER: dict[str, str] = {
     "Content-Length overflow": "lengths beyond 64 bits",
     "Invalid character in Content-Length": "lengths as lists; h11 takes lists of one value",
     "Empty Content-Length": "no number; h11 looks at the head's end",
+    "Request has invalid `Transfer-Encoding`": "a tab behind chunked, or a coding that is not last",
     "Invalid `Transfer-Encoding` header value": "chunked given twice, or not last",
+    "Expected LF after chunk size": "a bare CR",
+    "Missing expected CR after chunk size": "a bare LF",
     "Invalid character in chunk size": "white space around a size (RFC 9112, 7.1 has none)",
     "Chunk size overflow": "sizes beyond 64 bits; h11 takes twenty digits",
     "Invalid character in chunk extensions": "characters that no extension may have",
@@ -85,7 +92,6 @@ LAXER: dict[str, str] = {
     "no request line received": "empty lines before a request are passed over (RFC 9112, 2.2)",
     "illegal request line": "several spaces are one (RFC 9112, 3); without a version the door"
     " refuses",
-    "Receive buffer too long": "h11 counts the bytes of what is not complete, not those of a head",
 }
 
 
@@ -103,8 +109,18 @@ def head_lines(ours: Seen, theirs: Seen) -> tuple[tuple[bytes, bytes], ...] | No
     if (ours.method, ours.path, ours.query) != (theirs.method, theirs.path, theirs.query):
         return None
     lines = tuple((name, value.rstrip(b" \t")) for name, value in theirs.lines)
-    counts = range(len(lines), -1, -1)
-    return next((lines[:count] for count in counts if joined(lines[:count]) == ours.fields), None)
+    wanted = _lower_coding(ours.fields)
+    for count in range(len(lines), -1, -1):
+        if _lower_coding(joined(lines[:count])) == wanted:
+            return lines[:count]
+    return None
+
+
+def _lower_coding(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Returns the fields with transfer codings in lower case, as h11 writes them."""
+    if _CODING not in fields:
+        return fields
+    return {**fields, _CODING: fields[_CODING].lower()}
 
 
 def refused_by_door(ours: Seen, theirs: Seen) -> str:
@@ -136,10 +152,13 @@ def refused_by_door(ours: Seen, theirs: Seen) -> str:
 
 def seen_differently(ours: Seen, theirs: Seen, name: str) -> str:
     """Returns the rule by which two servers saw a request differently."""
+    if name == "h11":
+        lowered = replace(ours, fields=_lower_coding(ours.fields))
+        return "the case of a coding" if lowered.same(theirs) else ""
     lines = head_lines(ours, theirs)
-    if name != "uvicorn" or lines is None:
+    if lines is None:
         return ""
-    if _upgrades(ours):
+    if upgrades(ours):
         return UPGRADE
     if ours.body != theirs.body:
         return ""
@@ -160,6 +179,8 @@ def ended_differently(
     last = own.seen[common] if len(own.seen) > common else None
     if name == "uvicorn":
         return _ended_other_than_uvicorn(own, other, common, ends)
+    if len(other.seen) > common and other.seen[common].method == "PRI":
+        return "PRI is HTTP/2's"
     laxer = next((f"h11: {words}" for words in LAXER if other.reason.startswith(words)), "")
     if last is not None and last.refused and not laxer:
         return "refused before its body"
@@ -175,7 +196,7 @@ def ended_differently(
 def _ended_other_than_uvicorn(
     own: Outcome, other: Outcome, common: int, ends: tuple[str, str]
 ) -> str:
-    if any(_upgrades(seen) for seen in (*own.seen, *other.seen)):
+    if any(upgrades(seen) for seen in (*own.seen, *other.seen)):
         return UPGRADE
     if ends == ("refused", "refused") and len(own.seen) > common:
         return "answers before a refusal"
@@ -197,5 +218,6 @@ def _closes(own: Outcome) -> bool:
     )
 
 
-def _upgrades(seen: Seen) -> bool:
+def upgrades(seen: Seen) -> bool:
+    """Returns whether a request offers to go on with another protocol."""
     return seen.method == "CONNECT" or b"upgrade" in seen.fields.get(b"connection", b"").lower()

@@ -23,7 +23,7 @@ from stellwerk.wire.errors import ServiceError, UnsupportedEncoding
 MAX_HEAD_BYTES = 64 * 1024
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})")
 _ANSWER = b"content-length: 2\r\n"
-_BODY_LIMIT = 1 << 30
+_BODY_LIMIT = 1 << 64
 
 
 def statuses_of(written: bytes) -> list[int]:
@@ -151,11 +151,13 @@ class Own:
     def outcome(self) -> Outcome:
         closed, paused = self._wire.closed, self._wire.paused
         seen, refused = self._application.seen, self._application.refused
-        if closed and refused is not None and not refused.arrived:
+        unfinished = closed and refused is not None and not refused.arrived
+        waits = unfinished and refused is not None and refused.waits_for_leave
+        if unfinished and not waits:
             # Its body is broken. In one read with it, the head had been no request either.
             seen.pop()
         hangs = "reading is paused for ever" if paused and not closed else ""
-        found = Outcome(seen, self._wire.statuses(), closed, hangs=hangs)
+        found = Outcome(seen, self._wire.statuses(), closed, waits=waits, hangs=hangs)
         self._protocol.connection_lost(None)
         return found
 

@@ -115,7 +115,7 @@ def _request(rng: random.Random, oddness: float) -> str:
         length = len(body) if rng.random() >= oddness / 3 else rng.randrange(len(body) + 20)
         fields.append(f"Content-Length: {length}")
     elif kind < 0.6:
-        fields.append("Transfer-Encoding: chunked")
+        fields.append(odd(["Transfer-Encoding: chunked"], ["Transfer-Encoding: Chunked"]))
         body = _chunks(rng, oddness)
     rng.shuffle(fields)
     start = f"{method} {odd(_TARGETS, _ODD_TARGETS)} {odd(['HTTP/1.1'], _VERSIONS)}"
