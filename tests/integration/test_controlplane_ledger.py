@@ -14,6 +14,7 @@ from pymongo import AsyncMongoClient
 
 from services.chassis.mongo import Document, connect
 from services.controlplane import messages
+from services.controlplane.audit.chain import Head
 from services.controlplane.audit.entries import MongoEntryStore
 from services.controlplane.audit.ledger import AuditLedger
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
@@ -80,6 +81,16 @@ async def test_two_hundred_concurrent_appends_of_two_writers_give_one_unbroken_c
     finding = await ledgers.open().verify()
     assert finding.intact and finding.checked == 200 and finding.last.sequence == 200
     assert (await ledgers.entries.head()).sequence == 200
+
+
+async def test_of_heads_that_are_noted_at_once_the_last_one_stays(ledgers: _Ledgers) -> None:
+    """The first head is inserted, so that a later one may find it there and one that is earlier."""
+    for _ in range(30):
+        await ledgers.database["ledger_head"].delete_many({})
+        heads = [Head(sequence, "h") for sequence in (1, 2, 3, 4)]
+        await asyncio.gather(*(ledgers.entries.note_head(head) for head in heads))
+
+        assert (await ledgers.entries.head()).sequence == 4
 
 
 async def _edit(ledger: Any, heads: Any) -> None:

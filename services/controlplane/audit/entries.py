@@ -77,8 +77,9 @@ class MongoEntryStore:
             try:
                 await self._heads.update_one(behind, {"$set": values}, upsert=True)
             except DuplicateKeyError:
-                # Another writer has noted a later head already.
-                return
+                # A head is noted: a later one, or the first one, inserted at this moment, which may
+                # be earlier.
+                await self._heads.update_one(behind, {"$set": values})
 
     async def scan(self) -> AsyncIterator[list[Entry]]:
         """Yields all entries in order; see EntryStore."""
