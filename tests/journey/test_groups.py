@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import time
 import urllib.request
 import uuid
 from collections import Counter
@@ -228,7 +227,6 @@ async def settled(cast: Cast) -> Counter[str]:
     seen = [await asyncio.to_thread(counted, cast)]
 
     def same() -> bool:
-        time.sleep(0.1)
         seen.append(counted(cast))
         return seen[-1] == seen[-2]
 
