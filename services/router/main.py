@@ -43,7 +43,7 @@ def compose(settings: RouterSettings) -> Process:
         pending,
         process.instance,
         process.log,
-        slots=registry.slots,
+        slots=registry.slots.__getitem__,
         limits=AdmissionLimits.of(settings),
         metrics=DispatchMetrics(process.metrics),
     )

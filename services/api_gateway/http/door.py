@@ -29,6 +29,7 @@ from services.api_gateway.http.response import (
     encode_now,
     lines_of,
     preflight_headers,
+    takes_long,
 )
 from services.api_gateway.http.status import error_headers, status_of
 from services.api_gateway.routing.routes import Route, RouteTable
@@ -81,6 +82,8 @@ class HttpDoor:
         # Read once: `settings.origins` parses its text anew each time.
         self._origins = settings.origins
         self._compress_from_bytes = settings.compress_from_bytes
+        # Responses of the fast way that are being compressed in a thread.
+        self._compressing: set[asyncio.Task[None]] = set()
         self._log = log
 
     async def __call__(self, request: HttpRequest) -> None:
@@ -121,15 +124,29 @@ class HttpDoor:
             response = self._error_response(exchange)
         else:
             response = outcome
-        if request.gone:
+        encoding = self._encoding(exchange, response)
+        if encoding is not None and takes_long(response):
+            task = asyncio.create_task(self._compress(exchange, response, encoding))
+            self._compressing.add(task)
+            task.add_done_callback(self._compressing.discard)
+        else:
+            encoded = encode_now(response, self._extra(exchange), encoding)
+            self._answer(exchange, response.status, *encoded)
+
+    async def _compress(
+        self, exchange: HttpExchange, response: HttpResponse, encoding: bytes
+    ) -> None:
+        encoded = await encode(response, self._extra(exchange), encoding)
+        self._answer(exchange, response.status, *encoded)
+
+    def _answer(self, exchange: HttpExchange, status: int, lines: bytes, body: bytes) -> None:
+        if exchange.request.gone:
             exchange.error = Cancelled("the caller went away")
             exchange.status = _CLIENT_GONE
         else:
-            encoding = self._encoding(exchange, response)
-            lines, body = encode_now(response, self._extra(exchange), encoding)
-            exchange.status = response.status
+            exchange.status = status
             exchange.bytes_sent = len(body)
-            request.answer(response.status, lines, body)
+            exchange.request.answer(status, lines, body)
         self._access_log.record(exchange)
 
     async def _serve(self, exchange: HttpExchange) -> HttpResponse | StreamedResponse:

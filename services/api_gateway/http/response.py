@@ -96,11 +96,16 @@ def prefers_html(accept: bytes) -> bool:
     return weights[b"text/html"] > weights[JSON]
 
 
+def takes_long(response: HttpResponse) -> bool:
+    """Returns whether compressing the body would stop an event loop for a millisecond or more."""
+    return len(response.body) >= _COMPRESS_IN_THREAD
+
+
 async def encode(
     response: HttpResponse, extra: Headers, encoding: bytes | None
 ) -> tuple[bytes, bytes]:
     """Returns what `encode_now` does; compresses a large body in a thread."""
-    if encoding is not None and len(response.body) >= _COMPRESS_IN_THREAD:
+    if encoding is not None and takes_long(response):
         return await asyncio.to_thread(encode_now, response, extra, encoding)
     return encode_now(response, extra, encoding)
 

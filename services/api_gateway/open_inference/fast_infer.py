@@ -25,6 +25,7 @@ from services.api_gateway.upstream.call_stream import CallStream
 from services.api_gateway.upstream.replies import GroupReply, ModelReply
 from services.chassis import rpc_status
 from services.chassis.access.token_verifier import TokenVerifier, bearer
+from services.chassis.context import HOP_SECONDS
 from stellwerk.wire.errors import Cancelled, ServiceError, from_work_error
 from stellwerk.wire.open_inference import InferRequest
 from stellwerk.wire.permissions import INFERENCE_SERVICE
@@ -76,7 +77,9 @@ class FastInfer:
         The caller is verified each time, and each request has its own deadline.
         """
         head = request.head
-        if len(body) > self._most_bytes or not self.stream.is_open:
+        asked = head.timeout
+        seconds = min(self._default_seconds if asked is None else asked, self._most_seconds)
+        if len(body) > self._most_bytes or seconds <= HOP_SECONDS or not self.stream.is_open:
             return False
         try:
             # Kept with the head, which is bounded with all known heads; no verdict is in it.
@@ -98,10 +101,8 @@ class FastInfer:
         call.method = _INFER
         call.token = meaning.token
         call.principal = principal
-        asked = head.timeout
-        seconds = min(self._default_seconds if asked is None else asked, self._most_seconds)
         call.deadline = time.monotonic() + seconds
-        _Inference(self, exchange, read).begin()
+        _Inference(self, exchange, read).begin(seconds - HOP_SECONDS)
         return True
 
     def _meaning(self, head: ParsedHead) -> _Meaning | None:
@@ -128,12 +129,11 @@ class _Inference:
         self._read = read
         self._id = 0
 
-    def begin(self) -> None:
-        """Sends the call; an error that this raises is its response."""
+    def begin(self, seconds: float) -> None:
+        """Sends the call with `seconds` for the router; an error of this is its response."""
         exchange = self._exchange
         skeleton, _, data = self._read
         try:
-            seconds = exchange.call.onward()
             if skeleton.request.timeout_us:
                 seconds = min(seconds, skeleton.request.timeout_us / 1e6)
             self._id = self._way.stream.send_member(

@@ -131,7 +131,7 @@ class Invocations:
             former_versions.settled(name)
         invocation.target = target
         replica = self._replica(target, _NO_REQUIREMENTS)
-        return replica if self._registry.slots(replica.key) else None
+        return replica if self._registry.slots[replica.key] else None
 
     async def send_when_ready(self, invocation: Invocation, name: ModelName) -> None:
         """Resolves the name, has a runtime load its version if need be, then sends the work.
@@ -219,7 +219,7 @@ class Invocations:
     def _answers(self, target: ModelTarget) -> bool:
         """Returns whether the version was called before and can be called again at once."""
         replica = target.replica
-        return replica is not None and replica.kept and self._registry.slots(replica.key) > 0
+        return replica is not None and replica.kept and self._registry.slots[replica.key] > 0
 
     def _replica(
         self, target: ModelTarget, requires: requirements_pb2.Requirements

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -58,8 +59,9 @@ class FleetRegistry:
         self._stale_seconds = stale_seconds
         self._gone_seconds = gone_seconds
         self.members: dict[str, Member] = {}
-        # Slots by key, of the members that answer it.
-        self._slots: dict[str, int] = {}
+        # The calls, of any key, that the members which answer a key make at a time; 0 if none
+        # answers it. Always the same object, because every call of a model reads it.
+        self.slots: Counter[str] = Counter()
 
     def advertise(self, runtime: router.Runtime, now: float) -> list[str]:
         """Takes in what a runtime has. Returns the instances that it supersedes: earlier processes
@@ -123,22 +125,16 @@ class FleetRegistry:
         return gone
 
     def _index(self) -> None:
-        self._slots = {}
+        self.slots.clear()
         for member in self.members.values():
             if not member.usable:
                 continue
             for key in {model.key for model in member.runtime.models if model.state == READY}:
-                self._slots[key] = self._slots.get(key, 0) + max(1, member.runtime.slots)
+                self.slots[key] += max(1, member.runtime.slots)
 
     def ready(self, key: str) -> bool:
         """Returns whether any member answers the key now."""
-        return key in self._slots
-
-    def slots(self, key: str) -> int:
-        """Returns the calls, of any key, that the members which answer `key` make at a time; 0 if
-        none answers it.
-        """
-        return self._slots.get(key, 0)
+        return key in self.slots
 
     def known_keys(self) -> set[str]:
         """Returns every key that any member reports, in whatever state."""

@@ -5,131 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
-from services.api_gateway.config import GatewaySettings
-from services.api_gateway.http.access_log import AccessLog
-from services.api_gateway.http.door import HttpDoor
-from services.api_gateway.http.exchange import HttpExchange, begin_exchange
-from services.api_gateway.http.heads import KnownHeads
-from services.api_gateway.http.request import HttpRequest
-from services.api_gateway.http.response import HttpResponse
-from services.api_gateway.http.status import status_body
-from services.api_gateway.routing import exposed_services
-from services.api_gateway.routing.routes import RouteTable, routes_of
-from services.chassis.context import Principal
-from services.chassis.telemetry import Tracing
-from stellwerk.wire.errors import Cancelled, InvalidInput, ServiceError, Unauthenticated
+from tests.fakes.echo_door import Door, request_of
+from tests.fakes.eventually import eventually
 from tests.fakes.http_wire import Connection, turns
-from tests.fakes.log import FakeLog
-
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-GOOD = "Bearer good"
-TABLE = RouteTable(routes_of(exposed_services.SERVED_BY))
-SETTINGS = GatewaySettings(compress_from_bytes=64)
-
-
-class Door:
-    """A door whose infer route echoes, by a task and by the fast way, and what it recorded."""
-
-    def __init__(self, *, fast: bool) -> None:
-        self.log = FakeLog()
-        self.taken: list[str] = []
-        self.waiting: list[Callable[[], None]] = []
-        self.holds = False
-        log: Any = self.log
-        self.access_log = AccessLog(
-            CollectorRegistry(), log, lambda record: None, Tracing("g", "1", "")
-        )
-        self.door = HttpDoor(
-            table=TABLE,
-            handlers=dict.fromkeys(TABLE.routes, self._handle),
-            documents={},
-            authenticate=self._authenticate,
-            write_error=lambda path, error: status_body(error),
-            begin_span=None,
-            access_log=self.access_log,
-            settings=SETTINGS,
-            log=log,
-        )
-        self._fast_way = self._fast if fast else None
-        self._heads = KnownHeads()
-
-    def connect(self) -> Connection:
-        return Connection(self.door, self._fast_way, self._heads)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The fields of the lines logged so far, but for those that differ from run to run."""
-        self.access_log.flush()
-        varying = ("ms", "timestamp")
-        return [
-            {name: value for name, value in fields.items() if name not in varying}
-            for _, fields in self.log.lines
-        ]
-
-    async def _authenticate(self, value: str) -> tuple[str, Principal]:
-        if value != GOOD:
-            raise Unauthenticated("who are you")
-        return "good", Principal("principals/ada")
-
-    async def _handle(self, exchange: HttpExchange) -> HttpResponse:
-        body = await exchange.body()
-        if self.holds:
-            await asyncio.Event().wait()
-        outcome = _outcome(body)
-        if isinstance(outcome, ServiceError):
-            raise outcome
-        return outcome
-
-    def _fast(self, request: HttpRequest, body: bytes) -> bool:
-        if request.head.headers.get(b"authorization") != GOOD.encode():
-            return False
-        exchange = begin_exchange(request, SETTINGS)
-        try:
-            route = self.door.enter(exchange)
-        except ServiceError:
-            return False
-        if route.rpc_name != INFER:
-            return False
-        exchange.call.token = "good"
-        exchange.call.principal = Principal("principals/ada")
-        self.taken.append(exchange.call.request_id)
-
-        def finish() -> None:
-            self.door.finish(exchange, _outcome(body))
-
-        def gone() -> None:
-            self.waiting.remove(finish)
-            self.door.finish(exchange, Cancelled("the caller went away"))
-
-        request.on_gone = gone
-        self.waiting.append(finish)
-        if not self.holds:
-            asyncio.get_running_loop().call_soon(self.go_on)
-        return True
-
-    def go_on(self) -> None:
-        """Answers what waits on the fast way."""
-        waiting = self.waiting
-        self.waiting = []
-        for finish in waiting:
-            finish()
-
-
-def _outcome(body: bytes) -> HttpResponse | ServiceError:
-    return InvalidInput("it is bad") if body.startswith(b"bad") else HttpResponse(200, body)
-
-
-def request_of(body: bytes, *lines: bytes, method: bytes = b"POST", path: bytes = b"m") -> bytes:
-    fields = [b"Host: x", b"Authorization: Bearer good", *lines, b"Content-Length: %d" % len(body)]
-    head = b"%b /v2/models/%b/infer HTTP/1.1\r\n" % (method, path)
-    return head + b"\r\n".join(fields) + b"\r\n\r\n" + body
 
 
 async def test_a_head_that_the_parser_has_accepted_takes_the_fast_way() -> None:
@@ -388,3 +273,46 @@ async def test_the_fast_way_answers_byte_by_byte_as_the_slow_way(
 
     assert without_ids(fast) == without_ids(slow)
     assert not slow.taken
+
+
+LARGE, SMALL, GZIP = b"7" * 100_000, b"8" * 100, b"Accept-Encoding: gzip"
+
+
+async def with_waiting(body: bytes) -> tuple[Door, Connection]:
+    """A connection whose request for this answer waits on the fast way until `go_on`."""
+    door = Door(fast=True)
+    connection = door.connect()
+    # The first head of its kind goes the slow way.
+    await connection.send(request_of(body, GZIP))
+    await eventually(lambda: b"HTTP/1.1 200" in connection.written)
+    connection.wire.writes.clear()
+    door.holds = True
+    await connection.send(request_of(body, GZIP))
+    return door, connection
+
+
+@pytest.mark.parametrize(("body", "at_once"), [(LARGE, False), (SMALL, True)])
+async def test_a_large_answer_is_compressed_beside_the_event_loop(
+    body: bytes, at_once: bool
+) -> None:
+    door, connection = await with_waiting(body)
+
+    door.go_on()
+    written = bool(connection.written)
+    await eventually(lambda: bool(connection.written))
+
+    assert (len(door.taken), written) == (1, at_once)
+    head, _, sent = connection.written.partition(b"\r\n\r\n")
+    assert b"content-encoding: gzip" in head
+    assert zlib.decompress(sent, 31) == body
+
+
+async def test_a_client_that_leaves_while_its_answer_is_compressed_is_recorded() -> None:
+    door, connection = await with_waiting(LARGE)
+    door.go_on()
+
+    await connection.lose()
+    await eventually(lambda: len(door.lines()) == 2)
+
+    assert door.lines()[-1]["status"] == 499
+    assert connection.written == b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,7 +54,7 @@ class Submitted:
         """Those of one target, which is known and served."""
         directory: Any = SimpleNamespace(known=lambda _: target, former_versions=FormerVersions())
         replica = SimpleNamespace(key=KEY, kept=True)
-        registry = SimpleNamespace(slots=lambda key: int(key == KEY))
+        registry = SimpleNamespace(slots=Counter([KEY]))
         reconciler: Any = SimpleNamespace(
             registry=registry, desire=lambda *_: replica, make_ready=_at_once
         )

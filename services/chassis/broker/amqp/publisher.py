@@ -212,7 +212,8 @@ class Publisher:
 
 def _confirm(sent: _Sent, accepted: bool) -> None:
     if accepted and not sent.returned:
-        settle(sent.answer, None)
+        if not sent.answer.done():
+            sent.answer.set_result(None)
     elif sent.returned:
         error = f"there is no queue {sent.queue}; declare it first"
         settle(sent.answer, Unroutable(error, queue=sent.queue))
