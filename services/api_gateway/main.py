@@ -91,6 +91,7 @@ def _http_server(
     fast = FastInfer(
         table=table,
         verifier=process.verifier,
+        token_of=keys.known,
         skeletons=skeletons,
         stream=calls.small,
         finish=door.finish,

@@ -168,6 +168,8 @@ def _own(request: HttpRequest, body: bytes, refused: str = "") -> Seen:
     for name, value in zip(IDS, (request.request_id, request.traceparent), strict=True):
         if value:
             fields[name] = value
+    if request.api_key:
+        fields[b"authorization"] = b"Bearer " + request.api_key
     version = head.version
     return Seen(head.method, head.raw_path, head.query, version, fields, body, refused=refused)
 

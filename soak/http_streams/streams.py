@@ -20,7 +20,7 @@ _PLAIN = [
     "User-Agent: soak", "Accept: */*", "Accept-Encoding: gzip", "Content-Type: application/json",
     "Authorization: Bearer abc", "X-Request-Id: {id}", "x-request-id: {id}", "Cookie: a=b; c=d",
     "traceparent: 00-{hex32}-{hex16}-01", "Connection: keep-alive", "X-Number: {id}", "X-Empty:",
-    "X-Bytes: \xe4\xff", "X-Tab: a\tb",
+    "X-Bytes: \xe4\xff", "X-Tab: a\tb", "Authorization: Bearer swk_{hex16}_" + "k" * 43,
 ]  # fmt: skip
 _ODD_FIELDS = [
     "Host: y", "Host: a b", "Host: x/y", "Host:", "Host: [::1]:80", "Host: y\r\nHost: y",
@@ -28,6 +28,7 @@ _ODD_FIELDS = [
     "Upgrade: websocket\r\nConnection: keep-alive, Upgrade", "Connection: Upgrade", "Upgrade: h2c",
     "Connection: keep-alive, x", "Proxy-Connection: close", "Keep-Alive: timeout=5",
     "Expect: 100-continue", "Expect: 200-ok", "TE: trailers", "Trailer: X-Trailer",
+    "Authorization: Bearer swk_0_k", f"Authorization: Bearer swk_{'A' * 16}_{'k' * 43}",
     "Authorization: Bearer x\r\nAuthorization: Bearer x", "Content-Type: a\r\nContent-Type: b",
     "X-Request-Id: a\r\nX-Request-Id: b", "X-Request-Id:  a", "X-Request-Id: a b", "X-Request-Id:",
     "X-Request-Timeout: 5", "X-Request-Timeout: none", "Grpc-Timeout: 1S\r\nGrpc-Timeout: 1S",

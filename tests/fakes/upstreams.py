@@ -24,7 +24,7 @@ from stellwerk.wire.errors import ServiceError, Unauthenticated
 from tests.fakes import exchange
 from tests.fakes.issuer import FakeIssuer
 
-API_KEY = "swk_k1_" + "a" * 43
+API_KEY = "swk_0123456789abcdef_" + "a" * 43
 _IDENTITY = "/stellwerk.controlplane.v1.IdentityService/"
 _AUDIT = "/stellwerk.controlplane.v1.AuditService/"
 

@@ -17,6 +17,7 @@ import pytest
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2
 from stellwerk.wire import errors, tensors
+from tests.fakes.upstreams import API_KEY
 from tests.integration.gateway import Gateway, running, wait_for
 
 FAST, SLOW = "/v2/models/{}/infer", "/v2/models/{}/infer?slow"
@@ -71,6 +72,12 @@ ASKED: dict[str, tuple[str, bytes, dict[str, str]]] = {
     "with numbers that do not fit": ("m", body(1e300), {}),
     "with a text": ("m", body(1.5).replace(b"1.5", b'"a"'), {}),
     "compressed": ("m", body(1.5), {"accept-encoding": "gzip"}),
+    "with an API key": ("m", body(1.5), {"authorization": f"Bearer {API_KEY}"}),
+    "with an API key that nobody has": (
+        "m",
+        body(1.5),
+        {"authorization": f"bearer swk_{'f' * 16}_{'z' * 43}"},
+    ),
     "with its time over": ("m", body(1.5), {"x-request-timeout": "0.001"}),
 }
 
@@ -137,6 +144,21 @@ async def test_a_mixed_crowd_is_answered_one_by_one(caller: Caller) -> None:
         answer.headers["x-request-id"] = f"{kind.replace(' ', '-')}-0"
         assert told(answer) == expected[kind], kind
     assert caller.served_fast - before >= 12 * 7
+
+
+async def test_a_known_key_takes_the_fast_way_and_an_unknown_one_beside_it_does_not(
+    caller: Caller,
+) -> None:
+    for _ in range(3):
+        await caller.ask(FAST, "with an API key")
+    before, exchanges = caller.served_fast, caller.gateway.upstreams.exchanges
+
+    kinds = ["with an API key", "with an API key that nobody has"] * 5
+    answers = [await caller.ask(FAST, kind) for kind in kinds]
+
+    assert [answer.status_code for answer in answers] == [200, 401] * 5
+    assert caller.served_fast - before == 5
+    assert caller.gateway.upstreams.exchanges == exchanges == 1
 
 
 async def test_who_goes_away_is_not_worked_for(caller: Caller) -> None:

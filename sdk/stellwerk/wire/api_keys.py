@@ -16,7 +16,9 @@ SECRET_BYTES = 32
 # Characters. Above the 79 of the longest key; a longer text is refused before it is matched, hashed
 # or sent.
 MAX_LENGTH = 128
-_API_KEY = re.compile(API_KEY_PREFIX + r"([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+# The regular expression of an API key, without groups.
+API_KEY_PATTERN = API_KEY_PREFIX + r"[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
+_API_KEY = re.compile(API_KEY_PATTERN)
 # A service's name and a secret may both hold "_": the secret's fixed length tells them apart.
 _SERVICE_KEY = re.compile(SERVICE_KEY_PREFIX + r"([a-z][a-z_]{0,30})_[A-Za-z0-9_-]{43}")
 
@@ -34,7 +36,7 @@ def service_key(service: str, secret: str) -> str:
 def api_key_id(text: str) -> str | None:
     """Returns the public id of an API key, or None if the text is no API key."""
     match = _API_KEY.fullmatch(text) if len(text) <= MAX_LENGTH else None
-    return match[1] if match else None
+    return text[len(API_KEY_PREFIX) :].partition("_")[0] if match else None
 
 
 def service_of_key(text: str) -> str | None:

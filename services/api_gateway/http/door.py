@@ -168,7 +168,7 @@ class HttpDoor:
             return document.response_for(head.headers.get(b"accept", b""))
         route = self.enter(exchange)
         if route.rule.permission != ANONYMOUS:
-            given = head.headers.get(b"authorization", b"").decode("latin-1")
+            given = exchange.authorization
             call.token, call.principal = await self._authenticate(given)
         return await self._handlers[route](exchange)
 

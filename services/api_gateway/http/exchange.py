@@ -43,6 +43,13 @@ class HttpExchange:
     status: int = 0
     bytes_sent: int = 0
 
+    @property
+    def authorization(self) -> str:
+        """The Authorization value, "" if the request has none."""
+        if self.request.api_key:
+            return f"Bearer {self.request.api_key.decode()}"
+        return self.request.head.header(b"authorization")
+
     async def body(self) -> bytes:
         """Returns the request's whole body within the settings' limits.
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-import httptools
-
 from services.chassis.bounded_cache import BoundedCache
-from stellwerk.wire.api_keys import API_KEY_PREFIX
+from stellwerk.wire.api_keys import API_KEY_PATTERN
 from stellwerk.wire.metadata import MAX_REQUEST_ID_LENGTH
 
 Fields = list[tuple[bytes, bytes]]
@@ -20,19 +18,24 @@ MAX_HEADERS = 100
 # a head takes 4 KiB: 16 MiB in all.
 _MAX_KNOWN = 4096
 MAX_KNOWN_BYTES = 2048
-# The ids that differ from request to request, each on a line of its own. Whatever stands in their
-# place, a parser reads the same head around it, because no character of the patterns ends a line.
+# What is cut out of heads, each value on a line of its own: ids, which differ from request to
+# request, and API keys, which are kept nowhere. Whatever stands in their place, a parser reads the
+# same head around it, because no character of the patterns ends a line.
 _ID_VALUE = rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_LENGTH
 _PARENT_VALUE = rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"
-# By the kind of a head with one id.
-_VALUES = {1: re.compile(_ID_VALUE), 2: re.compile(_PARENT_VALUE, re.IGNORECASE)}
-_IDS = re.compile(
-    rb"\r\n(?:x-request-id: (%b)|traceparent: (%b))(?=\r\n)" % (_ID_VALUE, _PARENT_VALUE),
+_KEY_VALUE = API_KEY_PATTERN.encode()
+_BEARER_KEY = re.compile(rb"bearer (%b)" % _KEY_VALUE, re.IGNORECASE)
+_CUTS = re.compile(
+    rb"\r\n(?:x-request-id: (%b)|traceparent: (%b)|authorization: bearer (%b))(?=\r\n)"
+    % (_ID_VALUE, _PARENT_VALUE, _KEY_VALUE),
     re.IGNORECASE,
 )
-# The kinds of heads, by the ids cut out of them: none, X-Request-Id (1), traceparent (2), or both.
-_BOTH = 3
-_LONGEST_ID = MAX_REQUEST_ID_LENGTH + 2
+# The kind of a head is the sum of what is cut out of it: X-Request-Id (1), traceparent (2), API key
+# (4). These are the values of kinds with one of them.
+_VALUES = {
+    kind: re.compile(value, re.IGNORECASE)
+    for kind, value in ((1, _ID_VALUE), (2, _PARENT_VALUE), (4, _KEY_VALUE))
+}
 # Header fields with one value: sent twice, the request is malformed (RFC 9110, 5.3). The HTTP
 # parser checks Content-Length; two Host values joined are no host.
 _SINGLETONS = (b"authorization", b"content-type")
@@ -41,7 +44,6 @@ _GRPC_FORM, _PLAIN_FORM = b"grpc-timeout", b"x-request-timeout"
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _SECONDS = re.compile(rb"[0-9]{1,8}(?:\.[0-9]{1,9})?")
-_REQUEST_ID, _TRACEPARENT = b"x-request-id", b"traceparent"
 # Fields that make a head one of a kind, or that change how its connection goes on.
 _NOT_REPEATED = frozenset(
     b"expect keep-alive proxy-connection te tracestate trailer transfer-encoding upgrade".split()
@@ -49,15 +51,13 @@ _NOT_REPEATED = frozenset(
 _KEEP_ALIVE = b"keep-alive"
 # Fields that ask for more than the fast way does.
 _NOT_PLAIN = frozenset([b"content-encoding", b"origin", b"access-control-request-method"])
-_API_KEY = b"bearer " + API_KEY_PREFIX.encode()
-
-
-class InvalidTarget(Exception):
-    """Says that a request's target is no path, no URL with a path and no asterisk."""
+# X-Request-Id, traceparent and API key as the client sent them, b"" for none.
+Cuts = tuple[bytes, bytes, bytes]
+NO_CUTS: Cuts = (b"", b"", b"")
 
 
 class ParsedHead:
-    """A request's head, but for the ids that differ from request to request."""
+    """A request's head, but for what is cut out of it."""
 
     __slots__ = (
         "content_length",
@@ -77,12 +77,19 @@ class ParsedHead:
     )
 
     def __init__(
-        self, method: str, target: bytes, version: str, fields: Fields, keeps_alive: bool
+        self,
+        method: str,
+        raw_path: bytes,
+        query: bytes,
+        version: str,
+        fields: Fields,
+        keeps_alive: bool,
     ) -> None:
-        """Takes what the parser accepted, names in lower case. Raises InvalidTarget."""
+        """Takes what the parser accepted, names in lower case."""
         self.method = method
         self.version = version
-        self.raw_path, self.query = split_target(target)
+        self.raw_path = raw_path
+        self.query = query
         self.header_count = len(fields)
         # What is wrong with the head, "" if nothing: a sentence for the caller.
         self.malformed = ""
@@ -117,21 +124,25 @@ class ParsedHead:
             and headers.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
         )
         # Whether the fast way may serve it.
-        self.is_plain = self.is_repeatable and self._is_plain(target)
+        self.is_plain = self.is_repeatable and self._is_plain()
 
-    def _is_plain(self, target: bytes) -> bool:
-        """Returns whether this is a POST of a body as it is, of a program with a token."""
+    def _is_plain(self) -> bool:
+        """Returns whether this is a POST of a body as it is, of a program."""
         return (
             self.method == "POST"
             and self.content_length > 0
-            and b"?" not in target
+            and not self.query
             and _NOT_PLAIN.isdisjoint(self.headers)
-            and not self.headers.get(b"authorization", b"").lower().startswith(_API_KEY)
         )
 
-    def take_ids(self) -> tuple[bytes, bytes]:
-        """Takes X-Request-Id and traceparent out of the headers and returns them, b"" for none."""
-        return self.headers.pop(_REQUEST_ID, b""), self.headers.pop(_TRACEPARENT, b"")
+    def take_cuts(self) -> Cuts:
+        """Takes X-Request-Id, traceparent and an API key out of the headers and returns them."""
+        headers = self.headers
+        key = _BEARER_KEY.fullmatch(headers.get(b"authorization", b""))
+        if key is not None:
+            del headers[b"authorization"]
+        ids = headers.pop(b"x-request-id", b""), headers.pop(b"traceparent", b"")
+        return *ids, b"" if key is None else key[1]
 
     def header(self, name: bytes) -> str:
         """Returns the header's value, "" if the request has no such header."""
@@ -170,33 +181,17 @@ class ParsedHead:
             )
 
 
-def split_target(target: bytes) -> tuple[bytes, bytes]:
-    """Returns the path and the query of a request's target. Raises InvalidTarget."""
-    if not target.isascii():
-        raise InvalidTarget
-    if target.startswith(b"/") and b"#" not in target:
-        path, _, query = target.partition(b"?")
-        return path, query
-    try:
-        url = httptools.parse_url(target)
-    except httptools.HttpParserInvalidURLError:
-        raise InvalidTarget from None
-    if url.path is None:
-        raise InvalidTarget
-    return url.path, url.query or b""
-
-
-# A head's size, its X-Request-Id and its traceparent, b"" for none, in some bytes.
-Place = tuple[int, bytes, bytes]
+# A head's size in some bytes, and what is cut out of it.
+Place = tuple[int, Cuts]
 
 
 class KnownHead:
-    """A head that the parser accepted, with its bytes before and behind the value of its one id."""
+    """A head that the parser accepted, with its bytes before and behind the one value cut out."""
 
     __slots__ = ("_after", "_before", "head", "kind")
 
     def __init__(self, head: ParsedHead, kind: int, before: bytes, after: bytes) -> None:
-        """Takes the bytes before and behind the id; a head of kind 0 is all `before`."""
+        """Takes the bytes before and behind the value; a head of kind 0 is all `before`."""
         self.head = head
         self.kind = kind
         self._before = before
@@ -204,30 +199,36 @@ class KnownHead:
 
     def place(self, data: bytes) -> Place | None:
         """Returns the place of this head at the beginning of `data`, None if it is another one."""
-        if self.kind == _BOTH or not data.startswith(self._before):
+        if not data.startswith(self._before):
             return None
-        if not self.kind:
-            return len(self._before), b"", b""
-        start = len(self._before)
-        end = data.find(b"\r\n", start, start + _LONGEST_ID)
-        if end < 0 or not data.startswith(self._after, end):
+        start, kind = len(self._before), self.kind
+        if not kind:
+            return start, NO_CUTS
+        pattern = _VALUES.get(kind)
+        end = data.find(b"\r\n", start, start + MAX_REQUEST_ID_LENGTH + 2)
+        if pattern is None or end < 0 or not data.startswith(self._after, end):
             return None
-        id = data[start:end]
-        if _VALUES[self.kind].fullmatch(id) is None:
+        value = data[start:end]
+        if pattern.fullmatch(value) is None:
             return None
-        size = end + len(self._after)
-        return (size, id, b"") if self.kind == 1 else (size, b"", id)
+        cuts = (
+            value if kind == 1 else b"",
+            value if kind == 2 else b"",
+            value if kind == 4 else b"",
+        )
+        return end + len(self._after), cuts
 
 
 class KnownHeads:
     """The heads that the parser has accepted lately, by their bytes.
 
-    A head is known only if the parser accepted the same bytes before; the values of X-Request-Id
-    and traceparent alone may differ, within a strict pattern. No verdict about the caller is kept.
+    A head is known only if the parser accepted the same bytes before; the values of X-Request-Id,
+    traceparent and an API key alone may differ, within a strict pattern. Neither an API key nor a
+    verdict about the caller is kept.
     """
 
     def __init__(self) -> None:
-        # By a head's bytes. The values of ids are cut out of a key, and its kind goes before it.
+        # By a head's bytes without what is cut out; unless that is nothing, its kind goes before.
         self._known: BoundedCache[bytes, KnownHead] = BoundedCache(_MAX_KNOWN)
         self.hits = 0
         self.misses = 0
@@ -250,25 +251,25 @@ class KnownHeads:
         # Bytes that begin as the key of another kind are no such head.
         if known is not None and known.kind == 0:
             self.hits += 1
-            return known, (size, b"", b"")
-        kind, pieces, request_id, traceparent = _cut(key)
+            return known, (size, NO_CUTS)
+        kind, pieces, cuts = _cut(key)
         known = self._known.get(_key(kind, pieces)) if kind else None
         if known is None:
             self.misses += 1
             return None
         self.hits += 1
-        return known, (size, request_id, traceparent)
+        return known, (size, cuts)
 
-    def keep(self, data: bytes, head: ParsedHead, request_id: bytes, traceparent: bytes) -> None:
-        """Remembers a head with these ids, which the parser read from exactly these bytes."""
+    def keep(self, data: bytes, head: ParsedHead, given: Cuts) -> None:
+        """Remembers a head with these values, which the parser read from exactly these bytes."""
         if not head.is_repeatable:
             return
-        if not request_id and not traceparent:
+        if given == NO_CUTS:
             self._known.keep(data, KnownHead(head, 0, data, b""))
             return
-        kind, pieces, *ids = _cut(data)
+        kind, pieces, cuts = _cut(data)
         # An id that is not of the pattern would make each head another one.
-        if ids == [request_id, traceparent]:
+        if cuts == given:
             self._known.keep(_key(kind, pieces), KnownHead(head, kind, pieces[0], pieces[-1]))
 
 
@@ -276,21 +277,21 @@ def _key(kind: int, pieces: list[bytes]) -> bytes:
     return b"".join([bytes([kind]), *pieces]) if kind else pieces[0]
 
 
-def _cut(head: bytes) -> tuple[int, list[bytes], bytes, bytes]:
-    """Returns a head's kind, its pieces around the ids, X-Request-Id and traceparent."""
-    ids = [b"", b""]
+def _cut(head: bytes) -> tuple[int, list[bytes], Cuts]:
+    """Returns a head's kind, its pieces around what is cut out, and that."""
+    cuts = [*NO_CUTS]
     pieces, at, kind = [], 0, 0
-    for match in _IDS.finditer(head):
+    for match in _CUTS.finditer(head):
         group = match.lastindex or 1
-        if kind & group:
+        if cuts[group - 1]:
             # Sent twice: such a head is never kept, so none is found.
-            return 0, [head], b"", b""
-        kind |= group
-        ids[group - 1] = match.group(group)
+            return 0, [head], NO_CUTS
+        kind += 1 << (group - 1)
+        cuts[group - 1] = match.group(group)
         pieces.append(head[at : match.start(group)])
         at = match.end(group)
     pieces.append(head[at:])
-    return kind, pieces, ids[0], ids[1]
+    return kind, pieces, (cuts[0], cuts[1], cuts[2])
 
 
 # Clients repeat one Host; the cache, in C, is six times as fast as the pattern.

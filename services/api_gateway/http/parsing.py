@@ -6,12 +6,16 @@ from typing import Protocol
 
 import httptools
 
-from services.api_gateway.http.heads import MAX_KNOWN_BYTES, Fields, KnownHeads, ParsedHead
+from services.api_gateway.http.heads import MAX_KNOWN_BYTES, Cuts, Fields, KnownHeads, ParsedHead
 
 # Fields that say how long a body is.
 _FRAMING = (b"content-length", b"transfer-encoding")
 _INVALID = b"Invalid HTTP request received."
 _TOO_LARGE = b"The request's headers are too large."
+
+
+class InvalidTarget(Exception):
+    """Says that a request's target is no path, no URL with a path and no asterisk."""
 
 
 class Malformed(Exception):
@@ -25,8 +29,8 @@ class Malformed(Exception):
 class Listener(Protocol):
     """Takes what is parsed; see `protocol.HttpConnection`."""
 
-    def on_head(self, head: ParsedHead, request_id: bytes, traceparent: bytes) -> None:
-        """Takes the head of a request, and its ids as the client sent them."""
+    def on_head(self, head: ParsedHead, cuts: Cuts) -> None:
+        """Takes the head of a request, and what is cut out of it."""
 
     def on_part(self, data: bytes) -> None:
         """Takes a part of the request's body."""
@@ -63,7 +67,7 @@ class RequestParser:
         self._fields: Fields = []
         # What was parsed since the last look: how many heads, and the last one with its ids.
         self._count = 0
-        self._last: tuple[ParsedHead, bytes, bytes] | None = None
+        self._last: tuple[ParsedHead, Cuts] | None = None
 
     def feed(self, data: bytes) -> None:
         """Parses some bytes. Raises Malformed; then no more can be parsed."""
@@ -162,7 +166,7 @@ class RequestParser:
         parser = self._parser
         head = ParsedHead(
             parser.get_method().decode("ascii"),
-            self._target,
+            *_split_target(self._target),
             parser.get_http_version(),
             self._fields,
             parser.should_keep_alive(),
@@ -172,7 +176,7 @@ class RequestParser:
         self._trailer_bytes = 0
         self._keeps_alive = head.keeps_alive
         self._count += 1
-        self._last = (head, *head.take_ids())
+        self._last = (head, head.take_cuts())
         self._listener.on_head(*self._last)
 
     def on_body(self, data: bytes) -> None:
@@ -187,3 +191,19 @@ class RequestParser:
         self.is_between = True
         self.ended = not self._keeps_alive
         self._listener.on_end()
+
+
+def _split_target(target: bytes) -> tuple[bytes, bytes]:
+    """Returns the path and the query of a request's target. Raises InvalidTarget."""
+    if not target.isascii():
+        raise InvalidTarget
+    if target.startswith(b"/") and b"#" not in target:
+        path, _, query = target.partition(b"?")
+        return path, query
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        raise InvalidTarget from None
+    if url.path is None:
+        raise InvalidTarget
+    return url.path, url.query or b""

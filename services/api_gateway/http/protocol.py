@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from services.api_gateway.http.connections import NEVER, Connections, Limits, WriteFlow
 from services.api_gateway.http.exchange import FastWay
-from services.api_gateway.http.heads import KnownHead, KnownHeads, ParsedHead
+from services.api_gateway.http.heads import Cuts, KnownHead, KnownHeads, ParsedHead
 from services.api_gateway.http.parsing import Malformed, RequestParser
 from services.api_gateway.http.request import HttpRequest
 from services.api_gateway.http.response import refusal
@@ -96,12 +96,12 @@ class HttpConnection(WriteFlow):
         if found is None:
             self._take(data)
             return
-        self._last_known, (size, request_id, traceparent) = found
+        self._last_known, (size, cuts) = found
         head = self._last_known.head
         missing = size + head.content_length - len(data)
         if missing == 0:
             body = data[size:]
-            request = HttpRequest(self, head, request_id, traceparent, body)
+            request = HttpRequest(self, head, cuts, body)
             self._begin(request, body if head.is_plain and not self.write_paused else b"")
         elif 0 < missing < _HIGH_WATER and head.is_plain and not was_held:
             self._hold(data)
@@ -123,9 +123,9 @@ class HttpConnection(WriteFlow):
         self._holds = False
         return data
 
-    def on_head(self, head: ParsedHead, request_id: bytes, traceparent: bytes) -> None:
+    def on_head(self, head: ParsedHead, cuts: Cuts) -> None:
         """Begins a request, or lets it wait for those in front."""
-        request = self._incoming = HttpRequest(self, head, request_id, traceparent)
+        request = self._incoming = HttpRequest(self, head, cuts)
         if self._current is None:
             self._begin(request)
         else:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from services.api_gateway.http.connections import Connections
 from services.api_gateway.http.content_encoding import Inflater, inflate, too_large, window_bits
-from services.api_gateway.http.heads import ParsedHead
+from services.api_gateway.http.heads import Cuts, ParsedHead
 from services.api_gateway.http.response import STATUS_LINES
 from services.chassis.futures import settle
 from stellwerk.wire.errors import Cancelled, DeadlinePassed
@@ -57,6 +57,7 @@ class HttpRequest:
         "_may_send",
         "_parts",
         "_waiter",
+        "api_key",
         "arrived",
         "begun",
         "bytes_read",
@@ -75,15 +76,13 @@ class HttpRequest:
         self,
         connection: ClientConnection,
         head: ParsedHead,
-        request_id: bytes,
-        traceparent: bytes,
+        cuts: Cuts,
         body: bytes | None = None,
     ) -> None:
-        """Takes the ids as the client sent them, b"" for none, and the body if it has arrived."""
+        """Takes what is cut out of the head, and the body if it has arrived."""
         self.connection = connection
         self.head = head
-        self.request_id = request_id
-        self.traceparent = traceparent
+        self.request_id, self.traceparent, self.api_key = cuts
         # Called once, when the client goes away before it has its response.
         self.on_gone: Callable[[], object] | None = None
         # Whether the client went away before it had its response.

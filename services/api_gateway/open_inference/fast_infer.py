@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.http.exchange import HttpExchange, begin_exchange
-from services.api_gateway.http.heads import ParsedHead
 from services.api_gateway.http.request import HttpRequest
 from services.api_gateway.http.response import HttpResponse
 from services.api_gateway.open_inference.group_responses import GroupResponses
@@ -34,7 +33,9 @@ _INFER = f"/{INFERENCE_SERVICE}/ModelInfer"
 
 
 class _Meaning(NamedTuple):
-    """An inference request's route, the model that its path names, and its caller's token."""
+    """An inference request's route, the model that its path names, and its caller's token, "" of
+    one with an API key.
+    """
 
     match: Match
     model: str
@@ -54,6 +55,7 @@ class FastInfer:
         *,
         table: RouteTable,
         verifier: TokenVerifier,
+        token_of: Callable[[bytes], str | None],
         skeletons: Skeletons,
         stream: CallStream,
         finish: Finish,
@@ -62,6 +64,7 @@ class FastInfer:
     ) -> None:
         self._table = table
         self._verifier = verifier
+        self._token_of = token_of
         self._skeletons = skeletons
         self.stream = stream
         self.finish = finish
@@ -83,12 +86,15 @@ class FastInfer:
             return False
         try:
             # Kept with the head, which is bounded with all known heads; no verdict is in it.
-            meaning = head.meaning or self._meaning(head)
+            meaning = head.meaning or self._meaning(request)
             if not isinstance(meaning, _Meaning):
+                return False
+            token = meaning.token or self._token_of(request.api_key)
+            if token is None:
                 return False
             given = head.headers.get(JSON_SIZE)
             json_size = None if given is None else json_size_of(given, body)
-            principal = self._verifier.verify(meaning.token)
+            principal = self._verifier.verify(token)
         except ServiceError:
             return False
         read = self._skeletons.read(body, meaning.model, meaning.version, json_size)
@@ -99,21 +105,22 @@ class FastInfer:
         exchange.route = meaning.match.route.template.text
         call = exchange.call
         call.method = _INFER
-        call.token = meaning.token
+        call.token = token
         call.principal = principal
         call.deadline = time.monotonic() + seconds
         _Inference(self, exchange, read).begin(seconds - HOP_SECONDS)
         return True
 
-    def _meaning(self, head: ParsedHead) -> _Meaning | None:
+    def _meaning(self, request: HttpRequest) -> _Meaning | None:
         """Returns what the head of an inference request means, None for any other head. Raises
         ServiceError for a head that the door refuses.
         """
+        head = request.head
         match = self._table.find(head.method, head.raw_path)
         if match.route.rpc_name != _INFER or match.route.template.segments[-1] != "infer":
             return None
         model, version = match.variables["model_name"], match.variables.get("model_version", "")
-        token = bearer(head.headers.get(b"authorization", b"").decode("latin-1"))
+        token = "" if request.api_key else bearer(head.header(b"authorization"))
         meaning = head.meaning = _Meaning(match, model, version, token)
         return meaning
 

@@ -69,6 +69,13 @@ class ApiKeyExchange:
         self._outcomes: BoundedCache[bytes, _Outcome] = BoundedCache(size)
         self._running: SingleFlight[bytes, _Outcome] = SingleFlight()
 
+    def known(self, key: bytes) -> str | None:
+        """Returns the token of an API key if it was exchanged before and need not be again."""
+        outcome = self._outcomes.get(hashlib.sha256(key).digest())
+        if outcome is None or outcome.error is not None or outcome.until <= self._clock():
+            return None
+        return outcome.token
+
     async def token(self, bearer: str) -> str:
         """Returns the token that a bearer value stands for.
 

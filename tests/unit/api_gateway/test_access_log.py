@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from services.api_gateway.config import GatewaySettings
 from services.api_gateway.http.access_log import _MAX_GATHERED, AccessLog
 from services.api_gateway.http.exchange import HttpExchange
-from services.api_gateway.http.heads import ParsedHead
+from services.api_gateway.http.heads import NO_CUTS, ParsedHead
 from services.api_gateway.http.request import HttpRequest
 from services.chassis.context import CallContext
 from services.chassis.telemetry import Tracing
@@ -31,8 +31,8 @@ class Kept:
         self.access_log = AccessLog(self.registry, log, self.refused.append, Tracing("g", "1", ""))
 
     def served(self, status: int = 200, **changes: Any) -> None:
-        head = ParsedHead("POST", b"/secret", "1.1", [(b"host", b"x")], True)
-        request: Any = HttpRequest(None, head, b"", b"")  # type: ignore[arg-type]
+        head = ParsedHead("POST", b"/secret", b"", "1.1", [(b"host", b"x")], True)
+        request: Any = HttpRequest(None, head, NO_CUTS)  # type: ignore[arg-type]
         call = CallContext("/x", "req-1", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
         started = time.perf_counter() - 0.002
         exchange = HttpExchange(

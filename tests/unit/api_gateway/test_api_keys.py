@@ -56,6 +56,31 @@ async def test_a_key_is_exchanged_once_and_again_before_its_token_lapses() -> No
     assert await keys.token(KEY) == "token-2"
 
 
+async def test_a_key_is_known_from_its_exchange_until_that_is_due_again() -> None:
+    issuer, clock = Issuer(), Clock()
+    keys = ApiKeyExchange(issuer.issue, 10, clock)
+    before = keys.known(KEY.encode())
+    await keys.token(KEY)
+
+    moments = []
+    for _ in range(2):
+        moments.append(keys.known(KEY.encode()))
+        clock.now += 80
+
+    assert (before, moments) == (None, ["token-1", None])
+
+
+async def test_a_refused_key_is_not_known() -> None:
+    issuer = Issuer()
+    issuer.error = Unauthenticated("no")
+    keys = ApiKeyExchange(issuer.issue, 10)
+
+    with pytest.raises(Unauthenticated):
+        await keys.token(KEY)
+
+    assert keys.known(KEY.encode()) is None
+
+
 async def test_many_callers_at_once_cause_one_exchange_even_when_the_first_goes_away() -> None:
     issuer = Issuer()
     issuer.gate.clear()

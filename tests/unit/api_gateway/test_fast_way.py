@@ -99,6 +99,24 @@ async def test_heads_of_a_kind_go_the_slow_way_each_time(lines: list[bytes]) -> 
     assert not door.taken
 
 
+@pytest.mark.parametrize("lines", [[], [b"X-Request-Id: r-1"]])
+async def test_an_api_key_is_kept_with_no_head(lines: list[bytes]) -> None:
+    connection = Door(fast=True).connect()
+    keys = [b"swk_%b_%b" % (letter * 16, letter * 43) for letter in (b"a", b"b")]
+    mine, other = (
+        request_of(b"one", *lines).replace(b"Bearer good", b"Bearer " + key) for key in keys
+    )
+    await connection.send(mine)
+
+    found = [connection.heads.find(request) for request in (mine, other)]
+
+    assert None not in found
+    (known, (_, cuts)), (same, (_, others)) = found  # type: ignore[misc]
+    assert known is same
+    assert (cuts[2], others[2]) == tuple(keys)
+    assert b"authorization" not in known.head.headers
+
+
 async def test_other_methods_targets_keys_and_framings_go_the_slow_way() -> None:
     door = Door(fast=True)
     requests = [
