@@ -26,6 +26,10 @@ from typing import Protocol
 
 from stellwerk.wire.topology import QueueSpec
 
+# Seconds by which the timeout of a publication may end early: timers count whole milliseconds, and
+# one timer may end several publications whose timeouts lie close together.
+EARLY_SECONDS = 0.025
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -139,8 +143,8 @@ class Broker(Protocol):
 
         Raises Unroutable if `mandatory` and there is no such queue; without `mandatory` such a
         message is dropped. Raises Overloaded if the queue is full, TooLarge if the broker does not
-        take the body. Raises BrokerDown if the broker does not confirm within `timeout` seconds;
-        the message may have arrived all the same.
+        take the body. Raises BrokerDown if the broker does not confirm within `timeout` seconds,
+        or within EARLY_SECONDS less; the message may have arrived all the same.
         """
         ...
 

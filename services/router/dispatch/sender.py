@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from services.chassis.broker.port import Broker, Message
+from services.chassis.broker.port import EARLY_SECONDS, Broker, Message
 from services.router.dispatch.group_dispatch import GroupDispatch
 from services.router.dispatch.metrics import BROKER_DOWN, BROKER_FULL, DEADLINE_PASSED
 from services.router.queueing.admission import UNREACHABLE, hopeless
@@ -24,9 +24,6 @@ from stellwerk.wire.frames import VARINT, tag, varint
 
 # Seconds after which an unconfirmed envelope counts as lost.
 _CONFIRM_SECONDS = 3.0
-# Seconds by which a confirm's timeout may come before the deadline that it was set to: its timer
-# counts whole milliseconds.
-_TIMER_SECONDS = 0.002
 # Seconds that a queue rests after a send that failed, since the next one would fail as well.
 _REST_SECONDS = 0.1
 # Seconds that a broker may be away while new requests still wait for it; later they are refused at
@@ -220,8 +217,9 @@ class Sender:
         late = DeadlinePassed(
             "the broker did not confirm the request before its deadline; give the call more time"
         )
-        # No send outlasts its requests: a slow broker is no broken one to whose time is over.
-        soon = now + _TIMER_SECONDS
+        # No send outlasts its requests: to whose time is over, a slow broker is no broken one. Its
+        # timeout, which was set to the last of their deadlines, may have come a moment early.
+        soon = now + EARLY_SECONDS
         requests: list[PendingRequest] = []
         for ticket in batch:
             if isinstance(ticket, PendingGroup):

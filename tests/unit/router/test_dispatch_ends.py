@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from services.chassis.broker.port import EARLY_SECONDS
 from services.router.queueing.admission import QueuePolicy
 from stellwerk.wire.errors import (
     BrokerDown,
@@ -230,14 +231,17 @@ async def test_a_broker_that_is_away_for_long_is_said_at_once() -> None:
     assert held.rejections("broker_down") == 1
 
 
-async def test_whose_time_ends_before_the_confirm_is_late_and_the_broker_is_not_blamed() -> None:
+@pytest.mark.parametrize("early", [0.0, 0.001, EARLY_SECONDS - 0.001])
+async def test_whose_time_ends_before_the_confirm_is_late_and_the_broker_is_not_blamed(
+    early: float,
+) -> None:
     held = await rig()
     held.broker.confirms = False
     late = held.submit(seconds=0.15)
     longer = held.submit(seconds=5.0)
     await turns()
 
-    held.clock.now += 0.1495
+    held.clock.now += 0.15 - early
     held.broker.refuse(BrokerDown("it did not confirm in time"))
     await turns()
 

@@ -17,7 +17,8 @@ from stellwerk.wire.topology import EVENTS_EXCHANGE
 # Seconds. A broker that owes the oldest confirm for longer gets no further message until it
 # confirms: messages that it does not read would fill the memory of this process.
 _STALLED_SECONDS = 5.0
-# Seconds. Callers whose deadlines lie this close together are told by one timer.
+# Seconds. Callers whose deadlines lie this close together are told by one timer; with the timer's
+# own millisecond that is less than the port's EARLY_SECONDS.
 _ROUGHLY_SECONDS = 0.02
 _SIZE_LIMIT = re.compile(r"message size \d+ is larger than configured max size (\d+)")
 
