@@ -107,6 +107,16 @@ def version(name: str, **serving: Any) -> repository.ModelVersion:
     return made
 
 
+class _Slots:
+    """Slots by key: one, but for the cold model none until it is ready."""
+
+    def __init__(self, ready: asyncio.Event) -> None:
+        self._ready = ready
+
+    def __getitem__(self, key: str) -> int:
+        return int("cold" not in key or self._ready.is_set())
+
+
 class _Directory:
     """Knows the served models, has to be asked for "cold", and finds no other."""
 
@@ -182,7 +192,7 @@ class World:
             "plain": ModelTarget(version("plain", max_queue_size=6)),
             "cold": ModelTarget(version("cold")),
         }
-        registry = SimpleNamespace(slots=lambda key: "cold" not in key or self.ready.is_set())
+        registry = SimpleNamespace(slots=_Slots(self.ready))
         replicas = {
             target.name: SimpleNamespace(key=f"default/{name}/1/any", kept=True, last_used=0.0)
             for name, target in served.items()
