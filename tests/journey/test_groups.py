@@ -225,13 +225,18 @@ def counted(cast: Cast) -> Counter[str]:
     return found
 
 
-async def settled(cast: Cast) -> Counter[str]:
-    """The metrics when they change no more: a gateway counts its requests within 0.02 s."""
+async def settled(cast: Cast, before: Counter[str], answers: list[Answer | None]) -> Counter[str]:
+    """The metrics when they change no more, which is not before the gateway has counted all answers
+    but the late ones: it counts when it has time.
+    """
+    answered = sum(answer is not None and answer.status != 504 for answer in answers)
     seen = [await asyncio.to_thread(counted, cast)]
 
     def same() -> bool:
         seen.append(counted(cast))
-        return seen[-1] == seen[-2]
+        new = seen[-1] - before
+        at_gateway = sum(count for key, count in new.items() if key.startswith("api_gateway "))
+        return at_gateway >= answered and seen[-1] == seen[-2]
 
     await soon(same, 10, "the metrics change no more")
     return seen[-1]
@@ -290,7 +295,7 @@ async def run(door: Door, lab: Platform, folder: Path, together: bool) -> Run:
     answers = await make(door, cast, id)
     refused = sum(answer is not None and answer.status in (401, 403) for answer in answers)
     await soon(lambda: refusals(cast).total() >= refused, 10, "each refusal is in the ledger")
-    metrics = await settled(cast)
+    metrics = await settled(cast, before, answers)
     metrics.subtract(before)
     return Run(
         told(cast, answers),
