@@ -19,7 +19,8 @@ class SingleFlight(Generic[K, T]):
     def start(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
         """Returns the task of this key, started now unless it is under way. Await it shielded."""
         task = self._tasks.get(key)
-        if task is None:
+        # A task that has ended stays in the table until the event loop's next turn.
+        if task is None or task.done():
             task = asyncio.create_task(work())
             self._tasks[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))
@@ -33,7 +34,8 @@ class SingleFlight(Generic[K, T]):
         return await asyncio.shield(self.start(key, work))
 
     def _landed(self, key: K, task: asyncio.Task[T]) -> None:
-        self._tasks.pop(key, None)
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if not task.cancelled():
             # Marks the exception as retrieved: asyncio would log it if every caller is gone.
             task.exception()

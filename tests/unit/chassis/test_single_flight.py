@@ -42,6 +42,24 @@ async def test_work_is_done_anew_once_it_has_ended() -> None:
     assert [await flights.run("a", work), await flights.run("a", work)] == [1, 2]
 
 
+async def test_work_that_ended_this_very_turn_is_done_anew() -> None:
+    flights: SingleFlight[str, int] = SingleFlight()
+    work = Work()
+    work.go_on.set()
+    first = flights.start("a", work)
+    while not first.done():  # noqa: ASYNC110 - an event would cost the turn that is meant
+        await asyncio.sleep(0)
+
+    waits = Work()
+    second = flights.start("a", waits)
+    await waits.began.wait()
+
+    assert second is not first
+    assert flights.start("a", waits) is second
+    waits.go_on.set()
+    assert [await first, await second] == [1, 1]
+
+
 async def test_a_caller_that_gives_up_leaves_the_work_to_the_others() -> None:
     flights: SingleFlight[str, int] = SingleFlight()
     work = Work()

@@ -108,6 +108,25 @@ async def test_a_hundred_callers_at_once_load_a_model_once(tmp_path: Path) -> No
     assert bench.count("stellwerk_model_loads_total", version) == 1
 
 
+async def test_a_model_that_nobody_wanted_when_it_was_there_is_loaded_anew(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3 * BIG)
+    version = bench.version(1, waits="yes")
+    bench.gate.clear()
+    given_up = asyncio.create_task(bench.cache.lease(version).__aenter__())
+    await eventually(lambda: bench.cache.used > 0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    bench.cache.discard(version.name)
+    bench.gate.set()
+    while bench.cache.used:  # noqa: ASYNC110 - an event would cost the turn that is meant
+        await asyncio.sleep(0)
+
+    async with bench.cache.lease(version) as resident:
+        resident.model.call("predict", {})
+
+    assert len(bench.loaded) == 2
+
+
 async def test_the_least_recently_used_model_makes_room_and_is_closed(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 2 * BIG + 500 * MB)
     first, second, third = (bench.version(number) for number in (1, 2, 3))
