@@ -3,7 +3,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-export VENV PYTHON
+# Processes that share the tests; each has servers of its own. 0: one process, as `pytest` alone.
+WORKERS ?= 2
+export VENV PYTHON WORKERS
 
 .DEFAULT_GOAL := help
 .PHONY: help install vendors lock protos protos-check lint format test demo up bench bench-profile conformance bench-overload steady soak docs secrets compose-check wheels clean
@@ -23,8 +25,8 @@ up: install ## Start the platform and keep it up (more: .venv/bin/stellwerk up -
 vendors: install
 	@tools/install_vendors.sh
 
-test: install vendors protos-check lint ## Install, check generated code and style, then run every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: install vendors protos-check lint ## Install, check generated code and style, then run every test in two processes (WORKERS=)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: install ## ruff, ruff format --check, mypy --strict
 	$(BIN)/ruff check .

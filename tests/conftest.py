@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,6 +27,34 @@ _STARTED = pytest.StashKey[list[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STARTED] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Says what stays together when several workers share a run (-n): the tests of one file, and
+    those of one broker's platform.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        params = {} if callspec is None else callspec.params
+        broker = params.get("platform") or params.get("lab")
+        group = f"platform-{broker}" if broker else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what a worker has started."""
+    started = node.config.stash[_STARTED]
+    started += set(node.workeroutput.get("started", ())) - set(started)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands on what this worker has started, if it is one."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["started"] = session.config.stash[_STARTED]
 
 
 def pytest_terminal_summary(

@@ -15,7 +15,7 @@ done
 for run in $(seq "${TIMES:-10}"); do
     log=$(mktemp)
     # shellcheck disable=SC2086 - the arguments are words
-    if ! CI=true "$python" -m pytest -q ${PYTEST_ARGS:-} >"$log" 2>&1; then
+    if ! CI=true "$python" -m pytest -q -n "${WORKERS:-2}" --dist loadgroup ${PYTEST_ARGS:-} >"$log" 2>&1; then
         grep '^FAILED\|^ERROR' "$log"
         printf 'run %s failed: %s\n' "$run" "$log"
         exit 1

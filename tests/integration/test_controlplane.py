@@ -15,7 +15,6 @@ from google.protobuf import field_mask_pb2, timestamp_pb2
 
 from services.chassis.rpc_status import from_rpc
 from services.controlplane.config import ControlPlaneSettings
-from services.controlplane.identity.keys import new_service_key
 from services.controlplane.identity.token_issuer import REFUSAL
 from stellwerk.controlplane.v1 import audit_service_pb2 as audit
 from stellwerk.controlplane.v1 import controlplane_service_pb2 as platform
@@ -64,7 +63,8 @@ async def test_the_first_administrator_is_who_the_file_says(admin: Caller) -> No
 
 
 @pytest.mark.parametrize(
-    "key", ["", "x", f"swk_{'0' * 16}_{'a' * 43}", new_service_key("router"), "é", "swk_" * 500]
+    "key",
+    ["", "x", f"swk_{'0' * 16}_{'a' * 43}", f"sws_router_{'a' * 43}", "é", "swk_" * 500],
 )
 async def test_a_bad_key_is_unauthenticated_with_one_text(anyone: Caller, key: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as failure:

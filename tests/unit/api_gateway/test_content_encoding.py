@@ -14,6 +14,8 @@ from services.api_gateway.http.content_encoding import Inflater, compress, infla
 from stellwerk.wire.errors import InvalidInput, TooLarge
 
 GZIP, DEFLATE = 31, 15
+# Without the time, because workers that share a run must name its tests alike.
+ABC = gzip.compress(b"abc", mtime=0)
 
 
 @given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=6), size=st.integers(1, 300))
@@ -59,9 +61,9 @@ def test_a_body_of_endless_empty_members_is_refused() -> None:
 @pytest.mark.parametrize(
     ("data", "bits"),
     [
-        (gzip.compress(b"abc")[:-1], GZIP),
-        (gzip.compress(b"abc") + gzip.compress(b"abc")[:3], GZIP),
-        (gzip.compress(b"abc") + b"\0", GZIP),
+        (ABC[:-1], GZIP),
+        (ABC + ABC[:3], GZIP),
+        (ABC + b"\0", GZIP),
         (zlib.compress(b"abc") + zlib.compress(b"abc"), DEFLATE),
         (b"abc", GZIP),
         (zlib.compress(b"abc"), GZIP),
