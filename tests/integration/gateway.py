@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,10 +36,14 @@ class Gateway:
 
 
 async def wait_for(condition: Any, seconds: float = 10.0) -> None:
-    """Polls until the condition holds; fails after `seconds`."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    """Polls until the condition holds; fails after `seconds`, with what the condition looks at."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        seen = inspect.getclosurevars(condition).nonlocals
+        raise AssertionError(f"not after {seconds} s: {seen}") from None
 
 
 @asynccontextmanager
