@@ -7,8 +7,9 @@ A server cannot be built without the guard; a method that has no access rule is 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -96,22 +97,20 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             bounded = hasattr(inner, _BOUNDED) and not rule.changes
             return _UnaryMethod(rule, inner, handler.request_streaming, bounded, read, write)
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        stream = partial(self._serve_stream, rule, inner)
+        # A handler may write its responses itself, which saves each the way through a generator.
+        answer = inner if inspect.iscoroutinefunction(inner) else partial(_write_all, inner)
+        stream = partial(self._serve_stream, rule, answer)
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(stream, read, write)
         return grpc.unary_stream_rpc_method_handler(stream, read, write)
 
-    async def _serve_stream(
-        self, rule: Rule, inner: Any, request: Any, grpc_context: Any
-    ) -> AsyncGenerator[Any]:
+    async def _serve_stream(self, rule: Rule, answer: Any, request: Any, grpc_context: Any) -> None:
         call = self.begin(rule, grpc_context.invocation_metadata(), grpc_context)
         with _Observed(self, rule, call) as observed:
             await self.authenticate(rule, call)
             first, request = await peek(request, names_resource=bool(rule.resource))
             self.authorise(rule, call, first)
-            async with aclosing(inner(request, grpc_context)) as responses:
-                async for response in responses:
-                    yield response
+            await answer(request, grpc_context)
         if observed.error is not None:
             await _abort(grpc_context, observed.error)
 
@@ -249,6 +248,13 @@ class _Observed:
         # Calls between services and probes succeed all the time; their lines are for debugging.
         quiet = error is None and (rule.internal or rule.permission == ANONYMOUS)
         guard.calls.note(self._call, error, time.perf_counter() - self._started, quiet=quiet)
+
+
+async def _write_all(inner: Any, request: Any, grpc_context: Any) -> None:
+    """Writes what the handler yields."""
+    async with aclosing(inner(request, grpc_context)) as responses:
+        async for response in responses:
+            await grpc_context.write(response)
 
 
 async def _abort(grpc_context: Any, error: ServiceError | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -29,9 +29,9 @@ class ExchangeServicer:
         self._draining = False
 
     async def Exchange(
-        self, requests: AsyncIterator[messages.ExchangeRequest], _: Any
-    ) -> AsyncGenerator[bytes]:
-        """Yields frames of answers, serialised."""
+        self, requests: AsyncIterator[messages.ExchangeRequest], context: Any
+    ) -> None:
+        """Writes frames of answers, serialised."""
         if self._draining:
             raise Unavailable(STOPPING)
         stream = self._open()
@@ -39,10 +39,10 @@ class ExchangeServicer:
         reader = asyncio.create_task(stream.read(requests))
         reader.add_done_callback(lambda _: stream.wake.set())
         try:
-            yield b""  # the greeting, an empty frame: calls are taken from now on
+            await context.write(b"")  # the greeting, an empty frame: calls are taken from now on
             while True:
                 while parts := stream.outgoing.take():
-                    yield b"".join(parts)
+                    await context.write(b"".join(parts))
                 if stream.draining and not stream.calls:
                     return
                 if reader.done():
