@@ -255,14 +255,22 @@ def refusals(cast: Cast) -> Counter[tuple[str, ...]]:
 
 
 def statistics(cast: Cast) -> list[Any]:
-    """The models' counts of requests by how they ended, and of rows."""
+    """The models' counts of requests by how they ended, and of rows. A late call counts as failed,
+    or as one that left if its client ends it before the platform does: it is left out.
+    """
+    own = [call for call in cast.asks() if call.model == cast.joined.name]
+    late = sum(call.kind == "late" for call in own)
+    bad = sum(call.kind == "bad" and call.token in (cast.ann, cast.bob) for call in own)
     found: list[Any] = []
     for probe in (cast.joined, cast.bounded):
         _, answer = cast.lab.call("GET", f"/v2/models/{probe.name}/stats")
         (stats,) = answer["model_stats"]
         ends = stats["inference_stats"]
-        counts = [int(ends[end].get("count", 0)) for end in ("success", "fail")]
-        found.append([*counts, int(stats["inference_count"])])
+        succeeded, failed = (int(ends[end].get("count", 0)) for end in ("success", "fail"))
+        if probe is cast.joined:
+            assert bad <= failed <= bad + late
+            failed = bad
+        found.append([succeeded, failed, int(stats["inference_count"])])
     return found
 
 

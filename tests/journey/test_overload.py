@@ -78,22 +78,27 @@ async def test_three_times_the_bound_at_once(door: Door, lab: Platform, bounded:
 
 
 async def test_a_refusal_is_heard_at_once(door: Door, bounded: Probe) -> None:
-    async def refused(count: int) -> list[Answer]:
-        return [await door.infer(bounded.name, [row(9000.0)]) for _ in range(count)]
+    """In 50 ms; on a machine so loaded that calls of an unknown model take longer, as these do."""
+
+    async def refused(model: str, status: int) -> float:
+        """The seconds that 99 of 100 refusals take at most."""
+
+        async def some() -> list[Answer]:
+            return [await door.infer(model, [row(9000.0)]) for _ in range(50)]
+
+        answers = [
+            one for each in await asyncio.gather(*[some() for _ in range(4)]) for one in each
+        ]
+        assert {answer.status for answer in answers} == {status}
+        return percentile(answers, 0.99)
 
     async with bounded.busy(door):
         full = [asyncio.create_task(door.infer(bounded.name, [row(1.0)])) for _ in range(2 * BOUND)]
         await asyncio.wait(full, return_when=asyncio.FIRST_COMPLETED)
-        tries: list[float] = []
-        while not tries or tries[-1] > 0.05:
-            assert len(tries) < TRIES, f"99 of 100 refusals took up to {tries} seconds"
-            answers = [
-                answer
-                for some in await asyncio.gather(*[refused(50) for _ in range(4)])
-                for answer in some
-            ]
-            assert {answer.status for answer in answers} == {429}
-            tries.append(percentile(answers, 0.99))
+        tries: list[tuple[float, float]] = []
+        while not tries or tries[-1][1] > max(0.05, 2 * tries[-1][0]):
+            assert len(tries) < TRIES, f"seconds of refusals, unknown model and full: {tries}"
+            tries.append((await refused("nobody", 404), await refused(bounded.name, 429)))
     assert {answer.status for answer in await asyncio.gather(*full)} == {200, 429}
 
 
