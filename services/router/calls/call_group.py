@@ -143,7 +143,8 @@ class CallGroup:
         if isinstance(exc, ServiceError | TimeoutError):
             self._answer(self, failed, rpc_status.as_service_error(exc, ""))
             return
-        ids = CallColumns.of(self.message).ids_of(failed)
+        every = list(CallColumns.of(self.message).ids())
+        ids = [every[index] for index in failed]
         self._log.error("unexpected_error", exc_info=exc, **logs.ids_of(ids))
         # The error names the request, so each call has its own.
         for index, (request_id, _) in zip(failed, ids, strict=True):

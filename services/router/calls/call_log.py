@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -47,9 +47,9 @@ class CallColumns:
             _whole(peers, count, peers[0] if len(peers) == 1 else ""),
         )
 
-    def ids_of(self, indexes: Iterable[int]) -> list[tuple[str, str]]:
-        """Returns request id and traceparent of these calls."""
-        return [(self.request_ids[index], self.traceparents[index]) for index in indexes]
+    def ids(self) -> Iterator[tuple[str, str]]:
+        """Returns request id and traceparent of each call."""
+        return zip(self.request_ids, self.traceparents, strict=True)
 
 
 def _whole(column: Sequence[T], count: int, missing: T) -> Sequence[T]:
@@ -123,7 +123,8 @@ class CallLog:
         if not (writes or self._tracing.exports):
             return
         columns = CallColumns.of(group)
-        for index, ids in zip(indexes, columns.ids_of(indexes), strict=True):
+        for index in indexes:
+            ids = columns.request_ids[index], columns.traceparents[index]
             if ids[1]:
                 self._tracing.record("call " + group.model, ids[1], int(seconds * 1e9), code)
             if writes:

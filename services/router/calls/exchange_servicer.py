@@ -36,22 +36,18 @@ class ExchangeServicer:
             raise Unavailable(STOPPING)
         stream = self._open()
         self._streams.add(stream)
-        reader = asyncio.create_task(stream.read(requests))
-        reader.add_done_callback(lambda _: stream.wake.set())
+        # Tasks of their own: a frame that wakes one passes nothing else on its way.
+        both = [
+            asyncio.create_task(stream.read(requests)),
+            asyncio.create_task(stream.write(context.write)),
+        ]
         try:
-            await context.write(b"")  # the greeting, an empty frame: calls are taken from now on
-            while True:
-                while parts := stream.outgoing.take():
-                    await context.write(b"".join(parts))
-                if stream.draining and not stream.calls:
-                    return
-                if reader.done():
-                    await reader  # raises the error that ended it
-                    return
-                stream.wake.clear()
-                await stream.wake.wait()
+            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # raises the error that ended it
         finally:
-            reader.cancel()
+            for task in both:
+                task.cancel()
             stream.close()
             self._streams.discard(stream)
             if not self._streams:
@@ -61,8 +57,7 @@ class ExchangeServicer:
         """Takes no more calls; returns when all there are have been answered."""
         self._draining = True
         for stream in self._streams:
-            stream.draining = True
-            stream.wake.set()
+            stream.drain()
         if self._streams:
             await self._empty.wait()
 

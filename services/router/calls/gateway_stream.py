@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from services.chassis import context, logs, rpc_status
@@ -132,13 +132,31 @@ class GatewayStream:
             group_tag=_ANSWER_GROUP,
             group_inner_tag=_GROUP_REPLY,
         )
-        self.wake = asyncio.Event()
-        self.draining = False
+        self._wake = asyncio.Event()
+        self._draining = False
 
     async def read(self, frames: AsyncIterator[messages.ExchangeRequest]) -> None:
         """Takes frames until the gateway ends the stream."""
         async for frame in frames:
             self._take(frame)
+
+    async def write(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Sends a greeting, an empty frame, and then answers in frames, serialised. Returns when
+        the stream drains and no call is left.
+        """
+        await send(b"")
+        while True:
+            while parts := self.outgoing.take():
+                await send(b"".join(parts))
+            if self._draining and not self.calls:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    def drain(self) -> None:
+        """Takes no more calls."""
+        self._draining = True
+        self._wake.set()
 
     def _take(self, frame: messages.ExchangeRequest) -> None:
         """Begins the calls of a frame and ends those that it cancels."""
@@ -153,14 +171,9 @@ class GatewayStream:
         if count:
             # One line for all of them: a line for each would cost more than the calls themselves.
             alone = ((call.request_id, call.traceparent) for call in frame.calls)
-            grouped = (
-                ids
-                for group in frame.groups
-                for ids in CallColumns.of(group).ids_of(range(len(group.ids)))
-            )
-            logs.write_for(
-                self._log, logging.INFO, "calls", itertools.chain(alone, grouped), count=count
-            )
+            grouped = (CallColumns.of(group).ids() for group in frame.groups)
+            ids = itertools.chain(alone, itertools.chain.from_iterable(grouped))
+            logs.write_for(self._log, logging.INFO, "calls", ids, count=count)
         for id in frame.cancelled:
             self._cancel(id)
         for id in frame.dropped_credentials:
@@ -171,7 +184,7 @@ class GatewayStream:
     def _begin(self, message: messages.Call) -> None:
         call = self.calls[message.id] = _Call(self, message)
         try:
-            if self.draining:
+            if self._draining:
                 raise Unavailable(STOPPING)
             name = self._admit(call)
             facts = call.work.context
@@ -187,7 +200,7 @@ class GatewayStream:
         group = CallGroup(message, self.answer_members, self.clock, self._log)
         self.calls.update(dict.fromkeys(group.ids, group))
         try:
-            if self.draining:
+            if self._draining:
                 raise Unavailable(STOPPING)
             group.send(self._invocations, self._admit(group))
         except Exception as exc:
@@ -243,7 +256,7 @@ class GatewayStream:
         self._call_log.record(message, call.principal, version, outcome, seconds)
         head = messages.Answer(id=message.id, model_version=version).SerializeToString()
         self.outgoing.put((head, reply.SerializeToString()))
-        self.wake.set()
+        self._wake.set()
 
     def answer_members(self, group: CallGroup, indexes: Sequence[int], outcome: Outcome) -> None:
         """Records one outcome of calls of a group and puts it into the next frame as one answer."""
@@ -264,7 +277,7 @@ class GatewayStream:
             else outcome
         )
         self.outgoing.put((head, reply.SerializeToString(), len(ids)))
-        self.wake.set()
+        self._wake.set()
 
     def _cancel(self, id: int) -> None:
         call = self.calls.pop(id, None)

@@ -242,3 +242,24 @@ def test_of_a_part_that_was_not_confirmed_those_whose_time_is_over_are_late() ->
         1: "DEADLINE_PASSED",
         2: "BROKER_DOWN",
     }
+
+
+def test_a_fault_of_ours_is_told_to_the_members_that_wait_each_with_its_own_id() -> None:
+    told: list[tuple[list[int], str]] = []
+    lines: list[dict[str, Any]] = []
+
+    class Log:
+        def error(self, event: str, **fields: Any) -> None:
+            lines.append(fields)
+
+    message = changed(request_ids=["a", "b", "c"])
+    group = CallGroup(
+        message, lambda _, at, outcome: told.append((list(at), str(outcome))), lambda: 0.0, Log()
+    )
+    group.waiting.remove(1)
+
+    group.fail(KeyError("unforeseen"))
+
+    assert [at for at, _ in told] == [[0], [2]]
+    assert ["a" in told[0][1].split(), "c" in told[1][1].split()] == [True, True], told
+    assert [line["request_ids"] for line in lines] == [["a", "c"]]

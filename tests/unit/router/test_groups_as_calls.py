@@ -202,7 +202,7 @@ class Twins:
             world.broker.errors = []
             world.broker.confirm()
             world.ready.set()
-            world.stream.draining = True
+            world.stream.drain()
         # Both go on as soon as one of them lets the loop run.
         await self.each(World.settle)
         for _ in range(4):
