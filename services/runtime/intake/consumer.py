@@ -221,6 +221,8 @@ class WorkConsumer:
     def _finish(self, work: WorkMessage, delivery: Delivery, total: int) -> None:
         """Acknowledges a message, all of whose replies are with the broker."""
         delivery.ack()
+        # The requests point to the message: it and its data are freed now, by no garbage collector.
+        work.requests = []
         self._in_hand.remove(work)
         if work.model is not None:
             self._cache.release(work.model_version)

@@ -69,6 +69,9 @@ class Responder:
                 self._send(part)
             answered = sum([len(part.frames) * part.each for part in replies])
             self._record_call(model_version, asked, answered, result, outcome.started)
+        for result in outcome.results:
+            # A traceback holds the frame of its call, which holds the result and its requests.
+            result.error = result.cause = None
 
     def answer_part(self, request: Request, answer: StreamedAnswer, sent: Sent) -> None:
         """Sends one of several answers, unless no one waits for it any more."""
