@@ -78,8 +78,12 @@ def from_rpc(error: grpc.aio.AioRpcError, peer: str) -> errors.ServiceError:
 def as_service_error(exc: BaseException, request_id: str) -> errors.ServiceError:
     """Returns the error that a caller is told for an exception: a ServiceError as it is, a
     TimeoutError as DeadlinePassed, anything else as Internal without detail.
+
+    A ServiceError loses its traceback and its cause: whoever keeps it would keep the frames that
+    it passed, and with them the request, until the collector of cycles comes.
     """
     if isinstance(exc, errors.ServiceError):
+        exc.__traceback__ = exc.__cause__ = exc.__context__ = None
         return exc
     if isinstance(exc, TimeoutError):
         return errors.DeadlinePassed("the call did not finish before its deadline")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -81,12 +82,18 @@ class _Stream:
                 *[(call, self._tell) for call in frame.calls],
                 *[(call, self._tell_together) for call in calls_of(frame)],
             ]:
-                self.tasks[call.id] = asyncio.create_task(
+                task = self.tasks[call.id] = asyncio.create_task(
                     self._answer(call, self._tokens[call.credential], tell)
                 )
+                # A task that ended in an exception holds the call.
+                task.add_done_callback(partial(self._forget, call.id))
             for id in frame.cancelled:
-                self.tasks[id].cancel()
+                if id in self.tasks:
+                    self.tasks[id].cancel()
         self.out.put_nowait(None)
+
+    def _forget(self, id: int, _: asyncio.Task[None]) -> None:
+        del self.tasks[id]
 
     async def _answer(self, call: messages.Call, token: str, tell: Tell) -> None:
         try:

@@ -83,6 +83,10 @@ class RequestParser:
                 cause = exc.__context__
                 raise Malformed(cause.text if isinstance(cause, Malformed) else _INVALID) from None
 
+    def close(self) -> None:
+        """Lets go of what refers to this object; no more can be parsed."""
+        del self._parser, self._listener
+
     def _feed_head(self, data: bytes) -> bytes:
         """Parses the head that `data` begins with, alone, and returns the rest.
 

@@ -72,7 +72,7 @@ class HttpConnection(WriteFlow):
         self.connections.open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells the request being served that its client is gone."""
+        """Tells the request being served that its client is gone; frees it and the parser."""
         self.connections.leave(self)
         self._closed = True
         self._queue.clear()
@@ -81,8 +81,8 @@ class HttpConnection(WriteFlow):
         for request in (self._current, self._incoming):
             if request is not None:
                 request.lose()
-        # The parser and this object refer to each other.
-        del self._parser
+        self._current = self._incoming = None
+        self._parser.close()
 
     def data_received(self, data: bytes) -> None:
         """Serves what was read: at once if it is a known head and its body, else as parsed."""

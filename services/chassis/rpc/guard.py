@@ -112,6 +112,7 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[misc]
             self.authorise(rule, call, first)
             await answer(request, grpc_context)
         if observed.error is not None:
+            first = request = None
             await _abort(grpc_context, observed.error)
 
     def begin(self, rule: Rule, metadata: Any, grpc_context: Any) -> CallContext:
@@ -199,6 +200,7 @@ class _UnaryCall:
                 if not rule.changes:
                     return await method.inner(request, grpc_context)
                 return await guard.change(call, lambda: method.inner(request, grpc_context))
+        first = request = None
         await _abort(grpc_context, observed.error)
         return None
 
@@ -258,6 +260,9 @@ async def _write_all(inner: Any, request: Any, grpc_context: Any) -> None:
 
 
 async def _abort(grpc_context: Any, error: ServiceError | None) -> None:
+    """Ends a call with an error. The context keeps what this raises, and that the caller's frame:
+    it should have let go of the request.
+    """
     assert error is not None
     trailers = ((rpc_status.DETAILS, rpc_status.details(error)),)
     await grpc_context.abort(error.code, error.message, trailing_metadata=trailers)

@@ -100,7 +100,8 @@ async def some_leave(world: World) -> None:
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["items", "group"])
 @pytest.mark.parametrize(
-    "end", [good, some_raise, invalid, unknown_output, streamed, late, late_for_the_load, some_leave]
+    "end",
+    [good, some_raise, invalid, unknown_output, streamed, late, late_for_the_load, some_leave],
 )
 async def test_what_is_answered_is_freed_at_once(
     tmp_path: Path, end: Callable[[World], Awaitable[None]], grouped: bool
