@@ -106,3 +106,10 @@ def rabbitmq_server(
 def rabbitmq(rabbitmq_server: RabbitMQ) -> str:
     """The URL of this run's RabbitMQ node. Tests share it: use queue names of your own."""
     return rabbitmq_server.url
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Names long bytes by their argument: compressed data hold the time of their making, and the
+    processes of a run must give a test the same name.
+    """
+    return argname if isinstance(val, bytes) and len(val) > 16 else None
