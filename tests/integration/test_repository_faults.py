@@ -37,6 +37,13 @@ async def server(mongod: str) -> AsyncIterator[RepositoryServer]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+async def _left_idle(server: RepositoryServer) -> AsyncIterator[None]:
+    """What a test cancelled is gone before the next one counts."""
+    yield
+    await server.process_idle()
+
+
 async def _leave_dead_stream(server: RepositoryServer, state: str = "streaming") -> None:
     """What a repository leaves behind that was killed in the middle of an upload."""
     past = datetime.now(UTC) - timedelta(seconds=1)

@@ -40,6 +40,13 @@ async def server(mongod: str) -> AsyncIterator[RepositoryServer]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+async def _left_idle(server: RepositoryServer) -> AsyncIterator[None]:
+    """What a test cancelled is gone before the next one counts."""
+    yield
+    await server.process_idle()
+
+
 @pytest.mark.parametrize("size", [1, 7, 1024, 3 * MIB + 1])
 async def test_pieces_of_any_size_make_the_same_artifact(
     server: RepositoryServer, size: int

@@ -143,11 +143,17 @@ class Uploads:
             self._log.warning("upload_left_behind", upload=upload, reason=exc.reason)
 
     async def _finish(self, work: Awaitable[T]) -> T:
-        """Awaits `work` and lets it end even when the calling RPC is cancelled meanwhile."""
+        """Awaits `work`, to its end even when the calling RPC is cancelled meanwhile: until then
+        the transfer takes memory and is counted.
+        """
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
 
 
 def _check_permitted(caller: Principal, bucket: str, format_id: str) -> None:
