@@ -109,7 +109,7 @@ def rabbitmq(rabbitmq_server: RabbitMQ) -> str:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Names long bytes by their argument: compressed data hold the time of their making, and the
-    processes of a run must give a test the same name.
+    """Names bytes that are no text by their argument: compressed data hold the time of their
+    making, and the processes of a run must give a test the same name.
     """
-    return argname if isinstance(val, bytes) and len(val) > 16 else None
+    return argname if isinstance(val, bytes) and not val.isascii() else None

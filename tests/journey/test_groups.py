@@ -35,6 +35,8 @@ PLACE = re.compile(
 CROWD = 12
 # Seconds that late calls have while their model is held.
 SHORT = 1.0
+# What a call is in the router that a runtime answered with an error.
+ERROR = '"ERROR"'
 FORGED = "a.b.c"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -219,7 +221,7 @@ def counted(cast: Cast) -> Counter[str]:
                 calls = match and ("infer" in line or INFER in line or cast.tag in line)
                 if match and calls and not PLACE.search(f"{process} {match[2]}"):
                     # A runtime's error is one code, the router's own another.
-                    labels = match[2].replace("DEADLINE_EXCEEDED", "ERROR")
+                    labels = match[2].replace('"DEADLINE_EXCEEDED"', ERROR)
                     key = cast.neutral(f"{process} {match[1]} {labels}")
                     found[key] += round(float(match[3]))
     return found
@@ -252,6 +254,18 @@ def refusals(cast: Cast) -> Counter[tuple[str, ...]]:
             key = tuple(cast.neutral(record.get(field, "")) for field in fields)
             found[key] += int(record.get("count", 1))
     return found
+
+
+def without_late(cast: Cast, metrics: Counter[str]) -> Counter[str]:
+    """The metrics without the errors that late calls are in the router: one that its client ends
+    before the platform does is none there.
+    """
+    (key,) = [key for key in metrics if key.startswith("router rpc ") and ERROR in key]
+    raised = sum(call.rows == [row(FAULTY)] for call in cast.asks())
+    late = sum(call.kind == "late" for call in cast.asks())
+    assert raised <= metrics[key] <= raised + late
+    metrics[key] = raised
+    return +metrics
 
 
 def statistics(cast: Cast) -> list[Any]:
@@ -307,7 +321,7 @@ async def run(door: Door, lab: Platform, folder: Path, together: bool) -> Run:
     metrics.subtract(before)
     return Run(
         told(cast, answers),
-        +metrics,
+        without_late(cast, metrics),
         refusals(cast),
         statistics(cast),
         max(len(ids) for ids in frames(lab, id)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,39 @@ def test_an_answer_is_raw_and_says_which_version_gave_it() -> None:
     assert (answer.model_name, answer.model_version, answer.id) == ("team:iris", "12", "9")
     assert answer.raw_output_contents == [tensor.data]
     assert not answer.outputs[0].HasField("contents")
+
+
+@given(
+    arrays=st.lists(
+        st.sampled_from(
+            [
+                np.array([[0.5, 0.25]], np.float32),
+                np.zeros((0, 3), np.int64),
+                np.arange(99),
+                np.array(["a", "long" * 99], dtype=object),
+            ]
+        ),
+        max_size=4,
+    ),
+    classes=st.sampled_from([None, {"y0": 1}]),
+    id=st.text(max_size=3),
+)
+def test_an_answer_is_the_same_however_it_is_serialised(
+    arrays: list[np.ndarray[Any, Any]], classes: dict[str, int] | None, id: str
+) -> None:
+    ask = open_inference.read(oip.ModelInferRequest(model_name="iris", id=id))
+    ask.classes = classes
+    outputs = [tensors.from_numpy(f"y{at}", array) for at, array in enumerate(arrays)]
+    version = "buckets/team/models/iris/versions/12"
+
+    def told(write: Callable[..., Any]) -> Any:
+        try:
+            return write(ask, version, outputs)
+        except InvalidInput as error:
+            return str(error)
+
+    written, serialised = told(open_inference.write), told(open_inference.serialise)
+    assert serialised == (written if isinstance(written, str) else written.SerializeToString())
 
 
 @pytest.mark.parametrize(

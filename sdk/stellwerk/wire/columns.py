@@ -25,17 +25,16 @@ MAX_MEMBERS = 256
 MAX_MEMBER_BYTES = 16 * 1024
 
 
-def may_join(work: work_pb2.WorkItem) -> bool:
-    """Returns whether the work may be a member of a group: small, answered once, and with inputs
-    whose data are as long as their shape says.
+def may_join(work: work_pb2.WorkItem, data: Sequence[bytes]) -> bool:
+    """Returns whether the work, whose inputs have these data, may be a member of a group: small,
+    answered once, and with inputs whose data are as long as their shape says.
 
     A work of another length would have its whole group refused, so it travels alone.
     """
     if work.stream or not work.inputs:
         return False
     whole = 0
-    for tensor in work.inputs:
-        size = len(tensor.data)
+    for tensor, size in zip(work.inputs, map(len, data), strict=True):
         # Bounded first: the product of a million dimensions would take hours.
         if not size or len(tensor.shape) > MAX_DIMENSIONS:
             return False

@@ -18,6 +18,7 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire import classification, tensors
 from stellwerk.wire.errors import InvalidInput
+from stellwerk.wire.frames import tag, varint
 from stellwerk.wire.tensors import DTYPES
 
 DEFAULT_METHOD = "predict"
@@ -25,6 +26,7 @@ FINAL = "triton_final_response"
 EMPTY_FINAL = "triton_enable_empty_final_response"
 _RESERVED = "triton_"
 _MAX_UINT32 = (1 << 32) - 1
+_RAW_CONTENTS = tag(inference.ModelInferResponse, "raw_output_contents")
 
 # The field of InferTensorContents that holds a datatype's elements. FP16 and BF16 can only be raw.
 CONTENTS = {
@@ -217,10 +219,28 @@ def write(
 
     Raises InvalidInput if classes are wanted of an output that has none.
     """
-    response = inference.ModelInferResponse(
-        model_name=request.model, model_version=version[version.rfind("/") + 1 :], id=request.id
-    )
+    response = _described(request, version)
     for tensor in classification.apply(outputs, request.classes) if request.classes else outputs:
         response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         response.raw_output_contents.append(tensor.data)
     return response
+
+
+def serialise(request: InferRequest, version: str, outputs: Sequence[tensor_pb2.Tensor]) -> bytes:
+    """Returns what `write` returns, serialised: the outputs' data are copied once, not three times.
+    Raises InvalidInput as `write` does.
+    """
+    response = _described(request, version)
+    contents: list[bytes] = []
+    for tensor in classification.apply(outputs, request.classes) if request.classes else outputs:
+        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        data = tensor.data
+        contents += (_RAW_CONTENTS, varint(len(data)), data)
+    return b"".join([response.SerializeToString(), *contents])
+
+
+def _described(request: InferRequest, version: str) -> inference.ModelInferResponse:
+    """Returns a response without outputs."""
+    return inference.ModelInferResponse(
+        model_name=request.model, model_version=version[version.rfind("/") + 1 :], id=request.id
+    )

@@ -38,8 +38,7 @@ class GrpcInference:
         """Serves ModelInfer: returns the response to one request."""
         request = open_inference.read(_parse(data))
         reply = await self._calls.call(request, _current())
-        response = open_inference.write(request, reply.model_version, reply.outputs)
-        return response.SerializeToString()
+        return open_inference.serialise(request, reply.model_version, reply.outputs)
 
     async def stream_infer(
         self, requests: AsyncIterable[bytes], grpc_context: Any

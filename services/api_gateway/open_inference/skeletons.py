@@ -153,7 +153,8 @@ class Skeletons:
         """Learns the skeleton of a body that was read as this request, when its beginning is seen
         for the second time.
         """
-        if not columns.may_join(request.work):
+        data = [tensor.data for tensor in request.work.inputs]
+        if not columns.may_join(request.work, data):
             return
         end = len(body) if json_size is None else json_size
         parts = _without_id(body, end)
@@ -162,7 +163,7 @@ class Skeletons:
             sizes = None
         else:
             pieces = [body[parts.start : parts.end]]
-            sizes = [len(tensor.data) for tensor in request.work.inputs]
+            sizes = [*map(len, data)]
         if not pieces or sum(map(len, pieces)) > _MAX_BYTES:
             return
         key = (request.model, request.version, parts.where, pieces[0])

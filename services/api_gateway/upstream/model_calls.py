@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -81,11 +81,12 @@ class ModelCalls:
         Raises the error that the call ended with; DeadlinePassed after the shorter of the caller's
         deadline and the request's own timeout.
         """
-        stream, seconds = self._stream_for(request, call)
+        data = _data_of(request)
+        stream, seconds = self._stream_for(request, data, call)
         if not stream.is_open:
             await stream.wait_open(seconds)
         caller = _OneReply()
-        id = self._send(stream, request, call, seconds, caller)
+        id = self._send(stream, request, data, call, seconds, caller)
         try:
             return await caller.reply
         except asyncio.CancelledError:
@@ -98,11 +99,12 @@ class ModelCalls:
         Closing the generator cancels the call. Raises as `call` does.
         """
         request.work.stream = True
-        stream, seconds = self._stream_for(request, call)
+        data = _data_of(request)
+        stream, seconds = self._stream_for(request, data, call)
         if not stream.is_open:
             await stream.wait_open(seconds)
         caller = _Replies()
-        id = self._send(stream, request, call, seconds, caller)
+        id = self._send(stream, request, data, call, seconds, caller)
         try:
             final = False
             while not final:
@@ -118,14 +120,14 @@ class ModelCalls:
         self,
         stream: CallStream,
         request: InferRequest,
+        data: Sequence[bytes],
         call: CallContext,
         seconds: float,
         caller: Caller,
     ) -> int:
         work = request.work
-        if columns.may_join(work):
+        if columns.may_join(work, data):
             form = self.forms.of(request)
-            data = [tensor.data for tensor in work.inputs]
             return stream.send_member(form, data, call, seconds, caller)
         message = messages.Call(
             model=request.model,
@@ -137,10 +139,17 @@ class ModelCalls:
         )
         return stream.send(message, work, call.token, seconds, caller)
 
-    def _stream_for(self, request: InferRequest, call: CallContext) -> tuple[CallStream, float]:
+    def _stream_for(
+        self, request: InferRequest, data: Sequence[bytes], call: CallContext
+    ) -> tuple[CallStream, float]:
         """Returns the stream for the request's size, and the seconds that the call has."""
         seconds = call.onward()
         if request.timeout_us:
             seconds = min(seconds, request.timeout_us / 1e6)
-        large = sum(len(tensor.data) for tensor in request.work.inputs) > LARGE_BYTES
+        large = sum(map(len, data)) > LARGE_BYTES
         return self._large if large else self.small, seconds
+
+
+def _data_of(request: InferRequest) -> list[bytes]:
+    """Returns the bytes of each input: once, since a message gives a copy whenever it is asked."""
+    return [tensor.data for tensor in request.work.inputs]

@@ -290,6 +290,7 @@ class GatewayStream:
             self._call_log.record_part(call.target.name, call.parts, None, call.lap())
         if call.task is not None:
             call.task.cancel()
+            call.task = None  # It keeps how it was cancelled, and that the call.
         else:
             self._invocations.cancel(call)
 

@@ -23,7 +23,7 @@ from services.router.queueing.pending_requests import Outcome
 from stellwerk.job.v1 import work_pb2
 from stellwerk.type.v1 import requirements_pb2
 from stellwerk.wire import metadata as keys
-from stellwerk.wire.errors import ServiceError, TooLarge, from_work_error
+from stellwerk.wire.errors import ServiceError, from_work_error
 from stellwerk.wire.names import ModelName
 
 _NO_REQUIREMENTS = requirements_pb2.Requirements()
@@ -247,8 +247,7 @@ class Invocations:
 
     def _send(self, invocation: Invocation, target: ModelTarget, replica: DesiredReplica) -> None:
         work = invocation.work
-        self._check_size(sum(len(tensor.data) for tensor in work.inputs))
-        target.check(work)
+        target.check(work, self._max_input_bytes)
         deadline = invocation.deadline
         if target.policy.default_timeout:
             # A caller may ask for less time than the owner gives, not for more.
@@ -266,9 +265,7 @@ class Invocations:
         self, group: GroupInvocation, target: ModelTarget, replica: DesiredReplica
     ) -> None:
         form, work = group.work, group.members()
-        size = sum(len(tensor.data) for tensor in form.inputs) // len(work.deadlines)
-        self._check_size(size)
-        target.check(form, len(work.deadlines))
+        size = target.check(form, self._max_input_bytes, len(work.deadlines))
         work.member_bytes = size + _MEMBER_BYTES
         if timeout := target.policy.default_timeout:
             work.shorten(time.monotonic() + timeout)
@@ -276,15 +273,6 @@ class Invocations:
         tenant = form.context.get(keys.PRINCIPAL, "")
         self._dispatcher.submit_group(replica.key, work, members, tenant, target.policy)
         group.sent = work
-
-    def _check_size(self, size: int) -> None:
-        """Raises TooLarge for a request whose inputs hold more bytes than are allowed."""
-        if size > self._max_input_bytes:
-            raise TooLarge(
-                f"the inputs hold {size} bytes, at most {self._max_input_bytes} are allowed; send"
-                " fewer rows at a time",
-                limit=self._max_input_bytes,
-            )
 
 
 def _name_caller(work: work_pb2.WorkItem) -> None:

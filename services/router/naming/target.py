@@ -16,7 +16,7 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.repository.v1 import repository_service_pb2 as repository
 from stellwerk.type.v1 import tensor_pb2
 from stellwerk.wire import columns, tensors
-from stellwerk.wire.errors import InvalidInput, NotImplementedHere
+from stellwerk.wire.errors import InvalidInput, NotImplementedHere, TooLarge
 from stellwerk.wire.open_inference import DEFAULT_METHOD
 
 # Layouts remembered for each method; a client that sends ever new shapes pays for the whole check
@@ -38,12 +38,13 @@ class Method:
             _MAX_LAYOUTS
         )
 
-    def check(self, work: work_pb2.WorkItem, members: int = 0) -> None:
+    def check(self, work: work_pb2.WorkItem, sizes: Sequence[int], members: int = 0) -> None:
         """Raises InvalidInput unless inputs and outputs match the signature; puts the inputs into
-        its order. With `members` the work is the form of a group of that many.
+        its order. `sizes` are the bytes of each input's data. With `members` the work is the form
+        of a group of that many.
         """
         inputs = work.inputs
-        if self._known(inputs, members or 1):
+        if self._known(inputs, sizes, members or 1):
             pass
         elif members:
             # One member stands for all: they differ in their data alone, not in its length.
@@ -59,18 +60,18 @@ class Method:
             del work.inputs[:]
             work.inputs.extend(ordered)
 
-    def _known(self, inputs: Sequence[tensor_pb2.Tensor], count: int) -> bool:
-        """Returns whether each tensor has a layout that was found right before, and the data that
-        `count` requests have.
+    def _known(self, inputs: Sequence[tensor_pb2.Tensor], sizes: Sequence[int], count: int) -> bool:
+        """Returns whether each tensor has a layout that was found right before, and data of the
+        size that `count` requests have.
         """
         if len(inputs) != len(self._order):
             return False
         if len(inputs) > 1 and len({tensor.name for tensor in inputs}) != len(inputs):
             return False
         layouts = self._layouts
-        for tensor in inputs:
+        for tensor, given in zip(inputs, sizes, strict=True):
             size = layouts.get((tensor.name, tensor.datatype, tuple(tensor.shape)))
-            if size is None or size * count != len(tensor.data):
+            if size is None or size * count != given:
                 return False
         return True
 
@@ -127,17 +128,29 @@ class ModelTarget:
                 self._methods[name] = method
         return method
 
-    def check(self, work: work_pb2.WorkItem, members: int = 0) -> None:
-        """Raises InvalidInput unless the work matches its method, and NotImplementedHere for a
-        decoupled method that is not called over a stream; puts the inputs into the method's order.
-        `members` is as for `Method.check`.
+    def check(self, work: work_pb2.WorkItem, most_bytes: int, members: int = 0) -> int:
+        """Returns the bytes of the inputs' data; puts the inputs into the method's order. With
+        `members` the work is the form of a group of that many, and the bytes are those of one.
+
+        Raises TooLarge for more than `most_bytes`, InvalidInput unless the work matches its method,
+        and NotImplementedHere for a decoupled method that is not called over a stream.
         """
+        # Once for all: a message gives a copy of its data whenever it is asked for them.
+        sizes = [len(tensor.data) for tensor in work.inputs]
+        size = sum(sizes) // (members or 1)
+        if size > most_bytes:
+            raise TooLarge(
+                f"the inputs hold {size} bytes, at most {most_bytes} are allowed; send fewer rows"
+                " at a time",
+                limit=most_bytes,
+            )
         method = self.method(work.method)
         if method.decoupled and not work.stream:
             raise NotImplementedHere(
                 "this model gives several answers to a request; call it over a stream"
             )
-        method.check(work, members)
+        method.check(work, sizes, members)
+        return size
 
 
 def check_outputs(wanted: Sequence[str], signature: tensor_pb2.MethodSignature) -> None:

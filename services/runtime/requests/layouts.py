@@ -242,15 +242,20 @@ def _parts(
     counts = {tensor.shape[0] for tensor in given}
     rows = counts.pop()
     sizes = [rows * field.row_bytes for field in layout.fields]
+    # A message gives a copy of its data whenever it is asked for them.
+    data = [tensor.data for tensor in given]
     if (
         counts
         or rows <= 0
-        or any(size and size != len(t.data) for size, t in zip(sizes, given, strict=True))
+        or any(size and size != len(each) for size, each in zip(sizes, data, strict=True))
     ):
         # The layout was found valid in another item; this item differs, so check it in full.
         _check(item, layout.method.signature)
         return _unbatched_parts(item, layout)
-    parts = [t.data if size else tensors.to_numpy(t) for size, t in zip(sizes, given, strict=True)]
+    parts = [
+        each if size else tensors.to_numpy(tensor)
+        for size, each, tensor in zip(sizes, data, given, strict=True)
+    ]
     return layout, rows, parts
 
 

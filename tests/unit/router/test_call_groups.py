@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from services.router.calls.call_group import CallGroup
+from services.router.calls.gateway_stream import _Call
 from services.router.queueing.members import GroupWork, PendingGroup
+from services.router.queueing.pending_requests import PendingRequest
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.columns import MAX_MEMBERS
@@ -20,11 +22,13 @@ from tests.fakes.call_world import Batch, World
 GOOD = Batch((1, 2, 3), (5000, 5000, 5000))
 
 
-def in_a_world(act: Callable[[World], Coroutine[Any, Any, None]], **limits: int) -> World:
+def in_a_world(
+    act: Callable[[World], Coroutine[Any, Any, None]], *, grouped: bool = True, **limits: int
+) -> World:
     """The world in which this has happened."""
 
     async def run() -> World:
-        world = World(grouped=True, slots=1, **{"window_per_slot": 8, **limits})
+        world = World(grouped=grouped, slots=1, **{"window_per_slot": 8, **limits})
         await world.start()
         await act(world)
         return world
@@ -196,8 +200,9 @@ def test_a_group_that_nobody_waits_for_any_more_loads_no_model() -> None:
     assert not world.answers
 
 
-def test_groups_that_have_ended_are_freed_at_once() -> None:
-    """However they end: a group holds its tensors, and the collector of cycles comes late."""
+@pytest.mark.parametrize("grouped", [True, False], ids=["groups", "calls"])
+def test_what_has_ended_is_freed_at_once(grouped: bool) -> None:
+    """However it ended: a call holds its tensors, and the collector of cycles comes late."""
 
     async def act(world: World) -> None:
         await world.call([GOOD, Batch((4,), (0,)), Batch((5,), (9,), method="divide")])
@@ -214,14 +219,14 @@ def test_groups_that_have_ended_are_freed_at_once() -> None:
         await world.pass_time(7.0)
         assert not world.stream.calls
 
-    kinds = (CallGroup, GroupWork, PendingGroup)
+    kinds = (CallGroup, GroupWork, PendingGroup, _Call, PendingRequest)
     gc.collect()
     others = {id(one) for one in gc.get_objects() if isinstance(one, kinds)}
     gc.disable()
     try:
-        in_a_world(act)
+        in_a_world(act, grouped=grouped)
         left = [one for one in gc.get_objects() if isinstance(one, kinds) and id(one) not in others]
-        assert [getattr(one, "ids", one) for one in left] == []
+        assert [getattr(one, "id", one) for one in left] == []
     finally:
         gc.enable()
 
