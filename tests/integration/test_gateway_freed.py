@@ -40,7 +40,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 def alive() -> set[int]:
-    return {id(one) for one in gc.get_objects() if isinstance(one, KINDS)}
+    return {id(one) for one in gc.get_objects() if type(one) in KINDS}
 
 
 @contextmanager
