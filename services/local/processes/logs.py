@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,7 +49,7 @@ class LogFile:
         self._size = 0
 
     def write(self, text: str) -> None:
-        """Appends one line."""
+        """Appends one or more lines, the last without its end."""
         data = f"{text}\n".encode(errors="replace")
         with contextlib.suppress(OSError):
             if self._descriptor < 0 or self._size + len(data) > self._limit:
@@ -95,10 +95,17 @@ class Logs:
         """Returns the log file of a process, None if lines are not kept."""
         return self._directory / f"{process}.log" if self._directory else None
 
-    def line(self, process: str, text: str) -> None:
-        """Takes one line as a process printed it."""
+    def lines(self, process: str, texts: Sequence[str]) -> None:
+        """Takes lines as a process printed them."""
+        self._keep(process, "\n".join(texts))
+        for text in texts:
+            # Nearly all lines are for the file alone, and are not read.
+            if self._verbose or any(level in text for level in _SHOWN_LEVELS):
+                self._show_line(process, text)
+
+    def _show_line(self, process: str, text: str) -> None:
+        """Shows one line, if the user should see it."""
         record = _parse(text)
-        self._keep(process, text)
         if self._verbose and not self._terminal:
             self._show(_passed_on(process, text, record))
         elif record is None:

@@ -208,15 +208,15 @@ class Supervised:
             *lines, kept = (kept + chunk).split(b"\n")
             if len(kept) > _LONGEST_LINE:
                 lines, kept = [*lines, kept], b""
-            for line in lines:
-                self._emit(line)
-        self._emit(kept)
+            self._emit(lines)
+        self._emit([kept])
 
-    def _emit(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip()
-        if text:
-            self._last_lines.append(text)
-            self._logs.line(self.name, text)
+    def _emit(self, lines: Sequence[bytes]) -> None:
+        decoded = [line.decode(errors="replace").rstrip() for line in lines]
+        texts = [text for text in decoded if text]
+        if texts:
+            self._last_lines += texts
+            self._logs.lines(self.name, texts)
 
 
 def _how_it_ended(code: int) -> str:

@@ -23,7 +23,7 @@ def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
         "code": 5,
     }
 
-    Logs(sink, terminal=True, verbose=True).line("router", json.dumps(record))
+    Logs(sink, terminal=True, verbose=True).lines("router", [json.dumps(record)])
 
     text = sink.getvalue()
     assert text.count("\n") == 1
@@ -35,7 +35,7 @@ def test_on_a_terminal_a_line_is_laid_out_with_its_service_in_front() -> None:
 def test_off_a_terminal_any_line_comes_out_as_one_json_object(text: str) -> None:
     sink = io.StringIO(newline="\n")
 
-    Logs(sink, terminal=False, verbose=True).line("router", text)
+    Logs(sink, terminal=False, verbose=True).lines("router", [text])
 
     assert isinstance(json.loads(sink.getvalue()), dict)
 
@@ -51,7 +51,7 @@ def test_a_reader_who_went_away_stops_nothing() -> None:
 def test_a_line_that_does_not_say_who_wrote_it_is_told_whose_it_is() -> None:
     sink = io.StringIO()
 
-    Logs(sink, terminal=False, verbose=True).line("router", '{"event": "broker connected"}')
+    Logs(sink, terminal=False, verbose=True).lines("router", ['{"event": "broker connected"}'])
 
     assert json.loads(sink.getvalue()) == {"service": "router", "event": "broker connected"}
 
@@ -90,8 +90,8 @@ def test_where_little_is_shown_errors_are(tmp_path: Path) -> None:
     logs.keep_in(tmp_path)
 
     for level in ("debug", "info", "warning", "error"):
-        logs.line("router", json.dumps({"event": f"said_{level}", "level": level}))
-    logs.line("router", "not JSON")
+        logs.lines("router", [json.dumps({"event": f"said_{level}", "level": level})])
+    logs.lines("router", ["not JSON"])
 
     assert "said_error" in sink.getvalue() and sink.getvalue().count("\n") == 1
     assert len((tmp_path / "router.log").read_text().splitlines()) == 5
