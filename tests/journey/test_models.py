@@ -4,6 +4,7 @@ brokers.
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_versions_are_numbered_and_aliases_move_by_compare_and_set(
     sw: Client, iris: tuple[Any, Any, Any]
 ) -> None:
     model, X, _ = iris
-    name = f"numbered-{id(sw)}"
+    name = f"numbered-{uuid.uuid4().hex[:8]}"
     first, second = (sw.models.put(model, name, example=X[:2]) for _ in range(2))
     assert (first.version, second.version) == (1, 2)
 
