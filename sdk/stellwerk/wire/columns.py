@@ -73,19 +73,20 @@ def check(form: work_pb2.WorkItem, count: int, *columns: Sequence[object]) -> No
         raise InvalidInput("the members of a group need inputs")
     for tensor in form.inputs:
         size = ITEM_SIZES.get(tensor.datatype, 0)
-        if not size or not tensor.data:
+        got = len(tensor.data)
+        if not size or not got:
             raise InvalidInput(
                 f"tensor '{tensor.name}' of {tensor.datatype} cannot travel in a group",
                 tensor=tensor.name,
             )
         expected = count * size * element_count(tensor.shape, tensor.name)
-        if len(tensor.data) != expected:
+        if got != expected:
             raise InvalidInput(
                 f"tensor '{tensor.name}' of {count} members needs {expected} bytes of data, got"
-                f" {len(tensor.data)}",
+                f" {got}",
                 tensor=tensor.name,
                 expected=expected,
-                got=len(tensor.data),
+                got=got,
             )
 
 

@@ -219,7 +219,7 @@ def write(
 
     Raises InvalidInput if classes are wanted of an output that has none.
     """
-    response = _described(request, version)
+    response = _without_outputs(request, version)
     for tensor in classification.apply(outputs, request.classes) if request.classes else outputs:
         response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         response.raw_output_contents.append(tensor.data)
@@ -230,7 +230,7 @@ def serialise(request: InferRequest, version: str, outputs: Sequence[tensor_pb2.
     """Returns what `write` returns, serialised: the outputs' data are copied once, not three times.
     Raises InvalidInput as `write` does.
     """
-    response = _described(request, version)
+    response = _without_outputs(request, version)
     contents: list[bytes] = []
     for tensor in classification.apply(outputs, request.classes) if request.classes else outputs:
         response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -239,8 +239,7 @@ def serialise(request: InferRequest, version: str, outputs: Sequence[tensor_pb2.
     return b"".join([response.SerializeToString(), *contents])
 
 
-def _described(request: InferRequest, version: str) -> inference.ModelInferResponse:
-    """Returns a response without outputs."""
+def _without_outputs(request: InferRequest, version: str) -> inference.ModelInferResponse:
     return inference.ModelInferResponse(
         model_name=request.model, model_version=version[version.rfind("/") + 1 :], id=request.id
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,11 @@ def element_count(shape: Sequence[int], name: str = "") -> int:
     return math.prod(shape)
 
 
+def data_of(given: Iterable[tensor_pb2.Tensor]) -> list[bytes]:
+    """Returns each tensor's data, to be read once: a message gives a copy whenever it is asked."""
+    return [tensor.data for tensor in given]
+
+
 def check(tensor: tensor_pb2.Tensor) -> int:
     """Returns the number of elements. Raises InvalidInput unless datatype, shape and data agree."""
     if tensor.datatype not in ALL_DATATYPES:
@@ -74,19 +79,20 @@ def check(tensor: tensor_pb2.Tensor) -> int:
             tensor=tensor.name,
         )
     count = element_count(tensor.shape, tensor.name)
+    data = tensor.data
     if tensor.datatype == "BYTES":
         check_text_count(count, tensor.name)
-        if not _holds_texts(tensor.data, count):
+        if not _holds_texts(data, count):
             raise _no_texts(tensor.name, count)
         return count
     expected = count * ITEM_SIZES[tensor.datatype]
-    if len(tensor.data) != expected:
+    if len(data) != expected:
         raise InvalidInput(
             f"tensor '{tensor.name}' of {tensor.datatype} {list(tensor.shape)} needs {expected}"
-            f" bytes of data, got {len(tensor.data)}",
+            f" bytes of data, got {len(data)}",
             tensor=tensor.name,
             expected=expected,
-            got=len(tensor.data),
+            got=len(data),
         )
     return count
 

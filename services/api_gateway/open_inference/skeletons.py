@@ -25,7 +25,7 @@ from stellwerk.job.v1 import work_pb2
 from stellwerk.wire import columns
 from stellwerk.wire.errors import ServiceError
 from stellwerk.wire.open_inference import InferRequest
-from stellwerk.wire.tensors import element_count
+from stellwerk.wire.tensors import data_of, element_count
 
 # Skeletons that are kept, and beginnings of bodies that were seen once and are learned when they
 # come again: a client that repeats nothing must not pay for learning.
@@ -153,7 +153,7 @@ class Skeletons:
         """Learns the skeleton of a body that was read as this request, when its beginning is seen
         for the second time.
         """
-        data = [tensor.data for tensor in request.work.inputs]
+        data = data_of(request.work.inputs)
         if not columns.may_join(request.work, data):
             return
         end = len(body) if json_size is None else json_size

@@ -13,7 +13,7 @@ from services.api_gateway.upstream.replies import Caller, GroupReply, ModelReply
 from services.chassis.context import CallContext
 from services.chassis.futures import settle
 from stellwerk.router.v1 import call_service_pb2 as messages
-from stellwerk.wire import columns
+from stellwerk.wire import columns, tensors
 from stellwerk.wire.errors import ServiceError
 from stellwerk.wire.open_inference import InferRequest
 
@@ -81,7 +81,7 @@ class ModelCalls:
         Raises the error that the call ended with; DeadlinePassed after the shorter of the caller's
         deadline and the request's own timeout.
         """
-        data = _data_of(request)
+        data = tensors.data_of(request.work.inputs)
         stream, seconds = self._stream_for(request, data, call)
         if not stream.is_open:
             await stream.wait_open(seconds)
@@ -99,7 +99,7 @@ class ModelCalls:
         Closing the generator cancels the call. Raises as `call` does.
         """
         request.work.stream = True
-        data = _data_of(request)
+        data = tensors.data_of(request.work.inputs)
         stream, seconds = self._stream_for(request, data, call)
         if not stream.is_open:
             await stream.wait_open(seconds)
@@ -148,8 +148,3 @@ class ModelCalls:
             seconds = min(seconds, request.timeout_us / 1e6)
         large = sum(map(len, data)) > LARGE_BYTES
         return self._large if large else self.small, seconds
-
-
-def _data_of(request: InferRequest) -> list[bytes]:
-    """Returns the bytes of each input: once, since a message gives a copy whenever it is asked."""
-    return [tensor.data for tensor in request.work.inputs]

@@ -133,7 +133,7 @@ class RequestLayouts:
                 group.id,
                 layout,
                 rows.pop() * total,
-                [tensor.data for tensor in given],
+                tensors.data_of(given),
                 work,
                 form,
                 work.received + max(timeouts) / 1000 if all(timeouts) else NEVER,
@@ -242,8 +242,7 @@ def _parts(
     counts = {tensor.shape[0] for tensor in given}
     rows = counts.pop()
     sizes = [rows * field.row_bytes for field in layout.fields]
-    # A message gives a copy of its data whenever it is asked for them.
-    data = [tensor.data for tensor in given]
+    data = tensors.data_of(given)
     if (
         counts
         or rows <= 0
