@@ -55,7 +55,7 @@ class ReadyReport:
             ("Token", f"{self.token_file} holds an administrator's, renewed every hour"),
             ("Sign in", f"export STELLWERK_URL={self.http} STELLWERK_TOKEN_FILE={self.token_file}"),
             ("Try", f"{command} status"),
-            ("", f"{command} models put model.onnx scores"),
+            ("", f"{command} models list"),
             ("", f"curl -H {bearer} {self.http}/v1/status"),
         )
         lines = [f"  {title:<8} {text}" for title, text in rows]
