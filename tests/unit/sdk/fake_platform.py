@@ -103,7 +103,10 @@ class FakePlatform:
 
     def _get_status(self, request: Any) -> Message:
         return controlplane_service_pb2.GetStatusResponse(
-            ready=False, reasons=["no runtime is attached"], broker="pull"
+            ready=False,
+            reasons=["every runtime is draining"],
+            runtimes=[router.Runtime(name="runtimes/a", draining=True)],
+            broker="pull",
         )
 
     def _list_runtimes(self, request: Any) -> Message:

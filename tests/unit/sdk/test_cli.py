@@ -5,6 +5,7 @@ anywhere.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,7 +163,8 @@ def test_aliases_are_moved_and_models_deleted_only_when_said(
 def test_status_tells_the_reason_and_exits_1_when_not_ready(cli: Cli) -> None:
     found = cli("status", code=1)
 
-    assert "NOT ready" in found.stdout and "no runtime is attached" in found.stdout
+    assert "NOT ready" in found.stdout and "every runtime is draining" in found.stdout
+    assert re.search(r"runtime +a +draining", found.stdout)
 
 
 def test_runtimes_audit_and_whoami_print_something(cli: Cli) -> None:

@@ -203,7 +203,7 @@ async def test_an_upload_without_content_is_answered(
 
 
 async def test_status_and_audit_answer(client: Any) -> None:
-    assert list((await settled(client.status())).reasons) == ["no runtime is attached"]
+    assert list((await settled(client.status())).reasons) == ["every runtime is draining"]
     assert (await settled(client.audit.verify())).intact
     assert (await settled(client.access.caller())).principal == "principals/anna"
 

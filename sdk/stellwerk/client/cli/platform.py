@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,7 @@ from stellwerk.client.cli.output import Output, pairs, size
 
 if TYPE_CHECKING:
     from stellwerk.controlplane.v1.controlplane_service_pb2 import GetStatusResponse
+    from stellwerk.router.v1.router_service_pb2 import Runtime
 
 
 @click.command()
@@ -44,8 +45,7 @@ def runtimes(options: GlobalOptions) -> None:
     )
 
 
-def _runtime_row(entry: Any) -> tuple[object, ...]:
-    state = "draining" if entry.draining else "stale" if entry.stale else "ready"
+def _runtime_row(entry: Runtime) -> tuple[object, ...]:
     return (
         entry.name.removeprefix("runtimes/"),
         entry.cpu_cores,
@@ -55,8 +55,12 @@ def _runtime_row(entry: Any) -> tuple[object, ...]:
         " ".join(entry.formats),
         len(entry.models),
         entry.in_flight,
-        state,
+        _state(entry),
     )
+
+
+def _state(entry: Runtime) -> str:
+    return "draining" if entry.draining else "stale" if entry.stale else "ready"
 
 
 def _print_status(output: Output, found: GetStatusResponse) -> None:
@@ -73,11 +77,10 @@ def _print_status(output: Output, found: GetStatusResponse) -> None:
         )
         for service in found.services
     ]
+    for entry in found.runtimes:
+        rows.append(("runtime", entry.name.removeprefix("runtimes/"), "", _state(entry), ""))
     output.print_table(("SERVICE", "INSTANCE", "VERSION", "STATE", "REASON"), rows)
-    output.line(
-        f"broker: {found.broker or 'unknown'}; runtimes: {len(found.runtimes)};"
-        f" queues: {len(found.queues)}"
-    )
+    output.line(f"broker: {found.broker or 'unknown'}; queues: {len(found.queues)}")
     for queue in found.queues:
         output.line(
             f"  {queue.name}: {queue.messages} waiting, {queue.pending} pending,"
