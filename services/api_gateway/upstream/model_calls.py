@@ -81,12 +81,8 @@ class ModelCalls:
         Raises the error that the call ended with; DeadlinePassed after the shorter of the caller's
         deadline and the request's own timeout.
         """
-        data = tensors.data_of(request.work.inputs)
-        stream, seconds = self._stream_for(request, data, call)
-        if not stream.is_open:
-            await stream.wait_open(seconds)
         caller = _OneReply()
-        id = self._send(stream, request, data, call, seconds, caller)
+        stream, id = await self._begin(request, call, caller)
         try:
             return await caller.reply
         except asyncio.CancelledError:
@@ -99,12 +95,8 @@ class ModelCalls:
         Closing the generator cancels the call. Raises as `call` does.
         """
         request.work.stream = True
-        data = tensors.data_of(request.work.inputs)
-        stream, seconds = self._stream_for(request, data, call)
-        if not stream.is_open:
-            await stream.wait_open(seconds)
         caller = _Replies()
-        id = self._send(stream, request, data, call, seconds, caller)
+        stream, id = await self._begin(request, call, caller)
         try:
             final = False
             while not final:
@@ -115,6 +107,17 @@ class ModelCalls:
                 yield item
         finally:
             stream.forget(id)
+
+    async def _begin(
+        self, request: InferRequest, call: CallContext, caller: Caller
+    ) -> tuple[CallStream, int]:
+        """Sends the request; returns the stream that it went by and its id there."""
+        # Held no longer than this: whoever waits for a reply must not hold a copy of the inputs.
+        data = tensors.data_of(request.work.inputs)
+        stream, seconds = self._stream_for(request, data, call)
+        if not stream.is_open:
+            await stream.wait_open(seconds)
+        return stream, self._send(stream, request, data, call, seconds, caller)
 
     def _send(
         self,

@@ -157,8 +157,8 @@ class Logs:
             self._write(f"{text}\n")
 
     def _write(self, text: str) -> None:
-        # Whoever read standard error may have gone; the platform goes on.
-        with contextlib.suppress(BrokenPipeError, ValueError):
+        # Whoever read standard error may have gone, or its disk be full; the platform goes on.
+        with contextlib.suppress(OSError, ValueError):
             self._sink.write(text)
             self._sink.flush()
 
@@ -191,7 +191,7 @@ def _parse(text: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -230,14 +230,20 @@ def _painted(text: str, colour: int, colours: bool) -> str:
 
 
 def _traceback(exception: Any) -> str:
-    """Returns the frames of structlog's dictionary form, the innermost four of each exception."""
-    if not isinstance(exception, list):
-        return f"\n{exception}" if exception else ""
-    lines = []
-    for part in exception:
-        for frame in part.get("frames", [])[-4:]:
-            lines.append(
-                f"    {frame.get('filename')}:{frame.get('lineno')} in {frame.get('name')}"
-            )
-        lines.append(f"    {part.get('exc_type')}: {part.get('exc_value')}")
-    return "\n" + "\n".join(lines)
+    """Returns the frames of structlog's dictionary form, the innermost four of each exception, and
+    any other form as it is.
+    """
+    try:
+        lines = [line for part in exception or () for line in _frames(part)]
+    except (AttributeError, LookupError, TypeError):
+        lines = [str(exception)]
+    return "".join(f"\n{line}" for line in lines)
+
+
+def _frames(part: Mapping[str, Any]) -> list[str]:
+    """Returns one exception of the form. Raises what another form leads to."""
+    lines = [
+        f"    {frame['filename']}:{frame['lineno']} in {frame['name']}"
+        for frame in part["frames"][-4:]
+    ]
+    return [*lines, f"    {part['exc_type']}: {part['exc_value']}"]

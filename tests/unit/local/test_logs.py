@@ -6,7 +6,9 @@ import io
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,12 +42,62 @@ def test_off_a_terminal_any_line_comes_out_as_one_json_object(text: str) -> None
     assert isinstance(json.loads(sink.getvalue()), dict)
 
 
-def test_a_reader_who_went_away_stops_nothing() -> None:
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["frames", "exc_type", "exc_value", "filename", "lineno", "name"]),
+            inner,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(["service", "level", "event", "timestamp", "message", "exception", "x"]),
+        JSON,
+    ),
+    terminal=st.booleans(),
+    verbose=st.booleans(),
+)
+def test_whatever_a_record_holds_an_error_is_shown(
+    fields: dict[str, Any], terminal: bool, verbose: bool
+) -> None:
+    sink = io.StringIO()
+
+    Logs(sink, terminal=terminal, verbose=verbose).lines(
+        "router", [json.dumps({**fields, "level": "error"})]
+    )
+
+    assert sink.getvalue()
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_lines_that_no_reader_expects_stop_nothing(verbose: bool) -> None:
+    deep = '{"level": "error", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    long = '{"level": "error", "x": ' + "9" * 5_000 + "}"
+    sink = io.StringIO()
+
+    Logs(sink, terminal=False, verbose=verbose).lines(
+        "router", [deep, long, '["error"]', "error \0", '{"level": "error", "event": "after"}']
+    )
+
+    assert "after" in sink.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize("problem", [BrokenPipeError, OSError(28, "No space left on device")])
+def test_a_standard_error_that_takes_nothing_stops_nothing(problem: Any) -> None:
     class Gone(io.StringIO):
         def write(self, text: str, /) -> int:
-            raise BrokenPipeError
+            raise problem
 
-    Logs(Gone(), terminal=False, verbose=True).say("ready")
+    logs = Logs(Gone(), terminal=False, verbose=True)
+
+    logs.say("ready")
+    logs.lines("router", ['{"level": "error"}'])
 
 
 def test_a_line_that_does_not_say_who_wrote_it_is_told_whose_it_is() -> None:
