@@ -14,8 +14,9 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -172,27 +173,29 @@ class Supervised:
     async def _run_once(self) -> int:
         """Starts the process, waits for its end and returns its exit code."""
         self._last_lines.clear()
-        self._process = await asyncio.create_subprocess_exec(
-            *dying_with_us(self.planned.command),
-            env=dict(self.planned.environment),
-            cwd=self._directory,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            # Ctrl-C in the terminal must reach the supervisor alone: it decides who stops first.
-            start_new_session=True,
-        )
-        self._changed()
-        if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        assert self._process.stdout is not None
-        # Read to the end of the pipe but not beyond the process: something it left behind may hold
-        # the pipe open.
-        reader = asyncio.create_task(self._pass_on(self._process.stdout))
-        code = await self._process.wait()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader, 1.0)
-        self._sweep()
+        async with _pipe() as (stream, their_end):
+            self._process = await asyncio.create_subprocess_exec(
+                *dying_with_us(self.planned.command),
+                env=dict(self.planned.environment),
+                cwd=self._directory,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=their_end,
+                stderr=asyncio.subprocess.STDOUT,
+                # Ctrl-C in the terminal must reach the supervisor alone: it decides who stops
+                # first.
+                start_new_session=True,
+            )
+            their_end.close()
+            self._changed()
+            if self._stopping.is_set():
+                self._signal(signal.SIGTERM)
+            reader = asyncio.create_task(self._pass_on(stream))
+            code = await self._process.wait()
+            self._sweep()
+            # To the end of the pipe, but not for long: something that the process left behind
+            # outside of its group may hold the pipe open.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader, 1.0)
         self._changed()
         return code
 
@@ -217,6 +220,27 @@ class Supervised:
         if texts:
             self._last_lines += texts
             self._logs.lines(self.name, texts)
+
+
+@contextlib.asynccontextmanager
+async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, IO[bytes]]]:
+    """Opens a pipe and yields our end and that of a process; closes both.
+
+    With asyncio's own pipe `Process.wait` would return only when nobody holds the pipe any more
+    (https://github.com/python/cpython/issues/119710).
+    """
+    our_end, their_end = (
+        os.fdopen(end, mode, buffering=0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
+    )
+    with our_end, their_end:
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), our_end
+        )
+        try:
+            yield stream, their_end
+        finally:
+            transport.close()
 
 
 def _how_it_ended(code: int) -> str:
