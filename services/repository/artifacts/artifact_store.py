@@ -57,6 +57,8 @@ class ArtifactWriter:
         """Removes every chunk written, after the inserts in flight have ended."""
         self._gathered = []
         await asyncio.gather(*self._inserts, return_exceptions=True)
+        # Or an insert's error would keep its traceback, that this writer, and that the insert.
+        self._inserts.clear()
         async with errors():
             await self._chunks.delete_many({"files_id": self._file})
 
@@ -69,9 +71,9 @@ class ArtifactWriter:
             self._inserts.append(asyncio.create_task(self._insert(batch)))
 
     async def _await_oldest(self) -> None:
-        # Kept in the list until it has ended: `remove` waits for it if this wait is cancelled.
-        await self._inserts[0]
-        self._inserts.pop(0)
+        # A cancelled wait leaves the insert under way and in the list: `remove` waits for it.
+        await asyncio.wait(self._inserts[:1])
+        self._inserts.pop(0).result()
 
     async def _insert(self, batch: list[Document]) -> None:
         async with errors():
