@@ -44,7 +44,7 @@ print("up", flush=True)
 subprocess.Popen(["sleep", "20"], start_new_session={own_session})
 """
     async with supervised(tmp_path, script) as log:
-        await eventually(lambda: log.exists() and log.read_text().count("up") > 1)
+        await eventually(lambda: log.exists() and log.read_text().count("up") > 1, within=60)
 
 
 async def test_a_process_that_prints_what_no_reader_expects_is_read_on(tmp_path: Path) -> None:
@@ -56,4 +56,4 @@ print("after", flush=True)
 time.sleep(600)
 """
     async with supervised(tmp_path, script) as log:
-        await eventually(lambda: log.exists() and "after" in log.read_text())
+        await eventually(lambda: log.exists() and "after" in log.read_text(), within=60)
