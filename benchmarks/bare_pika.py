@@ -101,4 +101,5 @@ async def _called(begin: Callable[[Callable[[Any], None]], Any]) -> Any:
     """What a function with a callback calls back with."""
     done = asyncio.get_running_loop().create_future()
     begin(done.set_result)
-    return await asyncio.wait_for(done, PATIENCE_SECONDS)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await done

@@ -133,7 +133,8 @@ class Asking:
         self._over.clear()
         for _ in range(in_flight):
             self._ask()
-        await asyncio.wait_for(self._over.wait(), seconds + PATIENCE_SECONDS)
+        async with asyncio.timeout(seconds + PATIENCE_SECONDS):
+            await self._over.wait()
         spent = [_cpu(process) - was for process, was in zip(self._processes, before, strict=True)]
         return Result(time.perf_counter() - began, self._latencies, *spent)
 

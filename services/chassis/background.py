@@ -1,4 +1,4 @@
-"""Retries work with jittered exponential waits: until it succeeds, or for ever.
+"""Retries work with jittered exponential waits, until it succeeds or for ever; ends tasks.
 
 The waits are tenacity's. Every reconnect of the platform goes through here, so all of them back
 off, spread out and report in the same way.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
@@ -21,6 +21,8 @@ Failed = Callable[[Exception, bool], None]
 Work = Callable[[Callable[[], None]], Awaitable[None]]
 FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 3.0
+# Seconds after which a task that goes on is cancelled again.
+_AGAIN_SECONDS = 1.0
 
 
 class _Attempts:
@@ -114,3 +116,18 @@ async def run_forever(
             first_seconds=first_seconds,
             longest_seconds=longest_seconds,
         )
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks and returns when they have ended, however they ended.
+
+    A task that goes on is cancelled again, since a library may lose a cancellation: in Python 3.11
+    `asyncio.wait_for` returns a result that comes in the same turn instead
+    (https://github.com/python/cpython/issues/86296), and PyMongo sends every command with it.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -121,7 +121,8 @@ class MongoWatch:
         )
 
     async def _ping(self, succeeded: Callable[[], None]) -> None:
-        await asyncio.wait_for(self._client.admin.command("ping"), _ANSWER_SECONDS)
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await self._client.admin.command("ping")
         if not self.prepared.is_set():
             if self._prepare is not None:
                 await self._prepare()

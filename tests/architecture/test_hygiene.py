@@ -35,6 +35,7 @@ def test_the_repository_is_clean(check) -> None:
         ("httpx.get(url, verify=False)", "certificate"),
         ("archive.extractall(path)", "archive"),
         ("open_it().extractall(path)", "archive"),
+        ("await asyncio.wait_for(f(), 1)", "cancellation"),
     ],
 )
 def test_a_planted_danger_is_found(tmp_path: Path, text: str, finding: str) -> None:

@@ -97,7 +97,8 @@ class CallStream:
     async def wait_open(self, seconds: float) -> None:
         """Returns when the stream is open, or after `seconds`, at most PATIENCE_SECONDS."""
         try:
-            await asyncio.wait_for(self._opened.wait(), min(seconds, PATIENCE_SECONDS))
+            async with asyncio.timeout(min(seconds, PATIENCE_SECONDS)):
+                await self._opened.wait()
         except TimeoutError:
             return
 
@@ -203,8 +204,7 @@ class CallStream:
             self.is_open = False
             self._opened.clear()
             if writing is not None:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
+                await background.end(writing)
             self._fail_all()
         raise Unavailable("the router ended the stream")
 

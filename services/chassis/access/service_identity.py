@@ -48,7 +48,8 @@ class ServiceIdentity:
         """Returns the current token; waits up to 3 seconds for the first. Raises Unavailable."""
         if not self._token:
             try:
-                await asyncio.wait_for(self._arrived.wait(), _FIRST_TOKEN_SECONDS)
+                async with asyncio.timeout(_FIRST_TOKEN_SECONDS):
+                    await self._arrived.wait()
             except TimeoutError:
                 raise Unavailable(f"this service has no token yet: {self.problem}") from None
         return self._token

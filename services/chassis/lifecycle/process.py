@@ -250,16 +250,13 @@ class Process:
         await self.readiness.enter("the process is stopping")
         limit = self.settings.drain_seconds
         try:
-            await asyncio.wait_for(
-                asyncio.gather(*(drain() for drain in self._drains)), limit or 0.001
-            )
+            async with asyncio.timeout(limit or 0.001):
+                await asyncio.gather(*(drain() for drain in self._drains))
         except TimeoutError:
             self.log.warning("drain_limit_reached", seconds=limit)
         await self._server.stop(min(limit, _STOP_SECONDS))
         self._calls.flush()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await background.end(*self._tasks)
         await self._quietly("audit", self.audit_trail.flush)
         for name, stop in reversed(started):
             if stop is not None:
@@ -273,7 +270,8 @@ class Process:
 
     async def _quietly(self, name: str, stop: Hook) -> None:
         try:
-            await asyncio.wait_for(stop(), _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await stop()
         except Exception as exc:
             self.log.warning("stop_failed", resource=name, error=type(exc).__name__)
 

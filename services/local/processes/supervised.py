@@ -120,7 +120,8 @@ class Supervised:
                 delay = restart_delay(delay, time.monotonic() - began)
                 self._say_ended(_how_it_ended(code), delay)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), delay)
+                    async with asyncio.timeout(delay):
+                        await self._stopping.wait()
         finally:
             self._ended.set()
 
@@ -143,7 +144,8 @@ class Supervised:
         self._stopping.set()
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self._ended.wait(), grace)
+            async with asyncio.timeout(grace):
+                await self._ended.wait()
         except TimeoutError:
             sentence = f"{self.name} did not stop within {grace:.0f} s and is killed"
             self._logs.say(
@@ -195,7 +197,8 @@ class Supervised:
             # To the end of the pipe, but not for long: something that the process left behind
             # outside of its group may hold the pipe open.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reader, 1.0)
+                async with asyncio.timeout(1.0):
+                    await reader
         self._changed()
         return code
 

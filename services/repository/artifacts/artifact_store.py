@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pymongo import ASCENDING
 from pymongo.asynchronous.cursor import AsyncCursor
 
+from services.chassis import background
 from services.chassis.mongo import Document, errors
 from services.repository.metrics import RepositoryMetrics
 from services.repository.mongo import Database
@@ -139,8 +140,7 @@ class ArtifactStore:
                     following = asyncio.ensure_future(_next(cursor))
                     yield chunk["data"]
             finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                await background.end(following)
 
     async def remove(self, file: str) -> None:
         """Removes the chunks of a file whose record is deleted."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from services.chassis import background
 from services.chassis.mongo import Document, errors
 from services.repository.mongo import Database, Session, now
 from stellwerk.repository.v1 import repository_service_pb2 as pb
@@ -120,7 +121,7 @@ class UploadSessions:
         try:
             yield
         finally:
-            renewing.cancel()
+            await background.end(renewing)
 
     async def _claim(self, upload: str, token: str) -> None:
         async with errors():

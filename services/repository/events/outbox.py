@@ -158,7 +158,8 @@ class OutboxPublisher:
                 await asyncio.sleep(min(_RETRY_SECONDS, self._poll_seconds))
                 continue
             try:
-                await asyncio.wait_for(self._outbox.committed.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._outbox.committed.wait()
             except TimeoutError:
                 continue
 

@@ -163,7 +163,8 @@ class Reconciler:
                 "the model was not loaded before the deadline; give the first call more time"
             )
         try:
-            await asyncio.wait_for(self._changed.wait(), min(left, _INTERVAL_SECONDS))
+            async with asyncio.timeout(min(left, _INTERVAL_SECONDS)):
+                await self._changed.wait()
         except TimeoutError:
             return
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from services.chassis import background
 from services.chassis.broker.port import Consumer
 from services.runtime.models.cache import ModelCache
 from stellwerk.repository.v1 import repository_service_pb2 as repository_pb2
@@ -116,8 +117,7 @@ class ServingTable:
 
     async def _take_down(self, entry: _Served) -> None:
         if entry.task is not None:
-            entry.task.cancel()
-            await asyncio.gather(entry.task, return_exceptions=True)
+            await background.end(entry.task)
         if entry.consumer is not None:
             consumer, entry.consumer = entry.consumer, None
             try:

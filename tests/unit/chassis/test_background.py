@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.chassis.background import retry, run_forever
+from services.chassis.background import end, retry, run_forever
 
 FAST = {"first_seconds": 0.0001, "longest_seconds": 0.001}
 
@@ -98,3 +98,41 @@ async def test_waits_grow_and_begin_anew_after_a_success() -> None:
 
     waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(wait >= 0.001 for wait in waits)
+
+
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+    lost = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+
+    await end(task)
+
+    assert lost.is_set()
+    assert task.cancelled()
+
+
+async def test_tasks_that_ended_or_fail_while_they_end_stop_nobody() -> None:
+    async def failing() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError
+
+    async def nothing() -> None:
+        """Ends at once."""
+
+    done, fails = asyncio.create_task(nothing()), asyncio.create_task(failing())
+    await asyncio.sleep(0)
+
+    await end(done, fails)
+    await end()
+
+    assert done.done() and isinstance(fails.exception(), ValueError)

@@ -62,8 +62,7 @@ class KeptConnection:
     async def close(self) -> None:
         """Closes the connection for good."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await background.end(self._task)
         connection = self._connection
         self._connection = None
         if connection is not None:
@@ -195,8 +194,7 @@ class KeptChannel:
     async def leave(self) -> Channel | None:
         """Stops keeping the channel; returns it if it is open."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await background.end(self._task)
         channel = self.current
         self.current = None
         self._ready.clear()

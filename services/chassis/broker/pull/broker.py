@@ -68,8 +68,7 @@ class PullBroker:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await background.end(self._task)
         await self._handling.stop()
 
     async def declare(self, queue: QueueSpec) -> None:
@@ -179,9 +178,7 @@ class PullBroker:
                 opening.result()
             await serving
         finally:
-            for task in (opening, serving):
-                task.cancel()
-            await asyncio.gather(opening, serving, return_exceptions=True)
+            await background.end(opening, serving)
         raise BrokerDown("the router ended the stream")
 
     async def _open(self, session: Session, succeeded: Callable[[], None]) -> None:

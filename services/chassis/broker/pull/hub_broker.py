@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from services.chassis import background
 from services.chassis.broker.port import Consumer, Depth, Handler, Message
 from services.chassis.broker.pull.hub import Dispatch, Hub
 from services.chassis.broker.pull.results import check
@@ -46,8 +47,7 @@ class HubBroker:
 
     async def close(self) -> None:
         if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+            await background.end(self._ticking)
         await self._handling.stop()
         self._hub.disconnect(self._connection, time.monotonic())
 

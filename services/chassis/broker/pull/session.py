@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from services.chassis import background
 from services.chassis.broker.port import Handler
 from services.chassis.broker.pull.frames import gathered
 from services.chassis.futures import settle
@@ -81,8 +82,7 @@ class Session:
                             self._answer(frame)
         finally:
             self._over = True
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            await background.end(writing)
             self._fail_all()
 
     def _answer(self, response: pull.ExchangeResponse) -> None:
