@@ -5,11 +5,11 @@ stops it.
 import os
 import sys
 
+from services.chassis import allocator
 from services.chassis.lifecycle.entry import run
 from services.runtime.config import RuntimeSettings
 from services.runtime.main import compose
-from services.runtime.models import memory
 
 if __name__ == "__main__":
-    memory.use_one_heap()
+    allocator.use_one_heap()
     sys.exit(run(compose, RuntimeSettings, os.environ))

@@ -7,7 +7,6 @@ docs/decisions/0020.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import threading
@@ -16,6 +15,8 @@ from typing import TypeVar
 
 import psutil
 
+from services.chassis import allocator
+
 T = TypeVar("T")
 # A garbage collection stops every thread: for milliseconds, or for up to 250 ms where
 # `spare_libraries` came too late. A model of fewer bytes than this is not worth one.
@@ -23,21 +24,6 @@ _WORTH_COLLECTING = 16 * 1024 * 1024
 # Nor is a model of whose bytes at least this share came back without one.
 _ALMOST_ALL = 0.95
 
-# glibc's number for mallopt's setting M_ARENA_MAX, the number of heaps.
-_ARENA_MAX = -8
-
-
-def _find_glibc() -> ctypes.CDLL | None:
-    """Returns the C library if it is glibc, None with another allocator."""
-    try:
-        library = ctypes.CDLL(None)
-        _ = library.malloc_trim, library.mallopt
-    except (AttributeError, OSError, TypeError):
-        return None
-    return library
-
-
-_GLIBC = _find_glibc()
 # Python's allocator returns memory by the megabyte, once nothing lives in it. The interpreter's
 # cache of attribute look-ups keeps names out of an artifact alive, scattered over that memory.
 _CLEAR_TYPE_CACHE: Callable[[], object] = getattr(sys, "_clear_type_cache", lambda: None)
@@ -48,21 +34,10 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def use_one_heap() -> None:
-    """Makes all later threads allocate from one heap. Call it before any thread starts.
-
-    glibc gives threads heaps of their own, but returns only the free end of the first one. Threads
-    that hold the GIL while they allocate do not contend for the one heap.
-    """
-    if _GLIBC is not None:
-        _GLIBC.mallopt(_ARENA_MAX, 1)
-
-
 def give_back() -> None:
     """Returns free memory to the system. Takes up to 50 ms for 512 MiB, without the GIL."""
     _CLEAR_TYPE_CACHE()
-    if _GLIBC is not None:
-        _GLIBC.malloc_trim(0)
+    allocator.give_back()
 
 
 def release(close: Callable[[], None], expected: int) -> None:

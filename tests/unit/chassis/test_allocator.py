@@ -1,4 +1,4 @@
-"""Memory of messages is kept, that of models is not."""
+"""Memory of messages is kept while there are any, that of models is not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+
+from services.chassis.allocator import IdleWatch
 
 PROGRAM = """
 import resource, sys
@@ -45,3 +47,40 @@ def test_a_message_costs_no_page_faults_and_a_model_leaves_nothing() -> None:
 
     assert kept[0] < default / 10
     assert kept[1] * 4096 > 60 << 20
+
+
+AFTERWARDS = """
+import sys
+from services.chassis import allocator
+if not allocator.keep_memory_of_messages():
+    sys.exit(3)
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+blocks = [bytearray(1 << 18) for _ in range(128)]
+full = pages()
+# One block stays at the top, so that nothing returns by itself.
+del blocks[:-1]
+kept = pages()
+allocator.give_back()
+print(full - kept, kept - pages())
+"""
+
+
+def test_what_messages_took_is_given_back_when_asked() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, timeout=60
+    )
+    if done.returncode == 3:
+        pytest.skip("the allocator is not glibc's")
+    assert done.returncode == 0, done.stderr
+    by_itself, given_back = (int(pages) * 4096 for pages in done.stdout.split())
+    assert by_itself < 1 << 20
+    assert given_back > 30 << 20
+
+
+def test_a_process_becomes_idle_once_after_each_busy_time() -> None:
+    watch = IdleWatch(100.0)
+
+    found = [watch.has_become_idle(spent) for spent in (108.0, 108.1, 108.2, 112.0, 112.4, 112.5)]
+
+    assert found == [False, True, False, False, True, False]

@@ -64,7 +64,7 @@ from services.chassis import allocator
 from services.runtime.models import memory
 
 allocator.keep_memory_of_messages()
-memory.use_one_heap()
+allocator.use_one_heap()
 with ThreadPoolExecutor(1) as loading, ThreadPoolExecutor(1) as leaving:
     allocate = lambda: [np.ones(2 << 20, dtype=np.uint8) for _ in range(20)]
     before = memory.resident_bytes()
