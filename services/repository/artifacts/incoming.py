@@ -78,10 +78,6 @@ async def receive_artifact(
         raise DeadlinePassed(
             f"no bytes arrived for {idle_seconds:g} seconds; open a new upload and send it again"
         ) from None
-    finally:
-        # A cancelled task keeps its traceback and so this frame, and the timeout keeps the task:
-        # together they would hold the pieces until the garbage collector comes.
-        del silence
     for chunk in chunker.end():
         await _write(chunk, chunker, writer)
     sha256 = chunker.finish()
