@@ -21,8 +21,8 @@ Failed = Callable[[Exception, bool], None]
 Work = Callable[[Callable[[], None]], Awaitable[None]]
 FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 3.0
-# Seconds after which a task that goes on is cancelled again.
-_AGAIN_SECONDS = 1.0
+# Seconds after which a task that goes on is cancelled again: more than a clean-up takes.
+_AGAIN_SECONDS = 5.0
 
 
 class _Attempts:

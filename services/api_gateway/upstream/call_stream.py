@@ -203,9 +203,9 @@ class CallStream:
         finally:
             self.is_open = False
             self._opened.clear()
+            self._fail_all()
             if writing is not None:
                 await background.end(writing)
-            self._fail_all()
         raise Unavailable("the router ended the stream")
 
     async def _write(self, stream: Any) -> None:

@@ -175,7 +175,7 @@ def cause(lines: list[str]) -> str:
             printed.append(line.strip())
         elif record.get("level") in _SHOWN_LEVELS:
             # A service that refuses a setting logs the variable and the problem.
-            known = [record[key] for key in ("variable", "problem") if record.get(key)]
+            known = [str(record[key]) for key in ("variable", "problem") if record.get(key)]
             errors.append(": ".join(known) or _told(record, colours=False))
     return "; ".join(errors or printed)
 

@@ -210,12 +210,14 @@ class Supervised:
 
     async def _pass_on(self, stream: asyncio.StreamReader) -> None:
         kept = b""
-        while chunk := await stream.read(_READ_BYTES):
-            *lines, kept = (kept + chunk).split(b"\n")
-            if len(kept) > _LONGEST_LINE:
-                lines, kept = [*lines, kept], b""
-            self._emit(lines)
-        self._emit([kept])
+        try:
+            while chunk := await stream.read(_READ_BYTES):
+                *lines, kept = (kept + chunk).split(b"\n")
+                if len(kept) > _LONGEST_LINE:
+                    lines, kept = [*lines, kept], b""
+                self._emit(lines)
+        finally:
+            self._emit([kept])
 
     def _emit(self, lines: Sequence[bytes]) -> None:
         decoded = [line.decode(errors="replace").rstrip() for line in lines]

@@ -54,12 +54,15 @@ class ArtifactWriter:
         while self._inserts:
             await self._await_oldest()
 
-    async def remove(self) -> None:
-        """Removes every chunk written, after the inserts in flight have ended."""
+    async def settle(self) -> None:
+        """Forgets what was not sent and returns when the inserts in flight have ended."""
         self._gathered = []
         await asyncio.gather(*self._inserts, return_exceptions=True)
         # Or an insert's error would keep its traceback, that this writer, and that the insert.
         self._inserts.clear()
+
+    async def remove(self) -> None:
+        """Removes every chunk written, once `settle` has returned."""
         async with errors():
             await self._chunks.delete_many({"files_id": self._file})
 

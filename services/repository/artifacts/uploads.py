@@ -135,6 +135,7 @@ class Uploads:
 
     async def _abandon(self, upload: str, token: str, writer: ArtifactWriter) -> None:
         """Removes what a broken stream wrote, unless its version was created all the same."""
+        await writer.settle()
         try:
             if await self._sessions.drop(upload, token):
                 self._metrics.aborted.inc()

@@ -82,8 +82,8 @@ class Session:
                             self._answer(frame)
         finally:
             self._over = True
-            await background.end(writing)
             self._fail_all()
+            await background.end(writing)
 
     def _answer(self, response: pull.ExchangeResponse) -> None:
         answer, _ = self._asked.pop(response.sequence, (None, 0.0))
