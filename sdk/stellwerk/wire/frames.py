@@ -7,6 +7,7 @@ of many messages costs one copy of their bytes and no second encoding.
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 
 from google.protobuf.message import Message
 
@@ -19,6 +20,8 @@ def tag(message: type[Message], field: str, wire_type: int = DELIMITED) -> bytes
     return varint(number << 3 | wire_type)
 
 
+# The same lengths and timeouts come again and again; the look-up takes half the time.
+@lru_cache(maxsize=4096)
 def varint(number: int) -> bytes:
     """Returns a non-negative integer in protobuf's encoding of variable length."""
     if number < 0x80:

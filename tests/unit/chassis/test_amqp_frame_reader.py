@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from services.chassis.broker.amqp.stream import FrameError, FrameReader
+from services.chassis.broker.amqp.incoming import FrameError, FrameReader
 from services.chassis.broker.port import Message
 
 CONSUMING, PUBLISHING, OTHER = 1, 2, 3

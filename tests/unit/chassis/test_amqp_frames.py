@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import BasicProperties, frame, spec
 
-from services.chassis.broker.amqp import frames as amqp_frames
 from services.chassis.broker.amqp.channel import pack_ack
+from services.chassis.broker.amqp.outgoing import pack_publish
 from services.chassis.broker.port import Message
 
 FRAME_MAX = 4096
@@ -59,7 +59,7 @@ def by_pika(
 def test_a_publish_is_what_pika_makes_of_it(
     channel: int, exchange: str, key: str, message: Message, mandatory: bool, mark: str
 ) -> None:
-    pieces = amqp_frames.publish(
+    pieces = pack_publish(
         channel, exchange, key, message, mandatory=mandatory, mark=mark, frame_max=FRAME_MAX
     )
 
@@ -70,9 +70,7 @@ def test_a_publish_is_what_pika_makes_of_it(
 def test_a_large_body_is_not_copied() -> None:
     body = bytes(1024 * 1024)
 
-    pieces = amqp_frames.publish(
-        1, "", "q", Message(body), mandatory=True, mark="1", frame_max=128 * 1024
-    )
+    pieces = pack_publish(1, "", "q", Message(body), mandatory=True, mark="1", frame_max=128 * 1024)
 
     chunks = [piece for piece in pieces if isinstance(piece, memoryview)]
     assert all(chunk.obj is body for chunk in chunks)

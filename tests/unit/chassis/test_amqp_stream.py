@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from services.chassis.broker.amqp.stream import Stream
+from services.chassis.broker.amqp.incoming import Incoming
 
 
 class Transport:
@@ -55,10 +55,10 @@ class Clock:
         return self.now
 
 
-def opened() -> tuple[Stream, Transport, Protocol, Clock]:
-    made: list[Stream] = []
+def opened() -> tuple[Incoming, Transport, Protocol, Clock]:
+    made: list[Incoming] = []
     transport, protocol, clock = Transport(), Protocol(), Clock()
-    stream = Stream(protocol, made.append, clock)
+    stream = Incoming(protocol, made.append, clock)
     stream.connection_made(transport)  # type: ignore[arg-type]
     assert made == [stream]
     transport.sent.clear()
@@ -69,9 +69,9 @@ def opened() -> tuple[Stream, Transport, Protocol, Clock]:
 async def test_a_lone_write_is_sent_before_it_returns() -> None:
     stream, transport, _, clock = opened()
 
-    stream.write(b"a")
+    stream.outgoing.write(b"a")
     clock.now += 0.001
-    stream.write(b"b")
+    stream.outgoing.write(b"b")
 
     assert transport.sent == [b"a", b"b"]
 
@@ -80,7 +80,7 @@ async def test_what_follows_at_once_is_sent_together_within_a_turn() -> None:
     stream, transport, _, clock = opened()
 
     for byte in b"abcd":
-        stream.write(bytes((byte,)))
+        stream.outgoing.write(bytes((byte,)))
         clock.now += 0.00001
     assert transport.sent == [b"a"]
     await asyncio.sleep(0)
@@ -91,12 +91,12 @@ async def test_what_follows_at_once_is_sent_together_within_a_turn() -> None:
 async def test_nothing_overtakes_what_was_gathered() -> None:
     stream, transport, _, clock = opened()
 
-    stream.write(b"a")
-    stream.write(b"b")
+    stream.outgoing.write(b"a")
+    stream.outgoing.write(b"b")
     clock.now += 1
-    stream.write(b"c")
-    stream.write_all([b"d", memoryview(b"e")])
-    stream.write(b"f")
+    stream.outgoing.write(b"c")
+    stream.outgoing.write_all([b"d", memoryview(b"e")])
+    stream.outgoing.write(b"f")
     await asyncio.sleep(0)
 
     assert b"".join(transport.sent) == b"abcdef"
@@ -104,12 +104,12 @@ async def test_nothing_overtakes_what_was_gathered() -> None:
 
 async def test_what_is_written_after_the_end_goes_nowhere() -> None:
     stream, transport, protocol, _ = opened()
-    stream.write(b"a")
-    stream.write(b"b")
+    stream.outgoing.write(b"a")
+    stream.outgoing.write(b"b")
 
     stream.connection_lost(None)
-    stream.write(b"c")
-    stream.write_all([b"d"])
+    stream.outgoing.write(b"c")
+    stream.outgoing.write_all([b"d"])
     await asyncio.sleep(0)
 
     assert transport.sent == [b"a"]
@@ -132,8 +132,8 @@ async def test_whoever_gives_a_stream_up_says_why_once() -> None:
     stream, transport, protocol, _ = opened()
     silence = ConnectionError("silent")
 
-    stream.abort(silence)
-    stream.abort(None)
+    stream.outgoing.abort(silence)
+    stream.outgoing.abort(None)
     stream.connection_lost(None)
 
     assert transport.aborted

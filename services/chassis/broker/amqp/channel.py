@@ -11,8 +11,8 @@ from functools import partial
 from struct import Struct
 from typing import Any
 
-from services.chassis.broker.amqp import frames as amqp_frames
-from services.chassis.broker.amqp.stream import OnConfirm, Stream, Unpack
+from services.chassis.broker.amqp import frames as amqp
+from services.chassis.broker.amqp.incoming import Incoming, OnConfirm, Unpack
 from services.chassis.broker.port import Handler, Message
 from services.chassis.broker.received import Handling, Received
 from services.chassis.futures import settle
@@ -37,9 +37,10 @@ class Channel:
     `raw` is pika's channel; `unpack` reads message properties that only pika knows.
     """
 
-    def __init__(self, raw: Any, stream: Stream, frame_max: int, unpack: Unpack) -> None:
+    def __init__(self, raw: Any, incoming: Incoming, frame_max: int, unpack: Unpack) -> None:
         self._raw = raw
-        self._stream = stream
+        self._reader = incoming.reader
+        self._outgoing = incoming.outgoing
         self._frame_max = frame_max
         self._unpack = unpack
         self._number = int(raw.channel_number)
@@ -112,7 +113,7 @@ class Channel:
         if acks and prefetch:
             await self._call(self._raw.basic_qos, prefetch_count=prefetch)
         self._raw.add_on_cancel_callback(lambda _: self.close())
-        self._stream.reader.take_deliveries(self._number, deliver, self._unpack)
+        self._reader.take_deliveries(self._number, deliver, self._unpack)
         await self._call(self._raw.basic_consume, queue, _unexpected, auto_ack=not acks)
 
     async def leave(self) -> None:
@@ -133,7 +134,7 @@ class Channel:
         self._raw.add_on_return_callback(
             lambda _, __, properties, ___: on_return(properties.app_id or "")
         )
-        self._stream.reader.take_confirms(self._number, on_confirm)
+        self._reader.take_confirms(self._number, on_confirm)
         await self._call(self._raw.confirm_delivery, _unexpected)
 
     def publish(
@@ -145,7 +146,7 @@ class Channel:
         """
         if not self._raw.is_open:
             raise ChannelGone(0, "the channel is closed")
-        pieces = amqp_frames.publish(
+        self._outgoing.publish(
             self._number,
             exchange,
             routing_key,
@@ -154,10 +155,6 @@ class Channel:
             mark=mark,
             frame_max=self._frame_max,
         )
-        if isinstance(pieces, bytes):
-            self._stream.write(pieces)
-        else:
-            self._stream.write_all(pieces)
 
     def close(self) -> None:
         """Closes the channel. Unsettled messages return to their queue."""
@@ -182,7 +179,7 @@ class Channel:
 
     def _send_ack(self, tag: int, multiple: bool) -> None:
         if self._raw.is_open:
-            self._stream.write(pack_ack(self._number, tag, multiple=multiple))
+            self._outgoing.write(pack_ack(self._number, tag, multiple=multiple))
 
     async def _call(self, send: Callable[..., object], *arguments: object, **named: object) -> Any:
         """Sends with a `callback` and returns the broker's answer. Raises ChannelGone."""
@@ -197,7 +194,7 @@ class Channel:
             self._calls.discard(answer)
 
     def _on_closed(self, _: object, reason: Any) -> None:
-        self._stream.reader.forget(self._number)
+        self._reader.forget(self._number)
         gone = ChannelGone(
             getattr(reason, "reply_code", 0), getattr(reason, "reply_text", type(reason).__name__)
         )
@@ -209,8 +206,8 @@ class Channel:
 
 def pack_ack(channel: int, tag: int, *, multiple: bool) -> bytes:
     """Packs the acknowledgement of a delivery or, with `multiple`, of all up to it."""
-    return _ACK.pack(amqp_frames.METHOD, channel, 13, amqp_frames.ACK, tag, multiple,
-                     amqp_frames.END[0])  # fmt: skip
+    return _ACK.pack(amqp.METHOD, channel, 13, amqp.ACK, tag, multiple,
+                     amqp.END[0])  # fmt: skip
 
 
 class Unsettled:

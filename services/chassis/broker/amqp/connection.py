@@ -17,7 +17,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection, _AsyncioIOServic
 from pika.exceptions import AMQPError, ProbableAccessDeniedError, ProbableAuthenticationError
 
 from services.chassis.broker.amqp.channel import Channel, ChannelGone
-from services.chassis.broker.amqp.stream import Stream
+from services.chassis.broker.amqp.incoming import Incoming
 from services.chassis.broker.port import Message
 from services.chassis.futures import settle
 
@@ -33,9 +33,9 @@ class ConnectFailed(Exception):
 
 
 class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
-    """The event loop as pika uses it, with a `Stream` in place of pika's transport."""
+    """The event loop as pika uses it, with our own transport in place of pika's."""
 
-    stream: Stream
+    incoming: Incoming
 
     def create_streaming_connection(
         self,
@@ -47,16 +47,16 @@ class _Services(_AsyncioIOServicesAdapter):  # type: ignore[misc]
     ) -> Any:
         """Makes the loop's transport on the socket and tells pika of it through `on_done`."""
 
-        def on_made(stream: Stream) -> None:
-            self.stream = stream
-            on_done((stream, stream.get_protocol()))
+        def on_made(incoming: Incoming) -> None:
+            self.incoming = incoming
+            on_done((incoming.outgoing, incoming.outgoing.get_protocol()))
 
         def on_connected(result: object) -> None:
             if isinstance(result, BaseException):
                 on_done(result)
 
         connecting = self.get_native_ioloop().create_connection(
-            lambda: Stream(protocol_factory(), on_made),
+            lambda: Incoming(protocol_factory(), on_made),
             sock=sock,
             ssl=ssl_context,
             server_hostname=server_hostname if ssl_context else None,
@@ -79,7 +79,7 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]
     @property
     def bytes_received(self) -> int:
         """The bytes of the whole stream."""
-        return self._services.stream.bytes_received
+        return self._services.incoming.bytes_received
 
     @bytes_received.setter
     def bytes_received(self, share: int) -> None:
@@ -95,12 +95,12 @@ class Connection:
     def __init__(
         self,
         connection: AsyncioConnection,
-        stream: Stream,
+        incoming: Incoming,
         closed: asyncio.Future[str],
         on_blocked: Callable[[str], None],
     ) -> None:
         self._connection = connection
-        self._stream = stream
+        self._incoming = incoming
         self._tell = on_blocked
         self.closed = closed
         self.blocked = ""
@@ -140,7 +140,7 @@ class Connection:
             # pika cannot be stopped within a handshake; a connection that it opens is closed.
             opened.add_done_callback(lambda done: done.exception() or raw.close())
             raise
-        return Connection(raw, services.stream, closed, on_blocked)
+        return Connection(raw, services.incoming, closed, on_blocked)
 
     @property
     def server(self) -> str:
@@ -152,7 +152,7 @@ class Connection:
     @property
     def bytes_received(self) -> int:
         """The bytes received since the connection opened."""
-        return self._stream.bytes_received
+        return self._incoming.bytes_received
 
     async def channel(self) -> Channel:
         """Opens a channel. Raises ChannelGone if the connection closes before it is open."""
@@ -161,7 +161,7 @@ class Connection:
             raw = self._connection.channel(on_open_callback=lambda _: settle(opened, None))
         except AMQPError as exc:
             raise ChannelGone(0, "the connection is closed") from exc
-        channel = Channel(raw, self._stream, int(self._connection.params.frame_max), _unpack)
+        channel = Channel(raw, self._incoming, int(self._connection.params.frame_max), _unpack)
         channel.closed.add_done_callback(lambda closed: settle(opened, closed.result()))
         await opened
         return channel
@@ -178,7 +178,7 @@ class Connection:
 
     def drop(self) -> None:
         """Closes without telling the broker, for a broker that is silent."""
-        self._stream.abort(ConnectionError("the broker is silent"))
+        self._incoming.outgoing.abort(ConnectionError("the broker is silent"))
 
     def _on_blocked(self, _: object, frame: Any) -> None:
         self.blocked = _text(frame.method.reason) or "an alarm"

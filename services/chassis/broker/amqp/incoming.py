@@ -1,23 +1,21 @@
-"""The byte stream of one AMQP connection, between the event loop's socket and pika.
+"""What one AMQP connection receives, between the event loop's socket and pika.
 
-Frames that come in are split once: deliveries and confirms go straight to their channels, all other
-frames reach pika untouched and in order. Writes that follow each other closely leave in one piece.
-pika's own transports ask the loop for each send whether the socket can be written, which costs five
-system calls; the loop's transport writes at once.
+Frames are split once: deliveries and confirms go straight to their channels, all other frames reach
+pika untouched and in order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from struct import Struct
 from typing import Any, TypeAlias
 
 import structlog
 
 from services.chassis.broker.amqp import frames as amqp
+from services.chassis.broker.amqp.outgoing import Outgoing
 from services.chassis.broker.port import Message
 
 # Called with delivery tag, redelivered, routing key and message.
@@ -29,10 +27,18 @@ Unpack: TypeAlias = Callable[[bytes, bytes], Message]
 # Takes a frame's payload: the bytes that hold it, its start and its end.
 _Take: TypeAlias = Callable[[bytes, int, int], None]
 
-# Seconds. A write sooner than this after another one waits for the end of the loop's turn, to leave
-# with those that follow; a lone write is in the socket when `write` returns.
-_BURST_SECONDS = 100e-6
 _TAG_AND_BITS = Struct(">QB")
+# The properties that the platform sends. A message with any other is left to pika.
+_OURS = (
+    amqp.HEADERS
+    | amqp.DELIVERY_MODE
+    | amqp.CORRELATION_ID
+    | amqp.REPLY_TO
+    | amqp.EXPIRATION
+    | amqp.MESSAGE_ID
+    | amqp.APP_ID
+)
+_TEXTS = tuple(enumerate((amqp.CORRELATION_ID, amqp.REPLY_TO, amqp.EXPIRATION, amqp.MESSAGE_ID)))
 
 _log = structlog.get_logger("broker")
 
@@ -41,46 +47,43 @@ class FrameError(Exception):
     """The stream does not hold AMQP 0-9-1; it cannot be read any further."""
 
 
-class Stream(asyncio.Protocol):
-    """The loop's protocol for the socket, and pika's transport for the same socket.
+class Incoming(asyncio.Protocol):
+    """The loop's protocol for the socket.
 
-    `on_made` is told of the open connection before anything is read from it.
+    `on_made` is told of the open connection before anything is read from it. `outgoing` is the
+    other direction, once the connection is made.
     """
+
+    outgoing: Outgoing
 
     def __init__(
         self,
         protocol: Any,
-        on_made: Callable[[Stream], None],
+        on_made: Callable[[Incoming], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._protocol = protocol
         self._on_made = on_made
         self._clock = clock
-        self._transport: Any = None
-        self._loop = asyncio.get_running_loop()
-        self._gathered: list[bytes] = []
-        self._wrote_at = -math.inf
-        self._error: BaseException | None = None
-        self._aborted = False
         self.reader = FrameReader(protocol.data_received)
         self.bytes_received = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hands the open connection to pika."""
-        self._transport = transport
-        self._protocol.connection_made(self)
+        self.outgoing = Outgoing(self._protocol, transport, self._clock)
+        self._protocol.connection_made(self.outgoing)
         self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
         """Reads the frames; ends the connection when they are none."""
-        if self._aborted:
+        if self.outgoing.aborted:
             return
         self.bytes_received += len(data)
         try:
             self.reader.feed(data)
         except Exception as exc:
             _log.exception("broker_stream_unreadable")
-            self.abort(exc)
+            self.outgoing.abort(exc)
 
     def eof_received(self) -> bool | None:
         """Tells pika that the broker sends no more."""
@@ -88,47 +91,8 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells pika why the connection ended."""
-        self._transport = None
-        self._protocol.connection_lost(self._error or exc)
-
-    def write(self, data: bytes) -> None:
-        """Sends; the last bytes are lost if the connection ends."""
-        now = self._clock()
-        if self._gathered:
-            self._gathered.append(data)
-        elif now - self._wrote_at < _BURST_SECONDS:
-            self._gathered.append(data)
-            self._loop.call_soon(self._flush)
-        elif self._transport is not None:
-            self._transport.write(data)
-        self._wrote_at = now
-
-    def write_all(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Sends the pieces of a large message one after the other, without a copy."""
-        self._flush()
-        if self._transport is not None:
-            self._transport.writelines(pieces)
-
-    def _flush(self) -> None:
-        gathered = self._gathered
-        self._gathered = []
-        if gathered and self._transport is not None:
-            self._transport.write(b"".join(gathered))
-
-    def abort(self, error: BaseException | None = None) -> None:
-        """Ends the connection without telling the broker; `error` is the reason that pika gets."""
-        if self._transport is not None and not self._aborted:
-            self._aborted = True
-            self._error = error
-            self._transport.abort()
-
-    def get_protocol(self) -> Any:
-        """Returns pika's protocol."""
-        return self._protocol
-
-    def get_write_buffer_size(self) -> int:
-        """Returns the number of bytes that the socket has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        self.outgoing.lost()
+        self._protocol.connection_lost(self.outgoing.error or exc)
 
 
 class FrameReader:
@@ -142,7 +106,7 @@ class FrameReader:
     def take_deliveries(self, channel: int, on_delivery: OnDelivery, unpack: Unpack) -> None:
         """Gives the channel's deliveries to `on_delivery` from now on.
 
-        `unpack` reads the messages that `frames.unpack` cannot.
+        `unpack` reads the messages that `unpack` cannot.
         """
         content = _Content(on_delivery, unpack)
         takers = self._channels.setdefault(channel, _Takers())
@@ -274,5 +238,45 @@ class _Content:
     def _finish(self, body: bytes) -> None:
         self.begun = False
         self._chunks = []
-        message = amqp.unpack(self._properties, body) or self._unpack(self._properties, body)
+        message = unpack(self._properties, body) or self._unpack(self._properties, body)
         self._on_delivery(self._tag, self._redelivered, self._routing_key, message)
+
+
+def unpack(properties: bytes, body: bytes) -> Message | None:
+    """Returns the message of a body and its packed properties.
+
+    Returns None if there is a property that the platform does not send, or a header that is no
+    text; pika can read those.
+    """
+    flags = properties[0] << 8 | properties[1]
+    if flags & ~_OURS:
+        return None
+    at = 2
+    headers: dict[str, str] = {}
+    if flags & amqp.HEADERS:
+        at += 4 + amqp.LONG.unpack_from(properties, at)[0]
+        if not _unpack_table(properties, 6, at, headers):
+            return None
+    if flags & amqp.DELIVERY_MODE:
+        at += 1
+    texts = ["", "", "", ""]
+    for place, flag in _TEXTS:
+        if flags & flag:
+            after = at + 1 + properties[at]
+            texts[place] = properties[at + 1 : after].decode(errors="replace")
+            at = after
+    correlation_id, reply_to, expiration, message_id = texts
+    return Message(body, headers, reply_to, correlation_id, int(expiration or 0), message_id)
+
+
+def _unpack_table(properties: bytes, at: int, end: int, headers: dict[str, str]) -> bool:
+    """Returns whether all values of the table are text; adds them to `headers`."""
+    while at < end:
+        after = at + 1 + properties[at]
+        if properties[after] != ord("S"):
+            return False
+        name = properties[at + 1 : after].decode(errors="replace")
+        value = after + 5
+        at = value + amqp.LONG.unpack_from(properties, after + 1)[0]
+        headers[name] = properties[value:at].decode(errors="replace")
+    return True
