@@ -45,7 +45,7 @@ _STOP_BACKINGS = 3.0
 # 180 s: a cold start of all parts on one slow core takes about a minute.
 READY_SECONDS = 180.0
 _POLL_SECONDS = 0.1
-_COMPLAIN_SECONDS = 10.0
+_COMPLAIN_SECONDS = 30.0
 
 
 class Supervisor:

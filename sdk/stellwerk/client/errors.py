@@ -102,10 +102,7 @@ def unauthenticated(error: Unauthenticated, source: str, local: bool) -> Unauthe
     else:
         told = "no token was given; give token=, STELLWERK_TOKEN or STELLWERK_TOKEN_FILE"
         if local:
-            told += (
-                "; connect() without an address, like the command without --url, finds the local"
-                " platform and its token"
-            )
+            told += "; without url= the platform on this machine is found together with its token"
     named = Unauthenticated(told, retry_after_ms=error.retry_after)
     named.metadata = error.metadata
     return named

@@ -74,7 +74,7 @@ def resolve(
     if data_dir is None:
         url = url or environ.get(URL)
     elif url is not None:
-        raise InvalidInput("give url or data_dir, not both", field="data_dir")
+        raise InvalidInput("give url= or data_dir=, not both", field="data_dir")
     token, source = _find_token(token, environ)
     ca = ca or environ.get(CA)
     if url is None:

@@ -188,9 +188,24 @@ def test_a_wrong_token_is_an_error_that_names_its_variable(cli: Cli) -> None:
 def test_a_missing_token_is_an_error_that_says_how_to_give_one(cli: Cli) -> None:
     assert cli("models", "list", code=1, token="").stderr == (
         "error: no token was given; give --token, STELLWERK_TOKEN or STELLWERK_TOKEN_FILE;"
-        " connect() without an address, like the command without --url, finds the local platform"
-        " and its token\n"
+        " without --url the platform on this machine is found together with its token\n"
     )
+
+
+def test_a_platform_on_this_machine_is_named_by_its_data_directory(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    ready = {"http": cli.url, "token_file": str(tmp_path / "token")}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    words = ["models", "list", "--data-dir", str(tmp_path)]
+    environ = {"STELLWERK_URL": "http://127.0.0.1:9", "STELLWERK_TOKEN": ""}
+
+    found = CliRunner().invoke(app, words, env=environ)
+    both = CliRunner().invoke(app, ["--url", cli.url, *words], env=environ)
+
+    assert (found.exit_code, found.stdout) == (0, "no models in bucket default\n")
+    assert (both.exit_code, both.stderr) == (1, "error: give --url or --data-dir, not both\n")
 
 
 def test_what_the_sdk_calls_an_argument_the_command_calls_an_option(

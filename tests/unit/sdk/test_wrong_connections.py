@@ -56,9 +56,8 @@ async def test_without_a_token_the_caller_is_told_how_to_give_one(
         error = await failure(open_client, url, None)
 
     assert error.message == (
-        "no token was given; give token=, STELLWERK_TOKEN or STELLWERK_TOKEN_FILE; connect()"
-        " without an address, like the command without --url, finds the local platform and its"
-        " token"
+        "no token was given; give token=, STELLWERK_TOKEN or STELLWERK_TOKEN_FILE; without url= the"
+        " platform on this machine is found together with its token"
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,8 @@ class GlobalOptions:
     """Holds the values of the global options."""
 
     url: str | None
+    # The folder of a platform on this machine, in place of its address.
+    data_dir: Path | None
     token: str | None
     # Whether the token stands in the command line; if not, it comes from STELLWERK_TOKEN.
     token_typed: bool
@@ -37,7 +40,9 @@ class GlobalOptions:
         from stellwerk.client import connect
 
         token = self.token if self.token_typed else None
-        return connect(self.url, token, bucket=self.bucket, timeout=self.timeout)
+        return connect(
+            self.url, token, data_dir=self.data_dir, bucket=self.bucket, timeout=self.timeout
+        )
 
     @cached_property
     def output(self) -> Output:
@@ -58,8 +63,13 @@ def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) 
         from stellwerk.client.naming import short_name
 
         bucket = options.get("bucket") or "default"
+        data_dir = options.get("data_dir")
         with connect(
-            options.get("url"), options.get("token"), bucket=bucket, timeout=_COMPLETION_SECONDS
+            None if data_dir else options.get("url"),
+            options.get("token"),
+            data_dir=data_dir,
+            bucket=bucket,
+            timeout=_COMPLETION_SECONDS,
         ) as client:
             found = [
                 short_name(model.name).rpartition("/")[2] for model in client.models.list(limit=200)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stellwerk.client.errors import ServiceError
 
 # An argument of the SDK in one of its sentences, which the command has as an option.
-_ARGUMENT = re.compile(r"""\b(format|token|unsafe)=(?:True\b|"(\w+)")?""")
+_ARGUMENT = re.compile(r"""\b(format|token|unsafe|url|data_dir)=(?:True\b|"(\w+)")?""")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -99,7 +99,7 @@ class Output:
     def error(self, error: ServiceError) -> None:
         """Prints an error to stderr: its sentence, or all of it with `--json`."""
         message = _ARGUMENT.sub(
-            lambda found: f"--{found[1]} {found[2] or ''}".strip(), error.message
+            lambda found: f"--{found[1].replace('_', '-')} {found[2] or ''}".strip(), error.message
         )
         if self.json_wanted:
             described = {

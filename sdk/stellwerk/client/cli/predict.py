@@ -73,7 +73,9 @@ def parse_json(text: str) -> Any:
     try:
         data = json.loads(text)
     except ValueError as exc:
-        raise click.BadParameter(f"this is no JSON: {exc}", param_hint="ROWS") from exc
+        raise click.BadParameter(
+            f"this is no JSON, such as [[5.1, 3.5]]: {exc}", param_hint="ROWS"
+        ) from exc
     if not isinstance(data, list | dict):
         raise click.BadParameter(
             "give a list of rows, or an object with a list for each input", param_hint="ROWS"

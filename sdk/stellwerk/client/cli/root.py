@@ -5,9 +5,11 @@ sentence.
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from stellwerk.client.cli import access, audit, buckets, models, platform, predict
 from stellwerk.client.cli.completion import completion_options
@@ -15,7 +17,7 @@ from stellwerk.client.cli.context import GlobalOptions
 from stellwerk.client.cli.platform_commands import local, up
 
 # Global options that people also write after the command, with the number of their values.
-_ANYWHERE = {"--json": 0, "--url": 1, "--token": 1, "--bucket": 1}
+_ANYWHERE = {"--json": 0, "--url": 1, "--data-dir": 1, "--token": 1, "--bucket": 1}
 # Commands with options of their own, which stay where they stand.
 _HANDED_ON = ("up", "local", "conformance")
 
@@ -76,6 +78,11 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
     "--url", envvar="STELLWERK_URL", help="The platform, http(s)://host:port or grpc(s)://…"
 )
 @click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The data directory of a platform on this machine, in place of its --url.",
+)
+@click.option(
     "--token", envvar="STELLWERK_TOKEN", show_envvar=True, help="An access token or API key."
 )
 @click.option(
@@ -105,6 +112,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
 def app(
     ctx: click.Context,
     url: str | None,
+    data_dir: Path | None,
     token: str | None,
     bucket: str,
     as_json: bool,
@@ -112,8 +120,11 @@ def app(
 ) -> None:
     """Stellwerk: store models, call them, and see what runs where."""
     # The SDK reads the variable itself, and can then say that the token came from it.
-    typed = ctx.get_parameter_source("token") is click.core.ParameterSource.COMMANDLINE
-    ctx.obj = GlobalOptions(url, token, typed, bucket, as_json, timeout)
+    typed = ctx.get_parameter_source("token") is ParameterSource.COMMANDLINE
+    # What is typed comes before the variable STELLWERK_URL.
+    if data_dir is not None and ctx.get_parameter_source("url") is not ParameterSource.COMMANDLINE:
+        url = None
+    ctx.obj = GlobalOptions(url, data_dir, token, typed, bucket, as_json, timeout)
 
 
 @app.command(
