@@ -32,6 +32,7 @@ _SCRIPT_DIRECTORIES = (
 )
 _USER = "stellwerk"
 _NODE = "stellwerk@localhost"
+_NO_SUCH_COMMAND = 64  # an exit status of rabbitmqctl
 _START_SECONDS = 90.0
 # A RabbitMQ that the user names runs already: a server on another continent answers within 1 s.
 _TRY_SECONDS = 3.0
@@ -184,20 +185,23 @@ class RabbitMQ:
         self._epmd.stop()
 
     def ctl(self, *arguments: str) -> str:
-        """Runs rabbitmqctl against the node and returns its standard output.
-
-        Raises subprocess.CalledProcessError.
-        """
+        """Runs rabbitmqctl against the node and returns its output. Raises RuntimeError."""
         command = [str((scripts() or Path()) / "rabbitmqctl"), "-n", _NODE, "-q", *arguments]
-        done = subprocess.run(
-            command,
-            env=self._environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-            cwd=self.directory,
-        )
+        # Its first start on a machine under load has missed a command of its own.
+        for _ in range(2):
+            done = subprocess.run(
+                command,
+                env=self._environment(),
+                cwd=self.directory,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            if done.returncode != _NO_SUCH_COMMAND:
+                break
+        if done.returncode:
+            raise RuntimeError(f"{command} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
     def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""What one AMQP connection receives, between the event loop's socket and pika.
+"""The receiving side of one AMQP connection, between the event loop's socket and pika.
 
 Frames are split once: deliveries and confirms go straight to their channels, all other frames reach
 pika untouched and in order.

@@ -1,4 +1,4 @@
-"""What one AMQP connection sends: pika's transport on the event loop's own.
+"""The sending side of one AMQP connection: pika's transport on the event loop's own.
 
 A message is packed in one step, to the bytes that pika makes from one object per frame, method and
 set of properties. Writes that follow each other closely leave in one piece. pika's own transports
