@@ -1,4 +1,5 @@
-"""Retries work with jittered exponential waits, until it succeeds or for ever; ends tasks.
+"""Retries work with jittered exponential waits, until it succeeds or for ever; ends tasks, and
+lets work end.
 
 The waits are tenacity's. Every reconnect of the platform goes through here, so all of them back
 off, spread out and report in the same way.
@@ -7,12 +8,15 @@ off, spread out and report in the same way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
+
+T = TypeVar("T")
 
 # Called with the exception and whether it repeats the one before: True when class and text are
 # those of the last failure since a success, so that it need not be logged again.
@@ -131,3 +135,23 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """Returns the result of `work`, which goes on to its end even if the caller is cancelled
+    meanwhile; only then CancelledError is raised.
+
+    For a write that may have to be undone: the server goes on with a command whose client has gone,
+    so what undid a command that was cut off could come before it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        # Its error, if any, is of no interest to a caller that has gone.
+        if not task.cancelled():
+            task.exception()
+        raise

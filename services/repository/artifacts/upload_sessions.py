@@ -116,7 +116,8 @@ class UploadSessions:
         """Makes an open upload the stream's, and renews its lease for the `async with` block.
         Raises Conflict if another stream claimed the upload.
         """
-        await self._claim(upload, token)
+        # Or `drop` could find nothing and MongoDB make the claim afterwards, for nobody.
+        await background.to_its_end(self._claim(upload, token))
         renewing = asyncio.create_task(self._renew(upload, token))
         try:
             yield

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from services.chassis import context
+from services.chassis import background, context
 from services.chassis.context import Principal
 from services.repository.artifacts.artifact_store import ArtifactStore, ArtifactWriter
 from services.repository.artifacts.incoming import discard_rest, receive_artifact
@@ -150,11 +150,7 @@ class Uploads:
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])
-            raise
+        return await background.to_its_end(task)
 
 
 def _check_permitted(caller: Principal, bucket: str, format_id: str) -> None:
