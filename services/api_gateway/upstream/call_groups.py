@@ -17,7 +17,9 @@ from stellwerk.wire.open_inference import InferRequest
 
 # Forms that are remembered. Callers repeat a handful; a form that is forgotten is made anew.
 _MAX_FORMS = 4096
-# Bytes of tensors from which a group is full: a quarter of a frame.
+# Members and bytes of tensors from which a group is full: a quarter of a frame. A full group waits
+# for no answer, so that with many callers all processes on the way work at the same time.
+_FULL_MEMBERS = 64
 _FULL_BYTES = 256 * 1024
 
 
@@ -144,6 +146,11 @@ class CallGroups:
     def __bool__(self) -> bool:
         return bool(self._open or self._full)
 
+    @property
+    def has_full(self) -> bool:
+        """Whether a group waits that takes no more calls."""
+        return bool(self._full)
+
     def put(
         self,
         form: CallForm,
@@ -152,8 +159,10 @@ class CallGroups:
         id: int,
         timeout_ms: int,
         call: CallContext,
-    ) -> None:
-        """Adds a call; `data` holds the bytes of each of the form's inputs."""
+    ) -> bool:
+        """Adds a call; `data` holds the bytes of each of the form's inputs. Returns whether its
+        group is full now.
+        """
         key = (form, credential)
         group = self._open.get(key)
         if group is None:
@@ -166,16 +175,23 @@ class CallGroups:
         for column, part in zip(group.data, data, strict=True):
             column.append(part)
             group.size += len(part)
-        if len(group.ids) >= columns.MAX_MEMBERS or group.size >= _FULL_BYTES:
-            del self._open[key]
-            self._full.append(group)
+        if len(group.ids) < _FULL_MEMBERS and group.size < _FULL_BYTES:
+            return False
+        del self._open[key]
+        self._full.append(group)
+        return True
 
-    def take(self) -> list[bytes]:
-        """Removes the groups of the next frame and returns their fields, none if no call waits."""
+    def take(self, *, full: bool = False) -> list[bytes]:
+        """Removes the groups of the next frame and returns their fields, none if no call waits.
+
+        With `full` it leaves groups that take more calls.
+        """
         fields: list[bytes] = []
         count = 0
         size = 0
-        while (self._full or self._open) and count < self._most and size < self._most_bytes:
+        while count < self._most and size < self._most_bytes:
+            if not self._full and (full or not self._open):
+                break
             group = self._full.popleft() if self._full else self._first()
             fields.append(group.field())
             count += len(group.ids)

@@ -79,8 +79,10 @@ class CallStream:
         self._look: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._opened = asyncio.Event()
-        # Set by any answer; cleared when a frame is sent.
-        self._answered = asyncio.Event()
+        # Whether the last frame is still under way.
+        self._under_way = False
+        # Set when it no longer is, and by a group that is full meanwhile.
+        self._go_on = asyncio.Event()
         self.problem = "the router has not been reached yet"
         self._reset()
 
@@ -135,7 +137,8 @@ class CallStream:
         """
         id = self._begin(seconds, caller)
         credential = self._credentials.get(call.token) or self._introduce(call.token)
-        self._groups.put(form, credential, data, id, max(1, int(seconds * 1000)), call)
+        if self._groups.put(form, credential, data, id, max(1, int(seconds * 1000)), call):
+            self._go_on.set()
         self._wake.set()
         return id
 
@@ -195,7 +198,7 @@ class CallStream:
                         succeeded()
                         self._opened.set()
                         writing = asyncio.create_task(self._write(stream))
-                    self._answered.set()
+                    self._arrived()
                     for answer in frame.answers:
                         self._deliver(answer)
                     for group in frame.groups:
@@ -214,22 +217,35 @@ class CallStream:
             self._wake.clear()
             while frame := self._next_frame():
                 await stream.write(frame)
-                await self._frame_under_way()
+                await self._frame_under_way(stream)
 
-    async def _frame_under_way(self) -> None:
-        """Waits for an answer, for _UNDER_WAY_SECONDS at most."""
-        self._answered.clear()
+    async def _frame_under_way(self, stream: Any) -> None:
+        """Waits for an answer, for _UNDER_WAY_SECONDS at most, and sends what is full meanwhile."""
+        self._under_way = True
+        timer = asyncio.get_running_loop().call_later(_UNDER_WAY_SECONDS, self._arrived)
         try:
-            async with asyncio.timeout(_UNDER_WAY_SECONDS):
-                await self._answered.wait()
-        except TimeoutError:
-            return
+            while self._under_way:
+                if self._groups.has_full:
+                    await stream.write(self._next_frame(full=True))
+                else:
+                    self._go_on.clear()
+                    await self._go_on.wait()
+        finally:
+            timer.cancel()
 
-    def _next_frame(self) -> bytes:
-        """Returns the next frame, empty if there is nothing to send."""
+    def _arrived(self) -> None:
+        """Ends the time for which the last frame counts as under way."""
+        self._under_way = False
+        self._go_on.set()
+
+    def _next_frame(self, *, full: bool = False) -> bytes:
+        """Returns the next frame, empty if there is nothing to send; with `full` one of full groups
+        only.
+        """
         control = self._control
         self._control = messages.ExchangeRequest()
-        return b"".join([control.SerializeToString(), *self._calls.take(), *self._groups.take()])
+        calls = [] if full else self._calls.take()
+        return b"".join([control.SerializeToString(), *calls, *self._groups.take(full=full)])
 
     def _deliver(self, answer: messages.Answer) -> None:
         reply = answer.reply
