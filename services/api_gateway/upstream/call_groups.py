@@ -19,7 +19,7 @@ from stellwerk.wire.open_inference import InferRequest
 _MAX_FORMS = 4096
 # Members and bytes of tensors from which a group is full: a quarter of a frame. A full group waits
 # for no answer, so that with many callers all processes on the way work at the same time.
-_FULL_MEMBERS = 64
+FULL_MEMBERS = 64
 _FULL_BYTES = 256 * 1024
 
 
@@ -175,7 +175,7 @@ class CallGroups:
         for column, part in zip(group.data, data, strict=True):
             column.append(part)
             group.size += len(part)
-        if len(group.ids) < _FULL_MEMBERS and group.size < _FULL_BYTES:
+        if len(group.ids) < FULL_MEMBERS and group.size < _FULL_BYTES:
             return False
         del self._open[key]
         self._full.append(group)

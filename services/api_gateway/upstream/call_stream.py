@@ -36,7 +36,7 @@ _WORK = tag(messages.Call, "work")
 # Seconds for which a frame counts as on its way, unless an answer comes sooner. Callers of gRPC
 # arrive one by one; without this pause their frames would hold one call or two (decision 19). A
 # lone caller has its answer before its next call.
-_UNDER_WAY_SECONDS = 0.003
+UNDER_WAY_SECONDS = 0.003
 # Seconds between two attempts to open the stream: the first pause, doubled up to the longest.
 _SHORTEST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
@@ -69,9 +69,12 @@ class _PendingCall:
 class CallStream:
     """Keeps one stream open, for ever; while there is none, calls fail at once."""
 
-    def __init__(self, open_stream: OpenStream) -> None:
+    def __init__(
+        self, open_stream: OpenStream, *, under_way_seconds: float = UNDER_WAY_SECONDS
+    ) -> None:
         """Opens its stream with `open_stream`, which raises ServiceError if it cannot."""
         self._open = open_stream
+        self._under_way_seconds = under_way_seconds
         # Whether calls can be sent now.
         self.is_open = False
         self._last_id = 0
@@ -220,9 +223,9 @@ class CallStream:
                 await self._frame_under_way(stream)
 
     async def _frame_under_way(self, stream: Any) -> None:
-        """Waits for an answer, for _UNDER_WAY_SECONDS at most, and sends what is full meanwhile."""
+        """Waits for an answer, but not for long, and sends the groups that are full meanwhile."""
         self._under_way = True
-        timer = asyncio.get_running_loop().call_later(_UNDER_WAY_SECONDS, self._arrived)
+        timer = asyncio.get_running_loop().call_later(self._under_way_seconds, self._arrived)
         try:
             while self._under_way:
                 if self._groups.has_full:

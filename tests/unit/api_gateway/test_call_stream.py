@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.api_gateway.upstream.call_stream import CallStream
+from services.api_gateway.upstream.call_groups import FULL_MEMBERS, CallForm
+from services.api_gateway.upstream.call_stream import UNDER_WAY_SECONDS, CallStream
 from services.api_gateway.upstream.replies import GroupReply, ModelReply
+from services.chassis.context import CallContext
 from stellwerk.job.v1 import work_pb2
 from stellwerk.router.v1 import call_service_pb2 as messages
 from stellwerk.wire.errors import DeadlinePassed, ServiceError
@@ -21,16 +23,22 @@ class Silent:
 
     def __init__(self) -> None:
         self.cancelled: list[int] = []
+        # The sizes of the groups of each frame, 1 for a call that travels alone.
+        self.sizes: list[list[int]] = []
+        self.answering = asyncio.Event()
         self._greeted = False
 
     async def read(self) -> messages.ExchangeResponse:
         if self._greeted:
-            await asyncio.Event().wait()
+            await self.answering.wait()
+            self.answering.clear()
         self._greeted = True
         return messages.ExchangeResponse()
 
     async def write(self, frame: bytes) -> None:
-        self.cancelled += messages.ExchangeRequest.FromString(frame).cancelled
+        read = messages.ExchangeRequest.FromString(frame)
+        self.cancelled += read.cancelled
+        self.sizes.append([1] * len(read.calls) + [len(group.ids) for group in read.groups])
 
     def __enter__(self) -> Silent:
         return self
@@ -45,11 +53,12 @@ def router() -> Silent:
 
 
 @pytest.fixture
-async def stream(router: Silent) -> AsyncIterator[CallStream]:
+async def stream(router: Silent, request: pytest.FixtureRequest) -> AsyncIterator[CallStream]:
     async def connect() -> Silent:
         return router
 
-    calls = CallStream(connect)
+    seconds = getattr(request, "param", UNDER_WAY_SECONDS)
+    calls = CallStream(connect, under_way_seconds=seconds)
     running = asyncio.create_task(calls.run())
     await calls.wait_open(5)
     yield calls
@@ -105,3 +114,28 @@ async def test_deadlines_are_kept_again_after_nothing_was_waited_for(stream: Cal
     _, _, result = await ended(stream, 0.01)
 
     assert isinstance(result, DeadlinePassed)
+
+
+# So long that only an answer ends it.
+@pytest.mark.parametrize("stream", [60.0], indirect=True)
+async def test_what_joins_waits_for_an_answer_but_a_full_group_goes_at_once(
+    router: Silent, stream: CallStream
+) -> None:
+    form = CallForm("iris", "", work_pb2.WorkItem())
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            stream.send_member(form, [], CallContext("m", "r", token="ada"), 30, Waiting())
+
+    send(1)
+    await eventually(lambda: router.sizes == [[1]])
+    send(2 * FULL_MEMBERS + 3)
+    await eventually(lambda: len(router.sizes) == 2)
+    send(FULL_MEMBERS - 3)
+    await eventually(lambda: len(router.sizes) == 3)
+    send(2)
+    assert router.sizes == [[1], [FULL_MEMBERS, FULL_MEMBERS], [FULL_MEMBERS]]
+    router.answering.set()
+    await eventually(lambda: len(router.sizes) == 4)
+
+    assert router.sizes[3] == [2]
