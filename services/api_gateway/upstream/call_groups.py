@@ -148,7 +148,7 @@ class CallGroups:
 
     @property
     def has_full(self) -> bool:
-        """Whether a group waits that takes no more calls."""
+        """True if a group waits that takes no more calls."""
         return bool(self._full)
 
     def put(
