@@ -141,15 +141,10 @@ class CallGroups:
         self._most_bytes = most_bytes
         self._open: dict[tuple[CallForm, int], _Group] = {}
         # Groups that take no more calls; they go first.
-        self._full: deque[_Group] = deque()
+        self.full: deque[_Group] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._open or self._full)
-
-    @property
-    def has_full(self) -> bool:
-        """True if a group waits that takes no more calls."""
-        return bool(self._full)
+        return bool(self._open or self.full)
 
     def put(
         self,
@@ -159,10 +154,8 @@ class CallGroups:
         id: int,
         timeout_ms: int,
         call: CallContext,
-    ) -> bool:
-        """Adds a call; `data` holds the bytes of each of the form's inputs. Returns whether its
-        group is full now.
-        """
+    ) -> None:
+        """Adds a call; `data` holds the bytes of each of the form's inputs."""
         key = (form, credential)
         group = self._open.get(key)
         if group is None:
@@ -175,11 +168,9 @@ class CallGroups:
         for column, part in zip(group.data, data, strict=True):
             column.append(part)
             group.size += len(part)
-        if len(group.ids) < FULL_MEMBERS and group.size < _FULL_BYTES:
-            return False
-        del self._open[key]
-        self._full.append(group)
-        return True
+        if len(group.ids) >= FULL_MEMBERS or group.size >= _FULL_BYTES:
+            del self._open[key]
+            self.full.append(group)
 
     def take(self, *, full: bool = False) -> list[bytes]:
         """Removes the groups of the next frame and returns their fields, none if no call waits.
@@ -190,9 +181,9 @@ class CallGroups:
         count = 0
         size = 0
         while count < self._most and size < self._most_bytes:
-            if not self._full and (full or not self._open):
+            if not self.full and (full or not self._open):
                 break
-            group = self._full.popleft() if self._full else self._first()
+            group = self.full.popleft() if self.full else self._first()
             fields.append(group.field())
             count += len(group.ids)
             size += group.size

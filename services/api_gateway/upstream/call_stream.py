@@ -140,7 +140,8 @@ class CallStream:
         """
         id = self._begin(seconds, caller)
         credential = self._credentials.get(call.token) or self._introduce(call.token)
-        if self._groups.put(form, credential, data, id, max(1, int(seconds * 1000)), call):
+        self._groups.put(form, credential, data, id, max(1, int(seconds * 1000)), call)
+        if self._groups.full:
             self._go_on.set()
         self._wake.set()
         return id
@@ -228,7 +229,7 @@ class CallStream:
         timer = asyncio.get_running_loop().call_later(self._under_way_seconds, self._arrived)
         try:
             while self._under_way:
-                if self._groups.has_full:
+                if self._groups.full:
                     await stream.write(self._next_frame(full=True))
                 else:
                     self._go_on.clear()

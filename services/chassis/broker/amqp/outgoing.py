@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,7 +36,6 @@ class Outgoing:
         self._protocol = protocol
         self._transport = transport
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
         self._gathered: list[bytes] = []
         self._wrote_at = -math.inf
         self.aborted = False
@@ -54,14 +53,22 @@ class Outgoing:
         mark: str,
         frame_max: int,
     ) -> None:
-        """Sends a message; see `pack_publish`."""
-        packed = pack_publish(
-            channel, exchange, key, message, mandatory=mandatory, mark=mark, frame_max=frame_max
+        """Sends a message; a large body in pieces, one after the other, without a copy.
+
+        `mark` travels as the application's id. `frame_max` is the largest frame in bytes that the
+        broker takes. Raises ValueError for a name, mark or property of more than 255 bytes.
+        """
+        body = message.body
+        head = _publish_method(channel, exchange, key, mandatory) + _content_header(
+            channel, message, mark
         )
-        if isinstance(packed, bytes):
-            self.write(packed)
+        if not body:
+            self.write(head)
+        elif len(body) <= min(frame_max - amqp.OVERHEAD, _JOINED_BYTES):
+            frame = amqp.FRAME.pack(amqp.BODY, channel, len(body))
+            self.write(b"".join((head, frame, body, amqp.END)))
         else:
-            self.write_all(packed)
+            self.write_all([head, *_body_frames(channel, body, frame_max)])
 
     def write(self, data: bytes) -> None:
         """Sends; the last bytes are lost if the connection ends."""
@@ -70,13 +77,13 @@ class Outgoing:
             self._gathered.append(data)
         elif now - self._wrote_at < _BURST_SECONDS:
             self._gathered.append(data)
-            self._loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         elif self._transport is not None:
             self._transport.write(data)
         self._wrote_at = now
 
     def write_all(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Sends the pieces of a large message one after the other, without a copy."""
+        """Sends pieces one after the other, without a copy."""
         self._flush()
         if self._transport is not None:
             self._transport.writelines(pieces)
@@ -107,35 +114,11 @@ class Outgoing:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
 
-def pack_publish(
-    channel: int,
-    exchange: str,
-    key: str,
-    message: Message,
-    *,
-    mandatory: bool,
-    mark: str,
-    frame_max: int,
-) -> bytes | list[bytes | memoryview]:
-    """Packs a message; a large body in pieces, to be sent one after the other.
-
-    `mark` travels as the application's id. `frame_max` is the largest frame in bytes that the
-    broker takes. Raises ValueError for a name, mark or property of more than 255 bytes.
-    """
-    body = message.body
-    head = _publish_method(channel, exchange, key, mandatory) + _content_header(
-        channel, message, mark
-    )
-    if not body:
-        return head
-    if len(body) <= min(frame_max - amqp.OVERHEAD, _JOINED_BYTES):
-        return b"".join((head, amqp.FRAME.pack(amqp.BODY, channel, len(body)), body, amqp.END))
-    pieces: list[bytes | memoryview] = [head]
+def _body_frames(channel: int, body: bytes, frame_max: int) -> Iterator[bytes | memoryview]:
     view = memoryview(body)
     for at in range(0, len(body), frame_max - amqp.OVERHEAD):
         chunk = view[at : at + frame_max - amqp.OVERHEAD]
-        pieces += [amqp.FRAME.pack(amqp.BODY, channel, len(chunk)), chunk, amqp.END]
-    return pieces
+        yield from (amqp.FRAME.pack(amqp.BODY, channel, len(chunk)), chunk, amqp.END)
 
 
 # A process publishes to a few queues again and again, so their methods are packed once.
