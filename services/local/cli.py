@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -231,6 +232,8 @@ def _announce(
     # `make up` runs the command by its path, and then the user must type the path too.
     program = sys.argv[0] if Path(sys.argv[0]).name == "stellwerk" else "stellwerk"
     command = "stellwerk" if shutil.which("stellwerk") else program
+    if str(options.data_dir) != _user_data_dir():
+        command += f" --data-dir {shlex.quote(str(options.data_dir))}"
     card = report.as_card(command, directory, seconds, network)
     print(report.as_json() if for_program else card, flush=True)
     if not for_program or as_json:

@@ -67,21 +67,23 @@ def resolve(
     """Returns the platform to talk to.
 
     What is not given comes from `environ`. Without a URL it is the platform that `stellwerk up`
-    keeps in `data_dir`, in STELLWERK_DATA_DIR or in the user's data folder; an explicit `data_dir`
-    comes before STELLWERK_URL. Raises InvalidInput for an impossible address or file,
-    Unauthenticated for a token that cannot be one, Unavailable if no platform is known.
+    keeps in `data_dir`, in STELLWERK_DATA_DIR or in the user's data folder. An explicit `data_dir`
+    comes before STELLWERK_URL, and its platform's token before the environment's. Raises
+    InvalidInput for an impossible address or file, Unauthenticated for a token that cannot be one,
+    Unavailable if no platform is known.
     """
     if data_dir is None:
         url = url or environ.get(URL)
     elif url is not None:
         raise InvalidInput("give url= or data_dir=, not both", field="data_dir")
-    token, source = _find_token(token, environ)
     ca = ca or environ.get(CA)
+    token_file = ""
     if url is None:
-        folder = data_dir or environ.get(DATA_DIR) or platformdirs.user_data_dir("stellwerk")
-        url, token_file = _local_platform(Path(folder).expanduser())
-        if token is None and token_file:
-            token, source = _read_token(token_file), f"the file {token_file}"
+        url, token_file = _local_platform(_data_folder(data_dir, environ))
+    # The environment's token is that of another platform than an explicit directory's.
+    token, source = _find_token(token, environ if data_dir is None else {})
+    if token is None and token_file:
+        token, source = _read_token(token_file), f"the file {token_file}"
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.hostname:
         raise InvalidInput(
@@ -117,6 +119,21 @@ def _check_ca(path: Path) -> Path:
     return path
 
 
+def _data_folder(data_dir: str | Path | None, environ: Mapping[str, str]) -> Path:
+    """Returns the data directory to look in. Raises InvalidInput for a text that names none."""
+    given = data_dir
+    if given is None:
+        given = environ.get(DATA_DIR) or platformdirs.user_data_dir("stellwerk")
+    if not str(given).strip():
+        raise InvalidInput("data_dir= is empty; give a directory", field="data_dir")
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise InvalidInput(
+            f"the home directory in {given} is not known; write the path out", field="data_dir"
+        ) from None
+
+
 def _local_platform(data_dir: Path) -> tuple[str, str]:
     """Returns address and token file of the platform that keeps its data in `data_dir`.
 
@@ -127,9 +144,9 @@ def _local_platform(data_dir: Path) -> tuple[str, str]:
         return str(ready["http"]), str(ready.get("token_file") or "")
     except (OSError, ValueError, KeyError, TypeError):
         raise Unavailable(
-            f"no platform runs from {data_dir}; start one with `stellwerk up`, or give its url and"
-            f" token ({URL}, {TOKEN}), or the data_dir of one that runs on this machine"
-            f" ({DATA_DIR})",
+            f"no platform runs from {data_dir}; start one with `stellwerk up --data-dir"
+            f" {data_dir}`, or give url= and token= ({URL}, {TOKEN}), or data_dir= of one that runs"
+            f" on this machine ({DATA_DIR})",
             retry_after_ms=0,
             data_dir=data_dir,
         ) from None

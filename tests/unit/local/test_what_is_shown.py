@@ -94,7 +94,8 @@ async def test_a_person_at_a_terminal_gets_a_card(database: str, tmp_path: Path)
     for told in (f"http://127.0.0.1:{http}/docs", f"127.0.0.1:{grpc}", f"{tmp_path}/logs"):
         assert told in card
     assert f"STELLWERK_TOKEN_FILE={tmp_path}/token" in card
-    assert len(re.findall(r"stellwerk status|stellwerk models list|curl -H", card)) == 3
+    begin = rf"stellwerk --data-dir {tmp_path}"
+    assert len(re.findall(rf"{begin} (?:status|models list)|curl -H", card)) == 3
 
 
 async def test_a_host_that_others_reach_is_told_with_its_address_and_without_tls(

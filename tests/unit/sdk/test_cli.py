@@ -199,13 +199,41 @@ def test_a_platform_on_this_machine_is_named_by_its_data_directory(
     ready = {"http": cli.url, "token_file": str(tmp_path / "token")}
     (tmp_path / "ready.json").write_text(json.dumps(ready))
     words = ["models", "list", "--data-dir", str(tmp_path)]
-    environ = {"STELLWERK_URL": "http://127.0.0.1:9", "STELLWERK_TOKEN": ""}
+    environ = {"STELLWERK_URL": "http://127.0.0.1:9", "STELLWERK_TOKEN": "another's"}
 
     found = CliRunner().invoke(app, words, env=environ)
     both = CliRunner().invoke(app, ["--url", cli.url, *words], env=environ)
 
     assert (found.exit_code, found.stdout) == (0, "no models in bucket default\n")
     assert (both.exit_code, both.stderr) == (1, "error: give --url or --data-dir, not both\n")
+
+
+def test_a_global_option_without_its_value_is_told(cli: Cli) -> None:
+    for name in ("--url", "--data-dir", "--token", "--bucket"):
+        told = cli("models", "list", name, code=2).stderr
+        assert f"Option '{name}' requires an argument." in told
+
+
+@pytest.mark.parametrize("command", ["up", "local", "conformance"])
+def test_a_global_option_before_a_command_that_would_not_see_it_is_refused(command: str) -> None:
+    refused = CliRunner().invoke(app, ["--data-dir", "/tmp", command, "--help"], env={})
+
+    assert refused.exit_code == 2
+    assert f"write --data-dir after {command}" in refused.stderr
+
+
+def test_rows_that_are_no_json_are_told_with_the_place_they_came_from(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.json").write_text("[[1,")
+
+    typed = cli("predict", "iris", "[[1,", code=2).stderr
+    read = cli("predict", "iris", "--input", str(tmp_path / "rows.json"), code=2).stderr
+    both = cli("predict", "iris", "[[1]]", "--input", "rows.json", code=2).stderr
+
+    assert "Invalid value for ROWS: this is not JSON; write it like [[5.1, 3.5]]: " in typed
+    assert f"Invalid value for --input {tmp_path / 'rows.json'}: this is not JSON" in read
+    assert "not both" in both
 
 
 def test_what_the_sdk_calls_an_argument_the_command_calls_an_option(

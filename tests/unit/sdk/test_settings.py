@@ -94,6 +94,25 @@ def test_the_platform_of_another_data_directory_is_found_by_variable_and_by_argu
     assert resolve(None, None, None, environ, tmp_path / "argument").url == "http://argument:1"
 
 
+def test_the_token_of_a_data_directory_comes_before_the_environments(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("its-own")
+    ready = {"http": "http://127.0.0.1:8080", "token_file": str(tmp_path / "token")}
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    others = {"STELLWERK_TOKEN": "another", "STELLWERK_TOKEN_FILE": "/no/file"}
+
+    assert resolve(None, None, None, others, tmp_path).token == "its-own"
+    assert resolve(None, "given", None, others, tmp_path).token == "given"
+    # Both are of the environment.
+    found = resolve(None, None, None, {**others, "STELLWERK_DATA_DIR": str(tmp_path)})
+    assert found.token == "another"
+
+
+@pytest.mark.parametrize("data_dir", ["", " ", "~no-such-user/x"])
+def test_a_data_directory_that_names_no_folder_is_refused(data_dir: str) -> None:
+    with pytest.raises(InvalidInput, match="directory"):
+        resolve(None, None, None, {}, data_dir)
+
+
 def test_a_url_and_a_data_directory_contradict_each_other(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="not both"):
         resolve("http://x", None, None, {}, tmp_path)
@@ -110,9 +129,9 @@ def test_no_platform_at_all_is_told_in_one_sentence_with_what_to_give(
         resolve(None, None, None, {}, tmp_path)
 
     assert caught.value.message == (
-        f"no platform runs from {tmp_path}; start one with `stellwerk up`, or give its url and"
-        " token (STELLWERK_URL, STELLWERK_TOKEN), or the data_dir of one that runs on this machine"
-        " (STELLWERK_DATA_DIR)"
+        f"no platform runs from {tmp_path}; start one with `stellwerk up --data-dir {tmp_path}`, or"
+        " give url= and token= (STELLWERK_URL, STELLWERK_TOKEN), or data_dir= of one that runs on"
+        " this machine (STELLWERK_DATA_DIR)"
     )
 
 

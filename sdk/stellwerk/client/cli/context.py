@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,10 +25,11 @@ class GlobalOptions:
 
     url: str | None
     # The folder of a platform on this machine, in place of its address.
-    data_dir: Path | None
+    data_dir: str | None
+    # The token of the command line; the SDK itself looks into the environment.
+    typed_token: str | None
+    # The token of the command line or else of STELLWERK_TOKEN.
     token: str | None
-    # Whether the token stands in the command line; if not, it comes from STELLWERK_TOKEN.
-    token_typed: bool
     bucket: str
     as_json: bool
     timeout: float
@@ -39,15 +39,33 @@ class GlobalOptions:
         """Returns the client of the platform that the options name; it connects when first used."""
         from stellwerk.client import connect
 
-        token = self.token if self.token_typed else None
         return connect(
-            self.url, token, data_dir=self.data_dir, bucket=self.bucket, timeout=self.timeout
+            self.url,
+            self.typed_token,
+            data_dir=self.data_dir,
+            bucket=self.bucket,
+            timeout=self.timeout,
         )
 
     @cached_property
     def output(self) -> Output:
         """Returns what the command prints with: tables, or JSON with `--json`."""
         return Output(self.as_json)
+
+
+def platform_options(ctx: click.Context) -> tuple[str | None, str | None, str | None]:
+    """Returns url, data directory and token of a root context: the token only if it is typed, and
+    no url of the environment beside a data directory that is typed.
+    """
+    options: dict[str, Any] = ctx.params
+    typed = {
+        name
+        for name in options
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    data_dir = options.get("data_dir")
+    url = options.get("url") if data_dir is None or "url" in typed else None
+    return url, data_dir, options.get("token") if "token" in typed else None
 
 
 pass_options = click.make_pass_decorator(GlobalOptions)
@@ -57,19 +75,15 @@ def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """Returns the names of models that begin with `incomplete`, or none if the platform does not
     answer within two seconds a call.
     """
-    options: dict[str, Any] = ctx.find_root().params
+    root = ctx.find_root()
     try:
         from stellwerk.client import connect
         from stellwerk.client.naming import short_name
 
-        bucket = options.get("bucket") or "default"
-        data_dir = options.get("data_dir")
+        url, data_dir, token = platform_options(root)
+        bucket = root.params.get("bucket") or "default"
         with connect(
-            None if data_dir else options.get("url"),
-            options.get("token"),
-            data_dir=data_dir,
-            bucket=bucket,
-            timeout=_COMPLETION_SECONDS,
+            url, token, data_dir=data_dir, bucket=bucket, timeout=_COMPLETION_SECONDS
         ) as client:
             found = [
                 short_name(model.name).rpartition("/")[2] for model in client.models.list(limit=200)

@@ -53,7 +53,10 @@ def predict(
     ROWS are JSON, such as [[5.1, 3.5, 1.4, 0.2]]; --input takes them from a file.
     """
     if (rows is None) == (source is None):
-        raise click.BadParameter("give the rows as JSON, or a file with --input", param_hint="ROWS")
+        both = ", not both" if rows is not None else ""
+        raise click.BadParameter(
+            f"give the rows as JSON, or a file with --input{both}", param_hint="ROWS"
+        )
     data = parse_json(rows) if rows is not None else read(str(source))
     answer = options.client.runtime.model(name, version=version, alias=alias).call(
         data, method=method
@@ -66,19 +69,19 @@ def predict(
     options.output.show(described, lambda: _print_lines(options.output, answer.value))
 
 
-def parse_json(text: str) -> Any:
-    """Returns nested lists, or an object of them by input name. Raises BadParameter for anything
-    else.
+def parse_json(text: str, hint: str = "ROWS") -> Any:
+    """Returns nested lists, or an object of them by input name. Raises BadParameter, which names
+    the parameter `hint`, for anything else.
     """
     try:
         data = json.loads(text)
     except ValueError as exc:
         raise click.BadParameter(
-            f"this is no JSON, such as [[5.1, 3.5]]: {exc}", param_hint="ROWS"
+            f"this is not JSON; write it like [[5.1, 3.5]]: {exc}", param_hint=hint
         ) from exc
     if not isinstance(data, list | dict):
         raise click.BadParameter(
-            "give a list of rows, or an object with a list for each input", param_hint="ROWS"
+            "give a list of rows, or an object with a list for each input", param_hint=hint
         )
     return data
 
@@ -88,7 +91,7 @@ def read(source: str) -> Any:
     it cannot be read.
     """
     if source == "-":
-        return parse_json(sys.stdin.read())
+        return parse_json(sys.stdin.read(), "--input -")
     path = Path(source)
     try:
         if path.suffix == ".npy":
@@ -97,7 +100,7 @@ def read(source: str) -> Any:
             return np.load(path, allow_pickle=False)
         if path.suffix == ".csv":
             return _read_csv(path)
-        return parse_json(path.read_text())
+        return parse_json(path.read_text(), f"--input {source}")
     except (OSError, ValueError) as exc:
         raise click.BadParameter(
             f"{source} cannot be read as data: {exc}", param_hint="--input"

@@ -5,7 +5,6 @@ sentence.
 from __future__ import annotations
 
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from click.core import ParameterSource
 
 from stellwerk.client.cli import access, audit, buckets, models, platform, predict
 from stellwerk.client.cli.completion import completion_options
-from stellwerk.client.cli.context import GlobalOptions
+from stellwerk.client.cli.context import GlobalOptions, platform_options
 from stellwerk.client.cli.platform_commands import local, up
 
 # Global options that people also write after the command, with the number of their values.
@@ -58,6 +57,8 @@ def _globals_first(args: list[str]) -> list[str]:
             break
         if name in _ANYWHERE:
             values = _ANYWHERE[name] if not equals else 0
+            if len(rest) < values:
+                raise click.BadOptionUsage(name, f"Option '{name}' requires an argument.")
             moved += [word, *rest[:values]]
             rest = rest[values:]
         else:
@@ -75,12 +76,16 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
     cls=RootGroup, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.option(
-    "--url", envvar="STELLWERK_URL", help="The platform, http(s)://host:port or grpc(s)://…"
+    "--url",
+    envvar="STELLWERK_URL",
+    show_envvar=True,
+    help="The platform, http(s)://host:port or grpc(s)://…",
 )
 @click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The data directory of a platform on this machine, in place of its --url.",
+    type=click.Path(file_okay=False),
+    help="Instead of --url: the data directory of a platform on this machine, whose token is then"
+    " used as well.  [env var: STELLWERK_DATA_DIR]",
 )
 @click.option(
     "--token", envvar="STELLWERK_TOKEN", show_envvar=True, help="An access token or API key."
@@ -112,19 +117,27 @@ def _show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> N
 def app(
     ctx: click.Context,
     url: str | None,
-    data_dir: Path | None,
+    data_dir: str | None,
     token: str | None,
     bucket: str,
     as_json: bool,
     timeout: float,
 ) -> None:
     """Stellwerk: store models, call them, and see what runs where."""
-    # The SDK reads the variable itself, and can then say that the token came from it.
-    typed = ctx.get_parameter_source("token") is ParameterSource.COMMANDLINE
-    # What is typed comes before the variable STELLWERK_URL.
-    if data_dir is not None and ctx.get_parameter_source("url") is not ParameterSource.COMMANDLINE:
-        url = None
-    ctx.obj = GlobalOptions(url, data_dir, token, typed, bucket, as_json, timeout)
+    if ctx.invoked_subcommand in _HANDED_ON:
+        _refuse_typed(ctx, ctx.invoked_subcommand)
+    ctx.obj = GlobalOptions(*platform_options(ctx), token, bucket, as_json, timeout)
+
+
+def _refuse_typed(ctx: click.Context, command: str) -> None:
+    """Raises UsageError if a global option is typed before a command that would not see it."""
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"`stellwerk {command}` has options of its own: write {parameter.opts[0]} after"
+                f" {command}, if it has that one (stellwerk {command} --help)"
+            )
 
 
 @app.command(
