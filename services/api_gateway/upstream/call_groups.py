@@ -140,7 +140,7 @@ class CallGroups:
         self._most = most
         self._most_bytes = most_bytes
         self._open: dict[tuple[CallForm, int], _Group] = {}
-        # Groups that take no more calls; they go first.
+        # Groups that take no more calls.
         self.full: deque[_Group] = deque()
 
     def __bool__(self) -> bool:
@@ -175,15 +175,19 @@ class CallGroups:
     def take(self, *, full: bool = False) -> list[bytes]:
         """Removes the groups of the next frame and returns their fields, none if no call waits.
 
-        With `full` it leaves groups that take more calls.
+        With `full` it leaves groups that take more calls. Otherwise these go first: they have
+        waited longer, and full groups need not wait for their turn.
         """
         fields: list[bytes] = []
         count = 0
         size = 0
         while count < self._most and size < self._most_bytes:
-            if not self.full and (full or not self._open):
+            if self._open and not full:
+                group = self._first()
+            elif self.full:
+                group = self.full.popleft()
+            else:
                 break
-            group = self.full.popleft() if self.full else self._first()
             fields.append(group.field())
             count += len(group.ids)
             size += group.size

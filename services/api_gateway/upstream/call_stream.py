@@ -248,6 +248,10 @@ class CallStream:
         """
         control = self._control
         self._control = messages.ExchangeRequest()
+        if full:
+            # They go after the calls that they cancel, which may still wait.
+            self._control.cancelled.extend(control.cancelled)
+            control.ClearField("cancelled")
         calls = [] if full else self._calls.take()
         return b"".join([control.SerializeToString(), *calls, *self._groups.take(full=full)])
 

@@ -109,7 +109,9 @@ class Uploads:
         return await self._stream(name, session, pieces)
 
     async def drain(self) -> None:
-        """Returns when every commit and removal in progress has ended."""
+        """Returns when every commit and removal in progress has ended. A claim that the database
+        still makes is left to the sweeper.
+        """
         while self._unfinished:
             await asyncio.wait(self._unfinished)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.api_gateway.upstream.call_groups import FULL_MEMBERS, CallForm, CallGroups
 from services.api_gateway.upstream.model_calls import ModelCalls
 from services.api_gateway.upstream.replies import ModelReply
 from services.chassis.context import CallContext
@@ -256,3 +257,35 @@ async def test_a_call_that_lies_about_its_size_joins_nobodys_group() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def fields(groups: CallGroups) -> messages.ExchangeRequest:
+    return messages.ExchangeRequest.FromString(b"".join(groups.take()))
+
+
+def put(groups: CallGroups, form: CallForm, ids: Sequence[int], size: int = 0) -> None:
+    data = [bytes(size)] * len(form.work.inputs)
+    for id in ids:
+        groups.put(form, 1, data, id, 1, CallContext("m", "r"))
+
+
+def test_full_groups_do_not_pass_over_one_that_waits_and_a_frame_has_its_limits() -> None:
+    groups = CallGroups(2 * FULL_MEMBERS, 1024 * 1024)
+    put(groups, CallForm("rare", "", work_pb2.WorkItem()), [1])
+    put(groups, CallForm("iris", "", work_pb2.WorkItem()), range(2, 2 + 5 * FULL_MEMBERS))
+
+    frames = [fields(groups) for _ in range(4)]
+
+    assert [[call.id for call in frame.calls] for frame in frames] == [[1], [], [], []]
+    # A frame ends with the group that reaches the limit.
+    assert [len(frame.groups) for frame in frames] == [2, 2, 1, 0]
+
+
+def test_a_group_is_full_by_its_bytes_too() -> None:
+    work = work_pb2.WorkItem()
+    work.inputs.add(name="x", datatype="UINT8", shape=[100 * 1024])
+    groups = CallGroups(256, 400 * 1024)
+    put(groups, CallForm("iris", "", work), range(1, 8), size=100 * 1024)
+
+    assert [len(group.ids) for group in groups.full] == [3, 3]
+    assert [len(fields(groups).groups) for _ in range(3)] == [1, 1, 0]

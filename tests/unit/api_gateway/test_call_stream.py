@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import pytest
 
 from services.api_gateway.upstream.call_groups import FULL_MEMBERS, CallForm
@@ -25,18 +27,28 @@ class Silent:
         self.cancelled: list[int] = []
         # The sizes of the groups of each frame, 1 for a call that travels alone.
         self.sizes: list[list[int]] = []
+        self.frames: list[messages.ExchangeRequest] = []
         self.answering = asyncio.Event()
-        self._greeted = False
+        self.greeted = False
+        self._left = False
 
-    async def read(self) -> messages.ExchangeResponse:
-        if self._greeted:
+    def leave(self) -> None:
+        """Ends the stream."""
+        self._left = True
+        self.answering.set()
+
+    async def read(self) -> Any:
+        if self.greeted:
             await self.answering.wait()
             self.answering.clear()
-        self._greeted = True
+            if self._left:
+                return grpc.aio.EOF
+        self.greeted = True
         return messages.ExchangeResponse()
 
     async def write(self, frame: bytes) -> None:
         read = messages.ExchangeRequest.FromString(frame)
+        self.frames.append(read)
         self.cancelled += read.cancelled
         self.sizes.append([1] * len(read.calls) + [len(group.ids) for group in read.groups])
 
@@ -116,26 +128,79 @@ async def test_deadlines_are_kept_again_after_nothing_was_waited_for(stream: Cal
     assert isinstance(result, DeadlinePassed)
 
 
-# So long that only an answer ends it.
-@pytest.mark.parametrize("stream", [60.0], indirect=True)
+FORM = CallForm("iris", "", work_pb2.WorkItem())
+RARE = CallForm("rare", "", work_pb2.WorkItem())
+# So long that only an answer ends the time for which a frame counts as under way.
+only_answers = pytest.mark.parametrize("stream", [60.0], indirect=True)
+
+
+def send_members(stream: CallStream, count: int, form: CallForm = FORM, token: str = "ada") -> int:
+    """Sends calls; returns the id of the last."""
+    for _ in range(count):
+        id = stream.send_member(form, [], CallContext("m", "r", token=token), 30, Waiting())
+    return id
+
+
+@only_answers
 async def test_what_joins_waits_for_an_answer_but_a_full_group_goes_at_once(
     router: Silent, stream: CallStream
 ) -> None:
-    form = CallForm("iris", "", work_pb2.WorkItem())
-
-    def send(count: int) -> None:
-        for _ in range(count):
-            stream.send_member(form, [], CallContext("m", "r", token="ada"), 30, Waiting())
-
-    send(1)
+    send_members(stream, 1)
     await eventually(lambda: router.sizes == [[1]])
-    send(2 * FULL_MEMBERS + 3)
+    send_members(stream, 2 * FULL_MEMBERS + 3)
     await eventually(lambda: len(router.sizes) == 2)
-    send(FULL_MEMBERS - 3)
+    send_members(stream, FULL_MEMBERS - 3)
     await eventually(lambda: len(router.sizes) == 3)
-    send(2)
+    send_members(stream, 2)
     assert router.sizes == [[1], [FULL_MEMBERS, FULL_MEMBERS], [FULL_MEMBERS]]
     router.answering.set()
     await eventually(lambda: len(router.sizes) == 4)
 
     assert router.sizes[3] == [2]
+
+
+@only_answers
+async def test_a_full_group_takes_its_credential_along_and_no_cancellation_of_a_waiting_call(
+    router: Silent, stream: CallStream
+) -> None:
+    send_members(stream, 1)
+    await eventually(lambda: len(router.frames) == 1)
+    joined = send_members(stream, 1, RARE)
+    alone = stream.send(messages.Call(), work_pb2.WorkItem(), "ada", 30, Waiting())
+    stream.forget(joined)
+    stream.forget(alone)
+
+    for count in (2, 3):
+        send_members(stream, FULL_MEMBERS, token="bob")
+        await eventually(lambda count=count: len(router.frames) == count)
+    router.answering.set()
+    await eventually(lambda: len(router.frames) == 4)
+
+    _, full, again, rest = router.frames
+    assert [given.token for given in full.credentials] == ["bob"]
+    assert full.groups[0].credential == full.credentials[0].id
+    assert not (full.calls or full.cancelled or again.credentials)
+    assert sorted(call.id for call in rest.calls) == [joined, alone] == list(rest.cancelled)
+
+
+async def test_what_waits_for_a_lost_stream_does_not_go_on_the_next() -> None:
+    routers = [Silent(), Silent()]
+    opened = iter(routers)
+
+    async def connect() -> Silent:
+        return next(opened)
+
+    stream = CallStream(connect, under_way_seconds=60)
+    running = asyncio.create_task(stream.run())
+    await stream.wait_open(5)
+    send_members(stream, 1)
+    await eventually(lambda: routers[0].sizes == [[1]])
+    send_members(stream, 2)
+    routers[0].leave()
+    await eventually(lambda: stream.is_open and len(stream.problem) == 0 and routers[1].greeted)
+    id = send_members(stream, 1, token="bob")
+    await eventually(lambda: len(routers[1].frames) == 1)
+
+    assert [call.id for call in routers[1].frames[0].calls] == [id]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

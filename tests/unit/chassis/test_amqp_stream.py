@@ -138,3 +138,13 @@ async def test_whoever_gives_a_stream_up_says_why_once() -> None:
 
     assert transport.aborted
     assert protocol.lost == [silence]
+
+
+async def test_all_bytes_count_as_received_whoever_they_are_for() -> None:
+    stream, _, _, _ = opened()
+
+    stream.data_received(b"\x08\x00\x00\x00\x00")
+    stream.data_received(b"\x00\x00\xce")
+
+    # Or a busy broker would be taken for silent.
+    assert stream.bytes_received == 8

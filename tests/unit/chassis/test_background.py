@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.chassis.background import end, retry, run_forever
+from services.chassis.background import end, retry, run_forever, to_its_end
 
 FAST = {"first_seconds": 0.0001, "longest_seconds": 0.001}
 
@@ -136,3 +136,36 @@ async def test_tasks_that_ended_or_fail_while_they_end_stop_nobody() -> None:
     await end()
 
     assert done.done() and isinstance(fails.exception(), ValueError)
+
+
+async def test_work_goes_to_its_end_however_often_its_caller_is_cancelled() -> None:
+    gate, done = asyncio.Event(), []
+
+    async def work() -> None:
+        await gate.wait()
+        done.append(True)
+
+    caller = asyncio.create_task(to_its_end(work()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        caller.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not caller.done()
+    gate.set()
+    await asyncio.wait([caller])
+
+    assert done == [True]
+    assert caller.cancelled()
+
+
+async def test_work_that_nobody_cancels_gives_its_result_or_error() -> None:
+    async def good() -> int:
+        return 7
+
+    async def bad() -> None:
+        raise ValueError
+
+    assert await to_its_end(good()) == 7
+    with pytest.raises(ValueError):
+        await to_its_end(bad())

@@ -16,8 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from stellwerk.client import connect
-from stellwerk.client.cli.output import size
+from stellwerk.client.cli.output import Output, size
 from stellwerk.client.cli.root import app
+from stellwerk.client.errors import InvalidInput
 from stellwerk.client.packaging import estimator
 from tests.unit.sdk.fake_platform import API_KEY, TOKEN, FakePlatform
 
@@ -209,17 +210,20 @@ def test_a_platform_on_this_machine_is_named_by_its_data_directory(
 
 
 def test_a_global_option_without_its_value_is_told(cli: Cli) -> None:
-    for name in ("--url", "--data-dir", "--token", "--bucket"):
+    for name in ("--url", "--data-dir", "--token", "--bucket", "--timeout"):
         told = cli("models", "list", name, code=2).stderr
         assert f"Option '{name}' requires an argument." in told
 
 
 @pytest.mark.parametrize("command", ["up", "local", "conformance"])
 def test_a_global_option_before_a_command_that_would_not_see_it_is_refused(command: str) -> None:
-    refused = CliRunner().invoke(app, ["--data-dir", "/tmp", command, "--help"], env={})
+    for name, value in (("--data-dir", "/tmp"), ("--timeout", "5")):
+        words = [name, value, command, "--data-dir", "/tmp", "--help"]
 
-    assert refused.exit_code == 2
-    assert f"write --data-dir after {command}" in refused.stderr
+        refused = CliRunner().invoke(app, words, env={})
+
+        assert refused.exit_code == 2
+        assert f"write {name} after {command}" in refused.stderr
 
 
 def test_rows_that_are_no_json_are_told_with_the_place_they_came_from(
@@ -234,6 +238,17 @@ def test_rows_that_are_no_json_are_told_with_the_place_they_came_from(
     assert "Invalid value for ROWS: this is not JSON; write it like [[5.1, 3.5]]: " in typed
     assert f"Invalid value for --input {tmp_path / 'rows.json'}: this is not JSON" in read
     assert "not both" in both
+
+
+@pytest.mark.parametrize(
+    "text", ["Not Found, url='http://files/x'", "url=http://files/x", "GET /x?url=abc", "a.token="]
+)
+def test_what_only_looks_like_an_argument_is_printed_as_it_is(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Output(json_wanted=False).error(InvalidInput(text))
+
+    assert capsys.readouterr().err == f"error: {text}\n"
 
 
 def test_what_the_sdk_calls_an_argument_the_command_calls_an_option(

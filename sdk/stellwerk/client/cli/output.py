@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from stellwerk.client.errors import ServiceError
 
-# An argument of the SDK in one of its sentences, which the command has as an option.
-_ARGUMENT = re.compile(r"""\b(format|token|unsafe|url|data_dir)=(?:True\b|"(\w+)")?""")
+# An argument of the SDK in one of its sentences, which the command has as an option. Other words
+# that end in "=" stay, such as those of a query.
+_ARGUMENT = re.compile(
+    r"""(?<!\S)(format|token|unsafe|url|data_dir)=(?:True|"(\w+)")?(?=[,;.:]?(?:\s|$))"""
+)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 

@@ -16,7 +16,14 @@ from stellwerk.client.cli.context import GlobalOptions, platform_options
 from stellwerk.client.cli.platform_commands import local, up
 
 # Global options that people also write after the command, with the number of their values.
-_ANYWHERE = {"--json": 0, "--url": 1, "--data-dir": 1, "--token": 1, "--bucket": 1}
+_ANYWHERE = {
+    "--json": 0,
+    "--url": 1,
+    "--data-dir": 1,
+    "--token": 1,
+    "--bucket": 1,
+    "--timeout": 1,
+}
 # Commands with options of their own, which stay where they stand.
 _HANDED_ON = ("up", "local", "conformance")
 

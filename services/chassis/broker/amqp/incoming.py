@@ -106,7 +106,7 @@ class FrameReader:
     def take_deliveries(self, channel: int, on_delivery: OnDelivery, unpack: Unpack) -> None:
         """Gives the channel's deliveries to `on_delivery` from now on.
 
-        `unpack` reads the messages that `unpack` cannot.
+        `unpack` reads the messages that this module cannot.
         """
         content = _Content(on_delivery, unpack)
         takers = self._channels.setdefault(channel, _Takers())

@@ -76,8 +76,8 @@ class Outgoing:
         if self._gathered:
             self._gathered.append(data)
         elif now - self._wrote_at < _BURST_SECONDS:
-            self._gathered.append(data)
             asyncio.get_running_loop().call_soon(self._flush)
+            self._gathered.append(data)
         elif self._transport is not None:
             self._transport.write(data)
         self._wrote_at = now
