@@ -22,6 +22,8 @@ OLDER_FILES = 2
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 _LEVEL_COLOURS = {"warning": 33, "error": 31, "critical": 31}
 _SHOWN_LEVELS = ("error", "critical")
+# What stands in every line of such a level, and in few others.
+_SHOWN_IN_JSON = tuple(f'"{level}"'.encode() for level in _SHOWN_LEVELS)
 _NAME_WIDTH = 13
 _OWN = "stellwerk"
 # Shown by the name in front or by the layout.
@@ -48,9 +50,9 @@ class LogFile:
         self._descriptor = -1
         self._size = 0
 
-    def write(self, text: str) -> None:
+    def write(self, lines: bytes) -> None:
         """Appends one or more lines, the last without its end."""
-        data = f"{text}\n".encode(errors="replace")
+        data = lines + b"\n"
         with contextlib.suppress(OSError):
             if self._descriptor < 0 or self._size + len(data) > self._limit:
                 self._reopen(len(data))
@@ -95,12 +97,12 @@ class Logs:
         """Returns the log file of a process, None if lines are not kept."""
         return self._directory / f"{process}.log" if self._directory else None
 
-    def lines(self, process: str, texts: Sequence[str]) -> None:
-        """Takes lines as a process printed them."""
-        self._keep(process, "\n".join(texts))
-        for text in texts:
-            # Nearly all lines are for the file alone, and are not read.
-            if self._verbose or any(level in text for level in _SHOWN_LEVELS):
+    def lines(self, process: str, lines: bytes) -> None:
+        """Takes one or more lines as a process printed them, the last without its end."""
+        self._keep(process, lines)
+        # Nearly all lines are for the file alone, and are not read.
+        if self._verbose or any(level in lines for level in _SHOWN_IN_JSON):
+            for text in texts(lines):
                 self._show_line(process, text)
 
     def _show_line(self, process: str, text: str) -> None:
@@ -118,7 +120,7 @@ class Logs:
         """Logs an event of the supervisor itself; a `sentence` is shown to the user too."""
         spoken = {"message": sentence} if sentence else {}
         text = _as_json(_OWN, event, level, {**fields, **spoken})
-        self._keep(_OWN, text)
+        self._keep(_OWN, text.encode(errors="replace"))
         if self._verbose and not self._terminal:
             self._show(text)
         elif sentence:
@@ -137,10 +139,10 @@ class Logs:
             self._write(f"\r\x1b[2K{text}")
             self._progress = text
 
-    def _keep(self, process: str, text: str) -> None:
+    def _keep(self, process: str, lines: bytes) -> None:
         path = self.file_of(process)
         if path is not None:
-            self._files.setdefault(process, LogFile(path)).write(text)
+            self._files.setdefault(process, LogFile(path)).write(lines)
 
     def _name(self, process: str) -> str:
         if not self._terminal:
@@ -163,7 +165,13 @@ class Logs:
             self._sink.flush()
 
 
-def cause(lines: list[str]) -> str:
+def texts(lines: bytes) -> list[str]:
+    """Returns the lines that are not empty as text. Bytes that are not UTF-8 become U+FFFD."""
+    decoded = (line.decode(errors="replace").rstrip() for line in lines.split(b"\n"))
+    return [text for text in decoded if text]
+
+
+def cause(lines: Sequence[str]) -> str:
     """Returns the last words of a process as one sentence: its errors, or else what it printed
     outside the log.
     """

@@ -1,4 +1,4 @@
-"""Keeps one service process alive: starts it, passes its log on line by line, and starts it again
+"""Keeps one service process alive: starts it, passes its log on, and starts it again
 when it ends.
 
 The wait before a restart doubles from 0.2 s to 10 s and begins anew once a process has stayed up
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -21,14 +22,16 @@ from typing import IO
 import psutil
 
 from services.local.plan import PlannedProcess
-from services.local.processes.logs import Logs, cause
+from services.local.processes.logs import Logs, cause, texts
 
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 10.0
 STEADY_SECONDS = 30.0
 # The exit code of a service whose settings cannot be used: EX_CONFIG of sysexits.h.
 CONFIGURATION_ERROR = 78
-_READ_BYTES = 65_536
+# 1 MiB for what a service writes at once; the kernel's 64 KiB would make it wait for us.
+_PIPE_BYTES = 1_048_576
+_READ_BYTES = 262_144
 # 1 MiB: a longer line is passed on in pieces.
 _LONGEST_LINE = 1_048_576
 # Lines kept to say why a process ended: the refusal of settings is one line for each variable.
@@ -67,7 +70,7 @@ class Supervised:
         self._logs = logs
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
-        self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self._last_lines: deque[bytes] = deque(maxlen=_LAST_LINES)
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -116,7 +119,8 @@ class Supervised:
                 if self._stopping.is_set():
                     return
                 if code == CONFIGURATION_ERROR:
-                    self.refusal = cause(list(self._last_lines)) or "the settings cannot be used"
+                    said = texts(b"\n".join(self._last_lines))
+                    self.refusal = cause(said) or "the settings cannot be used"
                 delay = restart_delay(delay, time.monotonic() - began)
                 self._say_ended(_how_it_ended(code), delay)
                 with contextlib.suppress(TimeoutError):
@@ -212,19 +216,18 @@ class Supervised:
         kept = b""
         try:
             while chunk := await stream.read(_READ_BYTES):
-                *lines, kept = (kept + chunk).split(b"\n")
+                printed = kept + chunk
+                lines, _, kept = printed.rpartition(b"\n")
                 if len(kept) > _LONGEST_LINE:
-                    lines, kept = [*lines, kept], b""
+                    lines, kept = printed, b""
                 self._emit(lines)
         finally:
-            self._emit([kept])
+            self._emit(kept)
 
-    def _emit(self, lines: Sequence[bytes]) -> None:
-        decoded = [line.decode(errors="replace").rstrip() for line in lines]
-        texts = [text for text in decoded if text]
-        if texts:
-            self._last_lines += texts
-            self._logs.lines(self.name, texts)
+    def _emit(self, lines: bytes) -> None:
+        if lines:
+            self._last_lines += lines.rsplit(b"\n", _LAST_LINES)[-_LAST_LINES:]
+            self._logs.lines(self.name, lines)
 
 
 @contextlib.asynccontextmanager
@@ -238,7 +241,9 @@ async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, IO[bytes]]]:
         os.fdopen(end, mode, buffering=0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
     )
     with our_end, their_end:
-        stream = asyncio.StreamReader()
+        with contextlib.suppress(AttributeError, OSError):
+            fcntl.fcntl(their_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        stream = asyncio.StreamReader(_READ_BYTES)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), our_end
         )
