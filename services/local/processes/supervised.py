@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -29,9 +29,13 @@ LONGEST_DELAY = 10.0
 STEADY_SECONDS = 30.0
 # The exit code of a service whose settings cannot be used: EX_CONFIG of sysexits.h.
 CONFIGURATION_ERROR = 78
-# 1 MiB for what a service writes at once; the kernel's 64 KiB would make it wait for us.
+# A pipe takes as much as a service writes at once, where the kernel allows that; a service would
+# wait for us otherwise.
 _PIPE_BYTES = 1_048_576
-_READ_BYTES = 262_144
+_SMALL_PIPE_BYTES = 65_536
+# Between two reads, unless the pipe may have been full: reading each line as it comes costs more
+# than everything done with it.
+_GATHER_SECONDS = 0.02
 # 1 MiB: a longer line is passed on in pieces.
 _LONGEST_LINE = 1_048_576
 # Lines kept to say why a process ended: the refusal of settings is one line for each variable.
@@ -179,7 +183,7 @@ class Supervised:
     async def _run_once(self) -> int:
         """Starts the process, waits for its end and returns its exit code."""
         self._last_lines.clear()
-        async with _pipe() as (stream, their_end):
+        with _pipe() as (our_end, their_end):
             self._process = await asyncio.create_subprocess_exec(
                 *dying_with_us(self.planned.command),
                 env=dict(self.planned.environment),
@@ -195,7 +199,7 @@ class Supervised:
             self._changed()
             if self._stopping.is_set():
                 self._signal(signal.SIGTERM)
-            reader = asyncio.create_task(self._pass_on(stream))
+            reader = asyncio.create_task(self._pass_on(our_end))
             code = await self._process.wait()
             self._sweep()
             # To the end of the pipe, but not for long: something that the process left behind
@@ -212,15 +216,17 @@ class Supervised:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def _pass_on(self, stream: asyncio.StreamReader) -> None:
+    async def _pass_on(self, pipe: IO[bytes]) -> None:
         kept = b""
         try:
-            while chunk := await stream.read(_READ_BYTES):
+            while chunk := await _read(pipe):
                 printed = kept + chunk
                 lines, _, kept = printed.rpartition(b"\n")
                 if len(kept) > _LONGEST_LINE:
                     lines, kept = printed, b""
                 self._emit(lines)
+                if len(chunk) < _SMALL_PIPE_BYTES:
+                    await asyncio.sleep(_GATHER_SECONDS)
         finally:
             self._emit(kept)
 
@@ -230,8 +236,8 @@ class Supervised:
             self._logs.lines(self.name, lines)
 
 
-@contextlib.asynccontextmanager
-async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, IO[bytes]]]:
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Opens a pipe and yields our end and that of a process; closes both.
 
     With asyncio's own pipe `Process.wait` would return only when nobody holds the pipe any more
@@ -243,14 +249,19 @@ async def _pipe() -> AsyncIterator[tuple[asyncio.StreamReader, IO[bytes]]]:
     with our_end, their_end:
         with contextlib.suppress(AttributeError, OSError):
             fcntl.fcntl(their_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        stream = asyncio.StreamReader(_READ_BYTES)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), our_end
-        )
-        try:
-            yield stream, their_end
-        finally:
-            transport.close()
+        yield our_end, their_end
+
+
+async def _read(pipe: IO[bytes]) -> bytes:
+    """Waits for what is in the pipe and returns it; b"" at the pipe's end."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(pipe, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(pipe)
+    return os.read(pipe.fileno(), _PIPE_BYTES)
 
 
 def _how_it_ended(code: int) -> str:
