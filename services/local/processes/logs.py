@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,12 +51,11 @@ class LogFile:
         self._size = 0
 
     def write(self, lines: bytes) -> None:
-        """Appends one or more lines, the last without its end."""
-        data = lines + b"\n"
+        """Appends one or more whole lines."""
         with contextlib.suppress(OSError):
-            if self._descriptor < 0 or self._size + len(data) > self._limit:
-                self._reopen(len(data))
-            self._size += os.write(self._descriptor, data)
+            if self._descriptor < 0 or self._size + len(lines) > self._limit:
+                self._reopen(len(lines))
+            self._size += os.write(self._descriptor, lines)
 
     def _reopen(self, needed: int) -> None:
         if self._descriptor >= 0:
@@ -98,11 +97,11 @@ class Logs:
         return self._directory / f"{process}.log" if self._directory else None
 
     def lines(self, process: str, lines: bytes) -> None:
-        """Takes one or more lines as a process printed them, the last without its end."""
+        """Takes one or more whole lines as a process printed them."""
         self._keep(process, lines)
         # Nearly all lines are for the file alone, and are not read.
         if self._verbose or any(level in lines for level in _SHOWN_IN_JSON):
-            for text in texts(lines):
+            for text in _texts(lines):
                 self._show_line(process, text)
 
     def _show_line(self, process: str, text: str) -> None:
@@ -120,7 +119,7 @@ class Logs:
         """Logs an event of the supervisor itself; a `sentence` is shown to the user too."""
         spoken = {"message": sentence} if sentence else {}
         text = _as_json(_OWN, event, level, {**fields, **spoken})
-        self._keep(_OWN, text.encode(errors="replace"))
+        self._keep(_OWN, f"{text}\n".encode(errors="replace"))
         if self._verbose and not self._terminal:
             self._show(text)
         elif sentence:
@@ -165,19 +164,13 @@ class Logs:
             self._sink.flush()
 
 
-def texts(lines: bytes) -> list[str]:
-    """Returns the lines that are not empty as text. Bytes that are not UTF-8 become U+FFFD."""
-    decoded = (line.decode(errors="replace").rstrip() for line in lines.split(b"\n"))
-    return [text for text in decoded if text]
-
-
-def cause(lines: Sequence[str]) -> str:
+def cause(lines: bytes) -> str:
     """Returns the last words of a process as one sentence: its errors, or else what it printed
     outside the log.
     """
     errors: list[str] = []
     printed: list[str] = []
-    for line in lines:
+    for line in _texts(lines):
         record = _parse(line)
         if record is None:
             printed.append(line.strip())
@@ -186,6 +179,12 @@ def cause(lines: Sequence[str]) -> str:
             known = [str(record[key]) for key in ("variable", "problem") if record.get(key)]
             errors.append(": ".join(known) or _told(record, colours=False))
     return "; ".join(errors or printed)
+
+
+def _texts(lines: bytes) -> list[str]:
+    """Returns the lines that are not empty as text. Bytes that are not UTF-8 become U+FFFD."""
+    decoded = (line.decode(errors="replace").rstrip() for line in lines.split(b"\n"))
+    return [text for text in decoded if text]
 
 
 def _passed_on(process: str, text: str, record: Mapping[str, Any] | None) -> str:

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -22,7 +21,7 @@ from typing import IO
 import psutil
 
 from services.local.plan import PlannedProcess
-from services.local.processes.logs import Logs, cause, texts
+from services.local.processes.logs import Logs, cause
 
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 10.0
@@ -38,8 +37,8 @@ _SMALL_PIPE_BYTES = 65_536
 _GATHER_SECONDS = 0.02
 # 1 MiB: a longer line is passed on in pieces.
 _LONGEST_LINE = 1_048_576
-# Lines kept to say why a process ended: the refusal of settings is one line for each variable.
-_LAST_LINES = 20
+# Kept to say why a process ended: the refusal of settings is one line for each variable.
+_LAST_BYTES = 8_192
 # 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. A process whose parent is gone
 # already ends at once.
 _STARTER = """
@@ -74,7 +73,7 @@ class Supervised:
         self._logs = logs
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
-        self._last_lines: deque[bytes] = deque(maxlen=_LAST_LINES)
+        self._last_printed = b""
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -123,8 +122,8 @@ class Supervised:
                 if self._stopping.is_set():
                     return
                 if code == CONFIGURATION_ERROR:
-                    said = texts(b"\n".join(self._last_lines))
-                    self.refusal = cause(said) or "the settings cannot be used"
+                    said = cause(self._last_printed)
+                    self.refusal = said or "the settings cannot be used"
                 delay = restart_delay(delay, time.monotonic() - began)
                 self._say_ended(_how_it_ended(code), delay)
                 with contextlib.suppress(TimeoutError):
@@ -182,7 +181,7 @@ class Supervised:
 
     async def _run_once(self) -> int:
         """Starts the process, waits for its end and returns its exit code."""
-        self._last_lines.clear()
+        self._last_printed = b""
         with _pipe() as (our_end, their_end):
             self._process = await asyncio.create_subprocess_exec(
                 *dying_with_us(self.planned.command),
@@ -220,19 +219,24 @@ class Supervised:
         kept = b""
         try:
             while chunk := await _read(pipe):
-                printed = kept + chunk
-                lines, _, kept = printed.rpartition(b"\n")
-                if len(kept) > _LONGEST_LINE:
-                    lines, kept = printed, b""
-                self._emit(lines)
+                printed = kept + chunk if kept else chunk
+                end = printed.rfind(b"\n") + 1
+                if len(printed) - end > _LONGEST_LINE:
+                    printed += b"\n"
+                    end = len(printed)
+                self._emit(printed[:end])
+                kept = printed[end:]
                 if len(chunk) < _SMALL_PIPE_BYTES:
                     await asyncio.sleep(_GATHER_SECONDS)
         finally:
-            self._emit(kept)
+            self._emit(kept and kept + b"\n")
 
     def _emit(self, lines: bytes) -> None:
         if lines:
-            self._last_lines += lines.rsplit(b"\n", _LAST_LINES)[-_LAST_LINES:]
+            said = self._last_printed + lines[-_LAST_BYTES - 1 :]
+            if len(said) > _LAST_BYTES:
+                said = said[-_LAST_BYTES:].partition(b"\n")[2]
+            self._last_printed = said
             self._logs.lines(self.name, lines)
 
 

@@ -122,7 +122,7 @@ def test_a_log_file_and_its_older_ones_are_bounded_and_keep_the_newest_lines(
     with tempfile.TemporaryDirectory() as folder:
         file = LogFile(Path(folder) / "router.log", limit=64)
         for line in lines:
-            file.write(line.encode())
+            file.write(f"{line}\n".encode())
 
         kept = [Path(folder) / name for name in ("router.log.2", "router.log.1", "router.log")]
         texts = [path.read_text() for path in kept if path.exists()]
@@ -133,14 +133,14 @@ def test_a_log_file_and_its_older_ones_are_bounded_and_keep_the_newest_lines(
 
 
 def test_a_log_file_goes_on_where_an_earlier_start_ended(tmp_path: Path) -> None:
-    LogFile(tmp_path / "router.log").write(b"first")
-    LogFile(tmp_path / "router.log").write(b"second")
+    LogFile(tmp_path / "router.log").write(b"first\n")
+    LogFile(tmp_path / "router.log").write(b"second\n")
 
     assert (tmp_path / "router.log").read_text() == "first\nsecond\n"
 
 
 def test_a_log_file_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
-    LogFile(tmp_path / "gone" / "router.log").write(b"a line")
+    LogFile(tmp_path / "gone" / "router.log").write(b"a line\n")
 
 
 def test_where_little_is_shown_errors_are(tmp_path: Path) -> None:
@@ -149,8 +149,9 @@ def test_where_little_is_shown_errors_are(tmp_path: Path) -> None:
     logs.keep_in(tmp_path)
 
     for level in ("debug", "info", "warning", "error"):
-        logs.lines("router", json.dumps({"event": f"said_{level}", "level": level}).encode())
-    logs.lines("router", b"not JSON")
+        line = json.dumps({"event": f"said_{level}", "level": level})
+        logs.lines("router", f"{line}\n".encode())
+    logs.lines("router", b"not JSON\n")
 
     assert "said_error" in sink.getvalue() and sink.getvalue().count("\n") == 1
     assert len((tmp_path / "router.log").read_text().splitlines()) == 5
@@ -160,6 +161,6 @@ def test_the_last_words_of_a_process_are_its_errors_or_what_it_printed() -> None
     refusal = {"event": "setting_unusable", "level": "error", "variable": "X", "problem": "is 3"}
     noise = json.dumps({"event": "started", "level": "info"})
 
-    assert cause([noise, "printed", json.dumps(refusal)]) == "X: is 3"
-    assert cause([noise, "a", " b "]) == "a; b"
-    assert cause([noise]) == ""
+    assert cause(f"{noise}\nprinted\n{json.dumps(refusal)}\n".encode()) == "X: is 3"
+    assert cause(f"{noise}\na\n\n b \n".encode()) == "a; b"
+    assert cause(f"{noise}\n".encode()) == ""

@@ -18,8 +18,8 @@ from tests.fakes.eventually import eventually
 
 
 @contextlib.asynccontextmanager
-async def supervised(tmp_path: Path, script: str) -> AsyncIterator[Path]:
-    """Keeps a script alive; yields its log."""
+async def supervised(tmp_path: Path, script: str) -> AsyncIterator[tuple[Supervised, Path]]:
+    """Keeps a script alive; yields its process and log."""
     logs = Logs(io.StringIO(), terminal=False, verbose=False)
     logs.keep_in(tmp_path)
     planned = PlannedProcess(
@@ -28,7 +28,7 @@ async def supervised(tmp_path: Path, script: str) -> AsyncIterator[Path]:
     process = Supervised(planned, tmp_path, logs, lambda: None)
     running = asyncio.create_task(process.run())
     try:
-        yield tmp_path / "runtime.log"
+        yield process, tmp_path / "runtime.log"
     finally:
         process.kill()
         await asyncio.wait_for(running, 10)
@@ -43,7 +43,7 @@ import subprocess
 print("up", flush=True)
 subprocess.Popen(["sleep", "20"], start_new_session={own_session})
 """
-    async with supervised(tmp_path, script) as log:
+    async with supervised(tmp_path, script) as (_, log):
         await eventually(lambda: log.exists() and log.read_text().count("up") > 1, within=60)
 
 
@@ -55,5 +55,45 @@ print("error \\xff" * 100_000)
 print("after", flush=True)
 time.sleep(600)
 """
-    async with supervised(tmp_path, script) as log:
+    async with supervised(tmp_path, script) as (_, log):
         await eventually(lambda: log.exists() and "after" in log.read_text(), within=60)
+
+
+async def test_all_that_a_process_prints_at_once_is_in_its_log(tmp_path: Path) -> None:
+    script = """
+import time
+print("\\n".join(f"{number:06d}" for number in range(200_000)), flush=True)
+print("x" * 3_000_000, "unfinished", sep="\\n", end="", flush=True)
+"""
+    async with supervised(tmp_path, script) as (_, log):
+        await eventually(
+            lambda: log.exists() and log.read_bytes().endswith(b"unfinished\n"), within=60
+        )
+        lines = log.read_text().split("\n")
+        assert lines[:200_000] == [f"{number:06d}" for number in range(200_000)]
+        rest = "".join(lines[200_000:])
+        assert rest == "x" * 3_000_000 + "unfinished"
+
+
+async def test_a_refusal_is_told_however_much_was_printed_before(tmp_path: Path) -> None:
+    script = """
+import sys
+print("\\n".join(f"{number:06d}" for number in range(20_000)))
+print('{"level": "error", "variable": "X", "problem": "is not a number"}')
+sys.exit(78)
+"""
+    async with supervised(tmp_path, script) as (process, _):
+        await eventually(lambda: process.refusal, within=60)
+        assert process.refusal == "X: is not a number"
+
+
+async def test_a_cut_line_is_no_reason(tmp_path: Path) -> None:
+    script = """
+import sys
+print('{"level": "info", "event": "' + "x" * 20_000 + '"}')
+print("no such directory")
+sys.exit(78)
+"""
+    async with supervised(tmp_path, script) as (process, _):
+        await eventually(lambda: process.refusal, within=60)
+        assert process.refusal == "no such directory"
