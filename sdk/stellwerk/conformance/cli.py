@@ -156,6 +156,7 @@ def _list(only: str) -> None:
 
 def _prepare(url: str | None, token: str | None, pickles: bool) -> None:
     from stellwerk.client.errors import ServiceError
+    from stellwerk.conformance.models.definitions import MODELS
     from stellwerk.conformance.prepare import prepare
 
     if url is None:
@@ -165,6 +166,9 @@ def _prepare(url: str | None, token: str | None, pickles: bool) -> None:
     except ServiceError as exc:
         click.echo(f"error: {exc}", err=True)
         raise click.exceptions.Exit(UNREACHABLE) from exc
+    if not pickles:
+        name = MODELS["count_up"].name
+        click.echo(f"not stored: {name}, a pickle; --pickles stores it too", err=True)
 
 
 def _stored(name: str, new: bool) -> None:

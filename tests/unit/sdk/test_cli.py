@@ -154,6 +154,7 @@ def test_aliases_are_moved_and_models_deleted_only_when_said(
         == "iris: default is version 1\n"
     )
     cli("models", "drop", "iris", code=1, stdin="n\n")
+    assert "--yes deletes without asking" in cli("models", "drop", "iris", code=2, stdin="").stderr
     assert platform.versions
 
     cli("models", "drop", "iris", "--yes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +137,22 @@ def drop(options: GlobalOptions, name: str, version: int | None, yes: bool) -> N
     """Delete a version, or a model with all its versions."""
     what = name if version is None else f"version {version} of {name}"
     if not yes:
-        click.confirm(f"Delete {what} for good?", abort=True, err=True)
+        _confirm(f"Delete {what} for good?")
     options.client.models.drop(name, version=version)
     options.output.show({"deleted": what}, lambda: options.output.line(f"deleted {what}"))
+
+
+def _confirm(question: str) -> None:
+    """Asks on standard error. Raises Abort at "no", and a UsageError where nobody answers."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise click.UsageError("nobody answers here; --yes deletes without asking") from None
+    if not agreed:
+        raise click.Abort
 
 
 @app.command()
