@@ -129,10 +129,21 @@ def test_an_error_is_one_sentence_and_exit_code_1(cli: Cli) -> None:
         ("predict", "iris", "--input", "nosuch.csv"),
         ("nosuch",),
         ("models", "promote", "iris", "0"),
+        ("models", "nosuch"),
+        ("status", "--nosuch"),
+        ("--nosuch",),
+        ("status", "--timeout"),
     ],
 )
-def test_wrong_usage_is_exit_code_2(cli: Cli, args: tuple[str, ...]) -> None:
-    cli(*args, code=2)
+def test_wrong_usage_is_exit_code_2_and_said_in_json_where_that_is_wanted(
+    cli: Cli, args: tuple[str, ...]
+) -> None:
+    told = cli(*args, code=2).stderr
+
+    described = json.loads(cli("--json", *args, code=2).stderr)["error"]
+
+    assert described["reason"] == "USAGE"
+    assert described["message"].strip() in told
 
 
 def test_an_array_file_with_objects_in_it_is_refused(

@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -105,15 +105,16 @@ class Output:
             lambda found: f"--{found[1].replace('_', '-')} {found[2] or ''}".strip(), error.message
         )
         if self.json_wanted:
-            described = {
-                "reason": error.reason,
-                "message": message,
-                "metadata": error.metadata,
-                "request_id": error.request_id,
-            }
-            click.echo(json.dumps({"error": described}, ensure_ascii=False), err=True)
+            _describe(error.reason, message, error.metadata, error.request_id)
         else:
             click.echo(f"error: {message}", err=True)
+
+    def usage(self, error: click.UsageError) -> None:
+        """Prints wrong usage of the command to stderr."""
+        if self.json_wanted:
+            _describe("USAGE", error.format_message())
+        else:
+            error.show()
 
     @contextlib.contextmanager
     def transfer(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
@@ -139,3 +140,15 @@ class Output:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             text = "  ".join(padded).rstrip()
             self.line(click.style(text, bold=True) if columns and number == 0 else text)
+
+
+def _describe(
+    reason: str, message: str, metadata: Mapping[str, str] | None = None, request_id: str = ""
+) -> None:
+    described = {
+        "reason": reason,
+        "message": message,
+        "metadata": dict(metadata or {}),
+        "request_id": request_id,
+    }
+    click.echo(json.dumps({"error": described}, ensure_ascii=False), err=True)

@@ -4,6 +4,8 @@ sentence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.core import ParameterSource
 from stellwerk.client.cli import access, audit, buckets, models, platform, predict
 from stellwerk.client.cli.completion import completion_options
 from stellwerk.client.cli.context import GlobalOptions, platform_options
+from stellwerk.client.cli.output import Output
 from stellwerk.client.cli.platform_commands import local, up
 
 # Global options that people also write after the command, with the number of their values.
@@ -35,12 +38,14 @@ class RootGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses the words with the global options moved to the front."""
-        return super().parse_args(ctx, _globals_first(args))
+        with _usage_told(as_json="--json" in args):
+            return super().parse_args(ctx, _globals_first(args))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; raises Exit(1) after it has printed an error of the platform."""
         try:
-            return super().invoke(ctx)
+            with _usage_told(as_json=ctx.params["as_json"]):
+                return super().invoke(ctx)
         except Exception as error:
             # Imported here, so that `--help` does not wait for gRPC.
             from stellwerk.client.errors import ServiceError
@@ -50,6 +55,18 @@ class RootGroup(click.Group):
             options: GlobalOptions = ctx.obj
             options.output.error(error)
             raise click.exceptions.Exit(1) from None
+
+
+@contextmanager
+def _usage_told(*, as_json: bool) -> Iterator[None]:
+    """Prints wrong usage as JSON and ends with exit code 2, if that is wanted."""
+    try:
+        yield
+    except click.UsageError as error:
+        if not as_json:
+            raise
+        Output(json_wanted=True).usage(error)
+        raise click.exceptions.Exit(error.exit_code) from None
 
 
 def _globals_first(args: list[str]) -> list[str]:
