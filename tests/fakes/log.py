@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from services.chassis.logs import Line
 
 
 class FakeLog:
@@ -29,10 +31,12 @@ class FakeLog:
         """Keeps the line whatever its level."""
         self.info(event, **fields)
 
-    def write_all(self, level: int, event: str, lines: Iterable[dict[str, Any]]) -> None:
+    def write_all(
+        self, level: int, event: str, names: Sequence[str], lines: Iterable[Line]
+    ) -> None:
         """Keeps each line."""
-        for fields in lines:
-            self.info(event, **fields)
+        for values, fields in lines:
+            self.info(event, **dict(zip(names, values, strict=True)), **fields)
 
     def bind(self) -> FakeLog:
         """Nothing is bound."""

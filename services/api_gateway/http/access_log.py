@@ -28,6 +28,7 @@ _GATHER_SECONDS = 0.02
 _MAX_GATHERED = 256
 # An exchange, the seconds that it took, and the time at which it ended.
 _Ended = tuple[HttpExchange, float, float]
+_SHARED = ("method", "route", "status", "reason", "principal")
 _STATUS = {status: str(status) for status in range(600)}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -90,26 +91,27 @@ class AccessLog:
         loud: list[_Ended] = []
         for each in ended:
             (quiet if each[0].quiet and each[0].error is None else loud).append(each)
-        self._log.write_all(logging.DEBUG, "http", map(_fields, quiet))
-        self._log.write_all(logging.INFO, "http", map(_fields, loud))
+        self._log.write_all(logging.DEBUG, "http", _SHARED, map(_line, quiet))
+        self._log.write_all(logging.INFO, "http", _SHARED, map(_line, loud))
 
     async def close(self) -> None:
         """Writes the requests recorded so far, at the end of the process."""
         self.flush()
 
 
-def _fields(ended: _Ended) -> dict[str, Any]:
-    """Returns the fields of an exchange's line."""
+def _line(ended: _Ended) -> logs.Line:
+    """Returns the line of an exchange: the values of _SHARED, and the fields of its own."""
     exchange, seconds, at = ended
     request, call, error = exchange.request, exchange.call, exchange.error
     method = request.head.method
-    return {
-        "method": method if method in _METHODS else "OTHER",
-        "route": exchange.route,
-        "status": exchange.status,
-        "reason": error.reason if error else None,
+    return (
+        method if method in _METHODS else "OTHER",
+        exchange.route,
+        exchange.status,
+        error.reason if error else None,
+        call.principal.name if call.principal else None,
+    ), {
         "ms": round(seconds * 1000, 2),
-        "principal": call.principal.name if call.principal else None,
         "bytes_in": request.bytes_read,
         "bytes_out": exchange.bytes_sent,
         "peer": call.peer,
