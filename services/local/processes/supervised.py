@@ -1,5 +1,4 @@
-"""Keeps one service process alive: starts it, passes its log on, and starts it again
-when it ends.
+"""Keeps one service process alive: starts it, passes its log on, and starts it again when it ends.
 
 The wait before a restart doubles from 0.2 s to 10 s and begins anew once a process has stayed up
 for 30 s.
@@ -122,8 +121,7 @@ class Supervised:
                 if self._stopping.is_set():
                     return
                 if code == CONFIGURATION_ERROR:
-                    said = cause(self._last_printed)
-                    self.refusal = said or "the settings cannot be used"
+                    self.refusal = cause(self._last_printed) or "the settings cannot be used"
                 delay = restart_delay(delay, time.monotonic() - began)
                 self._say_ended(_how_it_ended(code), delay)
                 with contextlib.suppress(TimeoutError):

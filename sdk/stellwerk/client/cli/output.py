@@ -105,16 +105,9 @@ class Output:
             lambda found: f"--{found[1].replace('_', '-')} {found[2] or ''}".strip(), error.message
         )
         if self.json_wanted:
-            _describe(error.reason, message, error.metadata, error.request_id)
+            error_as_json(error.reason, message, error.metadata, error.request_id)
         else:
             click.echo(f"error: {message}", err=True)
-
-    def usage(self, error: click.UsageError) -> None:
-        """Prints wrong usage of the command to stderr."""
-        if self.json_wanted:
-            _describe("USAGE", error.format_message())
-        else:
-            error.show()
 
     @contextlib.contextmanager
     def transfer(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
@@ -142,9 +135,10 @@ class Output:
             self.line(click.style(text, bold=True) if columns and number == 0 else text)
 
 
-def _describe(
+def error_as_json(
     reason: str, message: str, metadata: Mapping[str, str] | None = None, request_id: str = ""
 ) -> None:
+    """Prints an error to stderr as `--json` wants it."""
     described = {
         "reason": reason,
         "message": message,

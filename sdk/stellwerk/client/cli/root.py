@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from stellwerk.client.cli import access, audit, buckets, models, platform, predict
 from stellwerk.client.cli.completion import completion_options
 from stellwerk.client.cli.context import GlobalOptions, platform_options
-from stellwerk.client.cli.output import Output
+from stellwerk.client.cli.output import error_as_json
 from stellwerk.client.cli.platform_commands import local, up
 
 # Global options that people also write after the command, with the number of their values.
@@ -65,7 +65,7 @@ def _usage_told(*, as_json: bool) -> Iterator[None]:
     except click.UsageError as error:
         if not as_json:
             raise
-        Output(json_wanted=True).usage(error)
+        error_as_json("USAGE", error.format_message())
         raise click.exceptions.Exit(error.exit_code) from None
 
 
