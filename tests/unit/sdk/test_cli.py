@@ -146,6 +146,15 @@ def test_wrong_usage_is_exit_code_2_and_said_in_json_where_that_is_wanted(
     assert described["message"].strip() in told
 
 
+def test_for_programs_a_missing_command_is_one_sentence_and_nothing_is_asked(cli: Cli) -> None:
+    for args, sentence in (
+        (("models",), "Missing command."),
+        (("models", "drop", "iris"), "with --json nothing is asked; --yes deletes without asking"),
+    ):
+        told = cli("--json", *args, code=2, stdin="y\n").stderr
+        assert json.loads(told)["error"]["message"] == sentence
+
+
 def test_an_array_file_with_objects_in_it_is_refused(
     cli: Cli, stored: None, tmp_path: Path
 ) -> None:

@@ -137,6 +137,8 @@ def drop(options: GlobalOptions, name: str, version: int | None, yes: bool) -> N
     """Delete a version, or a model with all its versions."""
     what = name if version is None else f"version {version} of {name}"
     if not yes:
+        if options.as_json:
+            raise click.UsageError("with --json nothing is asked; --yes deletes without asking")
         _confirm(f"Delete {what} for good?")
     options.client.models.drop(name, version=version)
     options.output.show({"deleted": what}, lambda: options.output.line(f"deleted {what}"))

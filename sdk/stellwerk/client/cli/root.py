@@ -65,7 +65,9 @@ def _usage_told(*, as_json: bool) -> Iterator[None]:
     except click.UsageError as error:
         if not as_json:
             raise
-        error_as_json("USAGE", error.format_message())
+        # A group without a command has its whole help as its message.
+        bare = isinstance(error, click.exceptions.NoArgsIsHelpError)
+        error_as_json("USAGE", "Missing command." if bare else error.format_message())
         raise click.exceptions.Exit(error.exit_code) from None
 
 
