@@ -139,7 +139,6 @@ def test_wrong_usage_is_exit_code_2_and_said_in_json_where_that_is_wanted(
     cli: Cli, args: tuple[str, ...]
 ) -> None:
     told = cli(*args, code=2).stderr
-
     described = json.loads(cli("--json", *args, code=2).stderr)["error"]
 
     assert described["reason"] == "USAGE"
@@ -147,12 +146,10 @@ def test_wrong_usage_is_exit_code_2_and_said_in_json_where_that_is_wanted(
 
 
 def test_for_programs_a_missing_command_is_one_sentence_and_nothing_is_asked(cli: Cli) -> None:
-    for args, sentence in (
-        (("models",), "Missing command."),
-        (("models", "drop", "iris"), "with --json nothing is asked; --yes deletes without asking"),
-    ):
+    drop = ("models", "drop", "iris")
+    for args, sentence in ((("models",), "Missing command."), (drop, "--json nothing is asked")):
         told = cli("--json", *args, code=2, stdin="y\n").stderr
-        assert json.loads(told)["error"]["message"] == sentence
+        assert sentence in json.loads(told)["error"]["message"]
 
 
 def test_an_array_file_with_objects_in_it_is_refused(
