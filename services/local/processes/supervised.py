@@ -30,14 +30,15 @@ CONFIGURATION_ERROR = 78
 # A pipe takes as much as a service writes at once, where the kernel allows that; a service would
 # wait for us otherwise.
 _PIPE_BYTES = 1_048_576
-_SMALL_PIPE_BYTES = 65_536
-# Between two reads, unless the pipe may have been full: reading each line as it comes costs more
+# No more at once: the loop waits while its lines are shown.
+_READ_BYTES = 65_536
+# Between two reads, unless there may be more: reading each line as it comes costs more
 # than everything done with it.
 _GATHER_SECONDS = 0.02
 # 1 MiB: a longer line is passed on in pieces.
 _LONGEST_LINE = 1_048_576
 # Kept to say why a process ended: the refusal of settings is one line for each variable.
-_LAST_BYTES = 8_192
+_LAST_BYTES = 65_536
 # 1 is PR_SET_PDEATHSIG and 9 SIGKILL; the setting survives execve. A process whose parent is gone
 # already ends at once.
 _STARTER = """
@@ -224,7 +225,7 @@ class Supervised:
                     end = len(printed)
                 self._emit(printed[:end])
                 kept = printed[end:]
-                if len(chunk) < _SMALL_PIPE_BYTES:
+                if len(chunk) < _READ_BYTES:
                     await asyncio.sleep(_GATHER_SECONDS)
         finally:
             self._emit(kept and kept + b"\n")
@@ -263,7 +264,7 @@ async def _read(pipe: IO[bytes]) -> bytes:
         await readable.wait()
     finally:
         loop.remove_reader(pipe)
-    return os.read(pipe.fileno(), _PIPE_BYTES)
+    return os.read(pipe.fileno(), _READ_BYTES)
 
 
 def _how_it_ended(code: int) -> str:

@@ -71,6 +71,8 @@ time.sleep(600)
         lines = log.read_text().split("\n")
         assert lines[:200_000] == [f"{number:06d}" for number in range(200_000)]
         await eventually(lambda: log.read_text().count("x") == 3_000_000, within=60)
+        # Too long a line comes in pieces, so that it fills no memory.
+        assert len(log.read_text().split("\n")) > 200_003
 
 
 async def test_a_refusal_is_told_however_much_was_printed_before(tmp_path: Path) -> None:
@@ -88,10 +90,23 @@ sys.exit(78)
 async def test_a_cut_line_is_no_reason(tmp_path: Path) -> None:
     script = """
 import sys
-print('{"level": "info", "event": "' + "x" * 20_000 + '"}')
+print('{"level": "info", "event": "' + "x" * 200_000 + '"}')
 print("no such directory", end="")
 sys.exit(78)
 """
     async with supervised(tmp_path, script) as (process, _):
         await eventually(lambda: process.refusal, within=60)
         assert process.refusal == "no such directory"
+
+
+async def test_what_is_printed_between_two_reads_before_the_end_is_not_lost(tmp_path: Path) -> None:
+    script = """
+import os, time
+os.write(1, b"first\\n")
+time.sleep(0.008)
+os.write(1, b"last\\n")
+os._exit(78)
+"""
+    async with supervised(tmp_path, script) as (process, _):
+        await eventually(lambda: process.refusal, within=60)
+        assert process.refusal == "first; last"
