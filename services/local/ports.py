@@ -1,15 +1,20 @@
 """Finds free TCP ports and says why a port cannot be bound.
 
 Ports that services keep across restarts lie below the range the kernel hands to outgoing
-connections, so that no connection gets one of them while its service restarts.
+connections, so that no connection gets one of them while its service restarts. Platforms that
+start at the same time get different ports: who reserves one holds a lock until the process ends.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
 import ipaddress
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -17,10 +22,13 @@ from services.local.errors import StartFailed
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST = 15_000
+# What this process has reserved.
+_reserved: set[int] = set()
 
 
 def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
-    """Returns `count` different TCP ports of 127.0.0.1 that nobody listens on now.
+    """Returns `count` different TCP ports of 127.0.0.1 that nobody listens on now, and that no
+    process of this user holds reserved.
 
     `excluding` holds ports that are promised to others and not bound yet. Raises StartFailed if
     too few are free.
@@ -31,7 +39,7 @@ def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
     for port in candidates:
         if len(found) == count:
             break
-        if _refusal("127.0.0.1", port) is None:
+        if _refusal("127.0.0.1", port) is None and _hold(port):
             found.append(port)
     if len(found) < count:
         raise StartFailed(
@@ -42,8 +50,35 @@ def reserve(count: int, excluding: Collection[int] = ()) -> list[int]:
 
 
 def free_port() -> int:
-    """Returns a TCP port of 127.0.0.1 that nobody listens on; see `reserve`."""
+    """Reserves one TCP port and returns it; see `reserve`."""
     return reserve(1)[0]
+
+
+def _hold(port: int) -> bool:
+    """Reserves the port until this process ends; returns False if one has it already."""
+    if port in _reserved:
+        return False
+    file = _lock_file()
+    if file is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+    _reserved.add(port)
+    return True
+
+
+@functools.cache
+def _lock_file() -> int | None:
+    """Opens the file whose byte N is locked by the process that reserved port N.
+
+    Returns None where it cannot be opened: ports are then only tried.
+    """
+    path = Path(tempfile.gettempdir()) / f"stellwerk-ports-{os.getuid()}"
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
 
 
 def is_loopback(host: str) -> bool:

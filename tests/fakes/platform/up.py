@@ -40,7 +40,10 @@ class Up:
     async def ready(self) -> dict[str, Any]:
         """What it says when it is ready."""
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 100)
+        try:
+            line = await asyncio.wait_for(self.process.stdout.readline(), 100)
+        except TimeoutError:
+            raise AssertionError(f"not ready after 100 s:\n{await self._last_words()}") from None
         return dict(json.loads(line))
 
     async def said(self, event: str) -> dict[str, Any]:
@@ -58,6 +61,14 @@ class Up:
         out, err = await asyncio.wait_for(self.process.communicate(), 60)
         assert self.process.returncode is not None
         return self.process.returncode, out.decode(), err.decode()
+
+    async def _last_words(self) -> str:
+        """Ends it; gives its standard error and the ends of all logs."""
+        self.process.kill()
+        _, err = await self.process.communicate()
+        logs = sorted(self.data_dir.rglob("*.log"))
+        told = [f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in logs]
+        return "\n".join([err.decode(errors="replace"), *told])
 
     def report(self) -> dict[str, Any]:
         """What the file says that is there while it is ready."""

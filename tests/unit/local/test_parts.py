@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import ClassVar
 
 import pytest
@@ -77,10 +81,43 @@ def test_reserved_ports_are_different_and_below_those_of_outgoing_connections(co
 
 
 def test_ports_promised_to_others_are_not_reserved_for_us() -> None:
-    everything = set(range(65_536))
-    free = set(ports.reserve(40))
+    few = set(range(16_000, 16_400))
 
-    assert set(ports.reserve(20, excluding=everything - free)) <= free
+    assert set(ports.reserve(20, excluding=_all_but(few))) <= few
+
+
+def test_a_port_is_reserved_by_one_process_until_it_ends() -> None:
+    few = set(range(17_000, 17_400))
+    with subprocess.Popen(
+        [sys.executable, "-c", _RESERVES], stdin=PIPE, stdout=PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        theirs = set(json.loads(other.stdout.readline()))
+
+        with pytest.raises(StartFailed, match="there are no 1 free ports"):
+            ports.reserve(1, excluding=_all_but(theirs))
+        other.stdin.close()
+        other.wait()
+
+    assert len(theirs) == 20
+    assert theirs <= few
+    assert set(ports.reserve(20, excluding=_all_but(theirs))) == theirs
+    with pytest.raises(StartFailed, match="there are no 1 free ports"):
+        ports.reserve(1, excluding=_all_but(theirs))
+
+
+def _all_but(few: set[int]) -> set[int]:
+    return set(range(65_536)) - few
+
+
+_RESERVES = """
+import json, sys
+from services.local import ports
+few = range(17_000, 17_400)
+print(json.dumps(ports.reserve(20, excluding={*range(65_536)} - {*few})), flush=True)
+sys.stdin.read()
+"""
 
 
 def test_no_connection_of_others_can_take_a_port_before_its_server_starts() -> None:
