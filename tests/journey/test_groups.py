@@ -59,9 +59,6 @@ class Cast:
 
     def __init__(self, lab: Platform, folder: Path) -> None:
         self.lab = lab
-        _, newest = lab.call("GET", "/v1/audit/records?pageSize=1")
-        # Records of the ledger up to this one are not of this run.
-        self.sequence = int(newest["records"][0]["sequence"])
         self.tag = uuid.uuid4().hex[:8]
         self.joined = Probe(lab, folder / "joined", f"joined-{self.tag}")
         self.bounded = Probe(
@@ -244,12 +241,14 @@ async def settled(cast: Cast, before: Counter[str], answers: list[Answer | None]
     return seen[-1]
 
 
-def refusals(cast: Cast) -> Counter[tuple[str, ...]]:
-    """The refusals in the ledger since the run began, each as often as it counts."""
+def refusals(cast: Cast, id: str) -> Counter[tuple[str, ...]]:
+    """The run's refusals in the ledger, each as often as it counts. Those of other tests may be
+    written meanwhile.
+    """
     _, answer = cast.lab.call("GET", "/v1/audit/records?pageSize=200")
     found: Counter[tuple[str, ...]] = Counter()
     for record in answer["records"]:
-        if record["kind"] == "KIND_REFUSAL" and int(record["sequence"]) > cast.sequence:
+        if record["kind"] == "KIND_REFUSAL" and record["requestId"].startswith(id):
             fields = ("principal", "method", "resource", "outcome")
             key = tuple(cast.neutral(record.get(field, "")) for field in fields)
             found[key] += int(record.get("count", 1))
@@ -316,13 +315,13 @@ async def run(door: Door, lab: Platform, folder: Path, together: bool) -> Run:
     make = made_together if together else made_one_by_one
     answers = await make(door, cast, id)
     refused = sum(answer is not None and answer.status in (401, 403) for answer in answers)
-    await soon(lambda: refusals(cast).total() >= refused, 10, "each refusal is in the ledger")
+    await soon(lambda: refusals(cast, id).total() >= refused, 10, "each refusal is in the ledger")
     metrics = await settled(cast, before, answers)
     metrics.subtract(before)
     return Run(
         told(cast, answers),
         without_late(cast, metrics),
-        refusals(cast),
+        refusals(cast, id),
         statistics(cast),
         max(len(ids) for ids in frames(lab, id)),
     )
