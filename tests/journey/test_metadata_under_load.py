@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -135,6 +136,6 @@ async def test_metadata_hardly_waits_for_models(lab: Platform, burning: str) -> 
                 "it computes",
             )
             loaded = await slow_ones(rest)
-            assert not any(task.done() for task in busy), "the slots were busy all the time"
+            busy_all_the_time = not any(task.done() for task in busy)
             assert {answer.status for answer in await asyncio.gather(*busy)} == {200}
-            found.append((beside, loaded))
+            found.append((beside, loaded if busy_all_the_time else math.inf))

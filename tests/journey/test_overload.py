@@ -164,7 +164,7 @@ async def alone_and_beside(
             )
             for _ in range(BACKLOG)
         ]
-        await soon(lambda: waiting(lab, probe) >= BACKLOG, 20, "the backlog waits")
+        await soon(lambda: waiting(lab, probe) >= BACKLOG, 40, "the backlog waits")
     try:
         beside = await one_by_one()
         assert lab.metric("stellwerk_queued", probe.version) > BACKLOG / 4, (
