@@ -9,10 +9,11 @@ import json
 import os
 import re
 import signal
+import urllib.parse
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +60,9 @@ class Cast:
 
     def __init__(self, lab: Platform, folder: Path) -> None:
         self.lab = lab
+        _, newest = lab.call("GET", "/v1/audit/records?pageSize=1")
+        # Records of the ledger up to this one are not of this run.
+        self.sequence = int(newest["records"][0]["sequence"])
         self.tag = uuid.uuid4().hex[:8]
         self.joined = Probe(lab, folder / "joined", f"joined-{self.tag}")
         self.bounded = Probe(
@@ -241,13 +245,27 @@ async def settled(cast: Cast, before: Counter[str], answers: list[Answer | None]
     return seen[-1]
 
 
+def records_since(lab: Platform, sequence: int) -> Iterator[dict[str, Any]]:
+    """The ledger's records after that one, newest first: page by page, for there are many."""
+    token = ""
+    while True:
+        path = f"/v1/audit/records?pageSize=100&pageToken={urllib.parse.quote(token)}"
+        _, answer = lab.call("GET", path)
+        for record in answer["records"]:
+            if int(record["sequence"]) <= sequence:
+                return
+            yield record
+        token = answer.get("nextPageToken", "")
+        if not token:
+            return
+
+
 def refusals(cast: Cast, id: str) -> Counter[tuple[str, ...]]:
     """The run's refusals in the ledger, each as often as it counts. Those of other tests may be
     written meanwhile.
     """
-    _, answer = cast.lab.call("GET", "/v1/audit/records?pageSize=200")
     found: Counter[tuple[str, ...]] = Counter()
-    for record in answer["records"]:
+    for record in records_since(cast.lab, cast.sequence):
         if record["kind"] == "KIND_REFUSAL" and record["requestId"].startswith(id):
             fields = ("principal", "method", "resource", "outcome")
             key = tuple(cast.neutral(record.get(field, "")) for field in fields)
