@@ -30,6 +30,19 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         time.sleep(0.05)
 
 
+def unchanged(count: Callable[[], int], least: int, seconds: float) -> Callable[[], bool]:
+    """A condition that holds when `count` gives `least` or more, and the same for that long."""
+    seen = [(time.monotonic(), count())]
+
+    def condition() -> bool:
+        now, found = time.monotonic(), count()
+        if found != seen[-1][1]:
+            seen.append((now, found))
+        return found >= least and now - seen[-1][0] > seconds
+
+    return condition
+
+
 async def soon(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """As `eventually`, for a condition that blocks, while other tasks go on."""
     return await asyncio.to_thread(eventually, condition, seconds, what)

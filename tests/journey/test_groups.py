@@ -23,7 +23,7 @@ import pytest_asyncio
 
 from tests.journey.doors import Answer, Door, door_of
 from tests.journey.probe import FAULTY, Probe, row
-from tests.journey.stack import Platform, serving_runtime, soon
+from tests.journey.stack import Platform, serving_runtime, soon, unchanged
 
 CALLS = 120
 BOUND = 8
@@ -247,23 +247,18 @@ async def settled(cast: Cast, before: Counter[str], answers: list[Answer | None]
 
 def records_since(lab: Platform, sequence: int) -> Iterator[dict[str, Any]]:
     """The ledger's records after that one, newest first: page by page, for there are many."""
-    token = ""
-    while True:
-        path = f"/v1/audit/records?pageSize=100&pageToken={urllib.parse.quote(token)}"
+    path = "/v1/audit/records?pageSize=100"
+    while path:
         _, answer = lab.call("GET", path)
-        for record in answer["records"]:
-            if int(record["sequence"]) <= sequence:
-                return
-            yield record
-        token = answer.get("nextPageToken", "")
-        if not token:
-            return
+        new = [record for record in answer["records"] if int(record["sequence"]) > sequence]
+        yield from new
+        token = urllib.parse.quote(answer.get("nextPageToken", ""))
+        more = token and len(new) == len(answer["records"])
+        path = more and f"/v1/audit/records?pageSize=100&pageToken={token}"
 
 
 def refusals(cast: Cast, id: str) -> Counter[tuple[str, ...]]:
-    """The run's refusals in the ledger, each as often as it counts. Those of other tests may be
-    written meanwhile.
-    """
+    """The run's refusals in the ledger, each as often as it counts; other tests' may come too."""
     found: Counter[tuple[str, ...]] = Counter()
     for record in records_since(cast.lab, cast.sequence):
         if record["kind"] == "KIND_REFUSAL" and record["requestId"].startswith(id):
@@ -333,7 +328,9 @@ async def run(door: Door, lab: Platform, folder: Path, together: bool) -> Run:
     make = made_together if together else made_one_by_one
     answers = await make(door, cast, id)
     refused = sum(answer is not None and answer.status in (401, 403) for answer in answers)
-    await soon(lambda: refusals(cast, id).total() >= refused, 10, "each refusal is in the ledger")
+    # A process writes what it noted every 0.5 s, and a gRPC call is refused by two.
+    complete = unchanged(lambda: refusals(cast, id).total(), refused, 1.5)
+    await soon(complete, 15, "each refusal is in the ledger")
     metrics = await settled(cast, before, answers)
     metrics.subtract(before)
     return Run(
