@@ -328,15 +328,16 @@ async def run(door: Door, lab: Platform, folder: Path, together: bool) -> Run:
     make = made_together if together else made_one_by_one
     answers = await make(door, cast, id)
     refused = sum(answer is not None and answer.status in (401, 403) for answer in answers)
-    # A process writes what it noted every 0.5 s, and a gRPC call is refused by two.
     complete = unchanged(lambda: refusals(cast, id).total(), refused, 1.5)
     await soon(complete, 15, "each refusal is in the ledger")
+    ledger = refusals(cast, id)
+    assert ledger.total() == refused, "each once"
     metrics = await settled(cast, before, answers)
     metrics.subtract(before)
     return Run(
         told(cast, answers),
         without_late(cast, metrics),
-        refusals(cast, id),
+        ledger,
         statistics(cast),
         max(len(ids) for ids in frames(lab, id)),
     )

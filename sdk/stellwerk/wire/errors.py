@@ -29,6 +29,8 @@ class ServiceError(Exception):
     retry_after_ms: ClassVar[int] = 0
     # The id of the request that failed, under which the platform's logs tell more; the SDK sets it.
     request_id: str = ""
+    # Whether a peer raised it, and not this process.
+    from_peer: bool = False
 
     def __init__(
         self, message: str, *, retry_after_ms: int | None = None, **metadata: object
@@ -265,6 +267,7 @@ def rebuild(
         cls = BY_CODE.get(code, Internal)
     error = cls(message, retry_after_ms=retry_after_ms)
     error.metadata = dict(metadata or {})
+    error.from_peer = True
     return error
 
 

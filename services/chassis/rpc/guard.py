@@ -245,7 +245,8 @@ class _Observed:
         guard, rule = self._guard, self._rule
         if self._span is not None:
             guard.tracing.end(self._span, "OK" if error is None else error.code.name)
-        if isinstance(error, Unauthenticated | NotPermitted):
+        # A peer that refused the call has recorded it.
+        if isinstance(error, Unauthenticated | NotPermitted) and not error.from_peer:
             guard.audit.refuse(self._call, error.reason)
         # Calls between services and probes succeed all the time; their lines are for debugging.
         quiet = error is None and (rule.internal or rule.permission == ANONYMOUS)

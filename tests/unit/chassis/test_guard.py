@@ -19,9 +19,11 @@ from stellwerk.repository.v1 import repository_service_pb2_grpc as stubs
 from stellwerk.wire.errors import (
     Conflict,
     ModelNotFound,
+    NotPermitted,
     Overloaded,
     ServiceError,
     Unavailable,
+    rebuild,
 )
 from tests.fakes.guarded_repository import CANARY, DELETE, READ, Repository, refused
 from tests.fakes.process import Standalone
@@ -169,6 +171,20 @@ async def test_refusals_are_recorded_and_like_ones_counted(served: Standalone) -
     assert sum(record.count for record in served.ledger.records) == 5
     assert {record.outcome for record in served.ledger.records} == {"NOT_PERMITTED"}
     assert len(served.ledger.records) < 5
+
+
+async def test_a_refusal_is_recorded_where_it_was_made(
+    served: Standalone, servicer: Repository
+) -> None:
+    told = (NotPermitted.code, NotPermitted.reason, "not here")
+    async with served.channel() as channel:
+        stub = stubs.RepositoryServiceStub(channel)
+        for servicer.error in (NotPermitted("our own"), rebuild(*told)):
+            error = await refused(stub.GetModel(READ, metadata=served.bearer(("viewer", "*"))))
+            assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    await flushed(served)
+
+    assert [record.count for record in served.ledger.records] == [1]
 
 
 async def test_an_unforeseen_error_reveals_nothing(
